@@ -1,0 +1,1 @@
+"""Controller side: the inventory, the parts and the roll-out."""

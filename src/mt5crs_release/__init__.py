@@ -1,0 +1,1 @@
+"""Host tool that stages, activates, confirms and rolls back generations; standard library only."""
