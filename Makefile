@@ -1,0 +1,112 @@
+# `make help` lists the targets. Every target sets up what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.8
+UV := $(shell command -v uv 2>/dev/null || echo $(CURDIR)/.tools/bin/uv)
+export UV_PYTHON ?= >=3.11
+RUN := $(UV) run --frozen
+PYTEST := $(RUN) pytest
+INVENTORY ?= inventory/lab.yml
+LAB_INVENTORY := inventory/lab.yml
+PYINFRA_INVENTORY = $(INVENTORY:.yml=.py)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+##: set-up -------------------------------------------------------------------------------------------
+.PHONY: setup
+setup: .venv/.synced ## install what is missing: Debian packages (as root), uv, the virtual environment
+
+.venv/.synced: pyproject.toml uv.lock lab/setup lab/packages.txt
+	@lab/setup
+	@if ! command -v uv >/dev/null && [ ! -x .tools/bin/uv ]; then \
+	  echo "setup: installing uv $(UV_VERSION) into .tools/"; \
+	  python3 -m venv .tools && .tools/bin/pip install -q --disable-pip-version-check uv==$(UV_VERSION); fi
+	@echo "setup: installing the locked Python packages into .venv/"
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+##: the two commands ----------------------------------------------------------------------------------
+.PHONY: demo
+demo: setup ## fresh machine -> deployed, verified, rolled back lab fleet
+	@$(RUN) python -m lab demo
+
+.PHONY: test
+test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Molecule
+	@$(RUN) python -m tests.stages
+
+##: parts of the test ---------------------------------------------------------------------------------
+.PHONY: format
+format: setup ## format the code
+	@$(RUN) ruff format . && $(RUN) ruff check --fix-only --quiet .
+
+.PHONY: lint
+lint: setup ## ruff, mypy strict, yamllint, ansible-lint (profile production)
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) yamllint --strict .
+	$(RUN) ansible-lint --offline -q
+
+.PHONY: unit
+unit: setup ## unit tests, with coverage (at least 80 %)
+	$(PYTEST) tests/unit --cov --cov-report=term:skip-covered --cov-fail-under=80
+
+.PHONY: faults
+faults: setup ## kill -9, ENOSPC and EIO injected into the release tool (bounded)
+	$(PYTEST) tests/faults
+
+.PHONY: faults-long
+faults-long: setup ## the same at every single system call (hours)
+	MT5CRS_FAULT_CASES=all $(PYTEST) tests/faults --timeout 0
+
+.PHONY: states-long
+states-long: setup ## 100 000 random runs of the trading state machine (hours)
+	MT5CRS_STATE_RUNS=100000 $(PYTEST) tests/unit -k state_machine --timeout 0
+
+.PHONY: lab-test
+lab-test: setup bundle lab-up ## end-to-end tests on the lab fleet
+	$(PYTEST) tests/lab --timeout 900
+
+.PHONY: verify
+verify: setup ## testinfra suite against INVENTORY (default: the lab)
+	$(PYTEST) tests/verify --inventory $(INVENTORY)
+
+.PHONY: molecule
+molecule: setup bundle ## Molecule scenarios default and rollback
+	$(RUN) molecule test -s default
+	$(RUN) molecule test -s rollback
+
+.PHONY: bench
+bench: setup ## latency, sync, journal and memory figures, as ratios
+	$(PYTEST) tests/bench -s
+
+##: the lab and the fleet -----------------------------------------------------------------------------
+.PHONY: bundle
+bundle: setup ## build, lock, sign the release bundle into dist/
+	@$(RUN) python -m deploy.bundle
+
+.PHONY: lab-up
+lab-up: setup ## boot the default lab fleet (hub-01, inf-01, inf-02, gtw-01)
+	@$(RUN) python -m lab up
+
+.PHONY: lab-down
+lab-down: setup ## remove the default lab fleet
+	@$(RUN) python -m lab down
+
+.PHONY: deploy
+deploy: setup bundle ## deploy to INVENTORY with pyinfra
+	@$(RUN) pyinfra -y $(PYINFRA_INVENTORY) deploy.py
+
+.PHONY: docs
+docs: setup ## regenerate what is generated: protocol, settings, commands, argument_specs
+	@$(RUN) python -m mt5crs.protocol.document
+	@$(RUN) python -m deploy.argument_specs
+
+.PHONY: clean
+clean: ## remove build results and reports (not the lab, not keys)
+	rm -rf dist reports .mypy_cache .ruff_cache .hypothesis .coverage*
