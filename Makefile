@@ -21,7 +21,7 @@ help: ## list the targets
 .PHONY: setup
 setup: .venv/.synced ## install what is missing: Debian packages (as root), uv, the virtual environment
 
-.venv/.synced: pyproject.toml uv.lock lab/setup lab/packages.txt
+.venv/.synced: pyproject.toml uv.lock lab/setup lab/requirements.apt
 	@lab/setup
 	@if ! command -v uv >/dev/null && [ ! -x .tools/bin/uv ]; then \
 	  echo "setup: installing uv $(UV_VERSION) into .tools/"; \
@@ -32,12 +32,23 @@ setup: .venv/.synced ## install what is missing: Debian packages (as root), uv, 
 
 ##: the two commands ----------------------------------------------------------------------------------
 .PHONY: demo
-demo: setup ## fresh machine -> deployed, verified, rolled back lab fleet
-	@$(RUN) python -m lab demo
+demo: setup bundle lab-up deploy verify rollback-drill ## fresh machine -> lab fleet deployed, verified, one part rolled back
 
 .PHONY: test
 test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Molecule
-	@$(RUN) python -m tests.stages
+	@begin=$$SECONDS; for stage in $(TEST_STAGES); do \
+	  from=$$SECONDS; echo "=== $$stage"; \
+	  $(MAKE) $$stage || { echo "=== $$stage FAILED after $$((SECONDS - from)) s; again: make $$stage"; exit 1; }; \
+	  echo "=== $$stage passed in $$((SECONDS - from)) s"; \
+	done; echo "=== all of: $(TEST_STAGES) passed in $$((SECONDS - begin)) s"
+TEST_STAGES := lint unit faults lab-test verify molecule
+
+.PHONY: rollback-drill
+rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
+	@echo "drill: a new reconciler generation with another re-check interval"
+	$(RUN) ansible-playbook -i $(LAB_INVENTORY) site.yml --tags reconciler -e reconciler_recheck_interval_s=7
+	@echo "drill: back to the previous generation (code, .env and unit)"
+	$(RUN) ansible-playbook -i $(LAB_INVENTORY) rollback.yml --tags reconciler
 
 ##: parts of the test ---------------------------------------------------------------------------------
 .PHONY: format
