@@ -1,0 +1,48 @@
+"""The `.env` grammar, a subset that systemd's EnvironmentFile and this reader understand alike.
+
+Lines are empty, a `#` comment, `KEY=value` or `KEY='any printable text'`. A value holds neither a single
+quote, a backslash nor a control character, so that no reader needs an escape rule.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mt5crs.settings.schema import SettingsError
+
+_LINE = re.compile(r"(?P<key>[A-Z][A-Z0-9_]*)=(?:'(?P<quoted>[^'\\]*)'|(?P<bare>[A-Za-z0-9_./:@%+,=-]*))")
+
+
+def value_fits(value: str) -> bool:
+    """Whether a value can be written to `.env` at all (in single quotes)."""
+    return value.isprintable() and "'" not in value and "\\" not in value
+
+
+def parse(text: str, *, origin: str = ".env") -> dict[str, str]:
+    """Names and values of an `.env` text. SettingsError names every bad line by number, never its value."""
+    values: dict[str, str] = {}
+    problems: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None or not line.isprintable():
+            name = line.partition("=")[0]
+            shown = f" ({name})" if re.fullmatch("[A-Za-z0-9_]+", name) and "=" in line else ""
+            problems.append(
+                f"line {number}{shown} is neither KEY=value, KEY='value' nor a # comment; "
+                "values must not hold single quotes, backslashes or control characters"
+            )
+            continue
+        if match["key"] in values:
+            problems.append(f"line {number} sets {match['key']} a second time; keep one of them")
+        values[match["key"]] = match["quoted"] if match["quoted"] is not None else match["bare"]
+    if problems:
+        raise SettingsError(origin, problems)
+    return values
+
+
+def read(path: Path) -> dict[str, str]:
+    """Names and values of an `.env` file; SettingsError as `parse`, OSError if it cannot be read."""
+    return parse(path.read_text(encoding="utf-8"), origin=str(path))
