@@ -1,0 +1,86 @@
+"""Settings of the strategy runner (variables `strategy_…`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from mt5crs.settings.reconciler import LogLevel
+from mt5crs.settings.schema import Settings, setting
+
+
+class StrategySettings(Settings, frozen=True, kw_only=True):
+    """Which strategy runs, on what, and how it reaches the gateway."""
+
+    part: ClassVar[str] = "strategy"
+
+    gateway_host: Annotated[str, setting("Address or name of the gateway.", kind="address")]
+    gateway_port: Annotated[int, setting("TCP port of the gateway's request socket.", ge=1, le=65535)] = 5555
+    gateway_pub_port: Annotated[int, setting("TCP port of the gateway's event socket.", ge=1, le=65535)] = (
+        5556
+    )
+    gateway_public_key: Annotated[str, setting("CURVE public key of the gateway.", kind="curve_public_key")]
+    client_name: Annotated[
+        str,
+        setting(
+            "Name under which the gateway knows this client.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
+        ),
+    ]
+    client_secret_key: Annotated[str, setting("CURVE secret key of this client.", kind="curve_secret_key")]
+    magic_number: Annotated[int, setting("Magic number of all orders of this strategy.", ge=1, le=2**63 - 1)]
+    expected_account_login: Annotated[
+        int, setting("Login of the only account this strategy may trade.", ge=1, le=2**63 - 1)
+    ]
+    strategy: Annotated[
+        str,
+        setting(
+            "The strategy to run: a name in the entry-point group mt5crs.strategies, or module:Class.",
+            pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_]*)?\Z",
+        ),
+    ] = "example"
+    strategy_options: Annotated[
+        dict[str, Any], setting("Options handed to the strategy, as a JSON object.")
+    ] = msgspec.field(default_factory=dict)
+    symbol: Annotated[
+        str, setting("Symbol that the strategy trades.", pattern=r"^[A-Za-z0-9._#+-]{1,32}\Z")
+    ] = "EURUSD"
+    volume: Annotated[float, setting("Volume of one order, in lots.", gt=0, le=1000)] = 0.01
+    tick_interval_s: Annotated[
+        float, setting("Seconds between two calls of the strategy's on_timer.", ge=0.02, le=3600)
+    ] = 1.0
+    order_timeout_s: Annotated[
+        float, setting("How long one order call may take in all, in seconds.", ge=0.2, le=60)
+    ] = 5.0
+    sync_timeout_s: Annotated[
+        float, setting("How long one read request may take, in seconds.", ge=0.05, le=60)
+    ] = 3.0
+    sync_retry_count: Annotated[int, setting("How many attempts a read request gets.", ge=1, le=20)] = 3
+    sync_retry_interval_s: Annotated[
+        float, setting("Pause between two attempts, in seconds.", ge=0, le=60)
+    ] = 1.0
+    lease_margin_s: Annotated[
+        float,
+        setting("Seconds before the lease could expire at which the strategy stops itself.", ge=0.1, le=30),
+    ] = 1.0
+    reconciler_socket: Annotated[
+        str,
+        setting("Local socket on which the reconciler publishes its state.", pattern=r"^/", variable=False),
+    ] = "/run/mt5crs-reconciler/state.sock"
+    reconciler_silence_s: Annotated[
+        float, setting("Seconds without word from the reconciler after which trading stops.", ge=0.5, le=30)
+    ] = 3.0
+    metrics_address: Annotated[
+        str, setting("Address on which metrics and health are served.", kind="address")
+    ] = "127.0.0.1"
+    metrics_port: Annotated[int, setting("TCP port of metrics and health.", ge=0, le=65535)] = 9103
+    state_dir: Annotated[str, setting("Directory of the durable state.", pattern=r"^/", variable=False)] = (
+        "/var/lib/mt5crs/strategy"
+    )
+    log_level: Annotated[LogLevel, setting("Least severe level that is logged.")] = "INFO"
+
+    def problems(self) -> Iterable[str]:
+        """What cannot work together."""
+        if self.gateway_port == self.gateway_pub_port:
+            yield "GATEWAY_PORT and GATEWAY_PUB_PORT are equal; the gateway has two sockets, name both"
