@@ -1,1 +1,8 @@
-"""Host tool that stages, activates, confirms and rolls back generations; standard library only."""
+"""Host release tool: stages, activates, confirms and rolls back generations of a service.
+
+Standard library only, Python 3.10 and newer. Shipped to hosts as the zipapp ``mt5crs-release``;
+the controller imports :mod:`mt5crs_release.digest` and :mod:`mt5crs_release.spec` so that both
+sides agree on what a desired generation is.
+"""
+
+__version__ = "1"

@@ -1,0 +1,40 @@
+"""The identity of a generation and of a bundle's content: same inputs, same digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+SHORT = 12
+"""Characters of a digest shown in directory names."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return ``value`` as JSON with sorted keys and no spaces, UTF-8: one value, one byte string."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def generation_digest(spec: Mapping[str, Any], bundle: str | None) -> str:
+    """Return the SHA-256 (hex) that identifies a generation.
+
+    :param spec: the specification as sent to ``mt5crs-release stage``
+    :param bundle: content digest of the bundle, ``None`` for configuration-only services
+    """
+    return hashlib.sha256(canonical_json({"bundle": bundle, "spec": spec})).hexdigest()
+
+
+def content_digest(files: Mapping[str, str]) -> str:
+    """Return the digest of a bundle's content: SHA-256 over its ``{path: sha256}`` table.
+
+    Neither commit nor build time enters it, so a rebuild of the same code is the same release.
+    """
+    return hashlib.sha256(canonical_json(files)).hexdigest()
+
+
+def generation_name(counter: int, digest: str) -> str:
+    """Return the directory name of a generation, for instance ``0003-abcdef123456``."""
+    return f"{counter:04d}-{digest[:SHORT]}"
