@@ -1,0 +1,90 @@
+"""CURVE keys as 64 hex characters, and sockets that use them.
+
+Hex survives an `.env` file and a shell; ZeroMQ's own Z85 does not.
+"""
+
+import re
+from typing import Any
+
+import zmq
+
+from .fields import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
+
+ZAP_DOMAIN = b"mt5crs"
+_HEX_KEY = re.compile(r"[0-9a-f]{64}\Z")
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Socket = zmq.Socket[bytes]
+
+
+class KeyFormatError(ValueError):
+    """Not a key of 64 hex characters. The message never shows the value."""
+
+
+def key_bytes(key: str, what: str = "key") -> bytes:
+    """The 32 bytes of a hex key. Raises KeyFormatError naming `what`, never the value."""
+    if not _HEX_KEY.match(key):
+        raise KeyFormatError(
+            f"{what}: a CURVE key is 64 characters 0-9 a-f; make a pair with `mt5crs keys new`"
+        )
+    return bytes.fromhex(key)
+
+
+def new_keypair() -> tuple[str, str]:
+    """A fresh (public, secret) pair in hex."""
+    public, secret = zmq.curve_keypair()
+    return _z85_to_hex(public), _z85_to_hex(secret)
+
+
+def public_of(secret: str) -> str:
+    """Public key that belongs to a secret key, both hex."""
+    return _z85_to_hex(zmq.curve_public(_hex_to_z85(secret, "secret key")))
+
+
+def _hex_to_z85(key: str, what: str) -> bytes:
+    from zmq.utils import z85
+
+    encoded: bytes = z85.encode(key_bytes(key, what))
+    return encoded
+
+
+def _z85_to_hex(key: bytes) -> str:
+    from zmq.utils import z85
+
+    return z85.decode(key).hex()
+
+
+def common_options(socket: "zmq.Socket[Any]") -> None:
+    """What every socket of the product sets: no lingering, heartbeats that find a half-open connection in
+    about 6 s.
+    """
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 4000)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, 6000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+
+
+def secure_server(socket: "zmq.Socket[Any]", secret: str) -> None:
+    """Make a socket a CURVE server that refuses everyone unless a ZAP handler for our domain says yes
+    (fail-closed).
+    """
+    common_options(socket)
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, _hex_to_z85(secret, "GATEWAY_SECRET_KEY"))
+    socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
+
+
+def secure_client(socket: "zmq.Socket[Any]", server_public: str, secret: str) -> None:
+    """Make a socket a CURVE client. Nothing queues for a dead peer (IMMEDIATE)."""
+    common_options(socket)
+    socket.setsockopt(zmq.CURVE_SERVERKEY, _hex_to_z85(server_public, "GATEWAY_PUBLIC_KEY"))
+    socket.setsockopt(zmq.CURVE_SECRETKEY, _hex_to_z85(secret, "CLIENT_SECRET_KEY"))
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, _hex_to_z85(public_of(secret), "client public key"))
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
