@@ -123,8 +123,8 @@ class OrderResult(Reply, frozen=True, kw_only=True, tag="ORDER_RESULT"):
 
     `volume` and `price` are what was filled (0 if nothing). `evidence` says where the answer comes from:
     "reply" of the broker, "books" of the broker read afterwards, "gateway" (dry run), or "none" while
-    UNRESOLVED. `replayed` true: this is the recorded answer to an earlier request. Events up to `seq` of the magic's trade topic are out
-    and hold its effect. `position` is the position's identifier.
+    UNRESOLVED. `replayed` true: this is the recorded answer to an earlier request. Events up to `seq` of the
+    magic's trade topic are out and hold its effect. `position` is the position's identifier.
     """
 
     client_order_id: str

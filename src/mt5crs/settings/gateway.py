@@ -1,0 +1,188 @@
+"""Settings of the gateway (variables `gateway_…`), and the form of its clients file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+
+from mt5crs.settings.schema import Settings, setting
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+Permission = Literal["observe", "lease", "trade", "administer"]
+
+
+class GatewaySettings(Settings, frozen=True, kw_only=True):
+    """How the gateway listens, which broker it drives, and where its journal lives."""
+
+    part: ClassVar[str] = "gateway"
+
+    bind: Annotated[
+        str, setting("Address of this host on which both sockets listen.", kind="address", env="GATEWAY_BIND")
+    ]
+    port: Annotated[int, setting("TCP port of the request socket.", ge=1, le=65535, env="GATEWAY_PORT")] = (
+        5555
+    )
+    pub_port: Annotated[
+        int, setting("TCP port of the event socket.", ge=1, le=65535, env="GATEWAY_PUB_PORT")
+    ] = 5556
+    secret_key: Annotated[
+        str,
+        setting("CURVE secret key of the gateway.", kind="curve_secret_key", env="GATEWAY_SECRET_KEY"),
+    ]
+    backend: Annotated[
+        Literal["sim", "mt5"],
+        setting(
+            "Broker behind the gateway: sim (simulated, persistent) or mt5 (MetaTrader 5 terminal, Windows).",
+            env="GATEWAY_BACKEND",
+        ),
+    ] = "sim"
+    clients_file: Annotated[
+        str, setting("File of clients, permissions and limits; read again when it changes.", variable=False)
+    ] = "/opt/mt5crs/gateway/current/clients.json"
+    state_dir: Annotated[
+        str, setting("Directory of the journal and of the simulated broker's books.", variable=False)
+    ] = "/var/lib/mt5crs/gateway"
+    metrics_address: Annotated[
+        str, setting("Address on which metrics and health are served.", kind="address")
+    ] = "127.0.0.1"
+    metrics_port: Annotated[int, setting("TCP port of metrics and health.", ge=0, le=65535)] = 9101
+    log_level: Annotated[LogLevel, setting("Least severe level that is logged.")] = "INFO"
+    heartbeat_interval_s: Annotated[
+        float, setting("Seconds between two heartbeats on the event socket.", ge=0.05, le=5)
+    ] = 1.0
+    poll_interval_s: Annotated[
+        float, setting("Seconds between two looks at the broker for changes and quotes.", ge=0.02, le=5)
+    ] = 0.25
+    terminal_timeout_s: Annotated[
+        float,
+        setting(
+            "Seconds after which a call to the terminal counts as hung and requests are answered BUSY.",
+            ge=0.1,
+            le=60,
+        ),
+    ] = 2.0
+    queue_limit: Annotated[
+        int, setting("Most requests that may wait for the terminal; more are answered BUSY.", ge=1, le=10_000)
+    ] = 256
+    tick_symbols: Annotated[list[str], setting("Symbols whose quotes are published.", max_length=200)] = (
+        msgspec.field(default_factory=lambda: ["EURUSD"])
+    )
+    legacy_port: Annotated[
+        int,
+        setting(
+            "TCP port of the door for existing plain JSON clients (REQ); 0 keeps it shut. Who may enter is "
+            "in `legacy` of the clients file.",
+            ge=0,
+            le=65535,
+        ),
+    ] = 0
+    legacy_pub_port: Annotated[
+        int, setting("TCP port of plain quotes for existing SUB clients; 0 keeps it shut.", ge=0, le=65535)
+    ] = 0
+    sim_login: Annotated[int, setting("Account number of the simulated broker.", ge=1, le=2**63 - 1)] = (
+        90_000_001
+    )
+    sim_server: Annotated[str, setting("Server name of the simulated broker.", min_length=1)] = "Sim-Demo"
+    sim_trade_mode: Annotated[
+        Literal["DEMO", "CONTEST", "REAL"], setting("Kind of account the simulated broker says it is.")
+    ] = "DEMO"
+    sim_margin_mode: Annotated[
+        Literal["NETTING", "HEDGING"], setting("Whether positions of a symbol are merged (NETTING) or kept.")
+    ] = "HEDGING"
+    sim_balance: Annotated[float, setting("Balance a new simulated account starts with.", ge=0, le=1e12)] = (
+        10_000.0
+    )
+    sim_leverage: Annotated[int, setting("Leverage of the simulated account.", ge=1, le=5000)] = 100
+    sim_seed: Annotated[
+        int, setting("Seed of the simulated prices: same seed, same prices.", ge=0, le=2**63 - 1)
+    ] = 1
+    sim_faults: Annotated[
+        bool,
+        setting("Whether faults may be injected into the simulated broker (file `faults.json`, tests only)."),
+    ] = False
+    mt5_path: Annotated[str, setting("Path of terminal64.exe (mt5).")] = ""
+    mt5_login: Annotated[int, setting("Account number to log in with (mt5).", ge=0, le=2**63 - 1)] = 0
+    mt5_password: Annotated[str, setting("Password of the account (mt5).", secret=True)] = ""
+    mt5_server: Annotated[str, setting("Trade server of the account (mt5).")] = ""
+    mt5_timeout_s: Annotated[
+        float, setting("How long the terminal may take to start and log in (mt5), in seconds.", ge=1, le=600)
+    ] = 60.0
+    mt5_portable: Annotated[
+        bool, setting("Whether the terminal keeps its data beside its program (mt5).")
+    ] = True
+
+    def problems(self) -> Iterable[str]:
+        """What cannot work together."""
+        used = [
+            (name, port)
+            for name, port in (
+                ("GATEWAY_PORT", self.port),
+                ("GATEWAY_PUB_PORT", self.pub_port),
+                ("METRICS_PORT", self.metrics_port),
+                ("LEGACY_PORT", self.legacy_port),
+                ("LEGACY_PUB_PORT", self.legacy_pub_port),
+            )
+            if port
+        ]
+        seen: dict[int, str] = {}
+        for name, port in used:
+            if port in seen:
+                yield f"{name} and {seen[port]} are both {port}; give each socket its own port"
+            seen.setdefault(port, name)
+        if self.legacy_pub_port and not self.legacy_port:
+            yield "LEGACY_PUB_PORT is set but LEGACY_PORT is 0; set both, or neither"
+        if self.backend == "mt5":
+            for name, given in (
+                ("MT5_PATH", self.mt5_path),
+                ("MT5_LOGIN", self.mt5_login),
+                ("MT5_PASSWORD", self.mt5_password),
+                ("MT5_SERVER", self.mt5_server),
+            ):
+                if not given:
+                    yield f"{name} is missing; GATEWAY_BACKEND=mt5 needs path, login, password and server"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one magic number may do. A magic number without limits may not trade at all.
+
+    Values are in account currency, volumes in lots. null: not limited.
+    """
+
+    dry_run: bool
+    symbols: list[str]
+    max_order_volume: Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+    max_position_volume: Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+    max_order_value: Annotated[float, msgspec.Meta(gt=0, le=1e15)] | None = None
+    max_position_value: Annotated[float, msgspec.Meta(gt=0, le=1e15)] | None = None
+    max_daily_loss: Annotated[float, msgspec.Meta(gt=0, le=1e15)] | None = None
+    max_slippage_points: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    max_consecutive_failures: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One CURVE identity. `magics` empty: any magic to look at, none to trade."""
+
+    key: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    permissions: list[Permission]
+    magics: list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]]
+
+
+class LegacyClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One source address that may use the plain door; it trades only with permission `trade`.
+
+    `magics` must name exactly one magic number for a trading client, because some of its messages carry none.
+    """
+
+    address: str
+    permissions: list[Literal["observe", "trade"]]
+    magics: list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]]
+
+
+class ClientsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`clients.json`: who may connect, what each may do, and the limits per magic number."""
+
+    clients: dict[str, Client]
+    limits: dict[str, Limits]
+    legacy: dict[str, LegacyClient] = msgspec.field(default_factory=dict)
