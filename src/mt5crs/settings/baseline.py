@@ -1,0 +1,158 @@
+"""Settings of the baseline that every Linux host gets (variables `baseline_…`); no service reads them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from mt5crs.settings.schema import Settings, setting
+
+_PUBLIC_KEY = re.compile(
+    r"(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ecdsa-sha2-nistp256) [A-Za-z0-9+/]+=*( .*)?"
+)
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+_SYSCTL_KEY = re.compile(r"net\.[a-z0-9_.]+")
+_SIZE = r"^[1-9][0-9]*[KMG]\Z"
+
+
+class BaselineSettings(Settings, frozen=True, kw_only=True):
+    """What every Linux host needs before a service is put on it."""
+
+    part: ClassVar[str] = "baseline"
+
+    packages: Annotated[
+        list[str],
+        setting("Debian packages every host has; installed only when one is missing.", in_env=False),
+    ] = msgspec.field(
+        default_factory=lambda: [
+            "ca-certificates",
+            "chrony",
+            "dbus",
+            "nftables",
+            "openssh-client",
+            "openssh-server",
+            "python3",
+        ]
+    )
+    release_signers: Annotated[
+        list[str],
+        setting(
+            "OpenSSH public keys whose signature on a bundle the hosts accept.",
+            min_length=1,
+            in_env=False,
+            create="make bundle",
+        ),
+    ]
+    ssh_port: Annotated[int, setting("TCP port of sshd.", ge=1, le=65535, in_env=False)] = 22
+    ssh_sources: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks of the controllers: who may reach sshd, the gateway's ports for "
+            "administration, Prometheus and Alertmanager.",
+            min_length=1,
+            in_env=False,
+        ),
+    ]
+    access_confirm_s: Annotated[
+        int,
+        setting(
+            "Seconds after which a new firewall or sshd configuration is put back by the host itself, unless "
+            "the controller proved over a new connection that it still gets in.",
+            ge=10,
+            le=600,
+            in_env=False,
+        ),
+    ] = 45
+    ntp_pools: Annotated[list[str], setting("Names that stand for many time servers.", in_env=False)] = (
+        msgspec.field(default_factory=lambda: ["2.debian.pool.ntp.org"])
+    )
+    ntp_servers: Annotated[list[str], setting("Single time servers, by name or address.", in_env=False)] = (
+        msgspec.field(default_factory=list)
+    )
+    ntp_serve: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks that may ask this host for the time; it then serves its own clock even "
+            "when no source is reachable.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
+    clock_control: Annotated[
+        bool,
+        setting(
+            "Whether chrony sets the clock. False in containers: the clock belongs to the machine beneath, "
+            "chrony then only watches it.",
+            in_env=False,
+        ),
+    ] = True
+    tcp_window_bytes: Annotated[
+        int,
+        setting(
+            "Largest TCP window in bytes. The buffers are twice as large, because Linux keeps half of a buffer "
+            "for its own bookkeeping (tcp_adv_win_scale=1).",
+            ge=65536,
+            le=1073741824,
+            in_env=False,
+        ),
+    ] = 1048576
+    sysctl: Annotated[
+        dict[str, str],
+        setting("Further kernel settings; only net.… keys, the others belong to the machine.", in_env=False),
+    ] = msgspec.field(default_factory=dict)
+    sysctl_strict: Annotated[
+        bool,
+        setting(
+            "Whether a kernel setting that cannot be set fails the deployment. False in containers, where the "
+            "kernel shows only the network settings that a network namespace owns.",
+            in_env=False,
+        ),
+    ] = True
+    journal_max_use: Annotated[
+        str, setting("Most disk space of the journal (K, M or G).", pattern=_SIZE, in_env=False)
+    ] = "500M"
+    journal_keep_days: Annotated[
+        int, setting("Days after which journal entries are dropped.", ge=1, le=3650, in_env=False)
+    ] = 30
+
+    def problems(self) -> Iterable[str]:
+        """Lists whose entries cannot be used, and a host that would have no time source at all."""
+        for name, networks in (
+            ("baseline_ssh_sources", self.ssh_sources),
+            ("baseline_ntp_serve", self.ntp_serve),
+        ):
+            for network in networks:
+                problem = _network_problem(network)
+                if problem:
+                    yield f"{name} has {network!r}: {problem}"
+        for number, key in enumerate(self.release_signers, start=1):
+            if not _PUBLIC_KEY.fullmatch(key):
+                yield (
+                    f"baseline_release_signers, entry {number}, is no OpenSSH public key of one line "
+                    "('ssh-ed25519 AAAA… comment'); print it with `ssh-keygen -y -f <private key>`"
+                )
+        for name, servers in (
+            ("baseline_ntp_pools", self.ntp_pools),
+            ("baseline_ntp_servers", self.ntp_servers),
+        ):
+            for server in servers:
+                if not _HOST_NAME.fullmatch(server) and _network_problem(server):
+                    yield f"{name} has {server!r}, which is neither a host name nor an address"
+        if not (self.ntp_pools or self.ntp_servers or self.ntp_serve):
+            yield "baseline_ntp_pools and baseline_ntp_servers are both empty; name at least one time source"
+        for key in self.sysctl:
+            if not _SYSCTL_KEY.fullmatch(key):
+                yield f"baseline_sysctl has {key!r}; only net.… keys are taken, set others outside this kit"
+
+
+def _network_problem(text: str) -> str | None:
+    try:
+        network = ipaddress.ip_network(text, strict=True)
+    except ValueError as error:
+        return f"{error}; write an address or a network such as 192.0.2.0/24"
+    if network.prefixlen == 0:
+        return "that is everyone; name the networks the controllers are in"
+    return None

@@ -1,0 +1,83 @@
+"""Settings of Prometheus, Alertmanager and the node exporter (variables `monitoring_…`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
+
+from mt5crs.settings.schema import Settings, setting
+
+
+class MonitoringSettings(Settings, frozen=True, kw_only=True):
+    """What is watched, how often, and where alerts go; no service reads these, they are rendered."""
+
+    part: ClassVar[str] = "monitoring"
+
+    node_port: Annotated[int, setting("TCP port of the node exporter.", ge=1, le=65535, in_env=False)] = 9100
+    prometheus_port: Annotated[int, setting("TCP port of Prometheus.", ge=1, le=65535, in_env=False)] = 9090
+    alertmanager_port: Annotated[int, setting("TCP port of Alertmanager.", ge=1, le=65535, in_env=False)] = (
+        9093
+    )
+    scrape_interval_s: Annotated[
+        int,
+        setting(
+            "Seconds between two scrapes and between two looks at the alert rules. With 5 a fault is known "
+            "within 15 seconds; above 20 the promise of detection within 60 seconds would not hold.",
+            ge=1,
+            le=20,
+            in_env=False,
+        ),
+    ] = 5
+    retention_days: Annotated[
+        int, setting("Days that Prometheus keeps its samples.", ge=1, le=3650, in_env=False)
+    ] = 30
+    retention_size_mb: Annotated[
+        int, setting("Most disk space of the samples in MB; the oldest go first.", ge=64, in_env=False)
+    ] = 2048
+    webhook_url: Annotated[
+        str,
+        setting(
+            "Address that every alert is posted to (Alertmanager's webhook format); empty: alerts are only "
+            "shown by Alertmanager.",
+            secret=True,
+            in_env=False,
+        ),
+    ] = ""
+    runbook_url: Annotated[
+        str,
+        setting(
+            "Where the runbook is read; an alert's link is this text, '#' and the alert's name in lower case.",
+            min_length=1,
+            in_env=False,
+        ),
+    ] = "docs/runbook.md"
+    alert_startup_sync_s: Annotated[
+        float, setting("A start-up sync that took longer, in seconds, alerts.", gt=0, in_env=False)
+    ] = 3.0
+    alert_retry_answer_s: Annotated[
+        float,
+        setting("An answer to a retried sync that took longer, in seconds, alerts.", gt=0, in_env=False),
+    ] = 9.0
+    alert_reconciler_memory_mb: Annotated[
+        int, setting("A reconciler that holds more memory, in MB (10^6 bytes), alerts.", gt=0, in_env=False)
+    ] = 50
+    alert_reconciler_cpu_percent: Annotated[
+        float, setting("A reconciler that uses more of one CPU, in percent, alerts.", gt=0, in_env=False)
+    ] = 5.0
+    alert_gateway_silence_s: Annotated[
+        int, setting("A gateway that gave no answer for this many seconds alerts.", ge=1, in_env=False)
+    ] = 10
+
+    def problems(self) -> Iterable[str]:
+        """Ports used twice, and a webhook address that is none (the address itself is a secret)."""
+        ports = (self.node_port, self.prometheus_port, self.alertmanager_port)
+        if len(set(ports)) != len(ports):
+            yield (
+                "monitoring_node_port, monitoring_prometheus_port and monitoring_alertmanager_port must differ; "
+                f"they are {ports[0]}, {ports[1]} and {ports[2]}"
+            )
+        if self.webhook_url:
+            parts = urlsplit(self.webhook_url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                yield "monitoring_webhook_url is no http:// or https:// address; correct it in the vault"
