@@ -92,8 +92,8 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
     tcp_window_bytes: Annotated[
         int,
         setting(
-            "Largest TCP window in bytes. The buffers are twice as large, because Linux keeps half of a buffer "
-            "for its own bookkeeping (tcp_adv_win_scale=1).",
+            "Largest TCP window in bytes. The buffers are twice as large, because Linux keeps half of a "
+            "buffer for its own bookkeeping (tcp_adv_win_scale=1).",
             ge=65536,
             le=1073741824,
             in_env=False,
@@ -106,8 +106,8 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
     sysctl_strict: Annotated[
         bool,
         setting(
-            "Whether a kernel setting that cannot be set fails the deployment. False in containers, where the "
-            "kernel shows only the network settings that a network namespace owns.",
+            "Whether a kernel setting that cannot be set fails the deployment. False in containers, where "
+            "the kernel shows only the network settings that a network namespace owns.",
             in_env=False,
         ),
     ] = True

@@ -47,7 +47,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
     runbook_url: Annotated[
         str,
         setting(
-            "Where the runbook is read; an alert's link is this text, '#' and the alert's name in lower case.",
+            "Where the runbook is read; an alert links to this text, '#' and its name in lower case.",
             min_length=1,
             in_env=False,
         ),
@@ -74,8 +74,8 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         ports = (self.node_port, self.prometheus_port, self.alertmanager_port)
         if len(set(ports)) != len(ports):
             yield (
-                "monitoring_node_port, monitoring_prometheus_port and monitoring_alertmanager_port must differ; "
-                f"they are {ports[0]}, {ports[1]} and {ports[2]}"
+                "monitoring_node_port, monitoring_prometheus_port and monitoring_alertmanager_port must "
+                f"differ; they are {ports[0]}, {ports[1]} and {ports[2]}"
             )
         if self.webhook_url:
             parts = urlsplit(self.webhook_url)

@@ -1,0 +1,44 @@
+# Prints one word for each thing that runs otherwise than its configuration says (run as root, changes nothing):
+# sysctl, access (firewall or sshd), journald, chrony. Prints nothing when all is as configured.
+set -u
+export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+sysctl_is_stale() {
+    while read -r key equals value; do
+        case $key in '' | '#'*) continue ;; esac
+        optional=${key#-}
+        file=/proc/sys/$(echo "$optional" | tr . /)
+        if [ ! -e "$file" ]; then
+            [ "$optional" != "$key" ] || return 0
+        elif [ "$(tr -s '\t ' ' ' <"$file")" != "$value" ]; then
+            return 0
+        fi
+    done </etc/sysctl.d/60-mt5crs.conf
+    return 1
+}
+
+# A file in a network namespace of its own is listed by the same nft, hence in the same words.
+firewall_is_stale() {
+    cmp -s /etc/mt5crs/nftables.conf /etc/nftables.conf || return 0
+    in_force=$(nft -s list table inet mt5crs 2>/dev/null) || return 0
+    wanted=$(unshare -n sh -c 'nft -f /etc/mt5crs/nftables.conf && nft -s list table inet mt5crs' 2>/dev/null)
+    [ "$in_force" != "$wanted" ]
+}
+
+nanoseconds() { { [ -n "$1" ] && date -d "$1" +%s%N 2>/dev/null; } || echo 0; }
+
+started_before_change() { # unit, files: a unit that does not run is stale as well
+    started=$(nanoseconds "$(systemctl show --timestamp=us+utc -p ActiveEnterTimestamp --value "$1")")
+    shift
+    for file in "$@"; do
+        [ "$(nanoseconds "$(stat -c %y "$file" 2>/dev/null)")" -le "$started" ] || return 0
+    done
+    return 1
+}
+
+if [ -e /etc/sysctl.d/60-mt5crs.conf ] && sysctl_is_stale; then echo sysctl; fi
+if [ -e /etc/mt5crs/nftables.conf ] && { firewall_is_stale || ! cmp -s /etc/mt5crs/sshd.conf /etc/ssh/sshd_config.d/10-mt5crs.conf; }; then
+    echo access
+fi
+if started_before_change systemd-journald.service /etc/systemd/journald.conf.d/50-mt5crs.conf; then echo journald; fi
+if started_before_change chrony.service /etc/chrony/chrony.conf /etc/default/chrony; then echo chrony; fi
