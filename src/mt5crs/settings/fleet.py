@@ -1,4 +1,4 @@
-"""Settings that concern every part of the fleet (variables `fleet_…`)."""
+"""Settings that concern every part of the fleet (variables `fleet_…`); no service reads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from mt5crs.settings.gateway import Limits, ListedClient
 from mt5crs.settings.schema import Settings, setting
+
+MAKE_KEYS = "python -m deploy.keys --inventory inventory/<environment>.yml"
 
 
 class FleetSettings(Settings, frozen=True, kw_only=True):
@@ -16,20 +19,55 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
 
     environment: Annotated[
         str,
+        setting("Name of the environment, as in inventory/<environment>.yml.", min_length=1, in_env=False),
+    ]
+    networks: Annotated[
+        list[str],
         setting(
-            "Name of the environment, as in inventory/<environment>.yml.",
-            pattern="^[a-z][a-z0-9_-]*$",
+            "Networks the hosts are in; an address that names a network or its broadcast is refused.",
+            kind="network",
+            min_length=1,
             in_env=False,
         ),
     ]
     address: Annotated[
         str, setting("Address under which the other hosts reach this one.", kind="address", in_env=False)
     ]
+    ssh_key: Annotated[str, setting("Private key file the controller logs in with.", in_env=False)]
+    ssh_known_hosts: Annotated[
+        str, setting("File with the hosts' own SSH keys; a host not in it is refused.", in_env=False)
+    ]
+    version: Annotated[str, setting("Version that is to run on the fleet.", min_length=1, in_env=False)]
+    bundle: Annotated[str, setting("Bundle with that version, made by `make bundle`.", in_env=False)]
+    gateway: Annotated[
+        str, setting("Inventory name of the gateway that this host's services use.", in_env=False)
+    ]
+    members: Annotated[
+        dict[str, dict[str, str]], setting("Address of every host, by group and name.", in_env=False)
+    ]
+    gateway_public_keys: Annotated[
+        dict[str, str],
+        setting("CURVE public key of every gateway, by host.", in_env=False, create=MAKE_KEYS),
+    ]
     client_public_keys: Annotated[
         dict[str, str],
-        setting(
-            "CURVE public key of every client, by client name.",
-            in_env=False,
-            create="python -m deploy.keys --inventory inventory/<environment>.yml",
-        ),
-    ] = msgspec.field(default_factory=dict)
+        setting("CURVE public key of every client, by client name.", in_env=False, create=MAKE_KEYS),
+    ]
+    clients: Annotated[
+        list[ListedClient], setting("The gateway clients that run on this host.", in_env=False)
+    ] = msgspec.field(default_factory=list)
+    operators: Annotated[
+        list[ListedClient],
+        setting("Clients on the controller: people and tools that operate the gateway.", in_env=False),
+    ] = msgspec.field(default_factory=list)
+    magic_number: Annotated[
+        int | None,
+        setting("Magic number that this Inf host trades; one host each.", ge=1, le=2**63 - 1, in_env=False),
+    ] = None
+    account_login: Annotated[
+        int | None, setting("Login of the account behind the gateway.", ge=1, le=2**63 - 1, in_env=False)
+    ] = None
+    limits: Annotated[
+        Limits | None,
+        setting("What this host's magic number may do; without limits it may not trade.", in_env=False),
+    ] = None

@@ -169,6 +169,12 @@ class Client(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     magics: list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]]
 
 
+class ListedClient(Client, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A client together with its name, as the inventory lists it."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+
+
 class LegacyClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One source address that may use the plain door; it trades only with permission `trade`.
 
@@ -186,3 +192,21 @@ class ClientsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     clients: dict[str, Client]
     limits: dict[str, Limits]
     legacy: dict[str, LegacyClient] = msgspec.field(default_factory=dict)
+
+
+class GatewayDeployment(Settings, frozen=True, kw_only=True):
+    """What the deployment writes into the gateway's clients file."""
+
+    part: ClassVar[str] = "gateway"
+
+    clients: Annotated[
+        list[ListedClient],
+        setting("Everyone who may speak to this gateway, gathered from the fleet's hosts.", in_env=False),
+    ]
+    limits: Annotated[
+        dict[str, Limits], setting("Limits by magic number; none means it may not trade.", in_env=False)
+    ] = msgspec.field(default_factory=dict)
+    legacy: Annotated[
+        dict[str, LegacyClient],
+        setting("Source addresses that may use the door for existing plain clients.", in_env=False),
+    ] = msgspec.field(default_factory=dict)

@@ -322,15 +322,16 @@ def _expected(base: Any, limits: Mapping[str, Any]) -> str:
     if limits.get("pattern") == _KEY_PATTERN:
         return "a key of 64 hex characters"
     parts = []
+    unit = "entries" if _is_nested(base) else "characters"
     low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
     if low is not None:
         parts.append(f"from {low}" if "ge" in limits else f"above {low}")
     if high is not None:
         parts.append(f"to {high}" if "le" in limits else f"below {high}")
     if "min_length" in limits:
-        parts.append(f"of at least {limits['min_length']} characters")
+        parts.append(f"of at least {limits['min_length']} {unit}")
     if "max_length" in limits:
-        parts.append(f"of at most {limits['max_length']} characters")
+        parts.append(f"of at most {limits['max_length']} {unit}")
     if "pattern" in limits:
         parts.append(f"matching {limits['pattern']}")
     return " ".join([text, *parts])

@@ -1,0 +1,274 @@
+"""The fleet as Ansible resolves it, in plain values: hosts, groups, every variable, vault and Jinja included.
+
+`inventory/<environment>.py` gives pyinfra its hosts through `hosts_of`; the parts read variables through
+`variables`. Variables stay out of pyinfra's host data on purpose: pyinfra prints that, and they hold secrets.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy.vault_password import (
+    PROJECT,
+    VaultPasswordMissingError,
+    environment_of,
+    missing,
+    password_file,
+    vault_files,
+)
+
+
+class InventoryError(RuntimeError):
+    """The inventory cannot be read; the text names cause and remedy."""
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """A variable whose expression cannot be resolved, and why."""
+
+    host: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, repr=False)
+class Fleet:
+    """One environment: its hosts' variables (plain values), its groups, and where each variable is set."""
+
+    inventory: Path
+    environment: str
+    hosts: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, tuple[str, ...]]
+    unresolved: tuple[Unresolved, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Fleet({self.inventory.name}, {len(self.hosts)} hosts)"
+
+    def in_group(self, group: str) -> tuple[str, ...]:
+        """Hosts of a group in the inventory's order; none if there is no such group."""
+        return self.groups.get(group, ())
+
+
+# Ansible puts these into every host's variables; they describe the run, not the fleet.
+_MAGIC = frozenset(
+    {
+        "groups",
+        "hostvars",
+        "omit",
+        "playbook_dir",
+        "ansible_playbook_python",
+        "ansible_version",
+        "ansible_config_file",
+        "ansible_facts",
+        "ansible_local",
+        "inventory_dir",
+        "inventory_file",
+        "vars",
+        "environment",
+        "role_names",
+        "ansible_play_batch",
+        "ansible_play_hosts",
+        "ansible_play_hosts_all",
+        "play_hosts",
+    }
+)
+
+
+def prepare_ansible() -> None:
+    """Make Ansible's library usable in this process: our configuration, its plugin loader."""
+    os.environ.setdefault("ANSIBLE_CONFIG", str(PROJECT / "ansible.cfg"))
+    from ansible.plugins.loader import init_plugin_loader
+    from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader()
+
+
+def resolve(inventory: Path, extra: Mapping[str, Any] | None = None) -> Fleet:
+    """Read an inventory with Ansible's own machinery.
+
+    extra: variables that win over all others (Ansible's `-e`). Expressions that cannot be resolved are
+    listed in `Fleet.unresolved` and missing from the host's variables. Raises InventoryError for an inventory
+    or vault that cannot be read.
+    """
+    if not inventory.is_file():
+        raise InventoryError(f"inventory {inventory} does not exist; name one such as inventory/lab.yml")
+    prepare_ansible()
+    from ansible.errors import AnsibleError
+    from ansible.inventory.manager import InventoryManager
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.vars.hostvars import HostVars
+    from ansible.vars.manager import VariableManager
+
+    loader = DataLoader()
+    loader.set_basedir(str(PROJECT))
+    _open_vaults(loader, inventory)
+    try:
+        manager = InventoryManager(loader=loader, sources=[str(inventory)])
+        variable_manager = VariableManager(loader=loader, inventory=manager)
+        variable_manager.safe_basedir = True
+        if extra:
+            variable_manager._extra_vars = dict(extra)
+        HostVars(manager, variable_manager, loader)  # registers itself: expressions may ask for hostvars
+        return _resolve_hosts(inventory, loader, manager, variable_manager)
+    except AnsibleError as error:
+        raise InventoryError(_explain(inventory, error)) from None
+
+
+def _open_vaults(loader: Any, inventory: Path) -> None:
+    from ansible.constants import DEFAULT_VAULT_IDENTITY
+    from ansible.errors import AnsibleError
+    from ansible.parsing.vault import get_file_vault_secret
+
+    if not vault_files(inventory):
+        return
+    path = password_file(inventory)
+    if not path.exists():
+        raise InventoryError(missing(inventory, path))
+    try:
+        secret = get_file_vault_secret(filename=str(path), vault_id=DEFAULT_VAULT_IDENTITY, loader=loader)
+        secret.load()
+    except AnsibleError as error:
+        raise InventoryError(f"vault password {path} cannot be used: {error}") from None
+    loader.set_vault_secrets([(DEFAULT_VAULT_IDENTITY, secret)])
+
+
+def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager: Any) -> Fleet:
+    from ansible.errors import AnsibleError
+    from ansible.template import Templar
+
+    hosts: dict[str, dict[str, Any]] = {}
+    origins: dict[str, str] = {}
+    unresolved: list[Unresolved] = []
+    for host in manager.get_hosts():
+        raw = variable_manager.get_vars(host=host)
+        templar = Templar(loader=loader, variables=raw)
+        resolved: dict[str, Any] = {}
+        for name, value in raw.items():
+            if name in _MAGIC:
+                continue
+            origins.setdefault(str(name), _origin(value))
+            try:
+                resolved[str(name)] = plain(templar.template(value))
+            except AnsibleError as error:
+                unresolved.append(Unresolved(host.name, str(name), _reason(error)))
+        hosts[host.name] = resolved
+    groups = {
+        str(name): tuple(str(host) for host in members) for name, members in manager.get_groups_dict().items()
+    }
+    return Fleet(inventory, environment_of(inventory), hosts, groups, tuple(unresolved), origins)
+
+
+def plain(value: Any) -> Any:
+    """A value without Ansible's tags: only dict, list, str, int, float, bool and None are left."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    return str(value)
+
+
+def _origin(value: Any) -> str:
+    """Where a variable was written, `group_vars/inf/main.yml:12`, or '' when Ansible does not know."""
+    try:
+        from ansible._internal._datatag._tags import Origin  # from ansible-core 2.19 on
+    except ImportError:
+        return ""
+    origin = Origin.get_tag(value)
+    if origin is None or not origin.path:
+        return ""
+    path = Path(origin.path)
+    shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
+    return f"{shown}:{origin.line_num}" if origin.line_num else str(shown)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "message", error)).strip().splitlines()[0].rstrip(".")
+
+
+def _explain(inventory: Path, error: Exception) -> str:
+    text = str(error)
+    if "vault" in text.lower() or "decrypt" in text.lower():
+        path = password_file(inventory)
+        files = ", ".join(str(file) for file in vault_files(inventory)) or "its vault"
+        return (
+            f"{files} cannot be opened with the vault password in {path}: wrong password. Put the right one "
+            "there, or name its file in ANSIBLE_VAULT_PASSWORD_FILE"
+        )
+    return f"inventory {inventory} cannot be read: {_reason(error)}"
+
+
+# --- pyinfra ------------------------------------------------------------------------------------------------
+
+_loaded: Fleet | None = None
+
+
+def hosts_of(inventory_py: str) -> list[tuple[str, dict[str, Any]]]:
+    """Hosts for pyinfra from the `.yml` beside an `inventory/<environment>.py`, with connection data only."""
+    global _loaded
+    try:
+        _loaded = resolve(Path(inventory_py).with_suffix(".yml"))
+    except (InventoryError, VaultPasswordMissingError) as error:
+        from pyinfra.api.exceptions import PyinfraError
+
+        raise PyinfraError(str(error)) from None
+    return [(name, connection(_loaded, name)) for name in _loaded.hosts]
+
+
+def fleet() -> Fleet:
+    """The fleet that this process deploys to (after pyinfra has read its inventory)."""
+    if _loaded is None:
+        raise InventoryError("no inventory was read; run pyinfra with inventory/<environment>.py")
+    return _loaded
+
+
+def variables(host: str) -> Mapping[str, Any]:
+    """Every variable of a host by its inventory name, as Ansible resolves it."""
+    return fleet().hosts[host]
+
+
+def connection(of: Fleet, name: str) -> dict[str, Any]:
+    """pyinfra's connection data for a host, from the same variables that Ansible connects with."""
+    given = of.hosts[name]
+    data: dict[str, Any] = {
+        "ssh_hostname": given.get("ansible_host", name),
+        "ssh_port": int(given.get("ansible_port", 22)),
+        "ssh_user": given.get("ansible_user", "root"),
+        "ssh_key": given.get("ansible_ssh_private_key_file"),
+        "ssh_allow_agent": False,
+        "ssh_look_for_keys": False,
+        "ssh_connect_retries": 0,
+        "_sudo": bool(given.get("ansible_become", False)),
+        "groups": sorted(group for group, members in of.groups.items() if name in members),
+    }
+    options = ssh_options(str(given.get("ansible_ssh_common_args", "")))
+    data["ssh_known_hosts_file"] = options.get("UserKnownHostsFile", "~/.ssh/known_hosts")
+    data["ssh_strict_host_key_checking"] = "yes"
+    data["ssh_paramiko_connect_kwargs"] = {
+        "timeout": float(options.get("ConnectTimeout", 10)),
+        "banner_timeout": float(options.get("ConnectTimeout", 10)),
+        "auth_timeout": float(options.get("ConnectTimeout", 10)),
+    }
+    return {key: value for key, value in data.items() if value is not None}
+
+
+def ssh_options(arguments: str) -> dict[str, str]:
+    """The `-o Name=value` options of an ssh command line."""
+    words = shlex.split(arguments)
+    pairs = [word for before, word in itertools.pairwise(words) if before == "-o"]
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)

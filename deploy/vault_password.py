@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Prints the vault password of the environment Ansible is being run for (ansible.cfg names this file).
+
+Which environment: the `-i`/`--inventory` of the ansible command that started this, else the default lab.
+Where the password is: see `password_file`. Set ANSIBLE_VAULT_PASSWORD_FILE to use another file or script.
+Only the standard library is imported: it runs before every ansible command.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEFAULT_INVENTORY = PROJECT / "inventory" / "lab.yml"
+
+
+class VaultPasswordMissingError(RuntimeError):
+    """No readable password file for an environment; the text says which file to create."""
+
+
+def environment_of(inventory: Path) -> str:
+    """Environment an inventory file describes: its name, or `lab` for the inventories of further labs."""
+    return "lab" if ".lab" in inventory.resolve().parts else inventory.stem
+
+
+def password_file(inventory: Path) -> Path:
+    """Where the vault password for this inventory lies.
+
+    ANSIBLE_VAULT_PASSWORD_FILE if set; for a lab `.lab/<name>/vault-password` (made by the lab); otherwise
+    `vault-password-<environment>` in $XDG_CONFIG_HOME/mt5crs (or ~/.config/mt5crs).
+    """
+    chosen = os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE")
+    if chosen:
+        return Path(chosen).expanduser()
+    inventory = inventory.resolve()
+    if ".lab" in inventory.parts:
+        return inventory.parent / "vault-password"
+    if inventory.stem == "lab":
+        return PROJECT / ".lab" / "default" / "vault-password"
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return base / "mt5crs" / f"vault-password-{inventory.stem}"
+
+
+def vault_files(inventory: Path) -> list[Path]:
+    """The vaults that exist for this inventory."""
+    environment = environment_of(inventory)
+    places = {inventory.resolve().parent / "group_vars", PROJECT / "group_vars"}
+    return sorted(vault for place in places if (vault := place / environment / "vault.yml").exists())
+
+
+def missing(inventory: Path, path: Path) -> str:
+    """Sentence for a password that is not there: cause and remedy."""
+    if environment_of(inventory) == "lab":
+        remedy = "start the lab (`python -m lab up`), which makes it"
+    else:
+        remedy = (
+            "put the password there (mode 0600), or name its place in ANSIBLE_VAULT_PASSWORD_FILE; for a new "
+            f"environment `python -m deploy.keys --inventory {inventory}` makes password and keys"
+        )
+    return f"no vault password for {inventory}: {path} does not exist; {remedy}"
+
+
+def read_password(inventory: Path) -> str:
+    """The password; VaultPasswordMissingError with the remedy if there is none, or others can read it."""
+    path = password_file(inventory)
+    if os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE") and os.access(path, os.X_OK):
+        return _ask(path)
+    try:
+        mode = path.stat().st_mode
+        password = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise VaultPasswordMissingError(missing(inventory, path)) from None
+    except OSError as error:
+        raise VaultPasswordMissingError(f"vault password {path} cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise VaultPasswordMissingError(f"others can read the vault password {path}; run `chmod 600 {path}`")
+    if not password:
+        raise VaultPasswordMissingError(f"the vault password {path} is empty; restore it from your safe")
+    return password
+
+
+def _ask(script: Path) -> str:
+    """The password that an executable ANSIBLE_VAULT_PASSWORD_FILE prints, as Ansible itself would ask it."""
+    answer = subprocess.run([str(script)], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    if answer.returncode != 0 or not answer.stdout.strip():
+        raise VaultPasswordMissingError(
+            f"{script} gave no vault password (exit status {answer.returncode}); run it by hand to see why"
+        )
+    return answer.stdout.strip()
+
+
+def _inventory_of_parent() -> Path | None:
+    """The inventory that the calling ansible command was given, None if it was given none."""
+    try:
+        command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return None
+    for position, argument in enumerate(command):
+        if argument in ("-i", "--inventory", "--inventory-file") and position + 1 < len(command):
+            return Path(command[position + 1])
+        if argument.startswith("--inventory="):
+            return Path(argument.partition("=")[2])
+        if argument.startswith("-i") and len(argument) > 2:
+            return Path(argument[2:])
+    return None
+
+
+def main() -> int:
+    """Print the password; exit status 1 and a sentence when a vault needs it and it is missing."""
+    named = _inventory_of_parent()
+    inventory = named or DEFAULT_INVENTORY
+    try:
+        print(read_password(inventory))
+    except VaultPasswordMissingError as error:
+        if named is None or not vault_files(inventory):
+            # Linting and syntax checks decrypt nothing; Ansible only insists on being given some password.
+            print(secrets.token_hex(32))
+            return 0
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
