@@ -61,11 +61,12 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
         setting("Clients on the controller: people and tools that operate the gateway.", in_env=False),
     ] = msgspec.field(default_factory=list)
     magic_number: Annotated[
-        int | None,
-        setting("Magic number that this Inf host trades; one host each.", ge=1, le=2**63 - 1, in_env=False),
+        Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None,
+        setting("Magic number that this Inf host trades; one host each.", in_env=False),
     ] = None
     account_login: Annotated[
-        int | None, setting("Login of the account behind the gateway.", ge=1, le=2**63 - 1, in_env=False)
+        Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None,
+        setting("Login of the account behind the gateway.", in_env=False),
     ] = None
     limits: Annotated[
         Limits | None,
