@@ -1,0 +1,316 @@
+"""Boot, remove and describe whole labs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab import image, inventory, machine, namespace, ssh
+from lab.errors import LabError
+from lab.faults import heal
+from lab.handle import BOOT_TIMEOUT_S, Lab
+from lab.plan import DEFAULT_HOSTS, DEFAULT_NAME, Host, Plan, choose_network, make_plan
+from lab.podman import (
+    LABEL_LAB,
+    LABEL_PROJECT,
+    Podman,
+    allowed_limits,
+    container_name,
+    network_argv,
+    network_name,
+    run_argv,
+)
+from lab.state import LabDirectory, open_lab
+
+# Each start is mostly podman's own work, so more at once than this only makes each slower.
+STARTS_AT_ONCE = 4
+WAITS_AT_ONCE = 8
+KEYS_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One step of `up` or `down` that is done: what, how it ended, seconds."""
+
+    name: str
+    outcome: str
+    seconds: float
+
+
+Report = Callable[[Phase], None]
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """What `status` tells about a host.
+
+    `state` is what systemd says (`running`, `degraded`, `starting`, …), or `stopped` or `absent`.
+    """
+
+    name: str
+    group: str
+    address: str
+    debian: str
+    state: str
+    failed_units: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@contextmanager
+def _phase(report: Report, name: str) -> Iterator[list[str]]:
+    """Time a step; its body puts the outcome into the list it is given."""
+    begin = time.monotonic()
+    outcome: list[str] = []
+    yield outcome
+    report(Phase(name, " ".join(outcome), time.monotonic() - begin))
+
+
+def up(
+    name: str,
+    report: Report,
+    host_count: int | None = None,
+    debian: str | None = None,
+    mirror: str | None = None,
+) -> Plan:
+    """Boot a lab, or what is missing of it, and wait until every host can be deployed to.
+
+    A lab that runs is left alone; hosts that are down are started; a failed `up` is completed by the next
+    one. LabError if the machine cannot run it, or if the lab exists in another shape than asked for.
+    """
+    machine.check()
+    directory = open_lab(name)
+    with directory.lock():
+        with _phase(report, "network") as outcome, namespace.machine_lock():
+            podman = Podman.connect(start_keeper=True)
+            plan, made = _prepare(directory, podman, host_count, debian)
+            outcome.append(f"{plan.network} {'created' if made else 'unchanged'}")
+        references = {}
+        for release in sorted({host.debian for host in plan.hosts}):
+            with _phase(report, f"image Debian {release}") as outcome:
+                there = image.exists(podman, release)
+                references[release] = image.build(podman, release, mirror)
+                outcome.append("unchanged" if there else "built")
+        with _phase(report, "inventory") as outcome:
+            ssh.write_keys(directory, plan)
+            _write_inventory(directory, plan)
+            outcome.append(_generate_secrets(directory))
+        lab = Lab(directory, plan, podman)
+        with _phase(report, "hosts") as outcome:
+            outcome.append(_start(lab, references))
+        with _phase(report, "ready") as outcome:
+            with ThreadPoolExecutor(WAITS_AT_ONCE) as pool:
+                states = list(pool.map(lab.wait_ready, [host.name for host in plan.hosts]))
+            degraded = [
+                host.name for host, state in zip(plan.hosts, states, strict=True) if state == "degraded"
+            ]
+            outcome.append(f"{len(states)} of {len(states)} let ops log in")
+            if degraded:
+                outcome.append(f"(failed units on {', '.join(degraded)}: see `status`)")
+    return plan
+
+
+def _prepare(
+    directory: LabDirectory, podman: Podman, host_count: int | None, debian: str | None
+) -> tuple[Plan, bool]:
+    """Decide on the plan and make its network; tell whether the network is new. Under `machine_lock`."""
+    networks = {network["name"]: network for network in podman.networks()}
+    existing = networks.get(network_name(directory.name))
+    if existing is not None:
+        _refuse_foreign(directory, existing.get("labels") or {})
+    plan = directory.load()
+    if plan is None:
+        if existing is not None:
+            raise LabError(
+                f"lab {directory.name} was only half removed: finish it with "
+                f"`python -m lab down --name {directory.name}`, then `up` again"
+            )
+        network = choose_network(directory.name, _networks_in_use(networks.values()))
+        plan = make_plan(directory.name, network, host_count or DEFAULT_HOSTS, debian or "13")
+        directory.save(plan)
+    else:
+        _refuse_other_shape(plan, host_count, debian)
+    if existing is None:
+        podman.run(*network_argv(plan, directory.project))
+    return plan, existing is None
+
+
+def _refuse_foreign(directory: LabDirectory, labels: dict[str, str]) -> None:
+    owner = labels.get(LABEL_PROJECT)
+    if owner != str(directory.project) and owner is not None and Path(owner).exists():
+        raise LabError(
+            f"lab {directory.name} exists on this machine and belongs to {owner}: "
+            f"remove it there (`python -m lab down --name {directory.name}`), or use another --name here"
+        )
+
+
+def _refuse_other_shape(plan: Plan, host_count: int | None, debian: str | None) -> None:
+    wanted = make_plan(plan.name, plan.network, host_count or len(plan.hosts), debian or _debian_of(plan))
+    if wanted != plan:
+        raise LabError(
+            f"lab {plan.name} exists with {len(plan.hosts)} hosts and Debian {_debian_of(plan)}: "
+            f"remove it with `python -m lab down --name {plan.name}` first, or choose another --name"
+        )
+
+
+def _debian_of(plan: Plan) -> str:
+    releases = {host.debian for host in plan.hosts}
+    return releases.pop() if len(releases) == 1 else "mixed"
+
+
+def _networks_in_use(podman_networks: Any) -> list[str]:
+    """Every IPv4 network of this machine: podman's, and those there is a route to."""
+    used = [
+        subnet["subnet"]
+        for network in podman_networks
+        for subnet in network.get("subnets") or []
+        if ":" not in subnet["subnet"]
+    ]
+    done = subprocess.run(
+        [str(machine.find_program("ip")), "-json", "-4", "route"],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return used + [route["dst"] for route in json.loads(done.stdout or "[]") if route["dst"] != "default"]
+
+
+def _write_inventory(directory: LabDirectory, plan: Plan) -> None:
+    if plan.name == DEFAULT_NAME:
+        return
+    directory.inventory.write_text(inventory.render(plan))
+    directory.inventory.with_suffix(".py").write_text(inventory.PYINFRA)
+
+
+def _generate_secrets(directory: LabDirectory) -> str:
+    """Let the deployment make this lab's vault password, vault and public keys; what exists is kept."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.keys", "--inventory", str(directory.inventory)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=KEYS_TIMEOUT_S,
+        cwd=directory.project,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise LabError(
+            f"keys of lab {directory.name} could not be made: {(done.stderr or done.stdout).strip()}"
+        )
+    made = sum(line.startswith("made ") for line in done.stdout.splitlines())
+    return f"{made} key pairs made" if made else "keys unchanged"
+
+
+def _start(lab: Lab, references: dict[str, str]) -> str:
+    """Create missing containers and start dead ones; say how many of which."""
+    present = lab.podman.containers(lab.plan.name)
+    limits = allowed_limits()
+
+    def start(host: Host) -> str:
+        container = present.get(container_name(lab.plan.name, host.name))
+        if container is not None and container["State"] == "running":
+            return "running"
+        if container is not None and container["State"] not in ("created", "configured"):
+            lab.podman.run("start", container["Names"][0])
+            return "started"
+        if container is not None:
+            # Its first start failed half-way (no address, no disk): nothing in it is worth keeping.
+            lab.podman.run("rm", "--force", container["Names"][0])
+        seed = lab.directory.seed(host.name)
+        lab.podman.run(
+            *run_argv(lab.plan, host, references[host.debian], seed, lab.directory.project, limits)
+        )
+        return "booted"
+
+    with ThreadPoolExecutor(STARTS_AT_ONCE) as pool:
+        outcomes = list(pool.map(start, lab.plan.hosts))
+    counts = [
+        f"{outcomes.count(kind)} {kind}" for kind in ("booted", "started", "running") if kind in outcomes
+    ]
+    return ", ".join(counts)
+
+
+def down(name: str, report: Report) -> bool:
+    """Remove a lab with everything that belongs to it; tell whether there was one.
+
+    Works by podman's labels, so that a lab whose record is damaged goes too. With the last lab of the machine
+    the private namespace goes as well; images stay, for the next `up`.
+    """
+    machine.check()
+    directory = open_lab(name)
+    with directory.lock():
+        podman = Podman.connect()
+        network = next((n for n in podman.networks() if n["name"] == network_name(name)), None)
+        if network is not None:
+            _refuse_foreign(directory, network.get("labels") or {})
+        containers = podman.containers(name)
+        existed = bool(containers) or network is not None or directory.root.exists()
+        if containers:
+            with _phase(report, "hosts") as outcome:
+                podman.run("rm", "--force", "--time", "0", "--volumes", *containers, timeout_s=120)
+                outcome.append(f"{len(containers)} removed")
+        if existed:
+            with _phase(report, "network") as outcome, namespace.machine_lock():
+                heal(name)
+                if network is not None:
+                    podman.run("network", "rm", "--force", network_name(name))
+                _remove_files(directory)
+                outcome.append("removed")
+        with namespace.machine_lock():
+            stop_keeper_if_unused(podman)
+    return existed
+
+
+def stop_keeper_if_unused(podman: Podman) -> None:
+    """End the private namespace unless some lab of this machine still needs it. Under `machine_lock`."""
+    if not any(LABEL_LAB in (network.get("labels") or {}) for network in podman.networks()):
+        namespace.stop_keeper()
+
+
+def _remove_files(directory: LabDirectory) -> None:
+    if directory.name == DEFAULT_NAME:
+        # Encrypted with the password that goes now, hence useless without it.
+        secrets = directory.inventory.parent / "group_vars" / "lab"
+        for file in ("vault.yml", "keys.yml"):
+            (secrets / file).unlink(missing_ok=True)
+    directory.remove()
+
+
+def status(name: str) -> list[HostStatus]:
+    """Describe every host of a lab as it is now. LabError if there is no such lab."""
+    machine.check()
+    lab = Lab.open(name)
+    present = lab.podman.containers(name)
+
+    def describe(host: Host) -> HostStatus:
+        found = HostStatus(host.name, host.group, host.address, host.debian, "absent")
+        container = present.get(container_name(name, host.name))
+        if container is None:
+            return found
+        if container["State"] != "running":
+            return replace(found, state="stopped")
+        state = lab.system_state(host.name)
+        failed: tuple[str, ...] = ()
+        if state == "degraded":
+            listed = lab.exec(
+                host.name, ["systemctl", "--failed", "--no-legend", "--plain"], check=False
+            ).stdout
+            failed = tuple(line.split()[0] for line in listed.splitlines() if line.strip())
+        return replace(found, state=state, failed_units=failed)
+
+    with ThreadPoolExecutor(WAITS_AT_ONCE) as pool:
+        return list(pool.map(describe, lab.plan.hosts))
+
+
+__all__ = ["BOOT_TIMEOUT_S", "HostStatus", "Phase", "Report", "down", "status", "stop_keeper_if_unused", "up"]

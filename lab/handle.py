@@ -1,0 +1,150 @@
+"""A booted lab, for programs and tests: run things in its hosts, as root by podman or as `ops` by SSH."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lab import ssh
+from lab.errors import LabError
+from lab.plan import DEFAULT_NAME, Host, Plan
+from lab.podman import Podman, container_name
+from lab.state import LabDirectory, open_lab
+
+BOOT_TIMEOUT_S = 60.0
+POLL_S = 0.1
+# What `systemctl is-system-running` says once booting is over.
+BOOTED = ("running", "degraded")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One lab that was booted with `up`."""
+
+    directory: LabDirectory
+    plan: Plan
+    podman: Podman
+
+    @classmethod
+    def open(cls, name: str = DEFAULT_NAME) -> Lab:
+        """Return the lab called `name`. LabError if it was never booted from this project directory."""
+        directory = open_lab(name)
+        return cls(directory, directory.require(), Podman.connect())
+
+    def container(self, host: str) -> str:
+        """Return the name of a host's container. LabError if there is no such host."""
+        return container_name(self.plan.name, self.plan.host(host).name)
+
+    def exec(
+        self,
+        host: str,
+        argv: Sequence[str],
+        *,
+        input_text: str | None = None,
+        timeout_s: float = 30.0,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `argv` as root in a host, not over the network. LabError if it fails and `check` is on."""
+        flags = ["--interactive"] if input_text is not None else []
+        return self.podman.run(
+            "exec",
+            *flags,
+            self.container(host),
+            *argv,
+            timeout_s=timeout_s,
+            input_text=input_text,
+            check=check,
+        )
+
+    def ssh_argv(self, host: str, command: Sequence[str] = ()) -> list[str]:
+        """Return the argument list that logs in as `ops` and runs `command` (or a shell)."""
+        return ssh.ssh_argv(self.directory, self.plan.host(host), command)
+
+    def ssh(
+        self,
+        host: str,
+        command: str,
+        *,
+        input_text: str | None = None,
+        timeout_s: float = 30.0,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a shell command as `ops` over SSH. LabError if it fails and `check` is on."""
+        try:
+            done = subprocess.run(
+                self.ssh_argv(host, [command]),
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                input=input_text or "",
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise LabError(
+                f"{host} did not finish `{command}` within {timeout_s:.0f} s: look at it with `lab status`"
+            ) from None
+        if check and done.returncode != 0:
+            raise LabError(f"`{command}` on {host} ended with {done.returncode}: {done.stderr.strip()}")
+        return done
+
+    def system_state(self, host: str) -> str:
+        """Return what `systemctl is-system-running` says in a host; `down` if its container does not run."""
+        done = self.exec(host, ["systemctl", "is-system-running"], check=False)
+        return done.stdout.strip() or "down"
+
+    def boot_id(self, host: str) -> str | None:
+        """Return the host's boot id, which changes with each reboot; None while it is down."""
+        done = self.exec(host, ["cat", "/proc/sys/kernel/random/boot_id"], check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def wait_ready(self, host: str, timeout_s: float = BOOT_TIMEOUT_S) -> str:
+        """Wait until a host lets `ops` log in by SSH and has booted; return `running` or `degraded`.
+
+        LabError with the last thing seen if that takes longer than `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        address = self.plan.host(host)
+        while True:
+            done = _login(
+                self.directory, address, "systemctl is-system-running --wait", deadline - time.monotonic()
+            )
+            state = done.stdout.strip()
+            if state in BOOTED:
+                return state
+            if time.monotonic() >= deadline:
+                seen = state or done.stderr.strip() or "no answer"
+                raise LabError(
+                    f"{host} ({address.address}) was not ready within {timeout_s:.0f} s ({seen}): "
+                    f"see `python -m lab logs {host} --name {self.plan.name}`, then `up` again"
+                )
+            time.sleep(POLL_S)
+
+
+def _login(
+    directory: LabDirectory, host: Host, command: str, timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    argv = ssh.ssh_argv(directory, host, [command])
+    try:
+        return subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=max(timeout_s, 0.5),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(argv, 255, "", "no answer to SSH")
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait until `condition()` holds. LabError that names `what` if it does not within `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise LabError(
+                f"{what} did not happen within {timeout_s:.0f} s: look at the host with `lab status`"
+            )
+        time.sleep(POLL_S)

@@ -1,0 +1,95 @@
+"""The images lab hosts boot from: Debian by mmdebstrap, in podman, named by the digest of their definition."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import subprocess
+import tempfile
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.machine import find_program
+from lab.namespace import RUN
+from lab.plan import RELEASES
+from lab.podman import INIT, Podman, last_line
+
+DEFINITION = Path(__file__).resolve().parent / "rootfs"
+REPOSITORY = "localhost/mt5crs-lab"
+BUILD_TIMEOUT_S = 900.0
+_UNNEEDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+def packages(text: str) -> list[str]:
+    """Return the package names in a list with one per line and `#` comments."""
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def build_argv(debian: str, definition: Path, target: Path, mirror: str | None) -> list[str]:
+    """Return the mmdebstrap call that writes the root file system of a Debian release to `target` (a tar)."""
+    included = ",".join(packages((definition / "packages.apt").read_text()))
+    argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}"]
+    argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
+    argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED]
+    argv += [
+        f"--customize-hook={definition / 'customize'}",
+        f"--customize-hook=upload {definition / 'lab-init'} {INIT}",
+        f'--customize-hook=chmod 0755 "$1{INIT}"',
+        RELEASES[debian],
+        str(target),
+    ]
+    return [*argv, mirror] if mirror else argv
+
+
+def reference(debian: str) -> str:
+    """Return the image's name. It changes with every file it is made from: a stale image is never used."""
+    digest = hashlib.sha256()
+    recipe = build_argv(debian, DEFINITION, Path("root.tar"), None)
+    digest.update("\0".join(recipe).replace(str(DEFINITION), ".").encode())
+    for file in sorted(DEFINITION.iterdir()):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return f"{REPOSITORY}:debian{debian}-{digest.hexdigest()[:12]}"
+
+
+def exists(podman: Podman, debian: str) -> bool:
+    """Tell whether podman has the image already."""
+    return podman.run("image", "exists", reference(debian), check=False).returncode == 0
+
+
+def build(podman: Podman, debian: str, mirror: str | None = None) -> str:
+    """Build and import the image of a Debian release unless it is there; return its name.
+
+    Takes about 40 s and needs a Debian mirror. LabError if the mirror or the disk fails.
+    """
+    name = reference(debian)
+    RUN.mkdir(mode=0o700, exist_ok=True)
+    with (RUN / f"image-debian{debian}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if exists(podman, debian):
+            return name
+        with tempfile.TemporaryDirectory(prefix="mt5crs-lab-image-") as scratch:
+            archive = Path(scratch) / "root.tar"
+            argv = build_argv(debian, DEFINITION, archive, mirror)
+            argv[0] = find_program("mmdebstrap") or argv[0]
+            try:
+                done = subprocess.run(
+                    argv,
+                    capture_output=True,
+                    text=True,
+                    stdin=subprocess.DEVNULL,
+                    timeout=BUILD_TIMEOUT_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise LabError(
+                    f"building the Debian {debian} image took over {BUILD_TIMEOUT_S:.0f} s: "
+                    "check that the Debian mirror answers, or name another with --mirror"
+                ) from None
+            if done.returncode != 0:
+                errors = [line for line in done.stderr.splitlines() if line.startswith("E:")] or [done.stderr]
+                raise LabError(
+                    f"mmdebstrap could not build Debian {debian} ({last_line(errors[0])}): "
+                    "check that the Debian mirror answers, or name another with --mirror"
+                )
+            podman.run("import", str(archive), name, timeout_s=300)
+    return name

@@ -1,0 +1,68 @@
+"""Can this machine run a lab? Everything that is missing is said at once, with the remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from lab.errors import LabError
+
+# program -> Debian package, the same packages as in lab/requirements.apt
+PROGRAMS = {
+    "podman": "podman",
+    "crun": "crun",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "iptables": "iptables",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+}
+STORAGE = Path("/var/lib/containers")
+FREE_BYTES_NEEDED = 3 * 1024**3
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def missing_packages() -> list[str]:
+    """Return the Debian packages of the programs that cannot be found, sorted."""
+    return sorted({package for program, package in PROGRAMS.items() if not find_program(program)})
+
+
+def find_program(name: str) -> str | None:
+    """Return the absolute path of a program, also when the caller's PATH lacks the sbin directories."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":" + SYSTEM_PATH)
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def problems() -> list[str]:
+    """Return what keeps this machine from running a lab, each with its remedy; empty if nothing does."""
+    found = []
+    if os.geteuid() != 0:
+        found.append("the lab boots systemd hosts and needs root: run the command again as root")
+    if packages := missing_packages():
+        found.append(f"programs are missing: install them with `lab/setup` ({' '.join(packages)})")
+    if "overlay" not in Path("/proc/filesystems").read_text().split():
+        found.append(
+            "this kernel has no overlay file system: `modprobe overlay`, or use a machine whose kernel has it"
+        )
+    free = shutil.disk_usage(_existing(STORAGE)).free
+    if free < FREE_BYTES_NEEDED:
+        found.append(
+            f"{STORAGE} has {free / 1024**3:.1f} GiB free and the lab's images need "
+            f"{FREE_BYTES_NEEDED // 1024**3} GiB: free some space"
+        )
+    return found
+
+
+def check() -> None:
+    """LabError with all problems if this machine cannot run a lab."""
+    if found := problems():
+        raise LabError("; ".join(found))
