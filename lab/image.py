@@ -1,4 +1,4 @@
-"""The images lab hosts boot from: Debian by mmdebstrap, in podman, named by the digest of their definition."""
+"""The images lab hosts boot from: made by mmdebstrap, named by the digest of their definition."""
 
 from __future__ import annotations
 

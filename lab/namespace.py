@@ -1,7 +1,7 @@
 """On machines with cgroup v1, alone or beside v2, the lab lives in a mount namespace with pure cgroup v2.
 
-crun and systemd in the hosts need a pure cgroup v2 tree. Where the machine does not have one, a keeper process
-holds a private mount namespace with one for as long as any lab exists; podman is always run inside of it.
+crun and systemd in the hosts need a pure cgroup v2 tree. Where the machine does not have one, a keeper
+process holds a private mount namespace with one for as long as any lab exists, and podman runs inside of it.
 """
 
 from __future__ import annotations

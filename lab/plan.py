@@ -86,8 +86,8 @@ def check_name(name: str) -> str:
 def choose_network(name: str, taken: Collection[str]) -> str:
     """Pick the /24 for lab `name` that overlaps none of the networks in `taken`.
 
-    The default lab always has 10.203.0.0/24, since `inventory/lab.yml` states its addresses. Others start from
-    a number derived from the name, so that the same name tends to get the same network again.
+    The default lab always has 10.203.0.0/24, since `inventory/lab.yml` states its addresses. Others
+    start from a number derived from the name, so that the same name tends to get the same network again.
     """
     used = [ipaddress.IPv4Network(network) for network in taken]
     if name == DEFAULT_NAME:
@@ -115,7 +115,7 @@ def make_plan(name: str, network: str, host_count: int = DEFAULT_HOSTS, debian: 
     check_name(name)
     if not MIN_HOSTS <= host_count <= MAX_HOSTS:
         raise LabError(
-            f"a lab has {MIN_HOSTS} to {MAX_HOSTS} hosts, not {host_count}: one hub, one gateway, the rest Inf"
+            f"a lab has {MIN_HOSTS} to {MAX_HOSTS} hosts (a hub, a gateway, the rest Inf), not {host_count}"
         )
     if debian != "mixed" and debian not in RELEASES:
         raise LabError(f"Debian {debian} is not known to the lab: use 12, 13 or mixed")
