@@ -1,0 +1,159 @@
+"""One CURVE-authenticated DEALER connection to the gateway: send a request, wait for its answer, once."""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+
+import msgspec
+import zmq
+
+from mt5crs.client.errors import (
+    GatewaySilentError,
+    GatewayUnreachableError,
+    KeyRefusedError,
+    MalformedReplyError,
+)
+from mt5crs.protocol import curve
+from mt5crs.protocol.codec import ProtocolError, decode_reply, encode
+from mt5crs.protocol.replies import AnyReply
+from mt5crs.protocol.requests import Request
+
+_HANDSHAKE_FAILED = (
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+)
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the gateway is and who we are. Its text form does not show the secret."""
+
+    host: str
+    port: int
+    pub_port: int
+    server_key: str
+    client_name: str
+    secret_key: str
+
+    @property
+    def request_url(self) -> str:
+        """ZeroMQ address of the request socket."""
+        return f"tcp://{bracketed(self.host)}:{self.port}"
+
+    @property
+    def event_url(self) -> str:
+        """ZeroMQ address of the event socket."""
+        return f"tcp://{bracketed(self.host)}:{self.pub_port}"
+
+    def __repr__(self) -> str:
+        return f"Peer({self.client_name} -> {self.host}:{self.port}/{self.pub_port})"
+
+
+def bracketed(host: str) -> str:
+    """IPv6 literals go in brackets in a ZeroMQ address."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def milliseconds(seconds: float) -> int:
+    """Seconds as the whole milliseconds that ZeroMQ's poll takes, never negative, rounded up."""
+    return max(0, math.ceil(seconds * 1000))
+
+
+class Connection:
+    """A socket that is thrown away after any failure; not for use by two threads at once.
+
+    IMMEDIATE=1 keeps a request from queueing for a gateway that is not there, so "not connected" proves that
+    nothing was sent.
+    """
+
+    def __init__(self, peer: Peer, context: curve.Context | None = None) -> None:
+        self._peer = peer
+        self._socket: curve.Socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
+        curve.secure_client(self._socket, peer.server_key, peer.secret_key)
+        if ":" in peer.host:
+            self._socket.setsockopt(zmq.IPV6, 1)
+        self._monitor: curve.Socket = self._socket.get_monitor_socket(_HANDSHAKE_FAILED)
+        self._socket.connect(peer.request_url)
+        self._connected = False
+        self.late_replies = 0
+        """Answers to earlier requests that were dropped."""
+
+    def close(self) -> None:
+        """Throw the socket away; nothing lingers."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)
+
+    def ask(self, request: Request, timeout_s: float) -> AnyReply:
+        """Send one request and wait for the answer with its id.
+
+        Raises GatewayUnreachableError (nothing sent), GatewaySilentError (sent, fate unknown) or
+        MalformedReplyError. After any of them the connection must be closed.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._wait_connected(deadline, timeout_s)
+        try:
+            self._socket.send(encode(request), zmq.NOBLOCK)
+        except zmq.Again:
+            raise GatewayUnreachableError(self._unreachable(timeout_s)) from None
+        while True:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not self._socket.poll(milliseconds(remaining), zmq.POLLIN):
+                raise GatewaySilentError(
+                    f"no answer from the gateway {self._peer.host}:{self._peer.port} within {timeout_s:g} s; "
+                    "look at its log and its /health"
+                )
+            reply = self._decode(self._socket.recv_multipart())
+            if reply.id == request.id:
+                return reply
+            if reply.id == "":
+                raise MalformedReplyError(f"the gateway could not read our request: {reply}")
+            self.late_replies += 1
+
+    def _decode(self, frames: list[bytes]) -> AnyReply:
+        if len(frames) != 1:
+            raise MalformedReplyError(f"an answer of {len(frames)} frames; the protocol has one")
+        try:
+            return decode_reply(frames[0])
+        except ProtocolError as error:
+            raise MalformedReplyError(
+                f"the answer of {self._peer.host}:{self._peer.port} is not a protocol v1 message ({error}); "
+                "check that GATEWAY_PORT is the request port of a gateway of this version"
+            ) from error
+
+    def _wait_connected(self, deadline: float, timeout_s: float) -> None:
+        if self._connected:
+            return
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLOUT)
+        poller.register(self._monitor, zmq.POLLIN)
+        while True:
+            remaining = deadline - time.monotonic()
+            ready = dict(poller.poll(milliseconds(remaining)))
+            if self._socket in ready:
+                self._connected = True
+                return
+            if self._monitor in ready:
+                self._raise_refused(self._monitor.recv_multipart()[0])
+            if remaining <= 0:
+                raise GatewayUnreachableError(self._unreachable(timeout_s))
+
+    def _raise_refused(self, frame: bytes) -> None:
+        event, _ = struct.unpack("=HI", frame[:6])
+        if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
+            raise KeyRefusedError(
+                f"the gateway refuses the key of {self._peer.client_name}; add its public key to "
+                "fleet_client_public_keys in the inventory and deploy the gateway"
+            )
+        raise KeyRefusedError(
+            f"the handshake with {self._peer.host}:{self._peer.port} failed; "
+            "GATEWAY_PUBLIC_KEY is not the key of that gateway, or another program listens there"
+        )
+
+    def _unreachable(self, timeout_s: float) -> str:
+        return (
+            f"no connection to the gateway {self._peer.host}:{self._peer.port} within {timeout_s:g} s; "
+            "check that it runs, the address, and the firewall between"
+        )

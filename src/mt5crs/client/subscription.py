@@ -1,0 +1,111 @@
+"""Events of the gateway: sequence gaps and silence are noticed, never papered over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+import zmq
+
+from mt5crs.client.connection import Peer, milliseconds
+from mt5crs.protocol import curve
+from mt5crs.protocol.codec import ProtocolError, decode_event
+from mt5crs.protocol.events import AnyEvent, Heartbeat
+
+
+class Sequence:
+    """Pure book-keeping: which event numbers have been seen, and whether something is missing."""
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        """`topics` are those subscribed to; numbers of others in a heartbeat do not concern us."""
+        self._topics = frozenset(topics)
+        self._seen: dict[str, int] = {}
+        self.stream = ""
+
+    def reset(self, stream: str, seqs: Mapping[str, int]) -> None:
+        """Start from a snapshot that contains all events up to `seqs`."""
+        self.stream = stream
+        self._seen = {topic: seqs.get(topic, 0) for topic in self._topics}
+
+    def accept(self, topic: str, event: AnyEvent) -> str | None:
+        """Take one event; the reason for a resync when something was missed, else None."""
+        if event.stream != self.stream:
+            return f"gateway restarted (stream {self.stream or 'none'} to {event.stream})"
+        if isinstance(event, Heartbeat):
+            behind = sorted(
+                name for name in self._topics if event.seqs.get(name, 0) > self._seen.get(name, 0)
+            )
+            return f"the last events of {', '.join(behind)} were lost" if behind else None
+        last = self._seen.get(topic, 0)
+        if event.seq <= last:
+            return None  # contained in the snapshot already
+        self._seen[topic] = event.seq
+        return f"events {last + 1} to {event.seq - 1} of {topic} were lost" if event.seq > last + 1 else None
+
+    def seen(self, topic: str) -> int:
+        """Number of the last event of a topic."""
+        return self._seen.get(topic, 0)
+
+
+class Subscription:
+    """A SUB socket on the gateway's event port. One thread at a time.
+
+    `silent_for_s` grows without limit while nothing arrives, also on a half-open connection; the owner
+    compares it with its bound and calls `reopen`.
+    """
+
+    def __init__(self, peer: Peer, topics: Iterable[str], context: curve.Context | None = None) -> None:
+        self._peer = peer
+        self._context = context
+        self._topics = tuple(topics)
+        self.malformed = 0
+        self._last_heard = time.monotonic()
+        self._socket = self._open()
+
+    def _open(self) -> curve.Socket:
+        socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.SUB)
+        curve.secure_client(socket, self._peer.server_key, self._peer.secret_key)
+        if ":" in self._peer.host:
+            socket.setsockopt(zmq.IPV6, 1)
+        for topic in self._topics:
+            socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        socket.connect(self._peer.event_url)
+        return socket
+
+    @property
+    def socket(self) -> curve.Socket:
+        """For polling together with other sockets."""
+        return self._socket
+
+    @property
+    def silent_for_s(self) -> float:
+        """Seconds since anything valid arrived (or since the socket was opened)."""
+        return time.monotonic() - self._last_heard
+
+    def reopen(self) -> None:
+        """Replace the socket by a fresh one and start counting silence anew."""
+        self._socket.close(0)
+        self._socket = self._open()
+        self._last_heard = time.monotonic()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close(0)
+
+    def receive(self, timeout_s: float) -> list[tuple[str, AnyEvent]]:
+        """Everything that is there, waiting at most `timeout_s` for the first; malformed ones are counted."""
+        if not self._socket.poll(milliseconds(timeout_s)):
+            return []
+        arrived: list[tuple[str, AnyEvent]] = []
+        for _ in range(1000):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                topic, payload = frames
+                arrived.append((topic.decode(), decode_event(payload)))
+                self._last_heard = time.monotonic()
+            except (ProtocolError, ValueError):
+                self.malformed += 1
+        return arrived

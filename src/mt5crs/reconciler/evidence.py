@@ -1,0 +1,48 @@
+"""Is a snapshot fit to be believed? Pure checks before any comparison."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from mt5crs.protocol.digest import state_digest
+from mt5crs.protocol.replies import Snapshot
+
+
+def flaws(snapshot: Snapshot, magic: int, expected_login: int) -> list[str]:
+    """Everything in a snapshot that contradicts itself or what we expect; empty when it may be compared."""
+    found: list[str] = []
+    identity = snapshot.identity
+    if identity.login != expected_login:
+        found.append(
+            f"the gateway trades account {identity.login}, expected {expected_login}; "
+            "log the terminal in to the right account or correct EXPECTED_ACCOUNT_LOGIN"
+        )
+    if not identity.connected:
+        found.append("the terminal is not connected to the broker; restore its connection")
+    if not identity.trade_allowed:
+        found.append("trading is not allowed in the terminal; switch auto-trading on")
+    if snapshot.magic != magic:
+        found.append(f"the reply is for magic {snapshot.magic}, asked was {magic}")
+    if not snapshot.whole_account:
+        found.append("the reply covers one magic number only, asked was the whole account")
+    found += _repeated("position identifier", [p.identifier for p in snapshot.positions])
+    found += _repeated("position ticket", [p.ticket for p in snapshot.positions])
+    found += _repeated("order ticket", [o.ticket for o in snapshot.orders])
+    found += _repeated("deal ticket", [d.ticket for d in snapshot.deals])
+    if identity.margin_mode != "HEDGING":
+        found += _repeated("netting position in symbol", [p.symbol for p in snapshot.positions])
+    for position in snapshot.positions:
+        if not math.isfinite(position.volume) or position.volume <= 0:
+            found.append(f"position {position.identifier} has the volume {position.volume}")
+    for order in snapshot.orders:
+        if order.volume_current > order.volume_initial or order.volume_initial <= 0:
+            found.append(f"order {order.ticket} has {order.volume_current} of {order.volume_initial} left")
+    if snapshot.digest != state_digest(snapshot.positions, snapshot.orders, magic):
+        found.append("the digest in the reply does not match its positions and orders")
+    return found
+
+
+def _repeated(what: str, keys: list[int] | list[str]) -> list[str]:
+    counts: Counter[int | str] = Counter(keys)
+    return [f"{what} {key} appears {count} times" for key, count in counts.items() if count > 1]

@@ -1,0 +1,103 @@
+"""The reconciler's metrics, and the text file that outlives a failed start for the node exporter."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mt5crs.client.published import State
+from mt5crs.reconciler.store import write_atomically
+from mt5crs.service.metrics import Registry
+
+_STATES: tuple[State, ...] = ("starting", "syncing", "ready", "unknown", "halted", "shadow")
+_FAILURES = "mt5crs_reconciler_startup_sync_failures_consecutive"
+_LAST = "mt5crs_reconciler_last_startup_sync_timestamp_seconds"
+
+
+class Figures:
+    """Names are fixed by the alert rules."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        new = self.registry
+        self.state = new.gauge("mt5crs_reconciler_state", "1 for the state the reconciler is in.", ("state",))
+        self.syncs = new.counter("mt5crs_reconciler_syncs_total", "Syncs by outcome.", ("outcome",))
+        self.skipped = new.counter(
+            "mt5crs_reconciler_checks_skipped_total", "Checks skipped because a query failed at run time."
+        )
+        self.connection_errors = new.counter(
+            "mt5crs_reconciler_connection_errors_total", "Attempts that got no usable answer."
+        )
+        self.startup_seconds = new.gauge(
+            "mt5crs_reconciler_startup_sync_seconds", "Duration of the start-up sync, all attempts."
+        )
+        self.retry_seconds = new.gauge(
+            "mt5crs_reconciler_retry_answer_seconds",
+            "Time to the answer of the last sync that needed a retry.",
+        )
+        self.last_sync_seconds = new.gauge(
+            "mt5crs_reconciler_last_sync_seconds", "Duration of the last sync."
+        )
+        self.recovered = new.gauge(
+            "mt5crs_reconciler_positions_recovered", "Positions taken over at start-up."
+        )
+        self.mismatches = new.gauge(
+            "mt5crs_reconciler_position_mismatches",
+            "Positions that differ from the broker's at the last check.",
+        )
+        self.accuracy = new.gauge(
+            "mt5crs_reconciler_recovery_accuracy_ratio", "Positions held exactly, of those the broker has."
+        )
+        self.last_answer = new.gauge(
+            "mt5crs_reconciler_last_gateway_answer_timestamp_seconds", "When the gateway was last heard."
+        )
+        self.gaps = new.counter("mt5crs_reconciler_event_gaps_total", "Times that events were missed.")
+        self.events = new.counter("mt5crs_reconciler_events_total", "Events recorded, by kind.", ("kind",))
+        self.external = new.gauge(
+            "mt5crs_reconciler_external_positions", "Open positions of other magic numbers (never touched)."
+        )
+        self.unresolved = new.gauge("mt5crs_reconciler_unresolved_orders", "Orders whose fate is not known.")
+        self.discrepancies = new.gauge(
+            "mt5crs_reconciler_discrepancies", "Differences that no deal explains, at the last check."
+        )
+        self.syncs.inc("ok", by=0)
+        self.syncs.inc("failed", by=0)
+        self.last_answer.set(0)
+        self.retry_seconds.set(0)
+        self.enter("starting")
+
+    def enter(self, state: State) -> None:
+        """Set the state gauge."""
+        for name in _STATES:
+            self.state.set(1 if name == state else 0, name)
+
+    def heard(self) -> None:
+        """The gateway said something."""
+        self.last_answer.set(time.time())
+
+
+def record_startup(directory: Path, *, succeeded: bool) -> int:
+    """Write how many start-up syncs failed in a row, for the node exporter; returns that number."""
+    path = directory / "metrics" / "reconciler.prom"
+    failures = 0 if succeeded else _failures_so_far(path) + 1
+    text = (
+        f"# HELP {_FAILURES} Start-up syncs that failed in a row.\n"
+        f"# TYPE {_FAILURES} gauge\n{_FAILURES} {failures}\n"
+        f"# HELP {_LAST} When the last start-up sync ended.\n"
+        f"# TYPE {_LAST} gauge\n{_LAST} {time.time():.3f}\n"
+    )
+    write_atomically(path, text.encode(), 0o644)
+    path.parent.chmod(0o755)
+    return failures
+
+
+def _failures_so_far(path: Path) -> int:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        name, _, value = line.partition(" ")
+        if name == _FAILURES and value.isdigit():
+            return int(value)
+    return 0
