@@ -1,0 +1,65 @@
+"""A host of the fleet under verification, asked over SSH with the inventory's own connection settings."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import testinfra
+from testinfra.host import Host
+
+PARTS = {"gateway": ("gateway",), "inf": ("reconciler", "strategy"), "hub": ()}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One host of the inventory: its groups, its resolved variables, and ways to ask it."""
+
+    name: str
+    groups: tuple[str, ...]
+    variables: Mapping[str, Any] = field(repr=False)  # has secrets: never in a failure message
+
+    @property
+    def address(self) -> str:
+        return str(self.variables["ansible_host"])
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Our services that run on this host, in the order in which they start."""
+        return tuple(part for group in PARTS if group in self.groups for part in PARTS[group])
+
+    @property
+    def ssh_arguments(self) -> list[str]:
+        return [
+            *shlex.split(str(self.variables.get("ansible_ssh_common_args", ""))),
+            "-o", "BatchMode=yes",
+            "-o", "ControlMaster=auto",
+            "-o", "ControlPersist=30",
+            "-o", "ControlPath=~/.ssh/mt5crs-verify-%C",
+            "-i", str(self.variables["ansible_ssh_private_key_file"]),
+            "-p", str(self.variables.get("ansible_port", 22)),
+        ]  # fmt: skip
+
+    def run(self, *argv: str, stdin: str = "", timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command as root. What is secret goes through `stdin`, never through `argv`."""
+        remote = f"sudo -n -- {shlex.join(argv)}"
+        user = self.variables.get("ansible_user", "root")
+        return subprocess.run(
+            ["ssh", *self.ssh_arguments, f"{user}@{self.address}", remote],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def connect(self) -> Host:
+        """Return testinfra's host over the same connection, as root."""
+        user = self.variables.get("ansible_user", "root")
+        return testinfra.get_host(
+            f"ssh://{user}@{self.address}:{self.variables.get('ansible_port', 22)}?sudo=true",
+            ssh_extra_args=shlex.join(self.ssh_arguments),
+        )

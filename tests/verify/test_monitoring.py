@@ -1,0 +1,35 @@
+"""Prometheus on the Hub scrapes everything that the inventory has, and nothing is alarming."""
+
+import json
+
+from tests.verify.node import Node
+
+URL = "http://127.0.0.1:9090/api/v1/"
+FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
+
+
+def ask(hub: Node, path: str) -> dict[str, object]:
+    answer = hub.run("python3", "-c", FETCH, URL + path)
+    assert answer.returncode == 0, answer.stderr
+    data = json.loads(answer.stdout)["data"]
+    assert isinstance(data, dict)
+    return data
+
+
+def test_every_service_of_the_inventory_is_scraped(hub: Node, fleet: tuple[Node, ...]) -> None:
+    targets = ask(hub, "targets?state=active")["activeTargets"]
+    assert isinstance(targets, list)
+    down = {target["scrapeUrl"]: target["lastError"] for target in targets if target["health"] != "up"}
+    assert down == {}
+    scraped = {(target["labels"]["host"], target["labels"]["job"]) for target in targets}
+    expected = {(node.name, job) for node in fleet for job in ("node", *node.services)}
+    expected |= {(hub.name, "prometheus"), (hub.name, "alertmanager")}
+    assert scraped == expected
+
+
+def test_alert_rules_are_loaded(hub: Node) -> None:
+    groups = ask(hub, "rules?type=alert")["groups"]
+    assert isinstance(groups, list)
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert rules
+    assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
