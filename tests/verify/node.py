@@ -14,7 +14,7 @@ from testinfra.host import Host
 PARTS = {"gateway": ("gateway",), "inf": ("reconciler", "strategy"), "hub": ()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     """One host of the inventory: its groups, its resolved variables, and ways to ask it."""
 

@@ -1,0 +1,66 @@
+"""Ports are open to the listed peers alone, tried from every other host of the fleet."""
+
+import json
+from functools import cache
+
+from tests.verify.node import Node
+
+# Tries every address:port given, all at once, and prints those that accept a connection.
+PROBE = """
+import asyncio, json, sys
+async def accepts(address, port):
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 3)
+    except (OSError, asyncio.TimeoutError):
+        return False
+    writer.close()
+    return True
+async def main():
+    wanted = [item.rsplit(":", 1) for item in sys.argv[1:]]
+    answers = await asyncio.gather(*(accepts(address, int(port)) for address, port in wanted))
+    print(json.dumps([item for item, answer in zip(sys.argv[1:], answers) if answer]))
+asyncio.run(main())
+"""
+
+
+def expected_peers(target: Node) -> dict[int, tuple[str, ...]]:
+    """Port → groups that may reach it on this host."""
+    variable = target.variables
+    peers: dict[int, tuple[str, ...]] = {variable["monitoring_node_port"]: ("hub",)}
+    for service in target.services:
+        peers[variable[f"{service}_metrics_port"]] = ("hub",)
+    if "gateway" in target.groups:
+        peers[variable["gateway_port"]] = ("inf", "hub")
+        peers[variable["gateway_pub_port"]] = ("inf", "hub")
+    if "hub" in target.groups:
+        peers[variable["monitoring_prometheus_port"]] = ()
+        peers[variable["monitoring_alertmanager_port"]] = ()
+    return peers
+
+
+@cache
+def reachable_from(source: Node, targets: tuple[str, ...]) -> frozenset[str]:
+    answer = source.run("python3", "-c", PROBE, *targets)
+    assert answer.returncode == 0, answer.stderr
+    return frozenset(json.loads(answer.stdout))
+
+
+def test_open_to_the_listed_peers_alone(node: Node, fleet: tuple[Node, ...]) -> None:
+    others = [other for other in fleet if other is not node]
+    targets = tuple(f"{other.address}:{port}" for other in others for port in expected_peers(other))
+    allowed = {
+        f"{other.address}:{port}"
+        for other in others
+        for port, groups in expected_peers(other).items()
+        if set(groups) & set(node.groups)
+    }
+    assert reachable_from(node, targets) == allowed
+
+
+def test_ssh_is_the_only_other_open_port(node: Node, fleet: tuple[Node, ...]) -> None:
+    ours = {*expected_peers(node), int(node.variables["baseline_ssh_port"])}
+    listening = node.run("ss", "-Hltn").stdout.split("\n")
+    ports = {int(line.split()[3].rsplit(":", 1)[1]) for line in listening if line}
+    foreign = sorted(ports - ours)
+    other = next(other for other in fleet if other is not node)
+    assert reachable_from(other, tuple(f"{node.address}:{port}" for port in foreign)) == frozenset()
