@@ -132,6 +132,16 @@ class OrderQuery(Request, frozen=True, kw_only=True, tag="ORDER_QUERY"):
     client_order_id: Name
 
 
+class OrderResolve(Request, frozen=True, kw_only=True, tag="ORDER_RESOLVE"):
+    """Declare an UNRESOLVED submission not executed, after a person has looked at the broker. → ORDER_RESULT
+
+    Refused while the broker's books show anything of it.
+    """
+
+    client_order_id: Name
+    reason: Reason
+
+
 class HistoryQuery(Request, frozen=True, kw_only=True, tag="HISTORY"):
     """Deals and closed orders of this magic since a broker time. → HISTORY_STATE"""
 
@@ -193,6 +203,7 @@ AnyRequest = (
     | OrderCancel
     | PositionClose
     | OrderQuery
+    | OrderResolve
     | HistoryQuery
     | LeaseAcquire
     | LeaseRenew

@@ -1,0 +1,113 @@
+"""What the gateway asks of a broker. All calls come from one thread."""
+
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from mt5crs.protocol.fields import Filling, OrderType
+from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
+
+
+class BrokerError(Exception):
+    """The broker could not answer: its state is unknown, not empty. `code` as MetaTrader 5's last_error."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{message} (last_error {code})")
+        self.code = code
+
+
+class TradeRequest(Struct, frozen=True, kw_only=True):
+    """One request to the trade server. `price` 0: at the current quote. `deviation` in points.
+
+    DEAL trades at market (with `position` it closes that ticket), PENDING places an order, REMOVE cancels
+    `order`.
+    """
+
+    action: Literal["DEAL", "PENDING", "REMOVE"]
+    magic: int
+    comment: str
+    symbol: str = ""
+    type: OrderType = "BUY"
+    volume: float = 0.0
+    price: float = 0.0
+    sl: float = 0.0
+    tp: float = 0.0
+    deviation: int | None = None
+    filling: Filling = "IOC"
+    expiration_msc: int = 0
+    position: int = 0
+    order: int = 0
+
+
+class TradeResult(Struct, frozen=True, kw_only=True):
+    """The trade server's reply."""
+
+    retcode: int
+    order: int
+    deal: int
+    volume: float
+    price: float
+    comment: str
+
+
+class CheckOutcome(Struct, frozen=True, kw_only=True):
+    """Reply to an order check; `retcode` 0 means it would be accepted."""
+
+    retcode: int
+    comment: str
+    margin: float
+    margin_free: float
+
+
+class Books(Struct, frozen=True, kw_only=True):
+    """Positions and working orders of the whole account, read together.
+
+    `version` changes whenever anything but prices does; None when the backend cannot tell.
+    """
+
+    time_msc: int
+    identity: Identity
+    account: Account
+    positions: list[Position]
+    orders: list[Order]
+    version: int | None
+
+
+class Broker(Protocol):
+    """A broker. Every method may raise BrokerError and may take arbitrarily long."""
+
+    def start(self) -> None:
+        """Connect; called once, and again after a failure."""
+
+    def close(self) -> None:
+        """Let go of the broker."""
+
+    def time_msc(self) -> int:
+        """The broker's clock, in milliseconds."""
+
+    def identity(self) -> Identity:
+        """Which account this is, and whether it is connected and may trade."""
+
+    def books(self) -> Books:
+        """A consistent view of account, positions and working orders."""
+
+    def deals(self, since_msc: int) -> list[Deal]:
+        """Deals at or after a broker time, oldest first."""
+
+    def closed_orders(self, since_msc: int) -> list[Order]:
+        """Orders that ended at or after a broker time, oldest first."""
+
+    def deals_of_position(self, identifier: int) -> list[Deal]:
+        """All deals of one position."""
+
+    def symbol(self, name: str) -> SymbolSpec | None:
+        """Contract specification; None when the broker has no such symbol."""
+
+    def tick(self, name: str) -> Tick | None:
+        """Latest quote; None when the broker has no such symbol."""
+
+    def check(self, request: TradeRequest) -> CheckOutcome:
+        """Would the request be accepted?"""
+
+    def send(self, request: TradeRequest) -> TradeResult | None:
+        """Hand the request to the trade server, once. None: no reply, it may have been executed or not."""

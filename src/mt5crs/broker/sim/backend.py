@@ -1,0 +1,592 @@
+"""The simulated broker itself: books in memory, written through to disk in one transaction per operation."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
+from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, name
+from mt5crs.protocol.fields import MarginMode, OrderState, Side, TradeMode
+from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
+
+from . import rules
+from .faults import Faults, SendFault
+from .feed import STEP_MS, quote
+from .inbox import Inbox
+from .matching import (
+    EPSILON,
+    REASON_CLIENT,
+    REASON_EXPERT,
+    Fill,
+    apply_fill,
+    lots,
+    profit,
+    side_of,
+    stop_hit,
+    triggered,
+)
+from .store import Changes, Store
+from .symbols import CONTRACTS, Contract
+
+BROKER_CLOCK_OFFSET_MS = 2 * 3600 * 1000
+"""The simulated broker lives two hours east of UTC, as many do."""
+
+FIRST_TICKET = 100_000
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """The account a new simulated broker opens, and how it behaves."""
+
+    login: int = 90_000_001
+    server: str = "Sim-Demo"
+    trade_mode: TradeMode = "DEMO"
+    margin_mode: MarginMode = "HEDGING"
+    balance: float = 10_000.0
+    leverage: int = 100
+    seed: int = 1
+
+
+class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the outside world does to the broker: trades by hand, prices, deposits, faults."""
+
+    do: Literal["trade", "close", "price", "free_price", "deposit", "faults", "cancel"]
+    symbol: str = ""
+    side: Side = "BUY"
+    volume: float = 0.0
+    magic: int = 0
+    comment: str = ""
+    position: int = 0
+    order: int = 0
+    bid: float = 0.0
+    ask: float = 0.0
+    amount: float = 0.0
+    faults: Faults | None = None
+
+
+def broker_clock() -> int:
+    """Now, by the broker's clock, in milliseconds."""
+    return time.time_ns() // 1_000_000 + BROKER_CLOCK_OFFSET_MS
+
+
+class SimulatedBroker:
+    """Implements `mt5crs.broker.interface.Broker`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        profile: Profile,
+        *,
+        clock: Callable[[], int] = broker_clock,
+        durable: bool = True,
+        allow_faults: bool = False,
+    ) -> None:
+        """Open the books in `directory`, or start new ones. `allow_faults` false: the inbox is not read."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._profile = profile
+        self._clock = clock
+        self._store = Store(directory / "broker.db", durable=durable)
+        self._inbox = Inbox(directory / "inbox") if allow_faults else None
+        self.faults = Faults()
+        self._positions: dict[int, Position] = {}
+        self._orders: dict[int, Order] = {}
+        self._balance = 0.0
+        self._next_ticket = FIRST_TICKET
+        self._filled_at: dict[int, int] = {}
+        self._prices: dict[str, tuple[float, float]] = {}
+        self._late: list[tuple[int, TradeRequest]] = []
+        self._changes = Changes()
+        self._version = 1
+        self._time = 0
+        self._price_version = 0
+        self._matched: tuple[int, int, int] = (0, 0, 0)
+        self._ticks: dict[str, Tick] = {}
+        self._tick_key = (-1, -1)
+        self._rendered: tuple[tuple[int, int, int], list[Position]] | None = None
+        if not self._load():
+            self._deposit(profile.balance)
+            self._commit()
+
+    def _load(self) -> bool:
+        """Take the books from disk; False when they are new."""
+        self._positions = {p.identifier: p for p in self._store.positions()}
+        self._orders = {o.ticket: o for o in self._store.orders()}
+        meta = self._store.meta()
+        self._balance = meta.get("balance", 0.0)
+        self._next_ticket = int(meta.get("next_ticket", FIRST_TICKET))
+        return bool(meta)
+
+    # --- the interface -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Nothing to start: the books are open."""
+
+    def close(self) -> None:
+        """Close the books."""
+        self._store.close()
+
+    def time_msc(self) -> int:
+        """The broker's clock; never goes back."""
+        self._time = max(self._time, self._clock())
+        return self._time
+
+    def identity(self) -> Identity:
+        """Account and flags, as the faults leave them."""
+        self._advance()
+        return self._identity()
+
+    def books(self) -> Books:
+        """Account, positions and working orders at one moment."""
+        self._advance()
+        if self.faults.fail_books:
+            self.faults.fail_books -= 1
+            raise BrokerError(-10002, "positions_get failed: no reply from the terminal")
+        positions = self._rendered_positions()
+        return Books(
+            time_msc=self._time,
+            identity=self._identity(),
+            account=self._account(positions),
+            positions=positions,
+            orders=list(self._orders.values()),
+            version=self._version,
+        )
+
+    def deals(self, since_msc: int) -> list[Deal]:
+        """Deals since a time."""
+        self._advance()
+        self._query()
+        return self._store.deals(since_msc)
+
+    def closed_orders(self, since_msc: int) -> list[Order]:
+        """Closed orders since a time."""
+        self._advance()
+        self._query()
+        return self._store.closed_orders(since_msc)
+
+    def deals_of_position(self, identifier: int) -> list[Deal]:
+        """Deals of a position."""
+        self._advance()
+        self._query()
+        return self._store.deals_of_position(identifier)
+
+    def symbol(self, name: str) -> SymbolSpec | None:
+        """Contract specification."""
+        self._advance()
+        contract = CONTRACTS.get(name)
+        return contract.spec(self._tick(contract).bid) if contract else None
+
+    def tick(self, name: str) -> Tick | None:
+        """Latest quote."""
+        self._advance()
+        contract = CONTRACTS.get(name)
+        return self._tick(contract) if contract else None
+
+    def check(self, request: TradeRequest) -> CheckOutcome:
+        """What `send` would say, without doing it."""
+        self._advance()
+        retcode = self._refusal(request)
+        contract = CONTRACTS.get(request.symbol)
+        margin = 0.0
+        if contract and not request.position:
+            margin = rules.margin_of(
+                contract, request.volume, request.price or self._tick(contract).ask, self._profile.leverage
+            )
+        return CheckOutcome(
+            retcode=retcode,
+            comment=name(retcode) if retcode else "done",
+            margin=round(margin, 2),
+            margin_free=self._account(self._rendered_positions()).margin_free,
+        )
+
+    def send(self, request: TradeRequest) -> TradeResult | None:
+        """Execute a request, subject to the faults in force."""
+        self._advance()
+        fault = self.faults.send.pop(0) if self.faults.send else None
+        if fault is None:
+            return self._execute(request)
+        return self._send_with_fault(request, fault)
+
+    # --- the outside world ---------------------------------------------------------------------------------
+
+    def command(self, command: Command) -> dict[str, Any]:
+        """Do what a person at the broker could do. Returns what a test wants to know; raises ValueError."""
+        self._advance()
+        if command.do == "faults":
+            if command.faults is None:
+                raise ValueError("command faults needs the key `faults`")
+            self.faults = command.faults
+            return {}
+        if command.do in ("price", "free_price"):
+            return self._set_price(command)
+        if command.do == "deposit":
+            self._deposit(command.amount)
+            self._commit()
+            return {"balance": self._balance}
+        result = self._execute(self._by_hand(command), reason=REASON_CLIENT)
+        if result.retcode != DONE:
+            raise ValueError(f"{command.do} refused: {result.retcode} {name(result.retcode)}")
+        return msgspec.to_builtins(result)  # type: ignore[no-any-return]
+
+    def _by_hand(self, command: Command) -> TradeRequest:
+        if command.do == "cancel":
+            return TradeRequest(action="REMOVE", magic=0, comment="", order=command.order)
+        if command.do == "trade":
+            return TradeRequest(
+                action="DEAL",
+                magic=command.magic,
+                comment=command.comment,
+                symbol=command.symbol,
+                type=command.side,
+                volume=command.volume,
+            )
+        target = self._positions.get(command.position)
+        if target is None:
+            raise ValueError(f"no position {command.position}; open are {sorted(self._positions)}")
+        return TradeRequest(
+            action="DEAL",
+            magic=command.magic,
+            comment=command.comment,
+            symbol=target.symbol,
+            type="SELL" if target.type == "BUY" else "BUY",
+            volume=command.volume or target.volume,
+            position=target.ticket,
+        )
+
+    def _set_price(self, command: Command) -> dict[str, Any]:
+        if command.symbol not in CONTRACTS:
+            raise ValueError(f"no symbol {command.symbol!r}; there are {', '.join(CONTRACTS)}")
+        if command.do == "price":
+            self._prices[command.symbol] = (command.bid, command.ask)
+        else:
+            self._prices.pop(command.symbol, None)
+        self._price_version += 1
+        self._match()
+        return {}
+
+    # --- faults --------------------------------------------------------------------------------------------
+
+    def _send_with_fault(self, request: TradeRequest, fault: SendFault) -> TradeResult | None:
+        if fault.kind == "retcode":
+            return self._result(fault.retcode)
+        if fault.kind == "late_fill":
+            self._late.append((self._time + fault.delay_ms, request))
+            return self._result(fault.retcode) if fault.retcode else None
+        if fault.kind == "lose_request":
+            return self._result(fault.retcode) if fault.retcode else None
+        result = self._execute(request)
+        if fault.kind == "hang":
+            time.sleep(fault.delay_ms / 1000)
+            return result
+        return self._result(fault.retcode) if fault.retcode else None
+
+    def _query(self) -> None:
+        if self.faults.fail_queries:
+            self.faults.fail_queries -= 1
+            raise BrokerError(-10002, "history query failed: no reply from the terminal")
+
+    def _identity(self) -> Identity:
+        switched = bool(self.faults.login)
+        return Identity(
+            login=self.faults.login or self._profile.login,
+            server=self._profile.server,
+            trade_mode=self._profile.trade_mode,
+            margin_mode=self._profile.margin_mode,
+            currency="USD",
+            connected=not self.faults.disconnected,
+            # the terminal switches auto-trading off when the account changes
+            trade_allowed=not (self.faults.trade_disabled or switched),
+        )
+
+    # --- time passes ---------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        self.time_msc()
+        if self.faults.hang_ms:
+            pause, self.faults.hang_ms = self.faults.hang_ms, 0
+            time.sleep(pause / 1000)
+        if self._inbox is not None:
+            for entry in self._inbox.pending():
+                self._inbox.answer(entry, self._obey)
+        due = [request for at, request in self._late if at <= self._time]
+        if due:
+            self._late = [(at, request) for at, request in self._late if at > self._time]
+            for request in due:
+                self._execute(request)
+        self._match()
+
+    def _obey(self, text: bytes) -> dict[str, Any]:
+        return self.command(msgspec.json.decode(text, type=Command))
+
+    def _match(self) -> None:
+        key = (self._time // STEP_MS, self._price_version, self._version)
+        if key == self._matched:
+            return
+        for order in list(self._orders.values()):
+            if order.expiration_msc and order.expiration_msc <= self._time:
+                self._end(order, "EXPIRED")
+                continue
+            price = triggered(order, self._tick(CONTRACTS[order.symbol]))
+            # the rest of an order filled in part waits for the next quote: that liquidity is gone
+            fresh = self._filled_at.get(order.ticket, -1) < key[0] * STEP_MS
+            if price is not None and fresh and not self.faults.market_closed:
+                self._fill_working(order, price)
+        for position in list(self._positions.values()):
+            hit = stop_hit(position, self._tick(CONTRACTS[position.symbol]))
+            if hit and not self.faults.market_closed:
+                self._close_at(position, *hit)
+        self._commit()
+        self._matched = (key[0], key[1], self._version)
+
+    def _fill_working(self, order: Order, price: float) -> None:
+        volume = self._fillable(order.volume_current)
+        left = lots(order.volume_current - volume)
+        deal = self._fill(order, volume, price, position=order.position_id)
+        rest = msgspec.structs.replace(order, volume_current=left, position_id=deal.position_id)
+        if left > EPSILON:
+            self._filled_at[order.ticket] = self._time
+            self._put(msgspec.structs.replace(rest, state="PARTIAL"))
+        else:
+            self._end(rest, "FILLED")
+
+    def _close_at(self, position: Position, price: float, reason: int) -> None:
+        order = self._new_order(
+            TradeRequest(
+                action="DEAL",
+                magic=position.magic,
+                comment=f"[{'sl' if reason == 4 else 'tp'} {price}]",
+                symbol=position.symbol,
+                type="SELL" if position.type == "BUY" else "BUY",
+                volume=position.volume,
+                position=position.ticket,
+            ),
+            reason,
+        )
+        self._fill(order, position.volume, price, position=position.ticket)
+        self._end(
+            msgspec.structs.replace(order, volume_current=0.0, position_id=position.identifier), "FILLED"
+        )
+
+    # --- execution -----------------------------------------------------------------------------------------
+
+    def _refusal(self, request: TradeRequest) -> int:
+        if self.faults.disconnected:
+            return 10031
+        if not self._identity().trade_allowed:
+            return 10027
+        if self.faults.market_closed and request.action != "REMOVE":
+            return 10018
+        contract = CONTRACTS.get(request.symbol)
+        return rules.refusal(
+            request,
+            contract,
+            self._tick(contract) if contract else None,
+            list(self._positions.values()),
+            list(self._orders.values()),
+            self._account(self._rendered_positions()).margin_free,
+            self._profile.leverage,
+            self._time,
+        )
+
+    def _execute(self, request: TradeRequest, reason: int = REASON_EXPERT) -> TradeResult:
+        retcode = self._refusal(request)
+        if retcode:
+            return self._result(retcode)
+        if request.action == "REMOVE":
+            self._end(self._orders[request.order], "CANCELED")
+            self._commit()
+            return self._result(DONE, order=request.order)
+        if request.action == "PENDING":
+            order = self._new_order(request, reason)
+            self._put(order)
+            self._commit()
+            return self._result(DONE, order=order.ticket, volume=request.volume, price=request.price)
+        return self._deal(request, reason)
+
+    def _deal(self, request: TradeRequest, reason: int) -> TradeResult:
+        contract = CONTRACTS[request.symbol]
+        tick = self._tick(contract)
+        price = tick.ask if request.type == "BUY" else tick.bid
+        volume = self._fillable(request.volume)
+        left = lots(request.volume - volume)
+        if left > EPSILON and request.filling == "FOK":
+            return self._result(10006)
+        order = self._new_order(request, reason)
+        deal = self._fill(order, volume, price, position=request.position)
+        rest = msgspec.structs.replace(order, volume_current=left, position_id=deal.position_id)
+        if left > EPSILON and request.filling == "RETURN":
+            self._filled_at[order.ticket] = self._time
+            self._put(msgspec.structs.replace(rest, state="PARTIAL"))
+        else:
+            self._end(rest, "FILLED" if left <= EPSILON else "CANCELED")
+        self._commit()
+        retcode = DONE if left <= EPSILON else DONE_PARTIAL
+        return self._result(retcode, order=order.ticket, deal=deal.ticket, volume=volume, price=price)
+
+    def _fillable(self, volume: float) -> float:
+        return min(volume, self.faults.liquidity) if self.faults.liquidity else volume
+
+    def _fill(self, order: Order, volume: float, price: float, *, position: int) -> Deal:
+        contract = CONTRACTS[order.symbol]
+        outcome = apply_fill(
+            self._positions.values(),
+            Fill(
+                order=order.ticket,
+                deal=self._ticket(),
+                symbol=order.symbol,
+                side=side_of(order.type),
+                volume=volume,
+                price=price,
+                magic=order.magic,
+                position=position,
+                sl=order.sl,
+                tp=order.tp,
+                reason=order.reason,
+                comment=order.comment,
+                time_msc=self._time,
+            ),
+            contract,
+            netting=self._profile.margin_mode == "NETTING",
+        )
+        if outcome.position is None:
+            self._positions.pop(outcome.identifier, None)
+        else:
+            self._positions[outcome.identifier] = outcome.position
+        self._changes.positions[outcome.identifier] = outcome.position
+        self._changes.deals.append(outcome.deal)
+        self._balance = round(self._balance + outcome.deal.profit + outcome.deal.commission, 2)
+        return outcome.deal
+
+    def _new_order(self, request: TradeRequest, reason: int) -> Order:
+        return Order(
+            ticket=self._ticket(),
+            symbol=request.symbol,
+            type=request.type,
+            state="PLACED",
+            magic=request.magic,
+            position_id=request.position,
+            volume_initial=request.volume,
+            volume_current=request.volume,
+            price_open=request.price,
+            sl=request.sl,
+            tp=request.tp,
+            time_setup_msc=self._time,
+            time_done_msc=0,
+            expiration_msc=request.expiration_msc,
+            reason=reason,
+            comment=request.comment,
+        )
+
+    def _put(self, order: Order) -> None:
+        self._orders[order.ticket] = order
+        self._changes.orders[order.ticket] = order
+
+    def _end(self, order: Order, state: OrderState) -> None:
+        self._filled_at.pop(order.ticket, None)
+        if self._orders.pop(order.ticket, None) is not None:
+            self._changes.orders[order.ticket] = None
+        self._changes.closed_orders.append(
+            msgspec.structs.replace(order, state=state, time_done_msc=self._time)
+        )
+
+    def _deposit(self, amount: float) -> None:
+        self._balance = round(self._balance + amount, 2)
+        self._changes.deals.append(
+            Deal(
+                ticket=self._ticket(),
+                order=0,
+                position_id=0,
+                symbol="",
+                type="BALANCE",
+                entry="IN",
+                magic=0,
+                volume=0.0,
+                price=0.0,
+                commission=0.0,
+                fee=0.0,
+                swap=0.0,
+                profit=amount,
+                time_msc=self.time_msc(),
+                reason=REASON_CLIENT,
+                comment="deposit",
+            )
+        )
+
+    def _ticket(self) -> int:
+        self._next_ticket += 1
+        return self._next_ticket - 1
+
+    def _commit(self) -> None:
+        if not self._changes:
+            return
+        changes, self._changes = self._changes, Changes()
+        self._version += 1
+        try:
+            self._store.write(changes, {"balance": self._balance, "next_ticket": float(self._next_ticket)})
+        except sqlite3.Error as error:
+            self._load()  # what could not be written did not happen
+            raise BrokerError(-10000, f"the simulated broker could not write its books: {error}") from error
+
+    # --- views ---------------------------------------------------------------------------------------------
+
+    def _tick(self, contract: Contract) -> Tick:
+        key = (self._time // STEP_MS, self._price_version)
+        if key != self._tick_key:
+            self._ticks, self._tick_key = {}, key
+        tick = self._ticks.get(contract.name)
+        if tick is None:
+            tick = self._ticks[contract.name] = self._quote(contract)
+        return tick
+
+    def _quote(self, contract: Contract) -> Tick:
+        fixed = self._prices.get(contract.name)
+        if fixed is None:
+            return quote(contract, self._profile.seed, self._time)
+        return Tick(symbol=contract.name, bid=fixed[0], ask=fixed[1], time_msc=self._time)
+
+    def _rendered_positions(self) -> list[Position]:
+        key = (self._time // STEP_MS, self._price_version, self._version)
+        if self._rendered is None or self._rendered[0] != key:
+            self._rendered = (key, [self._valued(position) for position in self._positions.values()])
+        return self._rendered[1]
+
+    def _valued(self, position: Position) -> Position:
+        contract = CONTRACTS[position.symbol]
+        tick = self._tick(contract)
+        price = tick.bid if position.type == "BUY" else tick.ask
+        return msgspec.structs.replace(
+            position,
+            price_current=price,
+            profit=profit(contract, position.type, position.volume, position.price_open, price),
+        )
+
+    def _account(self, positions: list[Position]) -> Account:
+        floating = round(sum(p.profit for p in positions), 2)
+        margin = round(
+            sum(
+                rules.margin_of(CONTRACTS[p.symbol], p.volume, p.price_open, self._profile.leverage)
+                for p in positions
+            ),
+            2,
+        )
+        equity = round(self._balance + floating, 2)
+        return Account(
+            balance=self._balance,
+            equity=equity,
+            profit=floating,
+            margin=margin,
+            margin_free=round(equity - margin, 2),
+            margin_level=round(max(equity, 0.0) / margin * 100, 2) if margin else 0.0,
+            leverage=self._profile.leverage,
+            currency="USD",
+        )
+
+    def _result(
+        self, retcode: int, *, order: int = 0, deal: int = 0, volume: float = 0.0, price: float = 0.0
+    ) -> TradeResult:
+        return TradeResult(
+            retcode=retcode, order=order, deal=deal, volume=volume, price=price, comment=name(retcode)
+        )

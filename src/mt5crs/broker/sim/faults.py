@@ -1,0 +1,39 @@
+"""Faults that tests (and drills) inject into the simulated broker."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+SendFaultKind = Literal["lose_reply", "lose_request", "late_fill", "retcode", "hang"]
+
+
+class SendFault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens to the next trade request.
+
+    lose_reply: executed, the caller gets no result (`retcode` 0) or that code. lose_request: not executed, no
+    result or that code. late_fill: no result, executed `delay_ms` later. retcode: refused with `retcode`, not
+    executed. hang: executed, answered after `delay_ms` of real time.
+    """
+
+    kind: SendFaultKind
+    retcode: int = 0
+    delay_ms: Annotated[int, Meta(ge=0, le=600_000)] = 0
+
+
+class Faults(Struct, kw_only=True, forbid_unknown_fields=True):
+    """All faults in force. Numbers count down with each use, flags stay until replaced."""
+
+    send: list[SendFault] = field(default_factory=list)
+    liquidity: float = 0.0
+    """Most lots that a market order or a trigger fills at once (0: everything)."""
+    disconnected: bool = False
+    trade_disabled: bool = False
+    market_closed: bool = False
+    login: int = 0
+    """Another account number than the true one (0: no switch)."""
+    fail_queries: int = 0
+    """So many history queries fail."""
+    fail_books: int = 0
+    """So many reads of positions and orders fail."""
+    hang_ms: int = 0
+    """The next call of any kind takes this long."""

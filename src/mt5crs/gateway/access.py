@@ -1,0 +1,170 @@
+"""Who may do what: the clients file, and the decision for each request."""
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from mt5crs.protocol import requests as ask
+from mt5crs.settings.gateway import ClientsFile, LegacyClient, Limits
+
+from .refusal import Refusal
+
+_NEEDS: dict[type[ask.Request], frozenset[str]] = {
+    ask.Ping: frozenset({"observe", "lease", "trade", "administer"}),
+    ask.Status: frozenset({"observe", "lease", "trade", "administer"}),
+    ask.SyncAll: frozenset({"observe", "lease", "trade"}),
+    ask.AccountQuery: frozenset({"observe", "lease", "trade"}),
+    ask.SymbolQuery: frozenset({"observe", "lease", "trade"}),
+    ask.TickQuery: frozenset({"observe", "lease", "trade"}),
+    ask.HistoryQuery: frozenset({"observe", "lease", "trade"}),
+    ask.OrderQuery: frozenset({"observe", "lease", "trade"}),
+    ask.OrderCheck: frozenset({"trade"}),
+    ask.OrderSend: frozenset({"trade"}),
+    ask.OrderCancel: frozenset({"trade"}),
+    ask.PositionClose: frozenset({"trade"}),
+    ask.LeaseAcquire: frozenset({"lease", "trade"}),
+    ask.LeaseRenew: frozenset({"lease", "trade"}),
+    ask.LeaseRelease: frozenset({"lease", "trade"}),
+    ask.Halt: frozenset({"administer"}),
+    ask.Resume: frozenset({"administer"}),
+    ask.OrderResolve: frozenset({"administer"}),
+}
+"""One of these permissions is needed for a kind. A trader may also halt its own magic number."""
+
+_OWN_MAGIC_ONLY = frozenset(
+    {
+        ask.OrderCheck,
+        ask.OrderSend,
+        ask.OrderCancel,
+        ask.PositionClose,
+        ask.LeaseAcquire,
+        ask.LeaseRenew,
+        ask.LeaseRelease,
+    }
+)
+
+
+class ClientsFileError(ValueError):
+    """The clients file cannot be used."""
+
+
+class Peer(Struct, frozen=True, kw_only=True):
+    """A client as the gateway knows it."""
+
+    name: str
+    permissions: frozenset[str]
+    magics: frozenset[int]
+
+
+class Access(Struct, frozen=True, kw_only=True):
+    """The clients file, indexed."""
+
+    by_key: dict[str, Peer]
+    limits: dict[int, Limits]
+    legacy: dict[str, Peer]
+    """Clients of the plain door by source address."""
+
+
+def parse(text: bytes, origin: str) -> Access:
+    """Read a clients file. Raises ClientsFileError with every problem."""
+    try:
+        file = msgspec.json.decode(text, type=ClientsFile)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ClientsFileError(f"{origin}: {error}; correct the file and deploy again") from None
+    problems = list(_problems(file))
+    if problems:
+        raise ClientsFileError(f"{origin}: " + "; ".join(problems))
+    return Access(
+        by_key={
+            client.key: Peer(
+                name=name, permissions=frozenset(client.permissions), magics=frozenset(client.magics)
+            )
+            for name, client in file.clients.items()
+        },
+        limits={int(magic): limits for magic, limits in file.limits.items()},
+        legacy={
+            client.address: Peer(
+                name=name, permissions=frozenset(client.permissions), magics=frozenset(client.magics)
+            )
+            for name, client in file.legacy.items()
+        },
+    )
+
+
+def load(path: Path) -> Access:
+    """Read a clients file from disk. Raises ClientsFileError."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ClientsFileError(
+            f"{path} cannot be read: {error.strerror}; set CLIENTS_FILE, or deploy the gateway again"
+        ) from error
+    return parse(text, str(path))
+
+
+def _problems(file: ClientsFile) -> list[str]:
+    found = []
+    owners: dict[str, str] = {}
+    for name, client in file.clients.items():
+        if client.key in owners:
+            found.append(f"{name} and {owners[client.key]} have the same key; give each client its own")
+        owners.setdefault(client.key, name)
+        if "trade" in client.permissions and not client.magics:
+            found.append(f"{name} may trade but has no magics; list the magic numbers it may trade")
+        if name in file.legacy:
+            found.append(f"{name} is both in clients and in legacy; use two names")
+    found += [
+        f"limits key {magic!r} is no magic number"
+        for magic in file.limits
+        if not magic.isdigit() or magic == "0"
+    ]
+    addresses: dict[str, str] = {}
+    for name, old in file.legacy.items():
+        found += _legacy_problems(name, old, addresses)
+        addresses.setdefault(old.address, name)
+    return found
+
+
+def _legacy_problems(name: str, client: LegacyClient, addresses: dict[str, str]) -> list[str]:
+    found = []
+    if client.address in addresses:
+        found.append(f"{name} and {addresses[client.address]} have the same address {client.address}")
+    if "trade" in client.permissions and len(client.magics) != 1:
+        found.append(f"{name} may trade on the plain door, so `magics` must hold exactly one magic number")
+    return found
+
+
+def authorise(peer: Peer, request: ask.Request) -> None:
+    """Raise Refusal (FORBIDDEN) unless this client may make this request. Pure."""
+    if request.client != peer.name:
+        raise Refusal(
+            "FORBIDDEN",
+            "client",
+            f"this key belongs to {peer.name}, not to {request.client}",
+            "send the name under which the gateway lists this key",
+        )
+    needed = _NEEDS[type(request)]
+    own_halt = isinstance(request, ask.Halt) and request.scope == "MAGIC" and "trade" in peer.permissions
+    if not (needed & peer.permissions or own_halt):
+        raise Refusal(
+            "FORBIDDEN",
+            "kind",
+            f"{peer.name} has permission {sorted(peer.permissions)}; this needs one of {sorted(needed)}",
+            "use a client with that permission, or grant it in the clients file",
+        )
+    restricted = own_halt and "administer" not in peer.permissions
+    if type(request) in _OWN_MAGIC_ONLY or restricted or (peer.magics and request.magic):
+        _own_magic(peer, request)
+
+
+def _own_magic(peer: Peer, request: ask.Request) -> None:
+    if request.magic not in peer.magics and not (
+        "administer" in peer.permissions and isinstance(request, (ask.Halt, ask.Resume, ask.OrderResolve))
+    ):
+        raise Refusal(
+            "FORBIDDEN",
+            "magic",
+            f"magic number {request.magic} does not belong to {peer.name}",
+            f"use one of {sorted(peer.magics)}, or add it to this client in the clients file",
+        )

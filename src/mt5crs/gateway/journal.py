@@ -1,0 +1,168 @@
+"""The durable record of every submission: what was sent under which client order id, and what became of it.
+
+A row is written, synced, *before* the broker is called (state "sent") and again when the outcome is known.
+Intent and sending are one row and one sync: nothing that can change the broker's books lies between them.
+"""
+
+import hashlib
+import sqlite3
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from mt5crs.protocol.identifiers import comment_id
+from mt5crs.protocol.replies import Error, OrderResult
+from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose, Submission
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS submissions (
+    account TEXT NOT NULL, magic INTEGER NOT NULL, client_order_id TEXT NOT NULL,
+    client TEXT NOT NULL, epoch INTEGER NOT NULL, fingerprint TEXT NOT NULL, comment_id TEXT NOT NULL,
+    request TEXT NOT NULL, state TEXT NOT NULL, sent_msc INTEGER NOT NULL, answer TEXT NOT NULL,
+    PRIMARY KEY (account, magic, client_order_id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS submissions_open ON submissions (account) WHERE state = 'sent';
+CREATE TABLE IF NOT EXISTS failures (account TEXT, magic INTEGER, count INTEGER NOT NULL, PRIMARY KEY (account, magic));
+"""
+State = Literal["sent", "done", "refused"]
+_requests: "msgspec.json.Decoder[Submission]" = msgspec.json.Decoder(OrderSend | OrderCancel | PositionClose)
+_answers: "msgspec.json.Decoder[OrderResult | Error]" = msgspec.json.Decoder(OrderResult | Error)
+
+
+class JournalError(Exception):
+    """The journal could not be written (disk full, I/O error): nothing may be sent."""
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One submission. `sent_msc` is the broker's clock when it was sent; `answer` None while unresolved."""
+
+    request: Submission
+    fingerprint: str
+    comment_id: str
+    state: State
+    sent_msc: int
+    answer: OrderResult | Error | None
+
+
+def fingerprint(request: Submission) -> str:
+    """Content of a submission without what may differ in a retry: request id, epoch, time it may wait."""
+    content = msgspec.to_builtins(request)
+    for name in ("id", "lease_epoch", "valid_ms"):
+        del content[name]
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+
+
+def new_entry(request: Submission, state: State, sent_msc: int, answer: Error | None = None) -> Entry:
+    """An entry for a submission that is about to be sent, or was refused."""
+    return Entry(
+        request=request,
+        fingerprint=fingerprint(request),
+        comment_id=comment_id(request.magic, request.client_order_id),
+        state=state,
+        sent_msc=sent_msc,
+        answer=answer,
+    )
+
+
+class Journal:
+    """One account's submissions. Used by the terminal's thread only."""
+
+    def __init__(self, path: Path, account: str, *, durable: bool = True) -> None:
+        """Open or create. `durable` false: no sync (volume tests in memory only)."""
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        self._db.executescript(_SCHEMA)
+        self._account = account
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def find(self, magic: int, client_order_id: str) -> Entry | None:
+        """What is recorded under an id."""
+        row = self._db.execute(
+            f"SELECT {_COLUMNS} FROM submissions WHERE account = ? AND magic = ? AND client_order_id = ?",  # noqa: S608
+            (self._account, magic, client_order_id),
+        ).fetchone()
+        return _entry(row) if row else None
+
+    def unresolved(self) -> list[Entry]:
+        """Submissions whose outcome is not known."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM submissions WHERE account = ? AND state = 'sent'",  # noqa: S608
+            (self._account,),
+        )
+        return [_entry(row) for row in rows]
+
+    def record(self, entry: Entry) -> None:
+        """Add an entry, durably. Raises JournalError; then nothing is recorded."""
+        request = entry.request
+        try:
+            self._db.execute(
+                "INSERT INTO submissions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    self._account,
+                    request.magic,
+                    request.client_order_id,
+                    request.client,
+                    request.lease_epoch,
+                    entry.fingerprint,
+                    entry.comment_id,
+                    msgspec.json.encode(request).decode(),
+                    entry.state,
+                    entry.sent_msc,
+                    msgspec.json.encode(entry.answer).decode() if entry.answer else "",
+                ),
+            )
+        except sqlite3.Error as error:
+            raise JournalError(str(error)) from error
+
+    def settle(self, entry: Entry, answer: OrderResult, failures: int) -> None:
+        """Record the outcome and the new count of consecutive failures, in one transaction. Raises
+        JournalError.
+        """
+        request = entry.request
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "UPDATE submissions SET state = 'done', answer = ? "
+                "WHERE account = ? AND magic = ? AND client_order_id = ?",
+                (msgspec.json.encode(answer).decode(), self._account, request.magic, request.client_order_id),
+            )
+            self._db.execute(
+                "REPLACE INTO failures VALUES (?, ?, ?)", (self._account, request.magic, failures)
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise JournalError(str(error)) from error
+
+    def failures(self) -> dict[int, int]:
+        """Consecutive failures per magic number."""
+        return dict(
+            self._db.execute(
+                "SELECT magic, count FROM failures WHERE account = ?", (self._account,)
+            ).fetchall()
+        )
+
+    def reset_failures(self, magic: int) -> None:
+        """Close the circuit breaker."""
+        self._db.execute("REPLACE INTO failures VALUES (?, ?, 0)", (self._account, magic))
+
+
+_COLUMNS = "request, fingerprint, comment_id, state, sent_msc, answer"
+
+
+def _entry(row: tuple[str, str, str, State, int, str]) -> Entry:
+    request, print_, comment, state, sent_msc, answer = row
+    return Entry(
+        request=_requests.decode(request),
+        fingerprint=print_,
+        comment_id=comment,
+        state=state,
+        sent_msc=sent_msc,
+        answer=_answers.decode(answer) if answer else None,
+    )

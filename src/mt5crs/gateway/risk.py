@@ -1,0 +1,149 @@
+"""The limits of a magic number. Pure: facts in, refusal or nothing out."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from mt5crs.protocol.records import Order, Position, SymbolSpec, Tick
+from mt5crs.protocol.requests import OrderTerms
+from mt5crs.settings.gateway import Limits
+
+from .refusal import Refusal
+
+_EPSILON = 1e-9
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What the decision needs to know. `positions` and `orders` are those of the magic number."""
+
+    spec: SymbolSpec
+    tick: Tick
+    positions: list[Position]
+    orders: list[Order]
+    netting: bool
+    daily_profit: float
+    failures: int
+    values: dict[str, float]
+    """Account currency per lot, by symbol, for every symbol among positions, orders and this request."""
+
+
+def limits_of(limits: dict[int, Limits], magic: int) -> Limits:
+    """Limits of a magic number. Raises Refusal LIMIT when there are none: what is not allowed is forbidden."""
+    found = limits.get(magic)
+    if found is None:
+        raise Refusal(
+            "LIMIT",
+            "magic",
+            f"magic number {magic} has no limits, so it may not trade",
+            "add its limits to the clients file",
+            final=True,
+        )
+    return found
+
+
+def check_breaker(limits: Limits, failures: int) -> None:
+    """Raise Refusal while the circuit breaker is open."""
+    if limits.max_consecutive_failures is not None and failures >= limits.max_consecutive_failures:
+        raise _limit(
+            "max_consecutive_failures",
+            f"{failures} submissions in a row failed; the circuit breaker is open",
+            "find the cause, then close it with `mt5crs resume --magic`",
+        )
+
+
+def check_order(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
+    """Raise Refusal (LIMIT, the field names the limit) if the order would break a limit."""
+    if terms.symbol not in limits.symbols:
+        raise _limit("symbols", f"{terms.symbol} is not among {limits.symbols}", "trade an allowed symbol")
+    if terms.volume > limits.max_order_volume + _EPSILON:
+        raise _limit(
+            "max_order_volume",
+            f"volume {terms.volume} is above {limits.max_order_volume}",
+            "send a smaller order",
+        )
+    value = terms.volume * facts.values[terms.symbol]
+    if limits.max_order_value is not None and value > limits.max_order_value + _EPSILON:
+        raise _limit(
+            "max_order_value",
+            f"order value {value:.2f} is above {limits.max_order_value}",
+            "send a smaller order",
+        )
+    _check_exposure(terms, limits, facts)
+    _check_slippage(terms, limits, facts)
+    check_breaker(limits, facts.failures)
+    if limits.max_daily_loss is not None and -facts.daily_profit >= limits.max_daily_loss:
+        raise _limit(
+            "max_daily_loss",
+            f"the day's result is {facts.daily_profit:.2f}, the limit is -{limits.max_daily_loss}",
+            "wait for the broker's next day; positions can still be closed",
+        )
+
+
+def _check_exposure(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
+    after = exposure_after(terms, facts.positions, facts.orders, netting=facts.netting)
+    volume = sum(after.values())
+    if volume > limits.max_position_volume + _EPSILON:
+        raise _limit(
+            "max_position_volume",
+            f"positions and working orders would be {volume:.8g} lots, the limit is {limits.max_position_volume}",
+            "close positions or cancel orders first",
+        )
+    worth = sum(lots * facts.values[symbol] for symbol, lots in after.items())
+    if limits.max_position_value is not None and worth > limits.max_position_value + _EPSILON:
+        raise _limit(
+            "max_position_value",
+            f"positions and working orders would be worth {worth:.2f}, the limit is {limits.max_position_value}",
+            "close positions or cancel orders first",
+        )
+
+
+def exposure_after(
+    terms: OrderTerms, positions: Iterable[Position], orders: Iterable[Order], *, netting: bool
+) -> dict[str, float]:
+    """Largest volume per symbol that can be open once this order and all working ones are filled, in lots.
+
+    Hedging: longs and shorts add up. Netting: the larger of the two directions, each in its worst order of
+    fills.
+    """
+    buys: dict[str, float] = {}
+    sells: dict[str, float] = {}
+    held: dict[str, float] = {}
+    for position in positions:
+        signed = position.volume if position.type == "BUY" else -position.volume
+        held[position.symbol] = held.get(position.symbol, 0.0) + (signed if netting else position.volume)
+    for order in orders:
+        side = buys if order.type.startswith("BUY") else sells
+        side[order.symbol] = side.get(order.symbol, 0.0) + order.volume_current
+    side = buys if terms.side == "BUY" else sells
+    side[terms.symbol] = side.get(terms.symbol, 0.0) + terms.volume
+    symbols = {*held, *buys, *sells}
+    if not netting:
+        return {s: held.get(s, 0.0) + buys.get(s, 0.0) + sells.get(s, 0.0) for s in symbols}
+    return {
+        s: max(abs(held.get(s, 0.0) + buys.get(s, 0.0)), abs(held.get(s, 0.0) - sells.get(s, 0.0)))
+        for s in symbols
+    }
+
+
+def _check_slippage(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
+    bound = slippage_points(terms.max_slippage_points, limits)
+    if terms.type != "MARKET" or terms.price is None or bound is None:
+        return
+    quote = facts.tick.ask if terms.side == "BUY" else facts.tick.bid
+    points = abs(quote - terms.price) / facts.spec.point
+    if points > bound + 1e-6:
+        raise _limit(
+            "max_slippage_points",
+            f"the market is {points:.1f} points away from price {terms.price}, the bound is {bound}",
+            "look at the quote again and decide anew",
+        )
+
+
+def slippage_points(wanted: int | None, limits: Limits) -> int | None:
+    """The tighter of the client's and the gateway's bound; None when neither is set."""
+    bounds = [b for b in (wanted, limits.max_slippage_points) if b is not None]
+    return min(bounds) if bounds else None
+
+
+def _limit(field: str, message: str, remedy: str) -> Refusal:
+    return Refusal("LIMIT", field, message, remedy, final=True)
