@@ -29,6 +29,7 @@ SUPPORTED = ("debian 12", "debian 13", "ubuntu 22.04", "ubuntu 24.04")
 ENABLED_UNITS = ("chrony.service", "nftables.service")
 
 DIRECTORIES = (
+    ManagedDirectory("/etc/chrony"),
     ManagedDirectory("/etc/mt5crs"),
     ManagedDirectory("/opt/mt5crs"),
     ManagedDirectory("/opt/mt5crs/bundles"),
