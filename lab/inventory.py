@@ -28,6 +28,7 @@ def render(plan: Plan) -> str:
             "children": groups,
             "vars": {
                 "fleet_environment": "lab",
+                "fleet_networks": [plan.network],
                 "fleet_ssh_key": "{{ inventory_dir }}/ssh/id_ed25519",
                 "fleet_ssh_known_hosts": "{{ inventory_dir }}/ssh/known_hosts",
             },

@@ -34,6 +34,11 @@ def container_name(lab: str, host: str) -> str:
     return f"mt5crs-{lab}-{host}"
 
 
+def mac_address(host: Host) -> str:
+    """Return the host's hardware address: locally administered, made of its IPv4 address."""
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in host.address.split("."))
+
+
 def allowed_limits() -> dict[str, int]:
     """Return the resource limits a container can get here without raising a hard limit."""
     limits = {}
@@ -61,10 +66,14 @@ def run_argv(
         "--label", f"{LABEL_LAB}={plan.name}", "--label", f"{LABEL_HOST}={host.name}",
         "--label", f"{LABEL_PROJECT}={project}",
         "--network", network_name(plan.name), "--ip", host.address,
+        # The same after each reboot, as a real machine's: neighbours remember it for up to a minute.
+        "--mac-address", mac_address(host),
         "--systemd=always", "--privileged", "--pids-limit=0", "--pull=never", "--log-driver=k8s-file",
         # `systemctl reboot` in the host ends the container; podman then starts it again.
         "--restart=always", "--stop-timeout=30",
         "--volume", f"{seed}:/etc/lab-seed:ro",
+        # podman would put a tmpfs here; on a real host the journal outlives a reboot.
+        "--volume", "/var/log/journal",
     ]  # fmt: skip
     for name, value in sorted(limits.items()):
         argv += ["--ulimit", f"{name}={value}:{value}"]
