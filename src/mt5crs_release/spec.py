@@ -82,10 +82,9 @@ def read_spec(text: str) -> Spec:
     try:
         document = json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
-        syntax = isinstance(error, json.JSONDecodeError)
-        cause = (
-            f"line {error.lineno}, column {error.colno}" if syntax else "a key twice, or nested too deeply"
-        )
+        cause = "a key twice, or nested too deeply"
+        if isinstance(error, json.JSONDecodeError):
+            cause = f"line {error.lineno}, column {error.colno}"
         # From None: the decoder's message and context quote the document, which holds secrets.
         raise RefusedError(
             f"the specification on standard input is not valid JSON ({cause})",

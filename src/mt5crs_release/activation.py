@@ -1,0 +1,379 @@
+"""Activate, confirm, revert and roll back: what moves a service from one generation to another."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any, NoReturn
+
+from mt5crs_release import generation, health, machine, watchdog
+from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
+from mt5crs_release.generation import Content
+from mt5crs_release.journal import timestamp
+from mt5crs_release.lock import boot_id
+from mt5crs_release.recovery import boot_clock, recover, revert
+from mt5crs_release.session import Session
+from mt5crs_release.spec import HealthSpec
+from mt5crs_release.state import Generation, Transaction
+from mt5crs_release.switch import check_units, switch
+
+DEFAULT_CONFIRM_TIMEOUT_S = 120.0
+_ROLLBACK_MIN_HEALTHY_S = 0.5
+"""A generation that was confirmed once has shown that it stays up; going back must be quick."""
+
+
+def activate(
+    session: Session,
+    name: str | None,
+    *,
+    confirm_timeout_s: float,
+    force: bool = False,
+    accept_state_format: int | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Make a staged generation run, provisional under its health gate.
+
+    :param name: the generation; ``None``: the one staged last
+    :param confirm_timeout_s: seconds until it reverts by itself; 0 confirms at once
+    :param force: also a generation that has failed before
+    :raises RefusedError: it may not be activated
+    :raises FailedError: it was not healthy; the previous generation runs again
+    """
+    if not dry_run:
+        recover(session)
+    entry = _wanted(session, name)
+    if entry.name == session.state.current and session.pointer() == entry.name:
+        return _already_current(session, entry, confirm_timeout_s, dry_run=dry_run)
+    _refuse_while_pending(session)
+    _check(session, entry, force=force, accept_state_format=accept_state_format)
+    content = session.content(entry.name)
+    check_units(session, content)
+    if dry_run:
+        return result(session, entry, changed=True, reason=f"would activate {entry.name}")
+    return _run(session, entry, content, confirm_timeout_s, content.health, rollback=False)
+
+
+def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
+    """Make the provisional generation the one to stay, after one more look at its health.
+
+    :param name: the generation that is meant; ``None``: whichever is provisional
+    :raises RefusedError: another generation than ``name`` is provisional, or there is nothing to confirm
+    :raises FailedError: it is not healthy any more, or has gone back already; the previous one runs
+    """
+    undone = recover(session)
+    transaction = session.state.transaction
+    if transaction is None:
+        return _confirm_nothing(session, undone, name)
+    if name is not None and transaction.generation != name:
+        raise RefusedError(
+            f"{session.service} {transaction.generation} is provisional, not {name}",
+            remedy="another deployment is at work on this service: see `mt5crs-release status`",
+        )
+    entry = session.state.generations[transaction.generation]
+    content = session.content(entry.name)
+    policy = replace(
+        content.health,
+        min_healthy_s=0.0,
+        healthy_deadline_s=min(content.health.healthy_deadline_s, 5.0),
+        progress_deadline_s=min(content.health.progress_deadline_s, 10.0),
+        max_restarts=0,
+    )
+    report = health.watch(session, content, policy, transaction.restarts)
+    if not report.healthy:
+        _fail(session, entry, content, f"not healthy when it was to be confirmed: {report.reason}", report)
+    _settle(session, entry, transaction)
+    return result(session, entry, changed=True, reason="confirmed", report=report)
+
+
+def ask_revert(session: Session) -> dict[str, Any]:
+    """Leave the provisional generation now; nothing to do when none is pending."""
+    undone = recover(session)
+    transaction = session.state.transaction
+    if transaction is None:
+        entry = session.state.generations.get(session.state.current or "")
+        reason = str(undone["reason"]) if undone else "nothing is provisional"
+        return {**result(session, entry, changed=undone is not None, reason=reason), **_restored(undone)}
+    entry = session.state.generations[transaction.generation]
+    undone = revert(session, "revert", "asked to")
+    answer = {**result(session, entry, changed=True, reason="reverted as asked"), **_restored(undone)}
+    if undone["restored_healthy"] is False:
+        raise FailedError(
+            f"{session.service} is back on {undone['generation']}, which is not healthy: {undone['restored_reason']}",
+            remedy="see the journal lines; what it depends on may be down",
+            details={**answer, "journal": session.systemd.last_lines(_start_units(session))},
+        )
+    return answer
+
+
+def rollback(
+    session: Session, to: str | None, *, accept_state_format: int | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """Return to a generation that was confirmed once, and confirm it at once.
+
+    :param to: the generation; ``None``: the confirmed one that ran before
+    :raises RefusedError: there is none, or it was never confirmed; the message lists what there is
+    :raises FailedError: it is not healthy; what ran before the rollback runs again
+    """
+    if not dry_run:
+        undone = recover(session)
+        if undone is None and session.state.transaction is not None and to is None:
+            # Something unconfirmed runs: going back means leaving that.
+            return ask_revert(session)
+    entry = _rollback_target(session, to)
+    if entry.name == session.state.current and session.state.transaction is None:
+        return result(session, entry, changed=False, reason=f"{entry.name} is running already")
+    _check(session, entry, force=False, accept_state_format=accept_state_format)
+    content = session.content(entry.name)
+    check_units(session, content)
+    if dry_run:
+        return result(session, entry, changed=True, reason=f"would roll back to {entry.name}")
+    if session.state.transaction is not None:
+        revert(session, "revert", f"a rollback to {entry.name} was asked for")
+        if entry.name == session.state.current:
+            return result(session, entry, changed=True, reason=f"rolled back to {entry.name}")
+    policy = replace(content.health, min_healthy_s=min(content.health.min_healthy_s, _ROLLBACK_MIN_HEALTHY_S))
+    return _run(session, entry, content, 0.0, policy, rollback=True)
+
+
+def check_state_format(session: Session, wanted: int, accepted: int | None) -> None:
+    """Check that code which reads state format ``wanted`` may follow what runs now.
+
+    :raises RefusedError: the state on this host was written in a newer format
+    """
+    running = session.state.generations.get(session.state.current or "")
+    if running is None or wanted >= running.state_format or accepted == wanted:
+        return
+    raise RefusedError(
+        f"{session.service} has written its state in format {running.state_format} ({running.name}); this generation "
+        f"only reads format {wanted}",
+        remedy=f"restore the backup of /var/lib/mt5crs/{session.service} taken before {running.name}, then repeat "
+        f"with --accept-state-format {wanted}; nothing was changed",
+    )
+
+
+def result(
+    session: Session,
+    entry: Generation | None,
+    *,
+    changed: bool,
+    reason: str,
+    report: health.Report | None = None,
+) -> dict[str, Any]:
+    """Return the object that every command of this module prints."""
+    transaction = session.state.transaction
+    return {
+        "changed": changed,
+        "service": session.service,
+        "generation": session.state.current,
+        "attempted": entry.name if entry else None,
+        "previous": transaction.previous if transaction else session.state.previous,
+        "state": entry.state if entry else None,
+        "deadline": transaction.deadline_at if transaction else None,
+        "seconds": round(time.monotonic() - session.began, 3),
+        "reason": reason,
+        "health": report.as_json() if report else None,
+        "journal": [],
+    }
+
+
+def _run(
+    session: Session,
+    entry: Generation,
+    content: Content,
+    confirm_timeout_s: float,
+    policy: HealthSpec,
+    *,
+    rollback: bool,
+) -> dict[str, Any]:
+    previous = session.state.current
+    leaving = None if previous is None else session.content(previous)
+    # Armed before anything is written: from here on no death of this run leaves the host half-way.
+    watchdog.arm(session.systemd, session.host, session.service)
+    transaction = Transaction(
+        entry.name, previous, timestamp(), confirm_timeout_s, rollback=rollback, boot_id=boot_id()
+    )
+    session.advance(entry.name, "force" if entry.state == machine.FAILED else "activate")
+    entry.left_because = None
+    session.state.desired = entry.name
+    session.state.transaction = transaction
+    try:
+        session.save()
+        session.record("activating", generation=entry.name, previous=previous, rollback=rollback)
+        complaints = switch(session, leaving, content)
+        report = health.watch(session, content, policy)
+    except InterruptedRunError as error:
+        _fail(session, entry, content, error.message, None, "interrupted")
+    except (ReleaseError, OSError) as error:
+        _fail(session, entry, content, str(error), None)
+    if not report.healthy:
+        reason = "; ".join([f"{report.outcome}: {report.reason}", *complaints])
+        _fail(session, entry, content, reason, report)
+    session.advance(entry.name, "healthy")
+    session.state.current = entry.name
+    if confirm_timeout_s == 0:
+        _settle(session, entry, transaction)
+        reason = f"rolled back to {entry.name}" if rollback else "healthy and confirmed"
+        return result(session, entry, changed=True, reason=reason, report=report)
+    transaction.deadline = boot_clock() + confirm_timeout_s
+    until = datetime.now(timezone.utc) + timedelta(seconds=confirm_timeout_s)
+    transaction.deadline_at = until.isoformat(timespec="seconds").replace("+00:00", "Z")
+    transaction.restarts = {name: unit.restarts for name, unit in session.systemd.look(content.start).items()}
+    session.save()
+    session.record(
+        "provisional", generation=entry.name, deadline=transaction.deadline_at, health=report.as_json()
+    )
+    reason = f"healthy; reverts by itself at {transaction.deadline_at} unless confirmed"
+    return result(session, entry, changed=True, reason=reason, report=report)
+
+
+def _settle(session: Session, entry: Generation, transaction: Transaction) -> None:
+    """Confirm ``entry``: the one write that ends the transaction."""
+    session.advance(entry.name, "confirm")
+    history = session.state.history
+    if transaction.rollback and entry.name in history:
+        del history[len(history) - history[::-1].index(entry.name) :]
+    else:
+        history.append(entry.name)
+    session.state.transaction = None
+    session.state.last_left = None
+    session.save()
+    session.record("confirmed", generation=entry.name)
+    watchdog.disarm(session.systemd, session.service)
+
+
+def _fail(
+    session: Session,
+    entry: Generation,
+    content: Content,
+    reason: str,
+    report: health.Report | None,
+    event: str = "unhealthy",
+) -> NoReturn:
+    """Collect the diagnosis, go back, and raise.
+
+    :raises FailedError: always
+    """
+    session.enter("collecting the diagnosis")
+    lines = session.systemd.last_lines(content.start)
+    undone = revert(session, event, reason)
+    back = undone["generation"]
+    after = f"went back to {back}" if back else "nothing ran before: the service is stopped"
+    if undone["restored_healthy"] is False:
+        after += f", WHICH IS NOT HEALTHY EITHER ({undone['restored_reason']})"
+    raise FailedError(
+        f"{session.service} {entry.name}: {reason}; {after}",
+        remedy="read the journal lines of the unit, mend the cause and deploy again",
+        details={
+            **result(session, entry, changed=True, reason=reason, report=report),
+            **_restored(undone),
+            "journal": lines,
+        },
+    )
+
+
+def _restored(undone: dict[str, Any] | None) -> dict[str, Any]:
+    return {"restored_healthy": undone["restored_healthy"]} if undone else {}
+
+
+def _confirm_nothing(session: Session, undone: dict[str, Any] | None, name: str | None) -> dict[str, Any]:
+    """Nothing is provisional: it was confirmed before, or it has gone back and the caller must know."""
+    entry = session.state.generations.get(session.state.current or "")
+    left = session.state.generations.get(name or session.state.last_left or "")
+    if left is not None and left is not entry and left.left_because is not None:
+        raise FailedError(
+            f"{session.service} {left.name} is not running any more: {left.left_because}",
+            remedy="read the journal, mend the cause, deploy again and confirm in time (--confirm-timeout)",
+            details={
+                **result(session, left, changed=undone is not None, reason=left.left_because),
+                **_restored(undone),
+            },
+        )
+    if entry is None or name not in (None, entry.name):
+        raise RefusedError(
+            f"{session.service} has nothing to confirm",
+            remedy="activate a generation first (`mt5crs-release list`)",
+        )
+    return result(session, entry, changed=False, reason="confirmed already")
+
+
+def _already_current(
+    session: Session, entry: Generation, confirm_timeout_s: float, *, dry_run: bool
+) -> dict[str, Any]:
+    transaction = session.state.transaction
+    if transaction is None:
+        return result(session, entry, changed=False, reason="running and confirmed already")
+    if confirm_timeout_s == 0 and not dry_run:
+        return confirm(session)
+    return result(session, entry, changed=False, reason="running and provisional already")
+
+
+def _wanted(session: Session, name: str | None) -> Generation:
+    chosen = name or session.state.desired
+    entry = session.state.generations.get(chosen or "")
+    if entry is None:
+        raise RefusedError(
+            f"{session.service} has no generation {chosen}"
+            if chosen
+            else f"{session.service} has nothing staged",
+            remedy=f"stage one, or choose from: {_names(session.state.in_order())}",
+        )
+    return entry
+
+
+def _check(session: Session, entry: Generation, *, force: bool, accept_state_format: int | None) -> None:
+    if entry.state == machine.FAILED and not force:
+        raise RefusedError(
+            f"{entry.name} has failed before: {entry.left_because}",
+            remedy="stage the mended release (that makes a new generation), or repeat with --force",
+        )
+    damage = generation.problems(session.paths.generation(entry.name))
+    if damage:
+        raise RefusedError(
+            f"{entry.name} is not what was staged: {', '.join(damage)}",
+            remedy="stage the service again: that makes a new, intact generation",
+        )
+    check_state_format(session, entry.state_format, accept_state_format)
+
+
+def _refuse_while_pending(session: Session) -> None:
+    transaction = session.state.transaction
+    if transaction is None:
+        return
+    raise RefusedError(
+        f"{session.service} {transaction.generation} is provisional until {transaction.deadline_at}",
+        remedy=f"`mt5crs-release confirm {session.service}` or `mt5crs-release revert {session.service}` first",
+    )
+
+
+def _rollback_target(session: Session, to: str | None) -> Generation:
+    allowed = [
+        entry
+        for entry in session.state.in_order()
+        if entry.confirmed_at is not None and entry.state == machine.CONFIRMED
+    ]
+    name = to or session.state.previous
+    entry = session.state.generations.get(name or "")
+    if entry in allowed:
+        return entry
+    if name is None:
+        problem = f"{session.service} has no earlier confirmed generation to go back to"
+    elif entry is None:
+        problem = f"{session.service} has no generation {name}"
+    elif entry.state == machine.FAILED:
+        problem = f"{name} has failed: {entry.left_because}"
+    else:
+        problem = f"{name} was never confirmed, so nothing shows that it works"
+    raise RefusedError(problem, remedy=f"choose with --to from: {_names(allowed)}; nothing was changed")
+
+
+def _names(entries: list[Generation]) -> str:
+    return (
+        ", ".join(f"{entry.name} ({entry.version or 'configuration'}, {entry.state})" for entry in entries)
+        or "none"
+    )
+
+
+def _start_units(session: Session) -> tuple[str, ...]:
+    current = session.state.current
+    return session.content(current).start if current else ()

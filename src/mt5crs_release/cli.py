@@ -1,0 +1,373 @@
+"""The command line: arguments in, one JSON object or a few sentences out, exit status 0, 1 or 2."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mt5crs_release.errors import EXIT_OK, BusyError, FailedError, RefusedError, ReleaseError
+from mt5crs_release.paths import Host
+
+if TYPE_CHECKING:
+    from mt5crs_release.session import Session
+
+_LOCK_WAIT_S = 30.0
+_KEEP = 3
+_CONFIRM_TIMEOUT_S = 120.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        try:
+            answer = _run(options)
+        except OSError as error:
+            raise _from_os_error(error) from error
+    except ReleaseError as error:
+        _print_error(error, as_json=options.json)
+        return error.exit_status
+    _print(_as_json(answer) if options.json else _sentences(options.command, answer))
+    return EXIT_OK
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    host = Host(Path(options.root))
+    if options.command == "status":
+        from mt5crs_release.status import status
+
+        if options.service:
+            _require(host, options.service)
+        return status(host, options.service)
+    if options.command == "list":
+        from mt5crs_release.state import load
+        from mt5crs_release.status import list_generations
+
+        _require(host, options.service)
+        return list_generations(load(options.service, host.service(options.service).state))
+    if os.geteuid() != 0 and host.root == Path("/"):
+        raise RefusedError(
+            f"`{options.command}` changes the host, so it must be run as root", remedy="use sudo"
+        )
+    from mt5crs_release import signals
+
+    signals.listen()
+    os.umask(0o022)
+    runners = {
+        "prune": _prune,
+        "recover": _recover,
+        "install-units": _install_units,
+        "stage": _stage,
+        "activate": _activate,
+        "confirm": _confirm,
+        "revert": _revert,
+        "rollback": _rollback,
+    }
+    return runners[options.command](host, options)
+
+
+def _require(host: Host, service: str) -> None:
+    from mt5crs_release.session import require_service
+
+    require_service(host, service)
+
+
+def _session(
+    host: Host, options: argparse.Namespace, *, create: bool = False
+) -> contextlib.AbstractContextManager[Session]:
+    from mt5crs_release.session import open_session
+
+    command = f"{options.command} {options.service}"
+    return open_session(host, options.service, command, wait_s=options.lock_timeout, create=create)
+
+
+def _stage(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.spec import read_spec
+    from mt5crs_release.staging import stage
+
+    # Read and checked before the lock is taken and before the service's directory is made.
+    spec = read_spec(sys.stdin.read())
+    with _session(host, options, create=True) as session:
+        return stage(
+            session,
+            spec,
+            bundle=options.bundle,
+            content=options.content,
+            accept_state_format=options.accept_state_format,
+            dry_run=options.dry_run,
+        )
+
+
+def _activate(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.activation import activate
+
+    with _session(host, options) as session:
+        return activate(
+            session,
+            options.generation,
+            confirm_timeout_s=options.confirm_timeout,
+            force=options.force,
+            accept_state_format=options.accept_state_format,
+            dry_run=options.dry_run,
+        )
+
+
+def _confirm(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.activation import confirm
+
+    with _session(host, options) as session:
+        return confirm(session, options.generation)
+
+
+def _revert(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.activation import ask_revert
+
+    with _session(host, options) as session:
+        return ask_revert(session)
+
+
+def _rollback(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.activation import rollback
+
+    with _session(host, options) as session:
+        return rollback(
+            session, options.to, accept_state_format=options.accept_state_format, dry_run=options.dry_run
+        )
+
+
+def _prune(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.pruning import prune
+
+    if options.service:
+        _require(host, options.service)
+    return prune(host, options.service, options.keep, wait_s=options.lock_timeout, dry_run=options.dry_run)
+
+
+def _install_units(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.host_units import install_units
+    from mt5crs_release.systemd import Systemd
+
+    return install_units(host, Systemd(), dry_run=options.dry_run)
+
+
+def _recover(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    """Recover one service or all; one that cannot be recovered does not keep the others from it."""
+    from mt5crs_release.recovery import look_after, recover
+    from mt5crs_release.session import open_session, require_service
+
+    if options.service:
+        require_service(host, options.service)
+    services: dict[str, Any] = {}
+    failures: list[ReleaseError] = []
+    for name in [options.service] if options.service else host.services():
+        wait_s = 0.0 if options.watch else options.lock_timeout
+        try:
+            with open_session(host, name, f"recover {name}", wait_s=wait_s) as session:
+                done = (
+                    look_after(session)
+                    if options.watch
+                    else recover(session, boot=options.boot, forced=options.force)
+                )
+                entry = session.state.generations.get(session.state.current or "")
+                nothing = {
+                    "action": "none",
+                    "generation": session.state.current,
+                    "state": entry.state if entry else None,
+                    "reason": "nothing was left unfinished",
+                }
+                services[name] = {"changed": done is not None, **(done or nothing)}
+        except BusyError:
+            if not options.watch:
+                raise
+            services[name] = {"changed": False, "action": "none", "reason": "a run is at work"}
+        except (ReleaseError, OSError) as error:
+            failure = error if isinstance(error, ReleaseError) else _from_os_error(error)
+            failures.append(failure)
+            services[name] = {"changed": False, "action": "failed", "reason": failure.message}
+    if failures:
+        raise FailedError(
+            "; ".join(failure.message for failure in failures),
+            remedy="; ".join(dict.fromkeys(failure.remedy for failure in failures)),
+            details={"services": services},
+        )
+    return {"changed": any(entry["changed"] for entry in services.values()), "services": services}
+
+
+def _from_os_error(error: OSError) -> FailedError:
+    remedies = {
+        errno.ENOSPC: "free disk space (`mt5crs-release prune`, `journalctl --vacuum-size=100M`), then repeat",
+        errno.EDQUOT: "raise the quota or free disk space, then repeat",
+        errno.EROFS: "the file system is read-only: see dmesg, remount it, then repeat",
+        errno.EIO: "the disk reports errors: see dmesg; replace it before you go on",
+    }
+    where = f" ({error.filename})" if error.filename else ""
+    return FailedError(
+        f"{error.strerror or error}{where}",
+        remedy=remedies.get(error.errno or 0, "see the message, mend the cause, then repeat")
+        + "; the running generation is unchanged, or the next run brings it back",
+        details={"changed": False},
+    )
+
+
+def _print_error(error: ReleaseError, *, as_json: bool) -> None:
+    if as_json:
+        _print(_as_json({"changed": False, **error.as_json()}))
+    lines = [f"mt5crs-release: {error.message}"]
+    lines += [f"    {line}" for line in error.details.get("journal", [])]
+    if error.remedy:
+        lines.append(f"What to do: {error.remedy}.")
+    with contextlib.suppress(OSError):
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:
+        # Whoever asked is gone; what was done stands. Keep the interpreter from trying again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _as_json(answer: dict[str, Any]) -> str:
+    return json.dumps(answer, sort_keys=True)
+
+
+def _sentences(command: str, answer: dict[str, Any]) -> str:
+    if command == "status":
+        return _status_table(answer)
+    if command == "list":
+        lines = [_generation_line(entry) for entry in answer["generations"]]
+        return "\n".join(lines) or "no generations"
+    if command == "prune":
+        removed = answer["removed"]
+        names = [*(name for names in removed["generations"].values() for name in names)]
+        names += [*removed["runtimes"], *removed["bundles"]]
+        return f"removed {', '.join(names)}" if names else "nothing to remove"
+    if command == "recover":
+        return (
+            "\n".join(f"{name}: {entry['reason']}" for name, entry in answer["services"].items())
+            or "no services"
+        )
+    if command == "install-units":
+        return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
+    change = "" if answer["changed"] else "unchanged: "
+    seconds = f" ({answer['seconds']:.1f} s)" if "seconds" in answer else ""
+    return f"{answer['service']} {answer['generation']}: {change}{answer['reason']}{seconds}"
+
+
+def _status_table(answer: dict[str, Any]) -> str:
+    lines = []
+    for name, entry in answer["services"].items():
+        units = ", ".join(f"{unit} {state}" for unit, state in entry["units"].items())
+        pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
+        damage = "" if entry["intact"] or entry["current"] is None else "; CHANGED BY HAND: stage again"
+        lines.append(
+            f"{name}: {entry['current'] or 'nothing'} {entry['state']}{pending}{damage}; {units or 'no units'}"
+        )
+    return "\n".join(lines) or "no services"
+
+
+def _generation_line(entry: dict[str, Any]) -> str:
+    mark = "*" if entry["current"] else " "
+    can = "  can be rolled back to" if entry["rollback"] else ""
+    why = f"  {entry['reason']}" if entry["reason"] else ""
+    version = entry["version"] or "configuration"
+    return f"{mark} {entry['generation']}  {version}  {entry['state']}  staged {entry['staged_at']}{can}{why}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mt5crs-release",
+        description="Stages, activates, confirms and rolls back generations of a service on this host.",
+        epilog="Exit status: 0 ok, 1 failed (the previous state runs again, or the message says why not), 2 refused.",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object")
+    common.add_argument("--root", default="/", metavar="DIR", help="work below DIR (for tests)")
+    locking = argparse.ArgumentParser(add_help=False)
+    locking.add_argument(
+        "--lock-timeout",
+        type=_seconds,
+        default=_LOCK_WAIT_S,
+        metavar="S",
+        help="wait for another run (default 30)",
+    )
+    dry = argparse.ArgumentParser(add_help=False)
+    dry.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+    formats = argparse.ArgumentParser(add_help=False)
+    formats.add_argument(
+        "--accept-state-format",
+        type=int,
+        metavar="N",
+        help="the state has been restored to format N: allow older code",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, about: str, *parents: argparse.ArgumentParser, service: str | None = "SERVICE"
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about, parents=[common, *parents])
+        if service == "SERVICE":
+            command.add_argument("service")
+        elif service:
+            command.add_argument("service", nargs="?")
+        return command
+
+    stage = add(
+        "stage",
+        "Put a generation on the host; its specification comes on standard input.",
+        locking,
+        dry,
+        formats,
+    )
+    stage.add_argument("--bundle", type=Path, metavar="FILE", help="uploaded bundle with the code")
+    stage.add_argument(
+        "--content", metavar="DIGEST", help="content digest of a bundle that is on the host already"
+    )
+    activate = add(
+        "activate", "Make a staged generation run, provisional until confirmed.", locking, dry, formats
+    )
+    activate.add_argument("--generation", metavar="G", help="default: the one staged last")
+    activate.add_argument(
+        "--confirm-timeout",
+        type=_seconds,
+        default=_CONFIRM_TIMEOUT_S,
+        metavar="S",
+        help="seconds until it reverts by itself (default 120); 0 confirms at once",
+    )
+    activate.add_argument("--force", action="store_true", help="also a generation that has failed before")
+    confirm = add("confirm", "Keep the provisional generation.", locking)
+    confirm.add_argument("--generation", metavar="G", help="fail unless it is this one")
+    add("revert", "Leave the provisional generation now.", locking)
+    rollback = add("rollback", "Return to a generation that was confirmed once.", locking, dry, formats)
+    rollback.add_argument("--to", metavar="G", help="default: the one that ran before")
+    add("status", "What runs; without SERVICE: all services.", service="?")
+    add("list", "All generations of a service.")
+    prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")
+    prune.add_argument(
+        "--keep", type=int, default=_KEEP, metavar="N", help="spare confirmed generations (default 3)"
+    )
+    recover = add("recover", "Finish or undo what an interrupted run left.", locking, service="?")
+    recover.add_argument(
+        "--boot", action="store_true", help="during boot: queue services instead of waiting for them"
+    )
+    recover.add_argument(
+        "--watch", action="store_true", help="as the watchdog timer does; silent while a run is at work"
+    )
+    recover.add_argument("--force", action="store_true", help="also after it has failed too often")
+    add("install-units", "Install the unit that reverts unconfirmed generations at boot.", dry, service=None)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError("must be between 0 and 86400 seconds")
+    return value

@@ -1,0 +1,167 @@
+"""A generation on disk: written once, never changed; its manifest says what belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mt5crs_release import store
+from mt5crs_release.errors import FailedError, RefusedError
+from mt5crs_release.paths import MANIFEST, TEMPORARY
+from mt5crs_release.spec import HealthSpec, Spec
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Content:
+    """What activation needs to know of a generation."""
+
+    name: str
+    units: tuple[str, ...]
+    """Units and drop-ins it brings, by path below /etc/systemd/system."""
+    unit_hashes: dict[str, str]
+    start: tuple[str, ...]
+    health: HealthSpec
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Units that run because of this generation: started by it, or brought whole."""
+        return frozenset(self.start) | {unit for unit in self.units if "/" not in unit}
+
+
+def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | None) -> None:
+    """Write generation ``name`` below ``directory``; it has its name only once all of it is on disk.
+
+    :raises RefusedError: an owner or a group does not exist on this host
+    """
+    owners = _owners(spec)
+    temporary = directory / f"{TEMPORARY}{name}"
+    store.ensure_directory(directory)
+    temporary.mkdir(0o700)
+    files: dict[str, dict[str, Any]] = {}
+    for path, file in sorted(spec.files.items()):
+        content = file.content.encode()
+        _parents(temporary, path)
+        store.write_new(temporary / path, content, file.mode, owners[file.owner, file.group])
+        files[path] = {"mode": file.mode, "sha256": hashlib.sha256(content).hexdigest()}
+    _parents(temporary, "units/x")
+    for unit, text in sorted(spec.units.items()):
+        _parents(temporary, f"units/{unit}")
+        store.write_new(temporary / "units" / unit, text.encode(), 0o644)
+        files[f"units/{unit}"] = {"mode": 0o644, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    if runtime is not None:
+        (temporary / "venv").symlink_to(f"../../../runtimes/{runtime}")
+    manifest = {
+        "format": FORMAT,
+        "generation": name,
+        "service": spec.service,
+        "digest": digest,
+        "runtime": runtime,
+        "files": files,
+        "units": sorted(spec.units),
+        "start": list(spec.start),
+        "health": spec.raw["health"],
+    }
+    # Root only: a hash of a file with a short secret would let others try guesses.
+    store.write_new(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode(), 0o600)
+    temporary.chmod(0o755)
+    store.publish_directory(temporary, directory / name)
+
+
+def read(directory: Path) -> Content:
+    """Return what the manifest of the generation in ``directory`` says.
+
+    :raises FailedError: there is none, or it is damaged
+    """
+    try:
+        manifest = _manifest(directory)
+        health = manifest["health"]
+        return Content(
+            name=manifest["generation"],
+            units=tuple(manifest["units"]),
+            unit_hashes={unit: manifest["files"][f"units/{unit}"]["sha256"] for unit in manifest["units"]},
+            start=tuple(manifest["start"]),
+            health=HealthSpec(**{**health, "command": tuple(health["command"])}),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FailedError(
+            f"generation {directory.name} cannot be used: {type(error).__name__} in its manifest",
+            remedy="stage the service again: that makes a new, complete generation",
+        ) from None
+
+
+def start_units(directory: Path) -> list[str]:
+    """Return the units that the generation in ``directory`` starts; none when its manifest cannot be read."""
+    try:
+        return list(_manifest(directory)["start"])
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def problems(directory: Path) -> list[str]:
+    """Return how the generation in ``directory`` differs from its manifest; empty when it is intact."""
+    try:
+        manifest = _manifest(directory)
+        files: dict[str, dict[str, Any]] = manifest["files"]
+    except (OSError, ValueError, KeyError) as error:
+        return [f"its manifest cannot be read ({type(error).__name__})"]
+    found = []
+    for name, wanted in files.items():
+        path = directory / name
+        try:
+            status = path.lstat()
+            same = (
+                stat.S_ISREG(status.st_mode)
+                and hashlib.sha256(path.read_bytes()).hexdigest() == wanted["sha256"]
+            )
+        except OSError:
+            found.append(f"{name} is missing")
+            continue
+        if not same:
+            found.append(f"{name} was changed")
+        elif stat.S_IMODE(status.st_mode) != wanted["mode"]:
+            found.append(f"{name} has mode {stat.S_IMODE(status.st_mode):04o}, not {wanted['mode']:04o}")
+    if manifest["runtime"] is not None and not (directory / "venv/.complete").is_file():
+        found.append(f"its runtime {manifest['runtime']} is missing or incomplete")
+    return found
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
+    return manifest
+
+
+def _parents(base: Path, path: str) -> None:
+    for parent in reversed((base / path).relative_to(base).parents[:-1]):
+        directory = base / parent
+        if not directory.is_dir():
+            directory.mkdir(0o755)
+            directory.chmod(0o755)
+
+
+def _owners(spec: Spec) -> dict[tuple[str, str], tuple[int, int] | None]:
+    import grp
+    import pwd
+
+    owners: dict[tuple[str, str], tuple[int, int] | None] = {}
+    missing = []
+    for file in spec.files.values():
+        try:
+            numbers = pwd.getpwnam(file.owner).pw_uid, grp.getgrnam(file.group).gr_gid
+        except KeyError:
+            missing.append(f"{file.owner}:{file.group}")
+            continue
+        # Only root can give files away; a test below a directory of its own runs without.
+        owners[file.owner, file.group] = numbers if os.geteuid() == 0 else None
+    if missing:
+        raise RefusedError(
+            f"these owners do not exist on this host: {', '.join(sorted(set(missing)))}",
+            remedy="run the baseline part of the deployment first; nothing was changed",
+        )
+    return owners

@@ -1,0 +1,48 @@
+"""Where things are on a host. Everything hangs below one root so that tests can use a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CURRENT = "current"
+MANIFEST = "manifest.json"
+COMPLETE = ".complete"
+"""Marker inside a runtime: written last, so a runtime without it is rubble."""
+TEMPORARY = ".tmp-"
+"""Prefix of everything under construction; swept by ``recover`` and before each change."""
+
+
+class Host:
+    """The directories the tool works in, below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.base = root / "opt/mt5crs"
+        self.runtimes = self.base / "runtimes"
+        self.bundles = self.base / "bundles"
+        self.units = root / "etc/systemd/system"
+        self.allowed_signers = root / "etc/mt5crs/allowed_signers"
+
+    def service(self, name: str) -> ServicePaths:
+        """Return the paths of service ``name``."""
+        return ServicePaths(self.base / name)
+
+    def services(self) -> list[str]:
+        """Return the names of the services that have a state on this host, sorted."""
+        return sorted(path.parent.name for path in self.base.glob("*/state.json"))
+
+
+class ServicePaths:
+    """The paths of one service."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.generations = base / "generations"
+        self.current = base / CURRENT
+        self.journal = base / "journal.jsonl"
+        self.state = base / "state.json"
+        self.lock = base / "lock"
+
+    def generation(self, name: str) -> Path:
+        """Return the directory of generation ``name``."""
+        return self.generations / name

@@ -1,0 +1,144 @@
+"""Going back: the one way a generation is left that was not confirmed, whoever asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from typing import Any
+
+from mt5crs_release import health, machine, signals, watchdog
+from mt5crs_release.errors import FailedError
+from mt5crs_release.lock import boot_id
+from mt5crs_release.session import Session
+from mt5crs_release.state import Transaction
+from mt5crs_release.switch import switch
+
+
+def boot_clock() -> float:
+    """Return seconds since boot including suspended time; no change of the date moves it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def pending_event(session: Session, transaction: Transaction) -> tuple[str, str] | None:
+    """Return what must happen to an open transaction found at the start of a run: event and reason.
+
+    ``None``: it is provisional and its time has not come. Pure apart from reading the clock and boot id.
+    """
+    current = session.state.generations[transaction.generation].state
+    if current == machine.ACTIVATING:
+        return "interrupted", "the run that activated it died"
+    if current == machine.REVERTING:
+        return "retry", transaction.reason or "its revert was interrupted"
+    if transaction.boot_id != boot_id():
+        return "boot", "the host was rebooted before it was confirmed"
+    if transaction.deadline is not None and boot_clock() >= transaction.deadline:
+        return "deadline", f"nobody confirmed it within {transaction.confirm_timeout_s:g} s"
+    return None
+
+
+def recover(session: Session, *, boot: bool = False, forced: bool = False) -> dict[str, Any] | None:
+    """Finish or undo what an earlier run left; return what was done, ``None`` when nothing was pending.
+
+    :raises FailedError: it could not be undone MAX_ATTEMPTS times
+    """
+    transaction = session.state.transaction
+    if transaction is None:
+        return None
+    event = pending_event(session, transaction)
+    if event is None:
+        return None
+    if transaction.attempts >= machine.MAX_ATTEMPTS and not forced:
+        watchdog.disarm(session.systemd, session.service)
+        raise FailedError(
+            f"{session.service}: going back from {transaction.generation} was tried {transaction.attempts} times "
+            "and did not succeed",
+            remedy="see journal.jsonl and the disk (df, dmesg), mend the cause, then "
+            f"`mt5crs-release recover {session.service} --force`",
+        )
+    if event[0] == "interrupted" and session.pointer() == transaction.previous:
+        # The pointer moves first: nothing had been changed, so nothing is restarted.
+        session.advance(transaction.generation, "interrupted")
+        return _finish(session, transaction, "interrupted", event[1], None)
+    return revert(session, *event, boot=boot)
+
+
+def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> dict[str, Any]:
+    """Leave the generation of the open transaction and go back to what ran before it.
+
+    :param event: what the table of transitions calls the cause
+    :raises FailedError: systemd does not answer; the next run takes it up again
+    """
+    signals.ignore()
+    transaction = session.state.transaction
+    if transaction is None:
+        raise FailedError("nothing is pending", remedy="see `mt5crs-release status`")
+    name = transaction.generation
+    session.advance(name, event)
+    if event != "retry":
+        transaction.event, transaction.reason = event, reason
+    transaction.attempts += 1
+    # A full disk must not keep the host from going back: what is on disk now says "go back" as well.
+    with contextlib.suppress(OSError):
+        session.save()
+        session.record("reverting", generation=name, to=transaction.previous, reason=reason)
+    leaving = session.content(name)
+    entering = None if transaction.previous is None else session.content(transaction.previous)
+    complaints = switch(session, leaving, entering, boot=boot)
+    report = None
+    if entering is not None and not boot:
+        policy = replace(entering.health, min_healthy_s=min(entering.health.min_healthy_s, 0.5))
+        report = health.watch(session, entering, policy)
+    return _finish(session, transaction, transaction.event or event, reason, report, complaints)
+
+
+def _finish(
+    session: Session,
+    transaction: Transaction,
+    event: str,
+    reason: str,
+    report: health.Report | None,
+    complaints: list[str] | None = None,
+) -> dict[str, Any]:
+    name = transaction.generation
+    ended = session.advance(name, machine.revert_ending(event))
+    session.state.generations[name].left_because = reason
+    session.state.current = transaction.previous
+    session.state.desired = transaction.previous
+    session.state.last_left = name
+    session.state.transaction = None
+    try:
+        session.save()
+        session.record("reverted", generation=name, to=transaction.previous, state=ended, reason=reason)
+    except OSError as error:
+        raise FailedError(
+            f"{session.service} left {name} ({reason}) and runs {transaction.previous or 'nothing'} again, but that "
+            f"could not be recorded: {error.strerror}",
+            remedy=f"mend the disk (df, dmesg), then `mt5crs-release recover {session.service}`",
+        ) from None
+    watchdog.disarm(session.systemd, session.service)
+    return {
+        "action": "reverted",
+        "generation": transaction.previous,
+        "attempted": name,
+        "state": ended,
+        "reason": reason,
+        "restored_healthy": None if report is None else report.healthy,
+        "restored_reason": None if report is None else "; ".join([report.reason, *(complaints or [])]),
+    }
+
+
+def look_after(session: Session) -> dict[str, Any] | None:
+    """What the watchdog timer does: :func:`recover`, and leave a provisional generation whose units failed."""
+    done = recover(session)
+    transaction = session.state.transaction
+    if transaction is None:
+        watchdog.disarm(session.systemd, session.service)
+        return done
+    content = session.content(transaction.generation)
+    for name, unit in session.systemd.look(content.start).items():
+        if unit.active == "failed":
+            return revert(session, "unhealthy", f"{name} failed ({unit.result}) before it was confirmed")
+        if unit.restarts > transaction.restarts.get(name, 0):
+            return revert(session, "unhealthy", f"{name} crashed and was restarted before it was confirmed")
+    return done

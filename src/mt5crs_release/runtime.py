@@ -1,0 +1,132 @@
+"""Runtimes: virtual environments built offline from a verified bundle, one per content and Python.
+
+A runtime is built at its final path, since the scripts in a virtual environment name their interpreter
+by absolute path. It counts only once its marker is written, after everything else is on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mt5crs_release import store
+from mt5crs_release.bundle import Bundle, this_python
+from mt5crs_release.digest import SHORT
+from mt5crs_release.errors import FailedError, RefusedError
+from mt5crs_release.lock import Lock
+from mt5crs_release.paths import COMPLETE, TEMPORARY, Host
+
+_BUILD_TIMEOUT_S = 300.0
+_LOCK_WAIT_S = 300.0
+
+
+def runtime_name(content: str) -> str:
+    """Return the directory name of the runtime for bundle ``content`` on this host's Python."""
+    return f"{content[:SHORT]}-{this_python()}"
+
+
+def lock_runtimes(host: Host, command: str) -> Lock:
+    """Return the lock that protects all runtimes of this host; taken after a service's lock, never before."""
+    return Lock(host.runtimes / ".lock", command, _LOCK_WAIT_S)
+
+
+def find_runtime(host: Host, content: str) -> dict[str, Any] | None:
+    """Return what the marker of the complete runtime for ``content`` says, ``None`` when there is none."""
+    marker = host.runtimes / runtime_name(content) / COMPLETE
+    try:
+        record = json.loads(marker.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("content") == content else None
+
+
+def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> dict[str, Any]:
+    """Build the runtime of ``bundle`` unless it is there; return what its marker says.
+
+    The caller holds :func:`lock_runtimes`.
+
+    :raises FailedError: pip failed or the disk is full; what was begun is removed
+    """
+    found = find_runtime(host, bundle.content)
+    if found is not None:
+        return found
+    store.sweep(host.runtimes)
+    target = host.runtimes / runtime_name(bundle.content)
+    if target.exists():
+        store.remove_tree(target)
+    wheelhouse = host.runtimes / f"{TEMPORARY}wheels.{os.getpid()}"
+    try:
+        wheelhouse.mkdir(0o700)
+        beat("unpacking the bundle")
+        bundle.unpack(wheelhouse)
+        beat("building the runtime")
+        venv.EnvBuilder(with_pip=False, symlinks=True).create(target)
+        _install(target, wheelhouse)
+        target.chmod(0o755)
+        store.sync_file_system(target)
+        record = {"content": bundle.content, "version": bundle.version, "bundle": bundle.path.name}
+        store.write_new(target / COMPLETE, json.dumps(record).encode(), 0o644)
+        store.sync_directory(target)
+        store.sync_directory(host.runtimes)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(target, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(wheelhouse, ignore_errors=True)
+    return record
+
+
+def _install(target: Path, wheelhouse: Path) -> None:
+    python = target / "bin/python"
+    pip = sorted((wheelhouse / "wheels").glob("pip-*.whl"))
+    if not pip:
+        raise RefusedError(
+            "the bundle carries no pip wheel", remedy="build it again with `make bundle`; nothing was changed"
+        )
+    options = "--isolated --no-input --no-cache-dir --disable-pip-version-check --root-user-action=ignore"
+    options += " install --quiet --no-index --only-binary=:all: --require-hashes --no-compile"
+    arguments = [*options.split(), "--find-links", str(wheelhouse / "wheels")]
+    _run(
+        [str(python), str(pip[-1] / "pip"), *arguments, "-r", str(wheelhouse / "requirements.txt")],
+        wheelhouse,
+    )
+    compile_all = "-m compileall -q --invalidation-mode unchecked-hash"
+    _run([str(python), *compile_all.split(), str(target / "lib")], wheelhouse)
+    _run([str(python), "-I", "-c", "import mt5crs"], wheelhouse)
+
+
+def _run(command: list[str], directory: Path) -> None:
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(directory), "LC_ALL": "C.UTF-8"}
+    try:
+        answer = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=directory,
+            env={**environment, "TMPDIR": str(directory), "PYTHONHASHSEED": "0"},
+            timeout=_BUILD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise FailedError(
+            f"building the runtime took longer than {_BUILD_TIMEOUT_S:g} s",
+            remedy="look at the load and the disk of this host, then repeat; the old generation is still running",
+        ) from None
+    if answer.returncode != 0:
+        said = "\n".join(answer.stdout.strip().splitlines()[-8:])
+        raise FailedError(
+            f"building the runtime failed ({' '.join(command[1:4])} …):\n{said}",
+            remedy="free disk space if it says so (`mt5crs-release prune`), otherwise build the bundle again; "
+            "the old generation is still running",
+        )

@@ -1,0 +1,148 @@
+"""Stage: put a desired generation on the host, complete and on disk, without touching what runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mt5crs_release import generation, machine, store
+from mt5crs_release.activation import check_state_format
+from mt5crs_release.bundle import Bundle
+from mt5crs_release.digest import generation_digest, generation_name
+from mt5crs_release.errors import RefusedError
+from mt5crs_release.journal import timestamp
+from mt5crs_release.recovery import recover
+from mt5crs_release.runtime import build_runtime, find_runtime, lock_runtimes, runtime_name
+from mt5crs_release.session import Session
+from mt5crs_release.spec import Spec
+from mt5crs_release.state import Generation
+
+
+def stage(
+    session: Session,
+    spec: Spec,
+    *,
+    bundle: Path | None,
+    content: str | None,
+    accept_state_format: int | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Stage ``spec`` with the code of ``bundle``; nothing happens when an equal usable generation is there.
+
+    :param bundle: bundle file; its signature and hashes are checked first
+    :param content: instead of the file: content digest of a bundle whose runtime is on the host
+    :raises RefusedError: bad input, or the bundle is refused
+    :raises FailedError: the runtime could not be built
+    """
+    if spec.service != session.service:
+        raise RefusedError(
+            f"the specification is for {spec.service}, the command for {session.service}",
+            remedy="pipe the specification of the service you name; nothing was changed",
+        )
+    _check_code(spec, bundle, content)
+    if not dry_run:
+        recover(session)
+    check_state_format(session, spec.state_format, accept_state_format)
+    code: dict[str, Any] | None = None
+    if bundle is not None and (not dry_run or bundle.exists()):
+        code = _runtime(session, bundle, dry_run=dry_run)
+        if content is not None and code["content"] != content:
+            raise RefusedError(
+                f"{bundle.name} has the content {code['content']}, expected was {content}",
+                remedy="upload the bundle the deployment was planned with; nothing was changed",
+            )
+    elif content is not None:
+        code = find_runtime(session.host, content)
+        if code is None and not dry_run:
+            raise RefusedError(
+                f"the code {content[:12]} is not on this host",
+                remedy="upload its bundle and stage with --bundle; nothing was changed",
+            )
+        code = code or {"content": content, "version": None}
+    return _record(session, spec, code, dry_run=dry_run)
+
+
+def _check_code(spec: Spec, bundle: Path | None, content: str | None) -> None:
+    if spec.code and bundle is None and content is None:
+        raise RefusedError(
+            f"{spec.service} runs code, so it needs --bundle FILE", remedy="name the uploaded bundle"
+        )
+    if not spec.code and (bundle is not None or content is not None):
+        raise RefusedError(
+            f"{spec.service} is configuration only (code: false), so it takes no bundle",
+            remedy="leave --bundle out",
+        )
+
+
+def _runtime(session: Session, path: Path, *, dry_run: bool) -> dict[str, Any]:
+    session.enter("verifying the bundle")
+    with Bundle(path, session.host.allowed_signers) as bundle:
+        bundle.check_platform()
+        if dry_run:
+            return {"content": bundle.content, "version": bundle.version}
+        with lock_runtimes(session.host, f"stage {session.service}"):
+            return build_runtime(session.host, bundle, session.enter)
+
+
+def _record(session: Session, spec: Spec, code: dict[str, Any] | None, *, dry_run: bool) -> dict[str, Any]:
+    content = code["content"] if code else None
+    digest = generation_digest(spec.raw, content)
+    same = [entry for entry in session.state.in_order() if entry.digest == digest]
+    entry = same[-1] if same else None
+    why_new = _unusable(session, entry)
+    if entry is not None and why_new is None:
+        changed = session.state.desired != entry.name
+        if changed and not dry_run:
+            session.state.desired = entry.name
+            session.save()
+            session.record("chosen", generation=entry.name)
+        return _result(session, entry, changed=changed, reason="an equal generation is there already")
+    counter = session.state.counter + 1
+    entry = Generation(
+        name=generation_name(counter, digest),
+        digest=digest,
+        state=machine.STAGED,
+        bundle=content,
+        version=code["version"] if code else None,
+        runtime=runtime_name(content) if content else None,
+        state_format=spec.state_format,
+        staged_at=timestamp(),
+    )
+    reason = why_new or (
+        "first generation" if session.state.current is None else "code, configuration or units changed"
+    )
+    if not dry_run:
+        session.enter("writing the generation")
+        try:
+            generation.write(session.paths.generations, entry.name, spec, digest, entry.runtime)
+        except BaseException:
+            store.sweep(session.paths.generations)
+            raise
+        session.state.counter = counter
+        session.state.generations[entry.name] = entry
+        session.state.desired = entry.name
+        session.save()
+        session.record("staged", generation=entry.name, version=entry.version, reason=reason)
+    return _result(session, entry, changed=True, reason=reason)
+
+
+def _unusable(session: Session, entry: Generation | None) -> str | None:
+    """Return why an equal generation must be made anew; ``None`` when it can be used (or there is none)."""
+    if entry is None:
+        return None
+    if entry.state == machine.FAILED:
+        return f"{entry.name} is equal but has failed"
+    damage = generation.problems(session.paths.generation(entry.name))
+    return f"{entry.name} is equal but {', '.join(damage)}" if damage else None
+
+
+def _result(session: Session, entry: Generation, *, changed: bool, reason: str) -> dict[str, Any]:
+    return {
+        "changed": changed,
+        "service": session.service,
+        "generation": entry.name,
+        "digest": entry.digest,
+        "bundle": entry.bundle,
+        "version": entry.version,
+        "reason": reason,
+    }

@@ -1,0 +1,141 @@
+"""``state.json`` of a service: which generations exist and what is going on with them.
+
+The file is replaced in one step. The order of writes makes it the truth: an intention is written
+before the first change it covers, an end after the last.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mt5crs_release import store
+from mt5crs_release.errors import FailedError
+
+FORMAT = 1
+
+
+@dataclass
+class Generation:
+    """What is recorded of a generation besides its directory."""
+
+    name: str
+    digest: str
+    state: str
+    bundle: str | None
+    version: str | None
+    runtime: str | None
+    state_format: int
+    staged_at: str
+    confirmed_at: str | None = None
+    """When it was first confirmed; only such a generation can be rolled back to."""
+    left_because: str | None = None
+    """Why it was left before it was confirmed, in one sentence."""
+
+
+@dataclass
+class Transaction:
+    """A change that has begun and has not ended."""
+
+    generation: str
+    previous: str | None
+    """Where a revert goes; ``None``: nothing was running before."""
+    started_at: str
+    confirm_timeout_s: float
+    rollback: bool = False
+    event: str | None = None
+    """Once reverting: what began the revert."""
+    reason: str | None = None
+    boot_id: str | None = None
+    """Once provisional: the boot in which ``deadline`` counts."""
+    deadline: float | None = None
+    """Seconds of CLOCK_BOOTTIME at which the generation reverts by itself."""
+    deadline_at: str | None = None
+    """The same as a time of day, for people only."""
+    restarts: dict[str, int] = field(default_factory=dict)
+    """Restarts counted by systemd when the generation became provisional."""
+    attempts: int = 0
+
+
+@dataclass
+class ServiceState:
+    """Everything recorded of a service."""
+
+    service: str
+    counter: int = 0
+    current: str | None = None
+    """What the pointer of that name points to (or will, once a revert has ended)."""
+    history: list[str] = field(default_factory=list)
+    """Confirmed generations in the order they ran; the last is the one now running. Rollback goes back in it."""
+    desired: str | None = None
+    """The generation last staged or asked for; what ``activate`` takes when none is named."""
+    last_left: str | None = None
+    """The generation that went back last, until another is confirmed: its deployer may not know yet."""
+    generations: dict[str, Generation] = field(default_factory=dict)
+    transaction: Transaction | None = None
+
+    @property
+    def previous(self) -> str | None:
+        """Return the generation a rollback goes to: the confirmed one that ran before the last."""
+        return self.history[-2] if len(self.history) > 1 else None
+
+    def in_order(self) -> list[Generation]:
+        """Return the generations, oldest first."""
+        return sorted(
+            self.generations.values(), key=lambda generation: int(generation.name.partition("-")[0])
+        )
+
+
+def load(service: str, path: Path) -> ServiceState:
+    """Return the state of ``service``; an empty one when there is no file.
+
+    :raises FailedError: the file is damaged or of another format
+    """
+    document = read_document(path)
+    if document is None:
+        return ServiceState(service)
+    try:
+        transaction = document["transaction"]
+        return ServiceState(
+            service=document["service"],
+            counter=document["counter"],
+            current=document["current"],
+            history=document["history"],
+            desired=document["desired"],
+            last_left=document["last_left"],
+            generations={name: Generation(**entry) for name, entry in document["generations"].items()},
+            transaction=None if transaction is None else Transaction(**transaction),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def read_document(path: Path) -> dict[str, Any] | None:
+    """Return the decoded state file, ``None`` when there is none.
+
+    :raises FailedError: the file is damaged or of another format
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise _damaged(path, "not JSON") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise _damaged(path, f"its format is not {FORMAT}")
+    return document
+
+
+def save(state: ServiceState, path: Path) -> None:
+    """Replace the state file; on disk when this returns."""
+    document = {"format": FORMAT, **asdict(state)}
+    store.replace_file(path, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n", 0o644)
+
+
+def _damaged(path: Path, why: str) -> FailedError:
+    return FailedError(
+        f"{path} cannot be used: {why}",
+        remedy=f"the running service is untouched; put a backup of {path.name} back, or move it away and stage",
+    )

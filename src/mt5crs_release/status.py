@@ -1,0 +1,102 @@
+"""What a host runs: read without a lock, quickly, since every deployment that has nothing to do asks it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import Any
+
+from mt5crs_release import generation, machine, state
+from mt5crs_release.paths import COMPLETE, CURRENT, Host
+from mt5crs_release.state import ServiceState
+
+FORMAT = 1
+
+
+def status(host: Host, service: str | None) -> dict[str, Any]:
+    """Return the state of ``service``, or of all services of the host."""
+    services: dict[str, dict[str, Any]] = {}
+    starts: dict[str, list[str]] = {}
+    for name in [service] if service else host.services():
+        paths = host.service(name)
+        record = state.load(name, paths.state)
+        services[name] = _describe(host, record)
+        current = services[name]["current"]
+        starts[name] = generation.start_units(paths.generation(current)) if current else []
+    active = _active({unit for units in starts.values() for unit in units})
+    for name, units in starts.items():
+        services[name]["units"] = {unit: active.get(unit, "unknown") for unit in units}
+    return {
+        "host": os.uname().nodename,
+        "format": FORMAT,
+        "services": services,
+        "bundles": sorted(path.name for path in host.bundles.glob("*.tar")),
+        "runtimes": sorted(path.parent.name for path in host.runtimes.glob(f"*/{COMPLETE}")),
+    }
+
+
+def list_generations(record: ServiceState) -> dict[str, Any]:
+    """Return every generation of a service, oldest first."""
+    return {
+        "service": record.service,
+        "generations": [
+            {
+                "generation": entry.name,
+                "digest": entry.digest,
+                "state": entry.state,
+                "bundle": entry.bundle,
+                "version": entry.version,
+                "state_format": entry.state_format,
+                "staged_at": entry.staged_at,
+                "confirmed_at": entry.confirmed_at,
+                "reason": entry.left_because,
+                CURRENT: entry.name == record.current,
+                "rollback": entry.state == machine.CONFIRMED and entry.name != record.current,
+            }
+            for entry in record.in_order()
+        ],
+    }
+
+
+def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
+    paths = host.service(record.service)
+    try:
+        pointer: str | None = paths.current.readlink().name
+    except OSError:
+        pointer = None
+    entry = record.generations.get(pointer or "")
+    transaction = record.transaction
+    left = None
+    if transaction is not None and transaction.deadline is not None:
+        left = round(max(0.0, transaction.deadline - time.clock_gettime(time.CLOCK_BOOTTIME)), 1)
+    newest = record.in_order()[-1] if record.generations else None
+    return {
+        "current": pointer,
+        "digest": entry.digest if entry else None,
+        "bundle": entry.bundle if entry else None,
+        "version": entry.version if entry else None,
+        "state": entry.state if entry else (newest.state if newest else None),
+        "previous": transaction.previous if transaction else record.previous,
+        "deadline": transaction.deadline_at if transaction else None,
+        "deadline_in_s": left,
+        "intact": entry is not None and not generation.problems(paths.generation(entry.name)),
+        "pending": transaction.generation if transaction else None,
+        "newest": {"generation": newest.name, "state": newest.state, "reason": newest.left_because}
+        if newest
+        else None,
+        "units": {},
+    }
+
+
+def _active(units: set[str]) -> dict[str, str]:
+    names = sorted(units)
+    if not names:
+        return {}
+    command = ["systemctl", "show", "-p", "ActiveState", "--value", *names]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    values = answer.stdout.split()
+    return dict(zip(names, values, strict=True)) if len(values) == len(names) else {}

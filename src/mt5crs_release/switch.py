@@ -1,0 +1,113 @@
+"""Making a host run another generation: the pointer, the unit files, the services. Repeatable at any point."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from mt5crs_release import store
+from mt5crs_release.errors import RefusedError
+from mt5crs_release.generation import Content
+from mt5crs_release.session import Session
+
+
+def check_units(session: Session, entering: Content) -> None:
+    """Check that no unit file of someone else is in the way.
+
+    :raises RefusedError: one is; nothing was changed
+    """
+    ours = str(session.paths.base)
+    foreign = []
+    for unit in entering.units:
+        link = session.host.units / unit
+        if link.is_symlink():
+            if not str(link.readlink()).startswith(f"{ours}/"):
+                foreign.append(str(link))
+        elif link.exists():
+            foreign.append(str(link))
+    if foreign:
+        raise RefusedError(
+            f"{', '.join(foreign)} exists and does not belong to {session.service}",
+            remedy="move it away (it would be replaced), then repeat; nothing was changed",
+        )
+
+
+def switch(
+    session: Session, leaving: Content | None, entering: Content | None, *, boot: bool = False
+) -> list[str]:
+    """Leave one generation and enter another (``None``: nothing); return what systemd complained about.
+
+    The pointer moves first: a run that dies before has changed nothing, one that dies after is undone as a
+    whole. During ``boot`` services are only queued, since waiting for them would block the boot.
+
+    :raises FailedError: systemd does not answer, or a unit does not stop
+    :raises OSError: the disk is full or broken
+    """
+    session.enter("switching the pointer")
+    if entering is None:
+        store.remove_link(session.paths.current)
+    else:
+        store.switch_link(session.paths.current, f"generations/{entering.name}")
+    dropped = sorted(
+        (leaving.running if leaving else frozenset()) - (entering.running if entering else frozenset())
+    )
+    timeout_s = (entering or leaving).health.progress_deadline_s if entering or leaving else 60.0  # type: ignore[union-attr]
+    if dropped:
+        session.enter("stopping dropped units")
+        if not boot:
+            session.systemd.stop(dropped, timeout_s)
+        session.systemd.disable(dropped)
+    session.enter("linking units")
+    _unlink(session, set(leaving.units if leaving else ()) - set(entering.units if entering else ()))
+    for unit in entering.units if entering else ():
+        link = session.host.units / unit
+        store.ensure_directory(link.parent)
+        store.switch_link(link, str(session.paths.current / "units" / unit))
+    session.systemd.reload()
+    if dropped:
+        session.systemd.forget_failures(dropped)
+    if entering is None:
+        return []
+    session.enter("starting units")
+    session.systemd.enable(entering.start)
+    if boot:
+        session.systemd.start_later(entering.start)
+        return []
+    return _start(session, leaving, entering, timeout_s)
+
+
+def _unlink(session: Session, units: set[str]) -> None:
+    for unit in sorted(units):
+        link = session.host.units / unit
+        store.remove_link(link)
+        if "/" in unit:
+            with contextlib.suppress(OSError):  # others' drop-ins keep the directory
+                _remove_empty(link.parent)
+
+
+def _remove_empty(directory: Path) -> None:
+    directory.rmdir()
+    store.sync_directory(directory.parent)
+
+
+def _start(session: Session, leaving: Content | None, entering: Content, timeout_s: float) -> list[str]:
+    """Start every unit in order. Sockets that did not change stay open, so that no connection is lost."""
+    session.systemd.forget_failures(entering.start)
+    before = leaving.unit_hashes if leaving else {}
+    services = [unit for unit in entering.start if unit.endswith(".service")]
+    changed = [
+        unit
+        for unit in entering.start
+        if unit not in services and before.get(unit) != entering.unit_hashes.get(unit)
+    ]
+    if changed and services:
+        # systemd refuses to open a socket while its service runs.
+        session.systemd.stop(services, timeout_s)
+    complaints = []
+    for unit in entering.start:
+        kept = unit not in services and unit not in changed
+        run = session.systemd.start if kept else session.systemd.restart
+        complaint = run(unit, timeout_s)
+        if complaint:
+            complaints.append(complaint)
+    return complaints

@@ -1,0 +1,144 @@
+"""A directory that the release tool takes for a host, and what tests need to know of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).resolve().parent
+_SOURCES = _HERE.parent.parent / "src"
+PYTHON = str(Path(sys.executable).resolve())
+UNIT = "mt5crs-gateway.service"
+
+CHECK = """\
+#!/bin/sh
+# Healthy exactly when systemd runs the generation that `current` points to.
+read -r state restarts text < "$FAKE_SYSTEMD/active/mt5crs-gateway.service" || exit 75
+case $text in
+*"#unhealthy"*) echo "ledger does not match"; exit 1 ;;
+*"#broken"*) echo "Traceback"; exit 3 ;;
+*"#starting"*) exit 75 ;;
+esac
+[ "$text" = "$(cat "$1/units/mt5crs-gateway.service")" ] || { echo "other generation runs"; exit 1; }
+echo fine
+"""
+
+
+def specification(text: str = "one", **changes: Any) -> dict[str, Any]:
+    """Return a valid specification whose unit and ``.env`` carry ``text``."""
+    return {
+        "format": 1,
+        "service": "gateway",
+        "code": False,
+        "files": {
+            ".env": {"mode": "0600", "owner": "root", "group": "root", "content": f"SECRET=canary-{text}\n"},
+            "data/clients.json": {"mode": "0644", "owner": "root", "group": "root", "content": "{}"},
+            "check": {"mode": "0755", "owner": "root", "group": "root", "content": CHECK},
+        },
+        "units": {UNIT: text},
+        "start": [UNIT],
+        "health": {
+            "command": ["/usr/bin/env", "FAKE_SYSTEMD=@SYSTEMD@", "sh", "{current}/check", "{current}"],
+            "timeout_s": 5,
+            "min_healthy_s": 0.01,
+            "healthy_deadline_s": 0.5,
+            "progress_deadline_s": 1.0,
+            "max_restarts": 0,
+        },
+        "state_format": 1,
+        **changes,
+    }
+
+
+class FakeHost:
+    """A root directory with the stand-in for systemd; ``run`` runs the real tool against it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.systemd = root / "systemd"
+        self.base = root / "opt/mt5crs"
+        self.service = self.base / "gateway"
+        self.programs = root / "bin"
+
+    @classmethod
+    def create(cls, root: Path) -> FakeHost:
+        """Make an empty host below ``root``."""
+        host = cls(root)
+        for directory in ("active", "loaded", "enabled", "timers"):
+            (host.systemd / directory).mkdir(parents=True)
+        (root / "etc/systemd/system").mkdir(parents=True)
+        (root / "etc/mt5crs").mkdir()
+        host.programs.mkdir()
+        for name in ("systemctl", "systemd-run", "journalctl"):
+            shutil.copy2(_HERE / "systemctl", host.programs / name)
+        return host
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which the tool talks to the stand-in."""
+        return {
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+            "FAKE_SYSTEMD": str(self.systemd),
+            "FAKE_ROOT": str(self.root),
+            "PYTHONPATH": str(_SOURCES),
+            "HOME": str(self.root),
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of the tool."""
+        return [PYTHON, "-S", "-m", "mt5crs_release", *arguments, "--root", str(self.root), "--json"]
+
+    def text(self, spec: dict[str, Any]) -> str:
+        """Return ``spec`` as the tool gets it on standard input."""
+        return json.dumps(spec).replace("@SYSTEMD@", str(self.systemd))
+
+    def run(
+        self, *arguments: str, spec: dict[str, Any] | None = None, prefix: Sequence[str] = ()
+    ) -> tuple[int, dict[str, Any]]:
+        """Run the tool; return its exit status and its JSON (empty when it printed none)."""
+        answer = subprocess.run(
+            [*prefix, *self.command(*arguments)],
+            input=self.text(spec) if spec is not None else "",
+            capture_output=True,
+            text=True,
+            env=self.environment(),
+            timeout=60,
+            check=False,
+        )
+        self.last_output = answer.stdout + answer.stderr
+        return answer.returncode, json.loads(answer.stdout) if answer.stdout.strip() else {}
+
+    def deploy(self, text: str, **changes: Any) -> str:
+        """Stage, activate and confirm a generation; return its name."""
+        status, staged = self.run("stage", "gateway", spec=specification(text, **changes))
+        assert status == 0, self.last_output
+        status, _ = self.run("activate", "gateway", "--confirm-timeout", "0")
+        assert status == 0, self.last_output
+        return str(staged["generation"])
+
+    def running(self, unit: str = UNIT) -> str | None:
+        """Return the unit text that ``unit`` was started with, ``None`` when it is not active."""
+        path = self.systemd / "active" / unit
+        if not path.exists():
+            return None
+        state, _, rest = path.read_text().partition(" ")
+        return rest.partition(" ")[2].strip() if state == "active" else None
+
+    def pointer(self) -> str | None:
+        """Return what ``current`` points to."""
+        link = self.service / "current"
+        return link.readlink().name if link.is_symlink() else None
+
+    def state(self) -> dict[str, Any]:
+        """Return the state file."""
+        document: dict[str, Any] = json.loads((self.service / "state.json").read_text())
+        return document
+
+    def timers(self) -> list[str]:
+        """Return the names of transient timers that run."""
+        return sorted(path.name for path in (self.systemd / "timers").iterdir())
