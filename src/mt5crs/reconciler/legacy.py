@@ -1,7 +1,7 @@
-"""Evidence from a gateway that speaks only the legacy JSON format: no encryption, no account number, no deals.
+"""Evidence from a gateway that speaks only the legacy JSON: no encryption, no account number, no deals.
 
-Good enough for a read-only shadow run beside an existing fleet; the state is published as `shadow`, on which no
-strategy starts.
+Good enough for a read-only shadow run beside an existing fleet; the state is published as `shadow`, on which
+no strategy starts.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ def parse_snapshot(frame: bytes) -> LegacySnapshot:
     try:
         head = msgspec.json.decode(frame, type=_LegacyStatus)
         if head.status != "OK":
-            raise GatewayError(
-                f"the legacy gateway answered {head.status}: {head.message or 'no reason given'}"
-            )
+            why = head.message or "no reason given"
+            raise GatewayError(f"the legacy gateway answered {head.status}: {why}")
         return msgspec.json.decode(frame, type=LegacySnapshot)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedReplyError(
-            f"the answer to SYNC_ALL is not the legacy format ({error}); check GATEWAY_PORT and GATEWAY_PROTOCOL"
+            f"the answer to SYNC_ALL is not the legacy format ({error}); "
+            "check GATEWAY_PORT and GATEWAY_PROTOCOL"
         ) from error
 
 
@@ -131,7 +131,7 @@ class LegacySource:
         self._on_failure = on_failure
         self._url = f"tcp://{bracketed(settings.gateway_host)}:{settings.gateway_port}"
 
-    def read(self, local: LocalState | None, attempts: int | None = None) -> Reading:
+    def read(self, local: LocalState | None, attempts: int | None = None) -> Reading:  # noqa: ARG002
         """SYNC_ALL with retries. Raises GatewayError."""
         settings = self._settings
         limit = attempts or settings.sync_retry_count
@@ -174,8 +174,8 @@ class LegacySource:
             deadline = time.monotonic() + timeout_s
             if not socket.poll(milliseconds(timeout_s), zmq.POLLOUT):
                 raise GatewayUnreachableError(
-                    f"no connection to the legacy gateway {self._url} within {timeout_s:g} s; check that it runs, "
-                    "that it speaks without encryption, and the firewall between"
+                    f"no connection to the legacy gateway {self._url} within {timeout_s:g} s; check that it "
+                    "runs, that it speaks without encryption, and the firewall between"
                 )
             socket.send(frame, zmq.NOBLOCK)
             if not socket.poll(milliseconds(deadline - time.monotonic()), zmq.POLLIN):

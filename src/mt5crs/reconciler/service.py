@@ -14,11 +14,12 @@ from mt5crs.protocol.events import (
     ACCOUNT_TOPIC,
     CONTROL_TOPIC,
     HEARTBEAT_TOPIC,
+    AccountEvent,
     AnyEvent,
     Heartbeat,
     trade_topic,
 )
-from mt5crs.reconciler.compare import compare, count_strikes, struck_out
+from mt5crs.reconciler.compare import STRIKES_TO_HALT, compare, count_strikes, struck_out
 from mt5crs.reconciler.figures import Figures, record_startup
 from mt5crs.reconciler.halt import SystemHaltException
 from mt5crs.reconciler.legacy import LegacySource
@@ -51,6 +52,9 @@ class Reconciler:
         self._strikes: dict[str, int] = {}
         self._synced_at = 0.0
         self._heard = time.monotonic()
+        self._silent = False
+        self._skipped_in_a_row = 0
+        self._attempts_failed = 0
         self._stopping = False
         self._publisher = Publisher(
             settings.reconciler_socket, self._view("starting", "start-up sync has not ended")
@@ -104,7 +108,7 @@ class Reconciler:
             notify.stopping(str(halt).splitlines()[0][:200])
             raise
 
-    # ---- start-up -------------------------------------------------------------------------------------------
+    # ---- start-up ----
 
     def _start_up(self) -> None:
         began = time.monotonic()
@@ -145,7 +149,7 @@ class Reconciler:
             self._halt_if_struck_out(comparison, unresolved_too=True)
             self._pause(self._settings.sync_retry_interval_s)
 
-    # ---- one sync -------------------------------------------------------------------------------------------
+    # ---- one sync ----
 
     def _sync(self, attempts: int | None) -> Comparison:
         """Read, compare, save, publish. Raises GatewayError when there was no believable answer."""
@@ -163,6 +167,7 @@ class Reconciler:
         self._local, self._reading = comparison.state, reading
         self._sequence.reset(reading.stream, reading.seqs)
         self._strikes = count_strikes(self._strikes, comparison.discrepancies)
+        self._skipped_in_a_row = 0
         self._synced_at = time.time()
         self._count(comparison, seconds)
         for event in fresh:
@@ -192,9 +197,9 @@ class Reconciler:
         ]
         if lasting:
             raise SystemHaltException(
-                "the record and the broker differ and no deal explains it: " + "; ".join(lasting) + ". "
-                "Compare with the terminal; if the broker is right, run `mt5crs accept --reason …` and restart "
-                "the reconciler. Unresolved orders are settled at the gateway."
+                f"the record and the broker differ and no deal explains it: {'; '.join(lasting)}. "
+                "Compare with the terminal; if the broker is right, run `mt5crs accept --reason …` and "
+                "restart the reconciler. Unresolved orders are settled at the gateway."
             )
 
     def _count(self, comparison: Comparison, seconds: float) -> None:
@@ -210,7 +215,7 @@ class Reconciler:
         unresolved = self._reading.evidence.unresolved if self._reading is not None else ()
         figures.unresolved.set(len(unresolved))
 
-    # ---- watching -------------------------------------------------------------------------------------------
+    # ---- watching ----
 
     def _watch(self) -> None:
         settings = self._settings
@@ -257,7 +262,10 @@ class Reconciler:
 
     def _skip(self, error: GatewayError) -> None:
         self._figures.skipped.inc()
-        self._log.warning("check.skipped", error=str(error))
+        self._skipped_in_a_row += 1
+        self._log.warning("check.skipped", error=str(error), in_a_row=self._skipped_in_a_row)
+        if self._skipped_in_a_row >= STRIKES_TO_HALT:
+            self._show("unknown", f"{self._skipped_in_a_row} checks in a row failed: {error}")
 
     def _listen(self, timeout_s: float) -> str | None:
         """Wait for events; the reason for a sync when they changed something or some were missed."""
@@ -266,6 +274,9 @@ class Reconciler:
             return None
         arrived = self._subscription.receive(timeout_s)
         reason: str | None = None
+        if arrived and self._silent:
+            self._silent = False
+            reason = "the gateway is heard again"
         if any(topic == trade_topic(self._settings.magic_number) for topic, _ in arrived):
             time.sleep(_SETTLE_S)
             arrived += self._subscription.receive(0)
@@ -283,25 +294,25 @@ class Reconciler:
             return missed
         if isinstance(event, Heartbeat) and event.state != "ready" and self._publisher.state.state == "ready":
             return f"the gateway reports {event.state}"
-        if new and topic != CONTROL_TOPIC:
-            return f"event {event.seq} of {topic}"
-        return None
+        if isinstance(event, AccountEvent):
+            identity = event.identity
+            sound = identity.login == self._settings.expected_account_login and identity.connected
+            return None if sound and identity.trade_allowed else "the account's identity or state changed"
+        return f"event {event.seq} of {topic}" if new and topic != CONTROL_TOPIC else None
 
     def _expire_silence(self) -> None:
         """Within the bound the state counts as known; after it, it does not, whatever TCP believes."""
         silence = time.monotonic() - self._heard
         if self._subscription is None:
-            bound = (
-                self._settings.recheck_interval_s
-                + self._settings.sync_timeout_s
-                + self._settings.silence_timeout_s
-            )
+            settings = self._settings
+            bound = settings.recheck_interval_s + settings.sync_timeout_s + settings.silence_timeout_s
         else:
             bound = self._settings.silence_timeout_s
             silence = max(silence, self._subscription.silent_for_s)
         if silence <= bound:
             return
         where = f"{self._settings.gateway_host}:{self._settings.gateway_pub_port}"
+        self._silent = True
         self._log.error("gateway.silent", seconds=round(silence, 1), gateway=where)
         self._show(
             "unknown", f"nothing heard from {where} for {silence:.1f} s; check the gateway and the network"
@@ -318,7 +329,7 @@ class Reconciler:
         else:
             notify.watchdog()
 
-    # ---- shared ---------------------------------------------------------------------------------------------
+    # ---- shared ----
 
     def health(self) -> dict[str, object]:
         """What `/health` says."""

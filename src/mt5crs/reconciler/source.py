@@ -121,7 +121,7 @@ class V1Source:
             times = [deal.time_msc for deal in page.deals] + [o.time_done_msc for o in page.closed_orders]
             if len(deals) + len(closed) == before or not times:
                 raise InconsistentSnapshotError(
-                    f"the history since {since} does not advance; more than {MAX_HISTORY} deals in one millisecond?"
+                    f"the history since {since} does not advance beyond {MAX_HISTORY} deals of one instant"
                 )
             since = max(since, max(times))
 

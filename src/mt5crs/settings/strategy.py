@@ -60,6 +60,9 @@ class StrategySettings(Settings, frozen=True, kw_only=True):
     sync_retry_interval_s: Annotated[
         float, setting("Pause between two attempts, in seconds.", ge=0, le=60)
     ] = 1.0
+    lease_ttl_s: Annotated[
+        float, setting("How long the right to trade lasts without renewal, in seconds.", ge=1, le=60)
+    ] = 10.0
     lease_margin_s: Annotated[
         float,
         setting("Seconds before the lease could expire at which the strategy stops itself.", ge=0.1, le=30),
@@ -84,3 +87,5 @@ class StrategySettings(Settings, frozen=True, kw_only=True):
         """What cannot work together."""
         if self.gateway_port == self.gateway_pub_port:
             yield "GATEWAY_PORT and GATEWAY_PUB_PORT are equal; the gateway has two sockets, name both"
+        if self.lease_margin_s * 2 > self.lease_ttl_s:
+            yield "LEASE_MARGIN_S must be at most half of LEASE_TTL_S, or there is no time left to trade"

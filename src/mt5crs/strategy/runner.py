@@ -1,0 +1,214 @@
+"""The strategy process: loads the user's class and calls it only while state and lease permit trading."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from mt5crs.client.connection import Peer
+from mt5crs.client.gateway import GatewayClient, Patience
+from mt5crs.service import notify
+from mt5crs.service.endpoint import Endpoint
+from mt5crs.service.logs import Log
+from mt5crs.service.metrics import Registry
+from mt5crs.settings.schema import SettingsError
+from mt5crs.settings.strategy import StrategySettings
+from mt5crs.strategy.api import OrderError, Strategy
+from mt5crs.strategy.execution import ExecutionAdapter
+from mt5crs.strategy.journal import IntentJournal
+from mt5crs.strategy.lease import LeaseKeeper
+from mt5crs.strategy.statefeed import StateFeed
+from mt5crs.strategy.trading import LiveTrading
+
+GROUP = "mt5crs.strategies"
+_POLL_S = 0.5
+_RETRY_S = 0.5
+
+
+def load_strategy(name: str) -> type[Strategy]:
+    """The class behind STRATEGY. Raises SettingsError that lists what there is."""
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+    else:
+        found = {point.name: point for point in entry_points(group=GROUP)}
+        if name not in found:
+            known = ", ".join(sorted(found)) or "none"
+            raise SettingsError(
+                "strategy settings",
+                [f"STRATEGY {name!r} is not installed (there is: {known}); install its wheel"],
+            )
+        module_name, attribute = found[name].module, found[name].attr
+    try:
+        loaded = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            "strategy settings", [f"STRATEGY {name!r} cannot be loaded: {error}; correct it or its wheel"]
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Strategy)):
+        raise SettingsError(
+            "strategy settings", [f"STRATEGY {name!r} is not a subclass of mt5crs.strategy.api.Strategy"]
+        )
+    return loaded
+
+
+class Runner:
+    """Runs one strategy until told to stop. `run` raises what the strategy raises, OrderErrors excepted."""
+
+    def __init__(self, settings: StrategySettings, log: Log) -> None:
+        """Raises SettingsError or OSError that say what to correct."""
+        self._settings = settings
+        self._log = log
+        try:
+            self._strategy = load_strategy(settings.strategy)(settings.strategy_options)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            raise SettingsError("strategy settings", [f"STRATEGY_OPTIONS: {error}"]) from error
+        self._journal = IntentJournal(Path(settings.state_dir))
+        registry = Registry()
+        self._synced = registry.gauge("mt5crs_strategy_synced", "1 while bound to a ready reconciler.")
+        self._leased = registry.gauge("mt5crs_strategy_lease_epoch", "Epoch of the lease held; 0 for none.")
+        self._open = registry.gauge("mt5crs_strategy_unsettled_orders", "Orders whose fate is not known.")
+        self._orders = registry.counter("mt5crs_strategy_orders_total", "Orders by outcome.", ("outcome",))
+        self._seconds = registry.histogram("mt5crs_strategy_order_seconds", "Time of an order call.")
+        self._errors = registry.counter("mt5crs_strategy_errors_total", "Order errors the strategy let pass.")
+        self._synced.set(0)
+        peer = Peer(
+            host=settings.gateway_host,
+            port=settings.gateway_port,
+            pub_port=settings.gateway_pub_port,
+            server_key=settings.gateway_public_key,
+            client_name=settings.client_name,
+            secret_key=settings.client_secret_key,
+        )
+        patience = Patience(
+            settings.sync_timeout_s, settings.sync_retry_count, settings.sync_retry_interval_s
+        )
+        self._client = GatewayClient(peer, patience)
+        self._lease = LeaseKeeper(
+            GatewayClient(peer, patience),
+            log,
+            magic=settings.magic_number,
+            instance=self._journal.instance(),
+            ttl_s=settings.lease_ttl_s,
+            margin_s=settings.lease_margin_s,
+        )
+        self._adapter = ExecutionAdapter(
+            self._client,
+            self._journal,
+            self._lease,
+            log,
+            magic=settings.magic_number,
+            timeout_s=settings.order_timeout_s,
+            on_result=self._count,
+        )
+        self._feed = StateFeed(
+            settings.reconciler_socket,
+            magic=settings.magic_number,
+            login=settings.expected_account_login,
+            silence_s=settings.reconciler_silence_s,
+        )
+        self._trading = LiveTrading(settings, self._client, self._adapter, self._feed)
+        self._suspended: str | None = "starting"
+        self._started = False
+        self._stopping = False
+        self._retry_lease_at = 0.0
+        self.endpoint = Endpoint(settings.metrics_address, settings.metrics_port, registry, self.health)
+
+    def stop(self) -> None:
+        """Make `run` return soon (signal-safe)."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Give the lease back and let go of everything."""
+        self._lease.release()
+        self._client.close()
+        self._feed.close()
+        self.endpoint.close()
+        self._journal.close()
+
+    def run(self) -> None:
+        """Call the strategy's timer while trading is permitted."""
+        notify.ready("waiting for the reconciler")
+        watchdog_s = notify.watchdog_interval_s()
+        fed_at = due_at = 0.0
+        while not self._stopping:
+            now = time.monotonic()
+            self._lease.feed()
+            if watchdog_s is not None and now - fed_at >= watchdog_s:
+                notify.watchdog()
+                fed_at = now
+            if now < due_at:
+                self._feed.update(min(_POLL_S, due_at - now))
+                continue
+            self._feed.update(0.0 if self._suspended is None else _POLL_S)
+            due_at = max(due_at + self._settings.tick_interval_s, time.monotonic())
+            if self._may_trade():
+                self._call_strategy()
+        if self._started:
+            self._strategy.on_stop()
+
+    def health(self) -> dict[str, object]:
+        """What `/health` says."""
+        return {
+            "healthy": self._suspended is None,
+            "state": "starting" if not self._started else "ready" if self._suspended is None else "suspended",
+            "reason": self._suspended or "",
+            "strategy": self._settings.strategy,
+            "magic": self._settings.magic_number,
+            "epoch": self._lease.epoch,
+        }
+
+    def _may_trade(self) -> bool:
+        """State known, lease held, nothing unsettled; says so when that changes."""
+        reason = self._feed.unfit()
+        self._synced.set(1 if reason is None else 0)
+        if reason is None:
+            reason = self._ensure_lease()
+        self._leased.set(self._lease.epoch or 0)
+        if reason != self._suspended:
+            if reason is None:
+                self._log.info("trading", epoch=self._lease.epoch)
+            else:
+                self._log.warning("suspended", reason=reason)
+            notify.status(reason or "trading")
+            resumed, self._suspended = self._suspended, reason
+            if reason is None:
+                first, self._started = not self._started, True
+                self._guarded(self._strategy.on_start if first else self._strategy.on_resume, str(resumed))
+        return reason is None
+
+    def _ensure_lease(self) -> str | None:
+        """Lease under a fresh epoch and every earlier order settled; else why not."""
+        unsettled = self._journal.unsettled()
+        self._open.set(len(unsettled))
+        if self._lease.epoch is not None and not unsettled:
+            return None
+        now = time.monotonic()
+        if now < self._retry_lease_at:
+            return self._suspended or "waiting for the lease"
+        self._retry_lease_at = now + _RETRY_S
+        if not self._lease.acquire(fresh_epoch=True):
+            return self._lease.reason
+        unsettled = self._adapter.settle()
+        self._open.set(len(unsettled))
+        if unsettled:
+            return f"the fate of order {', '.join(unsettled)} is not known yet"
+        return None
+
+    def _call_strategy(self) -> None:
+        self._guarded(self._strategy.on_timer, "timer")
+
+    def _guarded(self, call: Callable[[LiveTrading], None], occasion: str) -> None:
+        try:
+            call(self._trading)
+        except OrderError as error:
+            self._errors.inc()
+            self._log.warning("strategy.order_error", occasion=occasion, error=str(error))
+
+    def _count(self, result: str, seconds: float) -> None:
+        self._orders.inc(result)
+        self._seconds.observe(seconds)
