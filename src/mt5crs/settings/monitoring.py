@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
+
+import msgspec
 
 from mt5crs.settings.schema import Settings, setting
 
@@ -44,6 +47,14 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = ""
+    webhook_networks: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks that Alertmanager may talk to besides the fleet: the webhook's, and the "
+            "name server's when the webhook is given by name. Its sandbox refuses all others.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
     runbook_url: Annotated[
         str,
         setting(
@@ -81,3 +92,13 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             parts = urlsplit(self.webhook_url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 yield "monitoring_webhook_url is no http:// or https:// address; correct it in the vault"
+            if not self.webhook_networks:
+                yield (
+                    "monitoring_webhook_url is set, but monitoring_webhook_networks is empty: Alertmanager "
+                    "could not reach it; list the webhook's network (and the name server's)"
+                )
+        for network in self.webhook_networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                yield f"monitoring_webhook_networks has {network!r}: {error}"
