@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from deploy.rollout import SERVICES
 from deploy.settings import PARTS, structs, variables_of
 from deploy.vault_password import PROJECT
 from mt5crs.settings.schema import Field, fields
@@ -79,6 +80,13 @@ def _dump(values: Mapping[str, Any]) -> str:
 
 def _argument_specs(role: str) -> str:
     options = {name: _option(field) for name, field in variables_of(role).items()}
+    if role in SERVICES:
+        options[f"{role}_phase"] = {
+            "description": "Which step to do; site.yml and rollback.yml set it.",
+            "type": "str",
+            "required": True,
+            "choices": ["stage", "activate", "confirm", "put_back", "rollback"],
+        }
     spec = {"short_description": _TITLES[role], "options": options}
     return f"---\n# {_NOTE}\n" + _dump({"argument_specs": {"main": spec}})
 

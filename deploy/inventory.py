@@ -227,6 +227,9 @@ def hosts_of(inventory_py: str) -> list[tuple[str, dict[str, Any]]]:
         from pyinfra.api.exceptions import PyinfraError
 
         raise PyinfraError(str(error)) from None
+    from deploy import run
+
+    run.prepare(_loaded)
     return [(name, connection(_loaded, name)) for name in _loaded.hosts]
 
 

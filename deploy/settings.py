@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from deploy.inventory import Fleet, InventoryError, Unresolved, resolve
+from deploy.vault_password import PROJECT
 from mt5crs.settings.envfile import value_fits
 from mt5crs.settings.schema import (
     Field,
@@ -76,6 +77,7 @@ def check(fleet: Fleet) -> list[str]:
         {host: values.get("fleet_networks") for host, values in fleet.hosts.items()},
     )
     found += _check_fleet(fleet)
+    found += _check_bundles(fleet)
     return _merge(found, tuple(fleet.hosts))
 
 
@@ -222,6 +224,12 @@ def _check_fleet(fleet: Fleet) -> Iterator[str]:
         if gateway is not None and gateway not in fleet.in_group("gateway"):
             known = ", ".join(fleet.in_group("gateway")) or "none"
             yield f"{host}: fleet_gateway is {gateway!r}, which is no host of the group gateway ({known})"
+
+
+def _check_bundles(fleet: Fleet) -> Iterator[str]:
+    for name in dict.fromkeys(values.get("fleet_bundle") for values in fleet.hosts.values()):
+        if isinstance(name, str) and not (PROJECT / name).is_file():
+            yield f"fleet_bundle {name} does not exist; build it with `make bundle`"
 
 
 def _merge(problems: list[str], hosts: tuple[str, ...]) -> list[str]:

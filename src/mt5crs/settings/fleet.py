@@ -39,6 +39,16 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     ]
     version: Annotated[str, setting("Version that is to run on the fleet.", min_length=1, in_env=False)]
     bundle: Annotated[str, setting("Bundle with that version, made by `make bundle`.", in_env=False)]
+    confirm_timeout_s: Annotated[
+        int,
+        setting(
+            "Seconds after which a host returns to the previous generation by itself, unless the new one was "
+            "confirmed over a new connection.",
+            ge=30,
+            le=3600,
+            in_env=False,
+        ),
+    ] = 180
     gateway: Annotated[
         str, setting("Inventory name of the gateway that this host's services use.", in_env=False)
     ]

@@ -1,0 +1,34 @@
+"""Deploys the fleet: `pyinfra -y inventory/<environment>.py deploy.py` (`--dry` without -y only looks).
+
+Each line below is done on every host before the next one begins. Nothing is activated before everything is
+staged, nothing is confirmed before everything is healthy, and a failure puts back what was activated.
+"""
+
+from deploy import run
+from deploy.baseline import baseline
+from deploy.gateway import gateway
+from deploy.monitoring import monitoring
+from deploy.reconciler import reconciler
+from deploy.release import put_back, verdict
+from deploy.strategy import strategy
+
+rollout = run.begin("deploy")
+
+baseline()
+
+gateway.stage(rollout)
+reconciler.stage(rollout)
+strategy.stage(rollout)
+
+gateway.activate(rollout)
+reconciler.activate(rollout)
+strategy.activate(rollout)
+
+gateway.confirm(rollout)
+reconciler.confirm(rollout)
+strategy.confirm(rollout)
+
+put_back(rollout, name="Put back")
+verdict(rollout, name="End")
+
+monitoring()

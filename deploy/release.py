@@ -1,0 +1,313 @@
+"""Ships a service's generation with the host's release tool: stage, activate, confirm, or put back.
+
+`deploy.generation` decides, the operations here do it and note in the run's `Rollout` how it went. An
+operation never ends pyinfra's run itself, because the hosts that were activated before must still be put back;
+`verdict` ends it.
+"""
+# mypy: disable-error-code="misc,untyped-decorator"
+# (pyinfra's own types are not followed, see pyproject.toml)
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
+from pyinfra.api.exceptions import DeployError, OperationError
+
+from deploy.generation import BUNDLES, BundleError, Desired, Todo, code_arguments, decide, desired
+from deploy.inventory import variables
+from deploy.rollout import Failure, Rollout, failure_of
+
+TOOL = "/usr/local/sbin/mt5crs-release"
+# Longer than the tool's own deadlines, so that it answers before the connection is given up.
+STAGE_TIMEOUT_S = 300
+ACTIVATE_TIMEOUT_S = 240
+SHORT_TIMEOUT_S = 90
+
+
+class ReleaseStatus(FactBase[dict[str, Any]]):
+    """What the release tool says of a host, in one command; `{}` where the tool is not installed yet."""
+
+    def command(self) -> str:
+        """Shell text; the tool's answer is one line of JSON."""
+        return f"if [ -x {TOOL} ]; then {TOOL} status --json; else echo '{{}}'; fi"
+
+    @staticmethod
+    def default() -> dict[str, Any]:
+        """What is assumed when the command printed nothing."""
+        return {}
+
+    def process(self, output: Iterable[str]) -> dict[str, Any]:
+        """Decode the answer."""
+        text = "\n".join(output).strip()
+        return dict(json.loads(text)) if text else {}
+
+
+def status_of_host() -> dict[str, Any]:
+    """The release tool's status of the current host, asked once a run."""
+    known: dict[str, dict[str, Any]] = _statuses
+    if host.name not in known:
+        known[host.name] = host.get_fact(ReleaseStatus)
+    return known[host.name]
+
+
+_statuses: dict[str, dict[str, Any]] = {}
+
+
+class Call:
+    """One call of the release tool on the current host, with how it ended noted in the run's record."""
+
+    def __init__(self, rollout: Rollout, service: str, step: str) -> None:
+        self.rollout = rollout
+        self.service = service
+        self.step = step
+
+    def __call__(
+        self, arguments: Sequence[str], *, timeout_s: int, stdin: str | None = None
+    ) -> dict[str, Any] | None:
+        """The tool's answer, or None after noting the failure."""
+        began = time.monotonic()
+        answer, text, good = run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
+        result = self.rollout.result(host.name, self.service)
+        result.seconds += time.monotonic() - began
+        if answer is not None:
+            result.generation = str(answer.get("generation") or result.generation)
+        if good and answer is not None:
+            return answer
+        result.state = "failed"
+        self.rollout.fail(failure_of(host.name, f"{self.step} {self.service}", answer, text))
+        return None
+
+
+def run_tool(
+    arguments: Sequence[str], *, stdin: str | None, timeout_s: int
+) -> tuple[dict[str, Any] | None, str, bool]:
+    """Run the release tool on the current host: its JSON answer (if it is one), its output, exit status 0."""
+    command = StringCommand(TOOL, *(shlex.quote(argument) for argument in arguments))
+    options: dict[str, Any] = {"_sudo": bool(host.data.get("_sudo", False)), "_timeout": timeout_s}
+    if stdin is not None:
+        options["_stdin"] = stdin
+    try:
+        good, output = host.run_shell_command(command, print_output=False, print_input=False, **options)
+    except Exception as error:  # whatever ends a connection: it must not hide what has to be put back
+        reason = f"the connection was lost or timed out ({type(error).__name__}: {error})"
+        return {"error": {"message": reason, "remedy": "check the host and the network"}}, "", False
+    text = "\n".join(output.stdout_lines)
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return None, "\n".join([text, *output.stderr_lines]), good
+    return (answer if isinstance(answer, dict) else None), text, good
+
+
+# --- operations: each a step for one service on the current host ----------------------------------
+
+
+@operation()
+def uploaded(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+    """Put the bundle on the host, complete or not at all."""
+    if want.bundle is not None:
+        yield FunctionCommand(_step, (rollout, _upload, want), {})
+
+
+@operation()
+def staged(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+    """Stage the generation; what runs is not touched."""
+    yield FunctionCommand(_step, (rollout, _stage, want), {})
+
+
+@operation()
+def activated(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+    """Activate the staged generation under its health gate, provisionally."""
+    yield FunctionCommand(_step, (rollout, _activate, want), {})
+
+
+@operation()
+def settled(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+    """Confirm the generation over a new connection, which proves that the host can still be reached."""
+    yield FunctionCommand(_step, (rollout, _confirm, want), {})
+
+
+@operation()
+def put_back(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
+    """When anything failed anywhere: return to what ran before, last service first."""
+    if rollout.failed:
+        yield FunctionCommand(_put_back, (rollout,), {})
+
+
+@operation()
+def verdict(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
+    """End the run with an error when anything failed."""
+    if rollout.failed:
+        yield FunctionCommand(_raise, (), {})
+
+
+def _step(rollout: Rollout, action: Callable[[Rollout, Desired], None], want: Desired) -> None:
+    """Run one step, unless something failed before: then nothing new is begun."""
+    if not rollout.failed:
+        action(rollout, want)
+
+
+def _upload(rollout: Rollout, want: Desired) -> None:
+    bundle = want.bundle
+    if bundle is None:
+        return
+    began = time.monotonic()
+    part = f"{bundle.remote}.{rollout.id[:8]}.part"
+    sudo = bool(host.data.get("_sudo", False))
+    step = f"upload {bundle.path.name}"
+    try:
+        done = host.put_file(str(bundle.path), part, print_output=False, print_input=False, _sudo=sudo)
+        script = (
+            f"chown root:root {part} && chmod 0644 {part} && sync {part} && mv -f {part} {bundle.remote} "
+            f"|| {{ rm -f {part}; exit 1; }}"
+        )
+        if done:
+            done, output = host.run_shell_command(
+                StringCommand("sh", "-c", shlex.quote(script)),
+                print_output=False,
+                print_input=False,
+                _sudo=sudo,
+                _timeout=SHORT_TIMEOUT_S,
+            )
+            reason = "\n".join(output.stderr_lines)
+        else:
+            reason = "the file could not be written"
+    except Exception as error:  # see run_tool
+        done, reason = False, f"{type(error).__name__}: {error}"
+    rollout.result(host.name, want.service).seconds += time.monotonic() - began
+    if not done:
+        remedy = f"check the space and the rights of {BUNDLES} on the host"
+        rollout.fail(Failure(host.name, step, reason or "it failed and gave no reason", remedy))
+
+
+def _stage(rollout: Rollout, want: Desired) -> None:
+    call = Call(rollout, want.service, "stage")
+    arguments = ["stage", want.service]
+    if want.bundle is not None:
+        arguments += code_arguments(want.bundle, status_of_host())
+    answer = call(arguments, timeout_s=STAGE_TIMEOUT_S, stdin=want.specification)
+    if answer is not None:
+        rollout.result(host.name, want.service).state = "staged"
+
+
+def _activate(rollout: Rollout, want: Desired) -> None:
+    result = rollout.result(host.name, want.service)
+    call = Call(rollout, want.service, "activate")
+    arguments = ["activate", want.service, "--confirm-timeout", str(want.confirm_timeout_s)]
+    # Noted before the call: if the connection is lost in it, the host may have gone ahead.
+    result.state = "provisional"
+    answer = call(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    if answer is not None:
+        result.state = str(answer.get("state") or "provisional")
+        result.previous = answer.get("previous")
+        result.changed = bool(answer.get("changed"))
+
+
+def _confirm(rollout: Rollout, want: Desired) -> None:
+    result = rollout.result(host.name, want.service)
+    if result.state != "provisional":
+        return
+    if not _reconnected(rollout):
+        return
+    answer = Call(rollout, want.service, "confirm")(
+        ["confirm", want.service, "--generation", result.generation], timeout_s=SHORT_TIMEOUT_S
+    )
+    if answer is not None:
+        result.state = str(answer.get("state") or "confirmed")
+
+
+def _reconnected(rollout: Rollout) -> bool:
+    """Whether the host can be reached over a new connection (made once a run)."""
+    if host.name in _fresh:
+        return True
+    try:
+        host.connector.client.close()
+        host.disconnect()
+        host.connect(show_errors=False, raise_exceptions=True)
+    except Exception as error:  # see run_tool
+        message = f"the host cannot be reached over a new connection ({error})"
+        rollout.fail(Failure(host.name, "confirm", message, "see sshd and the firewall of the host"))
+        return False
+    _fresh.add(host.name)
+    return True
+
+
+_fresh: set[str] = set()
+
+
+def _put_back(rollout: Rollout) -> None:
+    for result in rollout.touched(host.name):
+        answer, text, good = run_tool(
+            ["revert", result.service, "--json"], stdin=None, timeout_s=ACTIVATE_TIMEOUT_S
+        )
+        if good and answer is not None:
+            result.state = "reverted"
+            rollout.put_back.append(f"{result.service} on {result.host}")
+        else:
+            result.state = "provisional"
+            rollout.fail(failure_of(host.name, f"put back {result.service}", answer, text))
+
+
+def _raise() -> None:
+    raise OperationError("the run failed; the reason is below")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A part that runs as a service: which hosts have it, and its phases for pyinfra.
+
+    Each phase is called in deploy.py for every host, so that no host is a phase ahead of another.
+    """
+
+    name: str
+    group: str
+
+    def _todo(self) -> tuple[Desired, Todo] | None:
+        """What the current host is to run and what has to be done; None when it has no such service."""
+        settings = variables(host.name)
+        if self.group != "all" and self.group not in settings["group_names"]:
+            return None
+        key = (host.name, self.name)
+        if key not in _todos:
+            try:
+                want = desired(self.name, settings)
+            except BundleError as error:
+                raise DeployError(str(error)) from None
+            _todos[key] = (want, decide(want, status_of_host()))
+        return _todos[key]
+
+    def stage(self, rollout: Rollout) -> None:
+        """Put the wanted generation on the host, beside what runs."""
+        found = self._todo()
+        if found is None:
+            return
+        want, todo = found
+        result = rollout.result(host.name, self.name)
+        result.generation, result.previous = todo.generation, todo.previous
+        if todo.upload and (host.name, "bundle") not in _todos:
+            _todos[host.name, "bundle"] = found  # one upload serves every service of the host
+            uploaded(rollout, want, name="Upload the bundle")
+        if todo.stage:
+            staged(rollout, want, name=f"Stage {self.name}")
+
+    def activate(self, rollout: Rollout) -> None:
+        """Run the staged generation, provisionally."""
+        found = self._todo()
+        if found is not None and found[1].activate:
+            activated(rollout, found[0], name=f"Activate {self.name}")
+
+    def confirm(self, rollout: Rollout) -> None:
+        """Make the provisional generation the one to stay."""
+        found = self._todo()
+        if found is not None and found[1].activate:
+            settled(rollout, found[0], name=f"Confirm {self.name}")
+
+
+_todos: dict[tuple[str, str], tuple[Desired, Todo]] = {}

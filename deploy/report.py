@@ -1,0 +1,167 @@
+"""What people see of a run: one line per phase, a table at the end, what to do next; and what is kept of it.
+
+Every run leaves `reports/<UTC>-<short id>/record.json` and `report.md` beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.rollout import Failure, Phase, Rollout, sorted_results
+from deploy.vault_password import PROJECT
+
+JOURNAL_LINES = 12
+
+
+def phase_line(phase: Phase) -> str:
+    """`stage        3 hosts   2 changed    4.1 s`."""
+    hosts = f"{phase.hosts} host{'s' if phase.hosts != 1 else ''}"
+    if phase.failed:
+        what = f"{phase.failed} failed"
+    else:
+        what = f"{phase.changed} changed" if phase.changed else "unchanged"
+    return f"{phase.name:<24} {hosts:>9}   {what:<12} {phase.seconds:>7.1f} s"
+
+
+def table(rollout: Rollout) -> str:
+    """Host, service, generation, state, seconds; empty when no service was looked at."""
+    rows = [
+        (result.host, result.service, result.generation or "-", result.state, f"{result.seconds:.1f}")
+        for result in sorted_results(rollout.results.values())
+    ]
+    return columns(("host", "service", "generation", "state", "seconds"), rows) if rows else ""
+
+
+def columns(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Text columns as wide as their widest cell, the heading underlined."""
+    widths = [max(len(str(row[i])) for row in (heading, *rows)) for i in range(len(heading))]
+    lines = [heading, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def failure_text(failure: Failure) -> str:
+    """Which host, which step, why, the last lines of the service's journal, and what to do."""
+    lines = [f"FAILED  {failure.host}: {failure.step}", f"  why     {failure.message}"]
+    if failure.journal:
+        lines.append("  journal")
+        lines += [f"    {line}" for line in failure.journal[-JOURNAL_LINES:]]
+    if failure.remedy:
+        lines.append(f"  do      {failure.remedy}")
+    return "\n".join(lines)
+
+
+def verdict(rollout: Rollout) -> str:
+    """The last lines: how it ended, what was put back, the next command."""
+    services = {result.host for result in rollout.results.values()}
+    took = f"{rollout.seconds:.1f} s"
+    outcome = rollout.outcome
+    if outcome == "failed":
+        lines = [f"{rollout.action} of {rollout.environment} failed after {took}."]
+        if rollout.put_back:
+            lines.append("put back: " + ", ".join(rollout.put_back) + ".")
+        else:
+            lines.append("No service was changed by this run; what ran before still runs.")
+        lines.append(f"next: {_again(rollout)}  once the cause is gone")
+    elif outcome == "interrupted":
+        lines = [
+            f"{rollout.action} of {rollout.environment} interrupted after {took}.",
+            "Hosts with an unconfirmed generation go back by themselves.",
+            f"next: {_again(rollout)}",
+        ]
+    elif outcome == "checked":
+        lines = [
+            f"{rollout.environment} checked in {took}; nothing was changed.",
+            f"next: {_deploy(rollout)}",
+        ]
+    elif outcome == "unchanged":
+        lines = [f"{rollout.environment} is as it should be; nothing to do ({took})."]
+        lines.append(f"next: {_verify(rollout)}")
+    else:
+        done = "rolled back" if rollout.action == "rollback" else "deployed"
+        lines = [f"{rollout.environment} {done} in {took}, {len(services)} hosts with services confirmed."]
+        lines.append(f"next: {_verify(rollout)}")
+    return "\n".join(lines)
+
+
+def _inventory(rollout: Rollout, suffix: str) -> str:
+    for word in rollout.command.split():
+        if word.endswith((".yml", ".py")) and ("inventory" in word or ".lab/" in word):
+            return str(Path(word).with_suffix(suffix))
+    return f"inventory/{rollout.environment}{suffix}"
+
+
+def _deploy(rollout: Rollout) -> str:
+    if rollout.engine == "ansible":
+        return f"ansible-playbook -i {_inventory(rollout, '.yml')} site.yml"
+    return f"pyinfra -y {_inventory(rollout, '.py')} deploy.py"
+
+
+def _again(rollout: Rollout) -> str:
+    if rollout.action == "rollback":
+        return f"ansible-playbook -i {_inventory(rollout, '.yml')} rollback.yml --tags …"
+    return _deploy(rollout)
+
+
+def _verify(rollout: Rollout) -> str:
+    return f"make verify INVENTORY={_inventory(rollout, '.yml')}"
+
+
+def markdown(rollout: Rollout) -> str:
+    """The readable report of a run."""
+    lines = [
+        f"# {rollout.action.capitalize()} of {rollout.environment}: {rollout.outcome}",
+        "",
+        f"- id: {rollout.id}",
+        f"- by: {rollout.who}, with {rollout.engine}: `{rollout.command}`",
+        f"- started: {rollout.started.isoformat(timespec='seconds')}, took {rollout.seconds:.1f} s",
+        "",
+    ]
+    if rollout.phases:
+        lines += ["## Phases", "", "```", *(phase_line(phase) for phase in rollout.phases), "```", ""]
+    if rollout.results:
+        lines += ["## Services", "", "```", table(rollout), "```", ""]
+    if rollout.failures:
+        lines += [
+            "## Failures",
+            "",
+            "```",
+            *(failure_text(failure) for failure in rollout.failures),
+            "```",
+            "",
+        ]
+    lines += ["## End", "", verdict(rollout)]
+    return "\n".join(lines) + "\n"
+
+
+def write(rollout: Rollout, under: Path = PROJECT / "reports") -> Path:
+    """Keep record and report of a run; returns their directory."""
+    directory = under / f"{rollout.started.strftime('%Y%m%dT%H%M%SZ')}-{rollout.id[:8]}"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "record.json").write_text(json.dumps(rollout.record(), indent=2) + "\n", encoding="utf-8")
+    (directory / "report.md").write_text(markdown(rollout), encoding="utf-8")
+    return directory
+
+
+def finish(rollout: Rollout) -> None:
+    """Print how the run ended and keep its record."""
+    rollout.seconds = time.monotonic() - rollout.began
+    for failure in rollout.failures:
+        print(failure_text(failure), flush=True)
+    shown = table(rollout)
+    if shown:
+        print(f"\n{shown}\n", flush=True)
+    print(verdict(rollout), flush=True)
+    try:
+        directory = write(rollout)
+    except OSError as error:
+        print(f"the report could not be kept: {error}; free the disk or correct the rights", file=sys.stderr)
+        return
+    shown_as = directory.relative_to(PROJECT) if directory.is_relative_to(PROJECT) else directory
+    print(f"report: {shown_as}/report.md", flush=True)

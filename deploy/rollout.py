@@ -1,0 +1,150 @@
+"""What one run does to the fleet, as it happens: which host, which service, which step, how it ended.
+
+Both engines fill a `Rollout`; `deploy.report` shows it. Nothing here talks to a host.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+SERVICES = ("gateway", "reconciler", "strategy")
+"""In the order they are activated; they are put back in the opposite one."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first thing that went wrong on a host: where, at which step, why, and what to do."""
+
+    host: str
+    step: str
+    message: str
+    remedy: str = ""
+    journal: tuple[str, ...] = ()
+
+
+@dataclass
+class ServiceResult:
+    """How one service on one host ended up."""
+
+    host: str
+    service: str
+    generation: str = ""
+    previous: str | None = None
+    state: str = "unchanged"
+    changed: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One line of the narration: what was done on how many hosts, how long it took in seconds."""
+
+    name: str
+    hosts: int
+    changed: int
+    seconds: float
+    failed: int = 0
+
+
+@dataclass
+class Rollout:
+    """One run over a fleet."""
+
+    engine: str
+    environment: str
+    action: str = "deploy"
+    dry: bool = False
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    who: str = field(default_factory=lambda: os.environ.get("SUDO_USER") or getpass.getuser())
+    command: str = field(default_factory=lambda: " ".join(sys.argv))
+    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    phases: list[Phase] = field(default_factory=list)
+    results: dict[tuple[str, str], ServiceResult] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    put_back: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything went wrong so far; what was activated must then be put back everywhere."""
+        return bool(self.failures) or self.interrupted
+
+    def result(self, host: str, service: str) -> ServiceResult:
+        """The entry of a service on a host, made on first use."""
+        return self.results.setdefault((host, service), ServiceResult(host, service))
+
+    def fail(self, failure: Failure) -> None:
+        """Record what went wrong; several steps of one host's failure count once."""
+        if failure not in self.failures:
+            self.failures.append(failure)
+
+    def touched(self, host: str) -> list[ServiceResult]:
+        """Services on a host that this run made provisional, in the order to put them back (last first)."""
+        order = {service: position for position, service in enumerate(SERVICES)}
+        found = [
+            result
+            for result in self.results.values()
+            if result.host == host and result.state == "provisional"
+        ]
+        return sorted(found, key=lambda result: -order.get(result.service, len(order)))
+
+    @property
+    def outcome(self) -> str:
+        """How the run ended, in one word."""
+        if self.interrupted:
+            return "interrupted"
+        if self.failures:
+            return "failed"
+        if self.dry:
+            return "checked"
+        changed = any(result.changed for result in self.results.values())
+        return "changed" if changed or any(phase.changed for phase in self.phases) else "unchanged"
+
+    def record(self) -> dict[str, Any]:
+        """The run as plain values for record.json."""
+        return {
+            "format": 1,
+            "id": self.id,
+            "engine": self.engine,
+            "action": self.action,
+            "environment": self.environment,
+            "who": self.who,
+            "command": self.command,
+            "dry": self.dry,
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 2),
+            "outcome": self.outcome,
+            "phases": [vars(phase) for phase in self.phases],
+            "services": [vars(result) for result in sorted_results(self.results.values())],
+            "failures": [vars(failure) | {"journal": list(failure.journal)} for failure in self.failures],
+            "put_back": list(self.put_back),
+        }
+
+
+def sorted_results(results: Iterable[ServiceResult]) -> list[ServiceResult]:
+    """Results in the order of the services, then of the hosts' names."""
+    order = {service: position for position, service in enumerate(SERVICES)}
+    return sorted(results, key=lambda result: (order.get(result.service, len(order)), result.host))
+
+
+def failure_of(host: str, step: str, answer: dict[str, Any] | None, text: str) -> Failure:
+    """Failure from what the release tool answered (its JSON, or its raw output when it is none)."""
+    if answer is None:
+        lines = [line for line in text.strip().splitlines() if line.strip()]
+        reason = lines[-1] if lines else "no answer"
+        return Failure(host, step, reason, "look at `journalctl -n 50` and /opt/mt5crs on the host")
+    error = answer.get("error") or {}
+    message = str(error.get("message") or answer.get("reason") or "it failed and gave no reason")
+    return Failure(
+        host, step, message, str(error.get("remedy") or ""), tuple(map(str, answer.get("journal") or ()))
+    )

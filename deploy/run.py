@@ -1,0 +1,177 @@
+"""A pyinfra run from the first line to the last: what is refused, what is shown, how it exits.
+
+`deploy.inventory.hosts_of` calls `prepare` while pyinfra reads the inventory, before any connection is made;
+deploy.py calls `begin`.
+"""
+# mypy: disable-error-code="misc"
+# (pyinfra's own types are not followed, see pyproject.toml)
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+from pyinfra import config, logger, state
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.state import BaseStateCallback
+
+from deploy import report, settings
+from deploy.inventory import Fleet, fleet
+from deploy.rollout import Failure, Phase, Rollout
+from mt5crs.settings.schema import SettingsError
+
+_rollout: Rollout | None = None
+# Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
+_PHASES = ("Baseline", "Upload", "Stage", "Activate", "Confirm", "Put back", "Monitoring", "Roll back")
+
+
+def prepare(of: Fleet) -> None:
+    """Refuse what cannot go well, before a connection is made; PyinfraError with every reason.
+
+    Any host that fails ends the run, and Ctrl-C ends it with an exit status that is not 0.
+    """
+    config.FAIL_PERCENT = 0
+    signal.signal(signal.SIGINT, _interrupted)
+    options = _options()
+    files = [Path(str(name)).name for name in options.get("operations", ())]
+    if not {"deploy.py", "rollback.py"} & set(files):
+        return
+    _refuse_options(options)
+    refuse_empty_target(of, list(options.get("limit") or ()), list(options.get("exclude") or ()))
+    try:
+        settings.require(of)
+    except SettingsError as error:
+        raise PyinfraError(str(error)) from None
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    for name in ("no_wait", "serial"):
+        if options.get(name):
+            raise PyinfraError(
+                f"--{name.replace('_', '-')} breaks the order of a deployment (gateway before Inf, all "
+                "healthy before any is confirmed); run without it"
+            )
+
+
+def refuse_empty_target(of: Fleet, limit: list[str], exclude: list[str]) -> None:
+    """PyinfraError when a pattern of --limit or --exclude matches no host, or none is left."""
+    hosts = list(of.hosts)
+    for option, patterns in (("--limit", limit), ("--exclude", exclude)):
+        for pattern in patterns:
+            if pattern not in ("all", of.environment) and not any(fnmatch(host, pattern) for host in hosts):
+                raise PyinfraError(
+                    f"{option} {pattern} matches no host of {of.inventory.name}; it has {', '.join(hosts)}"
+                )
+    everything = ("all", of.environment)
+    chosen = [
+        host
+        for host in hosts
+        if (not limit or any(p in everything or fnmatch(host, p) for p in limit))
+        and not any(p in everything or fnmatch(host, p) for p in exclude)
+    ]
+    if not chosen:
+        raise PyinfraError(
+            f"no host is left to deploy to; {of.inventory.name} has {', '.join(hosts) or 'none'}"
+        )
+
+
+def begin(action: str) -> Rollout:
+    """The record of this run, made at the first call; later calls (one per host) get the same."""
+    global _rollout
+    if _rollout is not None:
+        return _rollout
+    options = _options()
+    dry = bool(options.get("dry"))
+    _rollout = Rollout("pyinfra", fleet().environment, action=action, dry=dry)
+    state.add_callback_handler(_Narration(_rollout))
+    if not options.get("verbosity") and not options.get("debug"):
+        # pyinfra's own line per host and operation is for debugging; ours is one per phase.
+        logger.setLevel(logging.WARNING)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(_end)
+    return _rollout
+
+
+def _options() -> dict[str, Any]:
+    context = click.get_current_context(silent=True)
+    return dict(context.params) if context is not None else {}
+
+
+def _end() -> None:
+    rollout = _rollout
+    if rollout is None:
+        return
+    for host in state.failed_hosts:
+        if not any(failure.host == host.name for failure in rollout.failures) and not rollout.failed:
+            reason = "an operation failed; pyinfra's message is above"
+            rollout.fail(
+                Failure(host.name, rollout.action, reason, "run again with -vvv to see its commands")
+            )
+    error = sys.exc_info()[1]
+    if isinstance(error, PyinfraError) and not rollout.failed:
+        rollout.fail(Failure("controller", "prepare", str(error)))
+    report.finish(rollout)
+
+
+def _interrupted(_signal: int, _frame: object) -> None:
+    if _rollout is not None:
+        _rollout.interrupted = True
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
+
+
+class _Narration(BaseStateCallback):
+    """One line per phase: consecutive operations whose names begin alike."""
+
+    def __init__(self, rollout: Rollout) -> None:
+        self.rollout = rollout
+        self.name = ""
+        self.began = 0.0
+        self.hosts: set[str] = set()
+        self.changed: set[str] = set()
+        self.failed: set[str] = set()
+
+    def operation_start(self, of: Any, op_hash: str) -> None:
+        """A new phase begins when the operation's name says so."""
+        name = ", ".join(of.get_op_meta(op_hash).names)
+        phase = next((word for word in _PHASES if name.startswith(word)), name)
+        if phase in ("Activate", "Stage", "Confirm"):
+            phase = name.partition(" | ")[0]
+        if phase != self.name:
+            self.close()
+            self.name, self.began = phase, time.monotonic()
+
+    def operation_host_success(self, of: Any, host: Any, op_hash: str, _retry_count: int = 0) -> None:
+        """Count the host, and whether anything was done on it."""
+        self.hosts.add(host.name)
+        if of.get_op_data_for_host(host, op_hash).operation_meta._commands:
+            self.changed.add(host.name)
+
+    def operation_host_error(
+        self, _state: Any, host: Any, _op_hash: str, _retry_count: int = 0, _max_retries: int = 0
+    ) -> None:
+        """Count the host as failed."""
+        self.hosts.add(host.name)
+        self.failed.add(host.name)
+
+    def operation_end(self, of: Any, op_hash: str) -> None:
+        """The last operation of a run closes its phase."""
+        if of.get_op_order()[-1] == op_hash:
+            self.close()
+
+    def close(self) -> None:
+        """Print the line of the phase that ends."""
+        if self.name and self.name != "End" and self.hosts:
+            seconds = time.monotonic() - self.began
+            phase = Phase(self.name, len(self.hosts), len(self.changed), seconds, len(self.failed))
+            self.rollout.phases.append(phase)
+            print(report.phase_line(phase), flush=True)
+        self.name = ""
+        self.hosts, self.changed, self.failed = set(), set(), set()
