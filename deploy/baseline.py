@@ -60,6 +60,8 @@ REACTIONS = {
     "journald": "systemctl restart systemd-journald.service",
     "chrony": "systemctl restart chrony.service",
 }
+PROGRAMS = ("/usr/local/sbin/mt5crs-access", "/usr/local/sbin/mt5crs-release")
+PATHS = (*(directory.path for directory in DIRECTORIES), *RENDERED, *PROGRAMS)
 ACCOUNT = "mt5crs:/var/lib/mt5crs:/usr/sbin/nologin:mt5crs"
 
 
@@ -173,8 +175,10 @@ def managed_files(settings: Mapping[str, Any]) -> tuple[ManagedFile, ...]:
     access = (TEMPLATES / "baseline" / "access.sh").read_bytes()
     return (
         *rendered,
-        ManagedFile("/usr/local/sbin/mt5crs-access", access, mode="0755"),
-        ManagedFile("/usr/local/sbin/mt5crs-release", _release_tool(), mode="0755"),
+        *(
+            ManagedFile(path, content, mode="0755")
+            for path, content in zip(PROGRAMS, (access, _release_tool()), strict=True)
+        ),
     )
 
 
@@ -270,14 +274,31 @@ def _connect_anew(state: State, host: Host, confirm_s: int) -> bool:  # noqa: AR
         time.sleep(0.2)  # pyinfra made it cooperative
 
 
+def observe() -> Observed:
+    """What the current host is like, asked once a run (also about the packages that later parts want)."""
+    names = wanted_packages(variables(host.name))
+    now: Observed = host.get_fact(BaselineState, packages=names, paths=PATHS)
+    return now
+
+
+def wanted_packages(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every Debian package that any part wants on a host with these variables."""
+    return tuple(sorted({*settings["baseline_packages"], *packages_of_monitoring(settings)}))
+
+
+def packages_of_monitoring(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Debian packages of the part `monitoring` on a host with these variables."""
+    on_hub = settings["monitoring_packages_hub"] if "hub" in settings["group_names"] else ()
+    return (*settings["monitoring_packages"], *on_hub)
+
+
 @deploy("Baseline")
 def baseline() -> None:
     """Bring the current host to the baseline."""
     settings = variables(host.name)
     files = managed_files(settings)
     names = tuple(settings["baseline_packages"])
-    paths = (*(directory.path for directory in DIRECTORIES), *(file.path for file in files))
-    now = host.get_fact(BaselineState, packages=names, paths=paths)
+    now = observe()
     if now.system not in SUPPORTED:
         raise DeployError(
             f"{host.name} runs {now.system or 'an unknown system'}; supported are {', '.join(SUPPORTED)}. "

@@ -17,6 +17,12 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
 
     part: ClassVar[str] = "monitoring"
 
+    packages: Annotated[
+        list[str], setting("Debian packages of monitoring that every host has.", in_env=False)
+    ] = msgspec.field(default_factory=lambda: ["prometheus-node-exporter"])
+    packages_hub: Annotated[
+        list[str], setting("Debian packages of monitoring that only the Hub has.", in_env=False)
+    ] = msgspec.field(default_factory=lambda: ["prometheus", "prometheus-alertmanager"])
     node_port: Annotated[int, setting("TCP port of the node exporter.", ge=1, le=65535, in_env=False)] = 9100
     prometheus_port: Annotated[int, setting("TCP port of Prometheus.", ge=1, le=65535, in_env=False)] = 9090
     alertmanager_port: Annotated[int, setting("TCP port of Alertmanager.", ge=1, le=65535, in_env=False)] = (
