@@ -364,7 +364,8 @@ def _rollback_target(session: Session, to: str | None) -> Generation:
         problem = f"{name} has failed: {entry.left_because}"
     else:
         problem = f"{name} was never confirmed, so nothing shows that it works"
-    raise RefusedError(problem, remedy=f"choose with --to from: {_names(allowed)}; nothing was changed")
+    choice = _names([entry for entry in allowed if entry.name != session.state.current])
+    raise RefusedError(problem, remedy=f"choose with --to from: {choice}; nothing was changed")
 
 
 def _names(entries: list[Generation]) -> str:

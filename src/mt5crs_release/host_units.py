@@ -42,8 +42,7 @@ def install_units(host: Host, systemd: Systemd, *, dry_run: bool = False) -> dic
     path = host.units / BOOT_UNIT
     wanted = unit_text(own_command(host)).encode()
     same = path.is_file() and not path.is_symlink() and path.read_bytes() == wanted
-    enabled = (host.units / "multi-user.target.wants" / BOOT_UNIT).is_symlink()
-    if same and enabled:
+    if same and not systemd.not_enabled([BOOT_UNIT]):
         return {"changed": False, "units": []}
     if not dry_run:
         store.ensure_directory(host.units)

@@ -33,14 +33,15 @@ class Systemd:
 
         :raises FailedError: systemd refused
         """
-        answer = self._call(["systemctl", "is-enabled", *units])
-        states = answer.stdout.split()
-        known = dict(zip(units, states, strict=True)) if len(states) == len(units) else {}
-        missing = [
-            unit for unit in units if known.get(unit) not in ("enabled", "static", "alias", "indirect")
-        ]
+        missing = self.not_enabled(units)
         if missing:
             self._run(["systemctl", "enable", "--no-reload", *missing])
+
+    def not_enabled(self, units: Sequence[str]) -> list[str]:
+        """Return those of ``units`` that do not start at boot yet."""
+        states = self._call(["systemctl", "is-enabled", *units]).stdout.split()
+        known = dict(zip(units, states, strict=True)) if len(states) == len(units) else {}
+        return [unit for unit in units if known.get(unit) not in _STARTS_AT_BOOT]
 
     def disable(self, units: Sequence[str]) -> None:
         """Make ``units`` no longer start at boot; unknown ones are ignored."""

@@ -1,0 +1,30 @@
+"""The release tool as one executable file; two builds of the same sources are byte-identical."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+SHEBANG = b"#!/usr/bin/python3 -IS\n"
+"""Isolated, without site packages: standard library only, nothing of the caller's environment."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MAIN = "import sys\n\nfrom mt5crs_release.cli import main\n\nsys.exit(main())\n"
+
+
+def build_zipapp(package: Path) -> bytes:
+    """Return the zipapp made of the modules in directory ``package`` (``…/mt5crs_release``)."""
+    members = {f"{package.name}/{path.name}": path.read_bytes() for path in package.glob("*.py")}
+    members.pop(f"{package.name}/__main__.py", None)
+    members["__main__.py"] = _MAIN.encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(
+        buffer, "w", zipfile.ZIP_STORED
+    ) as archive:  # stored: unpacking would cost start time
+        for name, content in sorted(members.items()):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system = 3
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, content)
+    return SHEBANG + buffer.getvalue()
