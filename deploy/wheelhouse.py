@@ -145,7 +145,7 @@ def collect(
             wheels.mkdir()
             for path in (path for download in downloads for path in download.iterdir()):
                 path.replace(wheels / path.name)
-            wheels.rename(directory)
+            _keep(wheels, directory)
     return {path.name: path for path in sorted(directory.glob("*.whl"))}
 
 
@@ -170,13 +170,19 @@ def build_own_wheel(root: Path, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=cache, prefix=".tmp-") as temporary:
             target = Path(temporary) / "wheel"
             command = ["uv", "build", "--quiet", "--wheel", "--out-dir", str(target), str(root)]
-            _run(
-                ["env", f"SOURCE_DATE_EPOCH={_CONSTANT_TIME}", *command],
-                root,
-                "Mend pyproject.toml, then repeat.",
-            )
-            target.rename(directory)
+            epoch = f"SOURCE_DATE_EPOCH={_CONSTANT_TIME}"
+            _run(["env", epoch, *command], root, "Mend pyproject.toml, then build again.")
+            _keep(target, directory)
     return next(directory.glob("*.whl"))
+
+
+def _keep(made: Path, directory: Path) -> None:
+    """Give ``made`` its name in the cache; another build may have been quicker with the same."""
+    try:
+        made.rename(directory)
+    except OSError:
+        if not directory.is_dir():
+            raise
 
 
 def sha256(path: Path) -> str:
@@ -209,7 +215,7 @@ def _download(requirements: Sequence[Requirement], platform: Platform, python: s
         _run(
             [*command, "--dest", str(target), "-r", file.name],
             target,
-            f"Check the connection to the package index; all must have a wheel for {platform.name}, Python {python}.",
+            f"Check the connection to the package index; all need a wheel for {platform.name}, {python}.",
         )
 
 

@@ -20,7 +20,9 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def pending_event(session: Session, transaction: Transaction) -> tuple[str, str] | None:
+def pending_event(
+    session: Session, transaction: Transaction, *, boot: bool = False
+) -> tuple[str, str] | None:
     """Return what must happen to an open transaction found at the start of a run: event and reason.
 
     ``None``: it is provisional and its time has not come. Pure apart from reading the clock and boot id.
@@ -30,7 +32,7 @@ def pending_event(session: Session, transaction: Transaction) -> tuple[str, str]
         return "interrupted", "the run that activated it died"
     if current == machine.REVERTING:
         return "retry", transaction.reason or "its revert was interrupted"
-    if transaction.boot_id != boot_id():
+    if boot or transaction.boot_id != boot_id():
         return "boot", "the host was rebooted before it was confirmed"
     if transaction.deadline is not None and boot_clock() >= transaction.deadline:
         return "deadline", f"nobody confirmed it within {transaction.confirm_timeout_s:g} s"
@@ -45,7 +47,7 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
     transaction = session.state.transaction
     if transaction is None:
         return None
-    event = pending_event(session, transaction)
+    event = pending_event(session, transaction, boot=boot)
     if event is None:
         return None
     if transaction.attempts >= machine.MAX_ATTEMPTS and not forced:
