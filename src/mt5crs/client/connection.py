@@ -93,7 +93,7 @@ class Connection:
         MalformedReplyError. After any of them the connection must be closed.
         """
         deadline = time.monotonic() + timeout_s
-        self._wait_connected(deadline, timeout_s)
+        self.connect(timeout_s)
         try:
             self._socket.send(encode(request), zmq.NOBLOCK)
         except zmq.Again:
@@ -123,9 +123,11 @@ class Connection:
                 "check that GATEWAY_PORT is the request port of a gateway of this version"
             ) from error
 
-    def _wait_connected(self, deadline: float, timeout_s: float) -> None:
+    def connect(self, timeout_s: float) -> None:
+        """Wait until TCP and the CURVE handshake are through. Raises GatewayUnreachableError."""
         if self._connected:
             return
+        deadline = time.monotonic() + timeout_s
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLOUT)
         poller.register(self._monitor, zmq.POLLIN)

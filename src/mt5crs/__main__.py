@@ -1,0 +1,61 @@
+"""`mt5crs`: checks and operations of a trading fleet. Every subcommand is imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "accept": ("mt5crs.checks.accept", "Take the broker's state as the reconciler's record (after a halt)."),
+    "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
+    "halt": ("mt5crs.checks.operate", "Stop all order flow at the gateway (kill switch)."),
+    "health": ("mt5crs.checks.health", "Ask a service on this host how it is (exit 0, 1 or 75)."),
+    "keys": ("mt5crs.checks.keys", "Make CURVE keys, or show the public half of one."),
+    "latency": ("mt5crs.checks.latency", "Measure the ZeroMQ round trip to a gateway."),
+    "leases": ("mt5crs.checks.operate", "Show who may trade which magic number."),
+    "link": ("mt5crs.checks.link", "Audit the link to the gateway in nine layers."),
+    "phoenix": ("mt5crs.checks.phoenix", "Kill services with open positions and check what comes back."),
+    "positions": ("mt5crs.checks.operate", "Show positions and working orders at the broker."),
+    "resume": ("mt5crs.checks.operate", "Lift a halt, on purpose and with a reason."),
+    "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
+}
+"""Name: module (which has a click command of the same name), one line of help."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and loads only the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """All names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        loaded = getattr(importlib.import_module(module), cmd_name)
+        assert isinstance(loaded, click.Command)  # noqa: S101  (a slip in the table above)
+        return loaded
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Help without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="mt5crs")
+def main() -> None:
+    """Check and operate an MT5-CRS trading fleet.
+
+    Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
+    """
+
+
+if __name__ == "__main__":
+    main()

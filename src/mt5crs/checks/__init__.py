@@ -1,0 +1,1 @@
+"""Checks and operations behind the `mt5crs` command."""

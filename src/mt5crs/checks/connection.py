@@ -1,0 +1,96 @@
+"""Where a command gets its connection from: an `.env` file or the environment, by the services' names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import click
+
+from mt5crs.client.connection import Peer
+from mt5crs.client.gateway import GatewayClient, Patience
+from mt5crs.service import exits
+from mt5crs.settings import envfile
+from mt5crs.settings.schema import Settings, SettingsError, load, setting
+
+
+class ConnectionSettings(Settings, frozen=True, kw_only=True):
+    """What a command needs of a service's settings."""
+
+    part: ClassVar[str] = "connection"
+
+    gateway_host: Annotated[str, setting("Address or name of the gateway.", kind="address")]
+    gateway_port: Annotated[int, setting("TCP port of the gateway's request socket.", ge=1, le=65535)] = 5555
+    gateway_pub_port: Annotated[int, setting("TCP port of the gateway's event socket.", ge=1, le=65535)] = (
+        5556
+    )
+    gateway_public_key: Annotated[
+        str, setting("CURVE public key of the gateway.", kind="curve_public_key", create="mt5crs keys new")
+    ]
+    client_name: Annotated[
+        str, setting("Name under which the gateway knows us.", min_length=1, max_length=63)
+    ]
+    client_secret_key: Annotated[
+        str, setting("Our CURVE secret key.", kind="curve_secret_key", create="mt5crs keys new")
+    ]
+    magic_number: Annotated[int, setting("Magic number to look at; 0 for none.", ge=0, le=2**63 - 1)] = 0
+    expected_account_login: Annotated[int, setting("Login expected; 0: any.", ge=0, le=2**63 - 1)] = 0
+    symbol: Annotated[str, setting("Symbol for dry-run orders.", min_length=1, max_length=32)] = "EURUSD"
+    sync_timeout_s: Annotated[
+        float, setting("How long one attempt may take, in seconds.", ge=0.05, le=60)
+    ] = 3.0
+    sync_retry_count: Annotated[int, setting("How many attempts a request gets.", ge=1, le=20)] = 3
+    sync_retry_interval_s: Annotated[
+        float, setting("Pause between two attempts, in seconds.", ge=0, le=60)
+    ] = 1.0
+    reconciler_socket: Annotated[str, setting("Local socket of the reconciler.", pattern=r"^/")] = (
+        "/run/mt5crs-reconciler/state.sock"
+    )
+    state_dir: Annotated[str, setting("Directory of the service's state.")] = "/var/lib/mt5crs/reconciler"
+
+    @property
+    def peer(self) -> Peer:
+        """The gateway and who we are."""
+        return Peer(
+            host=self.gateway_host,
+            port=self.gateway_port,
+            pub_port=self.gateway_pub_port,
+            server_key=self.gateway_public_key,
+            client_name=self.client_name,
+            secret_key=self.client_secret_key,
+        )
+
+    def client(self) -> GatewayClient:
+        """A client with the configured patience."""
+        patience = Patience(self.sync_timeout_s, self.sync_retry_count, self.sync_retry_interval_s)
+        return GatewayClient(self.peer, patience)
+
+
+def load_connection(env_file: Path | None) -> ConnectionSettings:
+    """Settings from the file (which wins) or the environment; exits with 78 and all problems at once."""
+    try:
+        values = envfile.read(env_file) if env_file is not None else dict(os.environ)
+        return load(ConnectionSettings, values)
+    except (SettingsError, OSError) as error:
+        hint = "" if env_file else "; name a file with --env-file, e.g. /opt/mt5crs/reconciler/current/.env"
+        click.echo(f"error: {error}{hint}", err=True)
+        raise SystemExit(exits.CONFIGURATION) from error
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def env_file_option(command: _F) -> _F:
+    """`--env-file`, the same on every command that talks to a gateway."""
+    return click.option(
+        "--env-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Read connection and key from this .env file; without it from the environment.",
+    )(command)
+
+
+def json_option(command: _F) -> _F:
+    """`--json`, the same on every command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)

@@ -1,0 +1,75 @@
+"""`mt5crs health SERVICE`: the release tool's question to a service, answered by its /health."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import click
+
+from mt5crs.service import exits
+
+DEFAULT_PORTS = {"gateway": 9101, "reconciler": 9102, "strategy": 9103}
+_STARTING = ("starting", "syncing")
+_TIMEOUT_S = 3.0
+
+
+class HealthCheckBrokenError(Exception):
+    """What answers is no service of ours."""
+
+
+def ask_health(address: str, port: int, timeout_s: float = _TIMEOUT_S) -> tuple[int, dict[str, object]]:
+    """HTTP status and body of /health. Raises OSError or HealthCheckBrokenError."""
+    with socket.create_connection((address, port), timeout=timeout_s) as connection:
+        connection.settimeout(timeout_s)
+        connection.sendall(f"GET /health HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(None, 2)
+    try:
+        status, content = int(words[1]), json.loads(body)
+    except (IndexError, ValueError) as error:
+        raise HealthCheckBrokenError(
+            f"{address}:{port} does not answer like a service of this product; "
+            "another program has taken the port, or METRICS_PORT differs"
+        ) from error
+    if not isinstance(content, dict):
+        raise HealthCheckBrokenError(f"/health of {address}:{port} is not an object")
+    return status, content
+
+
+def exit_status_of(status: int, content: dict[str, object]) -> int:
+    """0 healthy, 75 still starting, 1 otherwise."""
+    if status == 200:
+        return exits.OK
+    return exits.INCONCLUSIVE if content.get("state") in _STARTING else exits.FAILED
+
+
+@click.command()
+@click.argument("service", type=click.Choice(sorted(DEFAULT_PORTS)))
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address of its metrics end point.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of it; default as shipped.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def health(service: str, address: str, port: int | None, as_json: bool) -> None:
+    """Exit 0 when SERVICE is healthy, 75 while it starts, 1 when it is not, 3 when the check is broken."""
+    port = port or DEFAULT_PORTS[service]
+    try:
+        status, content = ask_health(address, port)
+    except HealthCheckBrokenError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(3) from error
+    except OSError as error:
+        status = 0
+        content = {
+            "healthy": False,
+            "state": "down",
+            "reason": f"nothing answers on {address}:{port} ({error}); see `journalctl -u mt5crs-{service}`",
+        }
+    if as_json:
+        click.echo(json.dumps({"service": service, **content}, indent=2))
+    else:
+        reason = f": {content['reason']}" if content.get("reason") else ""
+        click.echo(f"{service} {content.get('state', '?')}{reason}")
+    raise SystemExit(exit_status_of(status, content))
