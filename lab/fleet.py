@@ -33,6 +33,8 @@ from lab.state import LabDirectory, open_lab
 # Each start is mostly podman's own work, so more at once than this only makes each slower.
 STARTS_AT_ONCE = 4
 WAITS_AT_ONCE = 8
+REMOVAL_ATTEMPTS = 5
+REMOVAL_TIMEOUT_S = 120.0
 KEYS_TIMEOUT_S = 120.0
 
 
@@ -91,6 +93,8 @@ def up(
     machine.check()
     directory = open_lab(name)
     with directory.lock():
+        with _phase(report, "machine") as outcome:
+            outcome.append(machine.raise_inotify_limit())
         with _phase(report, "network") as outcome, namespace.machine_lock():
             podman = Podman.connect(start_keeper=True)
             plan, made = _prepare(directory, podman, host_count, debian)
@@ -250,7 +254,8 @@ def down(name: str, report: Report) -> bool:
     machine.check()
     directory = open_lab(name)
     with directory.lock():
-        podman = Podman.connect()
+        with namespace.machine_lock():
+            podman = Podman.connect(start_keeper=True)
         network = next((n for n in podman.networks() if n["name"] == network_name(name)), None)
         if network is not None:
             _refuse_foreign(directory, network.get("labels") or {})
@@ -258,7 +263,7 @@ def down(name: str, report: Report) -> bool:
         existed = bool(containers) or network is not None or directory.root.exists()
         if containers:
             with _phase(report, "hosts") as outcome:
-                podman.run("rm", "--force", "--time", "0", "--volumes", *containers, timeout_s=120)
+                _remove_containers(podman, name)
                 outcome.append(f"{len(containers)} removed")
         if existed:
             with _phase(report, "network") as outcome, namespace.machine_lock():
@@ -270,6 +275,19 @@ def down(name: str, report: Report) -> bool:
         with namespace.machine_lock():
             stop_keeper_if_unused(podman)
     return existed
+
+
+def _remove_containers(podman: Podman, name: str) -> None:
+    """Remove all containers of a lab; podman refuses one that dies meanwhile, and is asked again."""
+    for attempt in range(1, REMOVAL_ATTEMPTS + 1):
+        containers = podman.containers(name)
+        if not containers:
+            return
+        podman.run(
+            *("rm", "--force", "--time", "0", "--volumes", *containers),
+            timeout_s=REMOVAL_TIMEOUT_S,
+            check=attempt == REMOVAL_ATTEMPTS,
+        )
 
 
 def stop_keeper_if_unused(podman: Podman) -> None:

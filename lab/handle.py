@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lab import ssh
 from lab.errors import LabError
 from lab.plan import DEFAULT_NAME, Host, Plan
-from lab.podman import Podman, container_name
+from lab.podman import Podman, container_name, last_line
 from lab.state import LabDirectory, open_lab
 
 BOOT_TIMEOUT_S = 60.0
@@ -99,6 +99,13 @@ class Lab:
         done = self.exec(host, ["cat", "/proc/sys/kernel/random/boot_id"], check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
+    def _last_words(self, host: str) -> str | None:
+        """Return the last line on the console of a host that is down; None while it is up."""
+        if self.system_state(host) != "down":
+            return None
+        done = self.podman.run("logs", "--tail", "5", self.container(host), check=False)
+        return f"it is down, its console says: {last_line(done.stdout + done.stderr)}"
+
     def wait_ready(self, host: str, timeout_s: float = BOOT_TIMEOUT_S) -> str:
         """Wait until a host lets `ops` log in by SSH and has booted; return `running` or `degraded`.
 
@@ -114,7 +121,7 @@ class Lab:
             if state in BOOTED:
                 return state
             if time.monotonic() >= deadline:
-                seen = state or done.stderr.strip() or "no answer"
+                seen = self._last_words(host) or state or last_line(done.stderr)
                 raise LabError(
                     f"{host} ({address.address}) was not ready within {timeout_s:.0f} s ({seen}): "
                     f"see `python -m lab logs {host} --name {self.plan.name}`, then `up` again"

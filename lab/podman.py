@@ -96,7 +96,8 @@ class Podman:
     def connect(cls, *, start_keeper: bool = False) -> Podman:
         """Find podman and the namespace to run it in.
 
-        With `start_keeper` (under `machine_lock`) the namespace is made if it is needed and not there.
+        With `start_keeper` (under `machine_lock`) a namespace that is needed and not there is made; without,
+        a missing one is a LabError.
         """
         program = find_program("podman")
         if program is None:
@@ -105,7 +106,10 @@ class Podman:
             return cls((program,))
         pid = namespace.ensure_keeper() if start_keeper else namespace.running_keeper()
         if pid is None:
-            return cls((program,))
+            raise LabError(
+                "the labs' private namespace is gone, as after a restart of this machine: "
+                "start them again with `python -m lab up`"
+            )
         return cls((str(find_program("nsenter")), f"--mount=/proc/{pid}/ns/mnt", "--", program))
 
     def argv(self, *arguments: str) -> list[str]:
