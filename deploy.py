@@ -7,7 +7,7 @@ staged, nothing is confirmed before everything is healthy, and a failure puts ba
 from deploy import run
 from deploy.baseline import baseline
 from deploy.gateway import gateway
-from deploy.monitoring import monitoring
+from deploy.monitoring import monitoring, monitoring_packages
 from deploy.reconciler import reconciler
 from deploy.release import put_back, verdict
 from deploy.strategy import strategy
@@ -15,20 +15,22 @@ from deploy.strategy import strategy
 rollout = run.begin("deploy")
 
 baseline()
+monitoring_packages()
 
 gateway.stage(rollout)
 reconciler.stage(rollout)
 strategy.stage(rollout)
+monitoring.stage(rollout)
 
 gateway.activate(rollout)
 reconciler.activate(rollout)
 strategy.activate(rollout)
+monitoring.activate(rollout)
 
 gateway.confirm(rollout)
 reconciler.confirm(rollout)
 strategy.confirm(rollout)
+monitoring.confirm(rollout)
 
 put_back(rollout, name="Put back")
 verdict(rollout, name="End")
-
-monitoring()

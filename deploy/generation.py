@@ -30,8 +30,8 @@ class Bundle:
 
     @property
     def remote(self) -> str:
-        """Where it lies on a host; the name says the content, so an equal name is an equal bundle."""
-        return f"{BUNDLES}/{self.path.stem}-{self.content[:SHORT]}.tar"
+        """Where it lies on a host; `make bundle` puts the content's digest into the name."""
+        return f"{BUNDLES}/{self.path.name}"
 
 
 @dataclass(frozen=True, repr=False)

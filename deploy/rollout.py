@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-SERVICES = ("gateway", "reconciler", "strategy")
+SERVICES = ("gateway", "reconciler", "strategy", "monitoring")
 """In the order they are activated; they are put back in the opposite one."""
 
 

@@ -1,6 +1,6 @@
 """Checks every setting of every host before anything is touched, and says all that is wrong at once.
 
-`python -m deploy.settings --inventory FILE` is what site.yml runs first; deploy.py calls `require`.
+Both engines call `require` first; `python -m deploy.settings --inventory FILE` does it by hand.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from deploy.inventory import Fleet, InventoryError, Unresolved, resolve
 from deploy.vault_password import PROJECT
@@ -260,19 +258,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; exit status 0, or 1 with every problem on standard error."""
     parser = argparse.ArgumentParser(prog="python -m deploy.settings", description=__doc__.split("\n\n")[0])
     parser.add_argument("--inventory", type=Path, default=Path("inventory/lab.yml"))
-    parser.add_argument(
-        "--extra",
-        type=Path,
-        metavar="FILE",
-        help="JSON file of variables that win (Ansible's -e); - is stdin",
-    )
     options = parser.parse_args(arguments)
-    extra: dict[str, Any] = {}
-    if options.extra is not None:
-        text = sys.stdin.read() if str(options.extra) == "-" else options.extra.read_text(encoding="utf-8")
-        extra = msgspec.json.decode(text, type=dict[str, Any])
     try:
-        fleet = resolve(options.inventory, extra)
+        fleet = resolve(options.inventory)
         require(fleet)
     except (InventoryError, SettingsError) as error:
         print(error, file=sys.stderr)

@@ -37,8 +37,9 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     ssh_known_hosts: Annotated[
         str, setting("File with the hosts' own SSH keys; a host not in it is refused.", in_env=False)
     ]
-    version: Annotated[str, setting("Version that is to run on the fleet.", min_length=1, in_env=False)]
-    bundle: Annotated[str, setting("Bundle with that version, made by `make bundle`.", in_env=False)]
+    bundle: Annotated[
+        str, setting("Bundle with the code that is to run.", in_env=False, create="make bundle")
+    ]
     confirm_timeout_s: Annotated[
         int,
         setting(

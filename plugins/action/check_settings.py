@@ -1,0 +1,42 @@
+"""Action `check_settings`: checks every setting of every host, `-e` included, before anything is touched.
+
+Runs on the controller alone and changes nothing, so it does the same in check mode.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy.inventory import InventoryError, resolve
+from deploy.settings import require
+from mt5crs.settings.schema import SettingsError
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Compares what Ansible resolves with the settings schema."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return a failed result that lists every problem, or how many hosts are good."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        sources = [source for source in context.CLIARGS["inventory"] or () if not source.endswith(",")]
+        extra = {name: value for name, value in load_extra_vars(self._loader).items() if name != "to"}
+        hosts = 0
+        try:
+            for source in sources:
+                fleet = resolve(Path(source), extra)
+                require(fleet)
+                hosts += len(fleet.hosts)
+        except (InventoryError, SettingsError) as error:
+            return {**result, "failed": True, "msg": str(error)}
+        return {**result, "changed": False, "msg": f"settings of {hosts} hosts are good"}

@@ -1,0 +1,185 @@
+"""Callback: one line per play, the final table and the kept report, the same as a pyinfra run shows.
+
+Enabled in ansible.cfg; speaks up for site.yml and rollback.yml only. Reads the release tool's answers from
+the results of the tasks; tasks with secrets are hidden from it as from everyone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy import report
+from deploy.rollout import Failure, Phase, Rollout, failure_of
+from deploy.vault_password import environment_of
+
+DOCUMENTATION = """
+name: mt5crs_report
+type: aggregate
+short_description: Narrates a deployment and keeps its record under reports/
+description:
+  - One line per play, a table of services at the end, a record and a report of every run.
+"""
+
+ACTIONS = {"site.yml": "deploy", "rollback.yml": "rollback"}
+TOOL = "mt5crs-release"
+STATES = {"stage": "staged", "revert": "reverted"}
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Fills a Rollout from Ansible's events."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "mt5crs_report"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rollout: Rollout | None = None
+        self.play = ""
+        self.began = 0.0
+        self.hosts: set[str] = set()
+        self.changed: set[str] = set()
+        self.failed: set[str] = set()
+        self.task_began: dict[str, float] = {}
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Begin a record if it is one of our playbooks."""
+        action = ACTIONS.get(Path(playbook._file_name).name)
+        if action is None or context.CLIARGS.get("syntax") or context.CLIARGS.get("listtasks"):
+            return
+        inventory = next(iter(context.CLIARGS["inventory"] or ()), "inventory/lab.yml")
+        dry = bool(context.CLIARGS.get("check"))
+        self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)
+        self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Close the phase before, open this one."""
+        self._close()
+        self.play, self.began = play.get_name(), time.monotonic()
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """Remember when a task began, for the seconds of a service."""
+        del is_conditional
+        self.task_began[task._uuid] = time.monotonic()
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Count the host; read the release tool's answer if the task called it."""
+        self._seen(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Note the failure, with the tool's own explanation if there is one."""
+        self._seen(result)
+        if self.rollout is None or ignore_errors:
+            return
+        host = result._host.get_name()
+        self.failed.add(host)
+        data = result._result
+        if _call(data) is None and not any(failure.host == host for failure in self.rollout.failures):
+            answer = _json(str(data.get("msg", "")))
+            text = str(data.get("msg") or data.get("stderr") or "it failed and gave no reason")
+            if answer is not None:
+                self.rollout.fail(failure_of(host, result._task.get_name(), answer, text))
+            else:
+                self.rollout.fail(Failure(host, result._task.get_name(), text))
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """A host that cannot be reached is a failure of the run."""
+        if self.rollout is not None:
+            host = result._host.get_name()
+            self.failed.add(host)
+            message = str(result._result.get("msg", "unreachable")).strip()
+            self.rollout.fail(
+                Failure(host, result._task.get_name(), message, "check the host and the network")
+            )
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """Close the last phase, print the end, keep the record."""
+        del stats
+        self._close()
+        if self.rollout is not None:
+            report.finish(self.rollout)
+
+    def _seen(self, result: Any) -> None:
+        if self.rollout is None:
+            return
+        host = result._host.get_name()
+        self.hosts.add(host)
+        data = result._result
+        if data.get("changed"):
+            self.changed.add(host)
+        call = _call(data)
+        if call is None:
+            return
+        answer = _json(str(data.get("stdout", "")))
+        if call[0] == "status":
+            self._unchanged(host, (answer or {}).get("services", {}))
+            return
+        verb, service = call
+        seconds = time.monotonic() - self.task_began.get(result._task._uuid, time.monotonic())
+        self._answered(host, verb, service, answer, data, seconds)
+
+    def _unchanged(self, host: str, services: dict[str, Any]) -> None:
+        """What runs before anything is done; services that need nothing stay like this in the table."""
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        for service, now in services.items():
+            if (host, service) not in self.rollout.results:
+                entry = self.rollout.result(host, service)
+                entry.generation, entry.previous = str(now.get("current") or ""), now.get("previous")
+
+    def _answered(
+        self, host: str, verb: str, service: str, answer: Any, data: dict[str, Any], seconds: float
+    ) -> None:
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        entry = self.rollout.result(host, service)
+        entry.seconds += seconds
+        if data.get("rc") != 0 or answer is None:
+            entry.state = "failed"
+            text = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
+            self.rollout.fail(failure_of(host, f"{verb} {service}", answer, text))
+            self.failed.add(host)
+            return
+        entry.generation = str(answer.get("generation") or entry.generation)
+        entry.previous = answer.get("previous", entry.previous)
+        entry.changed = entry.changed or bool(answer.get("changed"))
+        entry.state = str(answer.get("state") or STATES.get(verb, "changed"))
+        if verb == "revert":
+            entry.state = "reverted"
+            self.rollout.put_back.append(f"{service} on {host}")
+
+    def _close(self) -> None:
+        """Print the line of the play that ends."""
+        if self.rollout is not None and self.play and self.hosts:
+            seconds = time.monotonic() - self.began
+            phase = Phase(self.play, len(self.hosts), len(self.changed), seconds, len(self.failed))
+            self.rollout.phases.append(phase)
+            self._display.display(report.phase_line(phase))
+        self.play = ""
+        self.hosts, self.changed, self.failed = set(), set(), set()
+
+
+def _call(data: dict[str, Any]) -> tuple[str, str] | None:
+    """(verb, service) if a task's result is a call of the release tool."""
+    command = data.get("cmd")
+    if isinstance(command, str) and f"{TOOL} status" in command:
+        return ("status", "")
+    if isinstance(command, list) and len(command) > 2 and Path(str(command[0])).name == TOOL:
+        return (str(command[1]), str(command[2]))
+    return None
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
