@@ -99,7 +99,8 @@ def ask_revert(session: Session) -> dict[str, Any]:
     answer = {**result(session, entry, changed=True, reason="reverted as asked"), **_restored(undone)}
     if undone["restored_healthy"] is False:
         raise FailedError(
-            f"{session.service} is back on {undone['generation']}, which is not healthy: {undone['restored_reason']}",
+            f"{session.service} is back on {undone['generation']}, "
+            f"which is not healthy: {undone['restored_reason']}",
             remedy="see the journal lines; what it depends on may be down",
             details={**answer, "journal": session.systemd.last_lines(_start_units(session))},
         )
@@ -145,10 +146,10 @@ def check_state_format(session: Session, wanted: int, accepted: int | None) -> N
     if running is None or wanted >= running.state_format or accepted == wanted:
         return
     raise RefusedError(
-        f"{session.service} has written its state in format {running.state_format} ({running.name}); this generation "
-        f"only reads format {wanted}",
-        remedy=f"restore the backup of /var/lib/mt5crs/{session.service} taken before {running.name}, then repeat "
-        f"with --accept-state-format {wanted}; nothing was changed",
+        f"{session.service} has written its state in format {running.state_format} ({running.name}); "
+        f"this generation only reads format {wanted}",
+        remedy=f"restore the backup of /var/lib/mt5crs/{session.service} taken before {running.name}, "
+        f"then repeat with --accept-state-format {wanted}; nothing was changed",
     )
 
 
@@ -342,7 +343,7 @@ def _refuse_while_pending(session: Session) -> None:
         return
     raise RefusedError(
         f"{session.service} {transaction.generation} is provisional until {transaction.deadline_at}",
-        remedy=f"`mt5crs-release confirm {session.service}` or `mt5crs-release revert {session.service}` first",
+        remedy=f"first `mt5crs-release confirm {session.service}`, or `revert` instead of `confirm`",
     )
 
 

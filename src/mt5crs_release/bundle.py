@@ -83,12 +83,12 @@ class Bundle:
         here, python = this_platform(), this_python()
         if here not in self.manifest["platforms"]:
             raise RefusedError(
-                f"the bundle {self.path.name} is for {', '.join(self.manifest['platforms'])}, this host is {here}",
+                f"{self.path.name} is for {', '.join(self.manifest['platforms'])}, this host is {here}",
                 remedy=f"build a bundle for {here}; {_NOTHING}",
             )
         if python not in self.manifest["pythons"]:
             raise RefusedError(
-                f"the bundle {self.path.name} is for {', '.join(self.manifest['pythons'])}, this host has {python}",
+                f"{self.path.name} is for {', '.join(self.manifest['pythons'])}, this host has {python}",
                 remedy=f"add {python} to the Pythons in deploy/bundle.py and build again; {_NOTHING}",
             )
 
@@ -145,7 +145,7 @@ def verify_signature(manifest: bytes, signature: bytes, allowed_signers: Path, p
     if not allowed_signers.is_file():
         raise RefusedError(
             f"{allowed_signers} does not exist, so no bundle is trusted",
-            remedy="run the baseline part of the deployment: it installs the variable baseline_release_signers",
+            remedy="run the baseline part of the deployment: it installs baseline_release_signers",
         )
     with tempfile.NamedTemporaryFile(prefix="mt5crs-sig-") as file:
         file.write(signature)
@@ -162,8 +162,8 @@ def verify_signature(manifest: bytes, signature: bytes, allowed_signers: Path, p
     if answer.returncode != 0:
         said = (answer.stderr or answer.stdout).decode(errors="replace").strip().splitlines()
         raise RefusedError(
-            f"the signature of the bundle {path.name} is not valid: {said[-1] if said else 'no reason given'}",
-            remedy=f"sign it with a key listed in {allowed_signers}, or add its key to baseline_release_signers; "
+            f"the signature of {path.name} is not valid: {said[-1] if said else 'no reason given'}",
+            remedy=f"sign it with a key in {allowed_signers}, or add its key to baseline_release_signers; "
             f"if the bundle came from elsewhere, do not use it; {_NOTHING}",
         )
 

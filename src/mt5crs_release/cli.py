@@ -202,7 +202,7 @@ def _recover(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
 def _from_os_error(error: OSError) -> FailedError:
     remedies = {
-        errno.ENOSPC: "free disk space (`mt5crs-release prune`, `journalctl --vacuum-size=100M`), then repeat",
+        errno.ENOSPC: "free disk space (`mt5crs-release prune`, `journalctl --vacuum-size=100M`)",
         errno.EDQUOT: "raise the quota or free disk space, then repeat",
         errno.EROFS: "the file system is read-only: see dmesg, remount it, then repeat",
         errno.EIO: "the disk reports errors: see dmesg; replace it before you go on",
@@ -268,9 +268,8 @@ def _status_table(answer: dict[str, Any]) -> str:
         units = ", ".join(f"{unit} {state}" for unit, state in entry["units"].items())
         pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
         damage = "" if entry["intact"] or entry["current"] is None else "; CHANGED BY HAND: stage again"
-        lines.append(
-            f"{name}: {entry['current'] or 'nothing'} {entry['state']}{pending}{damage}; {units or 'no units'}"
-        )
+        what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{damage}"
+        lines.append(f"{name}: {what}; {units or 'no units'}")
     return "\n".join(lines) or "no services"
 
 
@@ -286,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mt5crs-release",
         description="Stages, activates, confirms and rolls back generations of a service on this host.",
-        epilog="Exit status: 0 ok, 1 failed (the previous state runs again, or the message says why not), 2 refused.",
+        epilog="Exit status: 0 ok, 1 failed (the previous state runs again, or it says why not), 2 refused.",
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object")

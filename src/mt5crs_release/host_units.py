@@ -13,7 +13,7 @@ BOOT_UNIT = "mt5crs-release-recover.service"
 
 
 def unit_text(command: list[str]) -> str:
-    """Return the boot unit: it runs before every ordinary service, so none starts from a doubtful generation."""
+    """Return the boot unit. It runs before every ordinary service: none starts from a doubtful generation."""
     return f"""\
 [Unit]
 Description=Revert MT5-CRS generations that were not confirmed before the reboot

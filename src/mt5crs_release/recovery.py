@@ -53,8 +53,8 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
     if transaction.attempts >= machine.MAX_ATTEMPTS and not forced:
         watchdog.disarm(session.systemd, session.service)
         raise FailedError(
-            f"{session.service}: going back from {transaction.generation} was tried {transaction.attempts} times "
-            "and did not succeed",
+            f"{session.service}: going back from {transaction.generation} was tried "
+            f"{transaction.attempts} times and did not succeed",
             remedy="see journal.jsonl and the disk (df, dmesg), mend the cause, then "
             f"`mt5crs-release recover {session.service} --force`",
         )
@@ -114,8 +114,8 @@ def _finish(
         session.record("reverted", generation=name, to=transaction.previous, state=ended, reason=reason)
     except OSError as error:
         raise FailedError(
-            f"{session.service} left {name} ({reason}) and runs {transaction.previous or 'nothing'} again, but that "
-            f"could not be recorded: {error.strerror}",
+            f"{session.service} left {name} ({reason}) and runs {transaction.previous or 'nothing'} again, "
+            f"but that could not be recorded: {error.strerror}",
             remedy=f"mend the disk (df, dmesg), then `mt5crs-release recover {session.service}`",
         ) from None
     watchdog.disarm(session.systemd, session.service)
@@ -131,7 +131,7 @@ def _finish(
 
 
 def look_after(session: Session) -> dict[str, Any] | None:
-    """What the watchdog timer does: :func:`recover`, and leave a provisional generation whose units failed."""
+    """Do as the watchdog timer: :func:`recover`, and leave a provisional generation whose units failed."""
     done = recover(session)
     transaction = session.state.transaction
     if transaction is None:

@@ -91,8 +91,9 @@ def _install(target: Path, wheelhouse: Path) -> None:
         raise RefusedError(
             "the bundle carries no pip wheel", remedy="build it again with `make bundle`; nothing was changed"
         )
-    options = "--isolated --no-input --no-cache-dir --disable-pip-version-check --root-user-action=ignore"
-    options += " install --quiet --no-index --only-binary=:all: --require-hashes --no-compile"
+    options = "--isolated --no-input --no-cache-dir --disable-pip-version-check install"
+    options += " --quiet --root-user-action=ignore --no-compile"
+    options += " --no-index --only-binary=:all: --require-hashes"
     arguments = [*options.split(), "--find-links", str(wheelhouse / "wheels")]
     _run(
         [str(python), str(pip[-1] / "pip"), *arguments, "-r", str(wheelhouse / "requirements.txt")],
@@ -121,12 +122,12 @@ def _run(command: list[str], directory: Path) -> None:
     except subprocess.TimeoutExpired:
         raise FailedError(
             f"building the runtime took longer than {_BUILD_TIMEOUT_S:g} s",
-            remedy="look at the load and the disk of this host, then repeat; the old generation is still running",
+            remedy="look at the load and the disk of this host, then repeat; the old generation still runs",
         ) from None
     if answer.returncode != 0:
         said = "\n".join(answer.stdout.strip().splitlines()[-8:])
         raise FailedError(
             f"building the runtime failed ({' '.join(command[1:4])} …):\n{said}",
-            remedy="free disk space if it says so (`mt5crs-release prune`), otherwise build the bundle again; "
+            remedy="free disk space if it says so (`mt5crs-release prune`), else build the bundle again; "
             "the old generation is still running",
         )

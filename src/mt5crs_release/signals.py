@@ -1,4 +1,4 @@
-"""Being told to stop: before the point of no return a run ends and undoes, while it goes back it does not listen."""
+"""Being told to stop: a run then undoes what it began; while it goes back it does not listen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 def listen() -> None:
-    """Turn SIGTERM and SIGINT into an exception; a lost terminal or connection (SIGHUP) does not stop a run."""
+    """Turn SIGTERM and SIGINT into an exception; a lost connection (SIGHUP) does not stop a run."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in _STOP:
         signal.signal(number, _stop)

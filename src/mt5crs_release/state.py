@@ -68,7 +68,7 @@ class ServiceState:
     current: str | None = None
     """What the pointer of that name points to (or will, once a revert has ended)."""
     history: list[str] = field(default_factory=list)
-    """Confirmed generations in the order they ran; the last is the one now running. Rollback goes back in it."""
+    """Confirmed generations in the order they ran, the one running now last. Rollback goes back in it."""
     desired: str | None = None
     """The generation last staged or asked for; what ``activate`` takes when none is named."""
     last_left: str | None = None
@@ -137,5 +137,5 @@ def save(state: ServiceState, path: Path) -> None:
 def _damaged(path: Path, why: str) -> FailedError:
     return FailedError(
         f"{path} cannot be used: {why}",
-        remedy=f"the running service is untouched; put a backup of {path.name} back, or move it away and stage",
+        remedy="the running service is untouched; put a backup of the file back, or move it away and stage",
     )

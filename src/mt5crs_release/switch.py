@@ -1,4 +1,4 @@
-"""Making a host run another generation: the pointer, the unit files, the services. Repeatable at any point."""
+"""Making a host run another generation: pointer, unit files, services. Repeatable at any point."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Systemd:
         if answer is None:
             raise FailedError(
                 f"{', '.join(units)} did not stop within {timeout_s:g} s",
-                remedy=f"see `systemctl status {units[0]}`; stop it by hand, then run `mt5crs-release recover`",
+                remedy=f"see `systemctl status {units[0]}`; stop it by hand, then `mt5crs-release recover`",
             )
 
     def restart(self, unit: str, timeout_s: float) -> str | None:
