@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 
 import click
 
@@ -49,12 +50,25 @@ def exit_status_of(status: int, content: dict[str, object]) -> int:
 
 @click.command()
 @click.argument("service", type=click.Choice(sorted(DEFAULT_PORTS)))
-@click.option("--address", default="127.0.0.1", show_default=True, help="Address of its metrics end point.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port of it; default as shipped.")
+@click.option("--address", help="Address of its metrics end point; default METRICS_ADDRESS, else 127.0.0.1.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of it; default METRICS_PORT, else as shipped."
+)
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Take METRICS_ADDRESS and METRICS_PORT from this .env file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def health(service: str, address: str, port: int | None, as_json: bool) -> None:
+def health(service: str, address: str | None, port: int | None, env_file: Path | None, as_json: bool) -> None:
     """Exit 0 when SERVICE is healthy, 75 while it starts, 1 when it is not, 3 when the check is broken."""
-    port = port or DEFAULT_PORTS[service]
+    values: dict[str, str] = {}
+    if env_file is not None:
+        from mt5crs.settings import envfile
+
+        values = envfile.read(env_file)
+    address = address or values.get("METRICS_ADDRESS") or "127.0.0.1"
+    port = port or int(values.get("METRICS_PORT") or DEFAULT_PORTS[service])
     try:
         status, content = ask_health(address, port)
     except HealthCheckBrokenError as error:

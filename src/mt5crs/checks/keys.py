@@ -1,4 +1,4 @@
-"""`mt5crs keys`: CURVE keys of one client or gateway. Secrets go to files of mode 0600, never to the screen."""
+"""`mt5crs keys`: CURVE keys of one program. Secrets go to files of mode 0600, never to the screen."""
 
 from __future__ import annotations
 

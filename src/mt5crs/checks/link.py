@@ -152,7 +152,7 @@ def _plain_ping(peer: Peer, timeout_s: float) -> None:
     finally:
         plain.close(0)
     if not answer.startswith(PLAIN_PONG):
-        raise LinkBrokenError(f"PING was answered with {answer[:40]!r}; is this a gateway of this product?")
+        raise LinkBrokenError(f"PING got {answer[:40]!r}: no gateway of this product")
 
 
 def _permissions(connection: ConnectionSettings) -> str:
@@ -162,7 +162,7 @@ def _permissions(connection: ConnectionSettings) -> str:
         granted = [name for name, probe in _PROBES.items() if _allowed(probe(client, connection))]
     if "observe" not in granted:
         raise LinkBrokenError(
-            f"{connection.client_name} may not observe magic {magic}; correct its permissions in the inventory"
+            f"{connection.client_name} may not observe magic {magic}; correct gateway_clients in the inventory"
         )
     return f"{connection.client_name} may {', '.join(granted)} magic {magic}"
 
@@ -273,7 +273,7 @@ def _dry_run(connection: ConnectionSettings) -> str:
 
 
 def _reconciled(connection: ConnectionSettings) -> str:
-    """The reconciler's own digest against a fresh answer of the gateway; a moving state gets some attempts."""
+    """The reconciler's own digest against a fresh answer of the gateway; a moving state gets attempts."""
     if not Path(connection.reconciler_socket).exists():
         raise LinkBrokenError(
             f"no reconciler at {connection.reconciler_socket}; start mt5crs-reconciler.service on this host"

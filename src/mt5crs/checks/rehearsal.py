@@ -1,7 +1,7 @@
 """A whole fleet on loopback: gateway with simulated broker, reconciler and strategy as real processes.
 
-The phoenix test kills them, tests and benchmarks use them. Keys are made for the occasion, ports are free ones,
-everything lives in one directory, and nothing survives `close`.
+The phoenix test kills them, tests and benchmarks use them. Keys are made for the occasion, ports are free
+ones, everything lives in one directory, and nothing survives `close`.
 """
 
 from __future__ import annotations
@@ -249,7 +249,8 @@ class Fleet:
             process = self.processes.get(service) if service is not None else None
             if process is not None and process.poll() is not None:
                 raise RehearsalError(
-                    f"{service} ended with status {process.returncode} before: {what}\n{self.tail(service or 'gateway')}"
+                    f"{service} ended with status {process.returncode} before: {what}\n"
+                    f"{self.tail(service or 'gateway')}"
                 )
             if time.monotonic() > deadline:
                 logs = "\n".join(f"--- {name}\n{self.tail(name)}" for name in self.metrics_ports)

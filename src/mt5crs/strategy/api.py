@@ -74,9 +74,6 @@ class Trading(Protocol):
     def orders(self) -> tuple[Order, ...]:
         """Working orders of our magic number, on the same terms as `positions`."""
 
-    def broker_time_msc(self) -> int:
-        """Broker's clock of the state that `positions` shows, in ms."""
-
     def quote(self, symbol: str) -> Tick:
         """The current quote, asked for now and never cached. Raises OrderError."""
 

@@ -32,7 +32,7 @@ class PingPong(Strategy):
             trading.market("BUY", trading.volume, max_slippage_points=self._slippage)
             return
         oldest = min(mine, key=lambda position: (position.time_msc, position.identifier))
-        if trading.broker_time_msc() - oldest.time_update_msc >= self._hold_ms:
+        if trading.quote(trading.symbol).time_msc - oldest.time_update_msc >= self._hold_ms:
             trading.close(oldest, min(trading.volume, oldest.volume))
 
 

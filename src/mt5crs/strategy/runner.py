@@ -134,7 +134,7 @@ class Runner:
         """Call the strategy's timer while trading is permitted."""
         notify.ready("waiting for the reconciler")
         watchdog_s = notify.watchdog_interval_s()
-        fed_at = due_at = 0.0
+        fed_at = due_at = time.monotonic()
         while not self._stopping:
             now = time.monotonic()
             self._lease.feed()

@@ -48,10 +48,6 @@ class LiveTrading:
         """Working orders, own outcomes included."""
         return self._known().orders or ()
 
-    def broker_time_msc(self) -> int:
-        """Broker's clock of that state."""
-        return self._known().broker_time_msc
-
     def quote(self, symbol: str) -> Tick:
         """The current quote, asked for now."""
         return self._read(requests.TickQuery, replies.TickReply, symbol=symbol).tick

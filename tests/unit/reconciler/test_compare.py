@@ -1,0 +1,279 @@
+"""The decision of the reconciler, by itself: rules, then properties."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt5crs.protocol.records import Deal, Position
+from mt5crs.reconciler.compare import OVERLAP_MSC, compare, count_strikes, struck_out
+from mt5crs.reconciler.model import Comparison, Evidence, LocalState, signed_units
+from tests.unit.reconciler.books import MAGIC, NOW, deal, evidence, order, position
+
+
+def first(**books: Any) -> LocalState:
+    """The record after a first start on these books."""
+    return compare(None, evidence(**books)).state
+
+
+def kinds(comparison: Comparison) -> list[str]:
+    return [event.kind for event in comparison.events]
+
+
+def test_first_start_takes_the_brokers_state_over() -> None:
+    books = evidence([position(1, 0.5), position(2, -0.2)], [order(7, 1.0)])
+    done = compare(None, books)
+    assert {p.identifier for p in done.state.positions} == {1, 2}
+    assert kinds(done) == ["order_recovered", "position_recovered", "position_recovered"]
+    assert done.accuracy == 1.0
+    assert not done.discrepancies
+
+
+def test_scenario_03_half_fill_while_down_corrects_the_position_once() -> None:
+    local = first(positions=[position(1, 0.5)], orders=[order(7, 1.0)])
+    books = evidence([position(1, 1.0)], [order(7, 1.0, 0.5)], [deal(11, 1, 0.5, order=7)])
+    done = compare(local, books)
+    assert not done.discrepancies
+    assert kinds(done) == ["fill", "order_partly_filled", "position_changed"]
+    assert compare(done.state, books).events == ()
+
+
+def test_scenario_03_partial_fill_then_cancel_keeps_the_filled_part() -> None:
+    local = first(orders=[order(7, 1.0)])
+    books = evidence(
+        [position(1, 0.4)],
+        [],
+        [deal(11, 1, 0.4, order=7)],
+        [order(7, 1.0, 0.6, state="CANCELED")],
+    )
+    done = compare(local, books)
+    assert not done.discrepancies
+    assert "order_cancelled_after_partial_fill" in kinds(done)
+    assert done.state.positions[0].volume == 0.4
+
+
+@pytest.mark.parametrize(("recorded", "broker"), [(1.0, 1.5), (1.5, 1.0)])
+def test_scenario_05_volumes_differ_and_deals_explain_it(recorded: float, broker: float) -> None:
+    local = first(positions=[position(1, recorded)])
+    change = deal(11, 1, broker - recorded, entry="IN" if broker > recorded else "OUT")
+    done = compare(local, evidence([position(1, broker)], deals=[change]))
+    assert not done.discrepancies
+    assert done.state.positions[0].volume == broker
+
+
+@pytest.mark.parametrize(("recorded", "broker"), [(1.0, 1.5), (1.5, 1.0)])
+def test_scenario_05_volumes_differ_and_no_deal_explains_it(recorded: float, broker: float) -> None:
+    local = first(positions=[position(1, recorded)])
+    done = compare(local, evidence([position(1, broker)]))
+    assert [found.key for found in done.discrepancies] == ["position:1"]
+    assert done.state.positions[0].volume == recorded
+    assert done.accuracy == 0.0
+
+
+def test_scenario_06_hedging_same_net_other_tickets_is_a_mismatch() -> None:
+    local = first(positions=[position(1, 1.0), position(2, -0.5)])
+    done = compare(local, evidence([position(1, 0.8), position(2, -0.3)]))
+    assert {found.key for found in done.discrepancies} == {"position:1", "position:2"}
+
+
+def test_scenario_07_a_deal_that_comes_late_is_waited_for() -> None:
+    local = first(orders=[order(7, 1.0)])
+    at_once = compare(local, evidence([position(1, 1.0)]))
+    assert at_once.discrepancies
+    later = compare(at_once.state, evidence([position(1, 1.0)], deals=[deal(11, 1, 1.0, order=7)]))
+    assert not later.discrepancies
+    assert "order_filled" in kinds(later)
+
+
+def test_scenario_10_stop_loss_closed_the_position_while_down() -> None:
+    local = first(positions=[position(1, 1.0)])
+    done = compare(local, evidence(deals=[deal(12, 1, -1.0, entry="OUT", reason=4)]))
+    assert not done.discrepancies
+    assert done.state.positions == ()
+    assert kinds(done) == ["fill", "position_closed"]
+
+
+@pytest.mark.parametrize(("state", "kind"), [("CANCELED", "order_cancelled"), ("EXPIRED", "order_expired")])
+def test_scenario_10_pending_order_ended_while_down(state: str, kind: str) -> None:
+    local = first(orders=[order(7, 1.0)])
+    done = compare(local, evidence(closed=[order(7, 1.0, state=state)]))
+    assert kinds(done) == [kind]
+    assert done.state.orders == ()
+
+
+def test_scenario_16_unfilled_working_order_survives() -> None:
+    local = first(orders=[order(7, 1.0)])
+    done = compare(local, evidence(orders=[order(7, 1.0)]))
+    assert done.events == ()
+    assert [o.ticket for o in done.state.orders] == [7]
+
+
+def test_scenario_16_partly_filled_order_reported_missing_is_not_rejected() -> None:
+    local = first(positions=[position(1, 0.4)], orders=[order(7, 1.0, 0.6)])
+    done = compare(local, evidence([position(1, 0.4)]))
+    assert [found.key for found in done.discrepancies] == ["order:7"]
+    assert not any("rejected" in kind for kind in kinds(done))
+    assert [o.ticket for o in done.state.orders] == [7]
+
+
+def test_a_fill_older_than_the_overlap_still_counts_for_the_order_that_it_filled_in_part() -> None:
+    local = first(positions=[position(1, 0.4)], orders=[order(7, 1.0, 0.6)])
+    books = evidence(
+        [position(1, 1.0)], deals=[deal(12, 1, 0.6, order=7)], closed=[order(7, 1.0, 0.0, state="FILLED")]
+    )
+    assert "order_filled" in kinds(compare(local, books))
+
+
+def test_external_positions_are_reported_once_and_never_adopted() -> None:
+    local = first()
+    foreign = position(9, 1.0, magic=5)
+    done = compare(local, evidence(external=[foreign]))
+    assert kinds(done) == ["external_position"]
+    assert done.state.positions == ()
+    assert compare(done.state, evidence(external=[foreign])).events == ()
+
+
+def test_our_position_merged_into_anothers_on_a_netting_account_is_a_discrepancy() -> None:
+    local = first(positions=[position(1, 1.0)])
+    done = compare(local, evidence(external=[position(1, 2.0, magic=5)]))
+    assert [found.key for found in done.discrepancies] == ["position:1"]
+
+
+def test_a_manual_close_counts_although_its_magic_is_another() -> None:
+    local = first(positions=[position(1, 1.0)])
+    done = compare(local, evidence(deals=[deal(12, 1, -1.0, entry="OUT", magic=0)]))
+    assert not done.discrepancies
+    assert kinds(done) == ["external_fill", "position_closed"]
+
+
+def test_netting_reversal_keeps_its_identifier() -> None:
+    local = first(positions=[position(1, 1.0)])
+    books = evidence([position(1, -0.5, ticket=55)], deals=[deal(12, 1, -1.5, entry="INOUT")])
+    done = compare(local, books)
+    assert not done.discrepancies
+    assert done.state.positions[0].ticket == 55
+
+
+def test_scenario_15_three_strikes_and_only_three_in_a_row() -> None:
+    found = compare(first(positions=[position(1, 1.0)]), evidence()).discrepancies
+    strikes: dict[str, int] = {}
+    for expected in ([], [], ["position:1"]):
+        strikes = count_strikes(strikes, found)
+        assert struck_out(strikes) == expected
+    assert count_strikes(strikes, ()) == {}
+
+
+def test_unresolved_orders_are_discrepancies_even_at_the_first_start() -> None:
+    done = compare(None, evidence(unresolved=("abc",)))
+    assert [found.key for found in done.discrepancies] == ["unresolved:abc"]
+
+
+# ---- properties ----
+
+_TICKETS = st.integers(1, 6)
+_VOLUMES = st.sampled_from([-1.0, -0.3, -0.1, 0.1, 0.2, 0.5, 1.0])
+
+
+@st.composite
+def _books(draw: st.DrawFn) -> Evidence:
+    """Any books at all, consistent or not."""
+    tickets = draw(st.sets(_TICKETS))
+    positions = [position(ticket, draw(_VOLUMES)) for ticket in sorted(tickets)]
+    orders = [order(50 + n, 1.0, draw(st.sampled_from([1.0, 0.5]))) for n in sorted(draw(st.sets(_TICKETS)))]
+    closed = [
+        order(50 + n, 1.0, draw(st.sampled_from([1.0, 0.5, 0.0])), state=state)
+        for n in sorted(draw(st.sets(_TICKETS)))
+        if 50 + n not in {o.ticket for o in orders}
+        for state in [draw(st.sampled_from(["CANCELED", "FILLED", "EXPIRED", "REJECTED"]))]
+    ]
+    deals = [
+        deal(
+            100 + n,
+            draw(_TICKETS),
+            draw(_VOLUMES),
+            order=draw(st.integers(50, 57)),
+            magic=draw(st.sampled_from([MAGIC, MAGIC, 0])),
+            time_msc=NOW - draw(st.sampled_from([0, 1000, OVERLAP_MSC + 1])),
+        )
+        for n in sorted(draw(st.sets(st.integers(0, 8))))
+    ]
+    external = [
+        position(ticket, 1.0, magic=5) for ticket in sorted(draw(st.sets(st.integers(1, 8))) - tickets)
+    ]
+    return evidence(positions, orders, deals, closed, external)
+
+
+def _shuffled(books: Evidence, seed: int) -> Evidence:
+    shuffler = random.Random(seed)  # noqa: S311
+    mixed = {
+        name: tuple(shuffler.sample(values, len(values)))
+        for name in ("positions", "orders", "deals", "closed_orders", "external")
+        for values in [getattr(books, name)]
+    }
+    return msgspec.structs.replace(books, **mixed)
+
+
+@settings(max_examples=400, deadline=None)
+@given(before=_books(), now=_books())
+def test_comparing_again_yields_nothing_new(before: Evidence, now: Evidence) -> None:
+    once = compare(compare(None, before).state, now)
+    twice = compare(once.state, now)
+    assert {event.id for event in twice.events} <= {event.id for event in once.events}
+    assert twice.discrepancies == once.discrepancies
+    assert twice.state == once.state
+    if not once.discrepancies:
+        assert twice.events == ()
+
+
+@settings(max_examples=400, deadline=None)
+@given(before=_books(), now=_books(), seed=st.integers(0, 1000))
+def test_the_order_of_lists_does_not_matter(before: Evidence, now: Evidence, seed: int) -> None:
+    local = compare(None, before).state
+    assert compare(None, _shuffled(before, seed)).state == local
+    assert compare(local, _shuffled(now, seed)) == compare(local, now)
+
+
+@settings(max_examples=400, deadline=None)
+@given(before=_books(), now=_books())
+def test_no_broker_position_is_ever_dropped_or_misjudged(before: Evidence, now: Evidence) -> None:
+    done = compare(compare(None, before).state, now)
+    held = {p.identifier: p for p in done.state.positions}
+    disputed = {found.key for found in done.discrepancies}
+    for real in now.positions:
+        assert held.get(real.identifier) == real or f"position:{real.identifier}" in disputed
+    for kept in done.state.positions:
+        assert kept in now.positions or f"position:{kept.identifier}" in disputed
+    assert done.differing_positions == sum(key.startswith("position:") for key in disputed)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_history_of_deals_is_followed_in_any_number_of_steps(data: st.DataObject) -> None:
+    """However often we look, however late the history shows a deal: in the end the record is right."""
+    state = first()
+    broker: dict[int, int] = {}
+    shown: list[Deal] = []
+    late: list[Deal] = []
+    events: list[str] = []
+    for step in range(data.draw(st.integers(1, 8))):
+        made = deal(200 + step, data.draw(_TICKETS), data.draw(_VOLUMES), time_msc=NOW + step)
+        broker[made.position_id] = broker.get(made.position_id, 0) + signed_units(made)
+        (late if data.draw(st.booleans()) else shown).append(made)
+        if data.draw(st.booleans()):
+            done = compare(state, evidence(_held(broker), deals=shown, time_msc=NOW + step))
+            state = done.state
+            events += [event.id for event in done.events if event.kind == "fill"]
+    done = compare(state, evidence(_held(broker), deals=shown + late, time_msc=NOW + 100))
+    events += [event.id for event in done.events if event.kind == "fill"]
+    assert not done.discrepancies
+    assert list(done.state.positions) == _held(broker)
+    assert sorted(events) == sorted(f"deal:{made.ticket}" for made in shown + late)
+
+
+def _held(broker: dict[int, int]) -> list[Position]:
+    return [position(i, net / 1e8) for i, net in sorted(broker.items()) if net]
