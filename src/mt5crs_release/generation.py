@@ -14,6 +14,7 @@ from mt5crs_release import store
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.paths import MANIFEST, TEMPORARY
 from mt5crs_release.spec import HealthSpec, Spec
+from mt5crs_release.unit_install import install_directories
 
 FORMAT = 1
 
@@ -26,6 +27,8 @@ class Content:
     units: tuple[str, ...]
     """Units and drop-ins it brings, by path below /etc/systemd/system."""
     unit_hashes: dict[str, str]
+    install: dict[str, list[str]]
+    """For each whole unit, the directories that make it start at boot."""
     start: tuple[str, ...]
     health: HealthSpec
 
@@ -65,6 +68,7 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
         "runtime": runtime,
         "files": files,
         "units": sorted(spec.units),
+        "install": {unit: install_directories(text) for unit, text in spec.units.items() if "/" not in unit},
         "start": list(spec.start),
         "health": spec.raw["health"],
     }
@@ -86,6 +90,7 @@ def read(directory: Path) -> Content:
             name=manifest["generation"],
             units=tuple(manifest["units"]),
             unit_hashes={unit: manifest["files"][f"units/{unit}"]["sha256"] for unit in manifest["units"]},
+            install=dict(manifest["install"]),
             start=tuple(manifest["start"]),
             health=HealthSpec(**{**health, "command": tuple(health["command"])}),
         )

@@ -9,6 +9,7 @@ from mt5crs_release import store
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generation import Content
 from mt5crs_release.session import Session
+from mt5crs_release.unit_install import link_at_boot
 
 
 def check_units(session: Session, entering: Content) -> None:
@@ -56,20 +57,26 @@ def switch(
         session.enter("stopping dropped units")
         if not boot:
             session.systemd.stop(dropped, timeout_s)
-        session.systemd.disable(dropped)
+        others = [unit for unit in dropped if leaving and unit not in leaving.units]
+        if others:
+            session.systemd.disable(others)
     session.enter("linking units")
     _unlink(session, set(leaving.units if leaving else ()) - set(entering.units if entering else ()))
     for unit in entering.units if entering else ():
         link = session.host.units / unit
         store.ensure_directory(link.parent)
         store.switch_link(link, str(session.paths.current / "units" / unit))
+        if entering and unit in entering.install:
+            link_at_boot(session.host.units, unit, entering.install[unit])
     session.systemd.reload()
     if dropped:
         session.systemd.forget_failures(dropped)
     if entering is None:
         return []
     session.enter("starting units")
-    session.systemd.enable(entering.start)
+    others = [unit for unit in entering.start if unit not in entering.units]
+    if others:
+        session.systemd.enable(others)
     if boot:
         session.systemd.start_later(entering.start)
         return []
@@ -80,6 +87,7 @@ def _unlink(session: Session, units: set[str]) -> None:
     for unit in sorted(units):
         link = session.host.units / unit
         store.remove_link(link)
+        link_at_boot(session.host.units, unit, [])
         if "/" in unit:
             with contextlib.suppress(OSError):  # others' drop-ins keep the directory
                 _remove_empty(link.parent)
