@@ -9,7 +9,7 @@ from deploy.baseline import baseline
 from deploy.gateway import gateway
 from deploy.monitoring import monitoring, monitoring_packages
 from deploy.reconciler import reconciler
-from deploy.release import put_back, verdict
+from deploy.release import put_back, upload_bundle
 from deploy.strategy import strategy
 
 rollout = run.begin("deploy")
@@ -17,6 +17,7 @@ rollout = run.begin("deploy")
 baseline()
 monitoring_packages()
 
+upload_bundle(rollout, gateway, reconciler, strategy)
 gateway.stage(rollout)
 reconciler.stage(rollout)
 strategy.stage(rollout)
@@ -33,4 +34,3 @@ strategy.confirm(rollout)
 monitoring.confirm(rollout)
 
 put_back(rollout, name="Put back")
-verdict(rollout, name="End")

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
-from collections.abc import Mapping
+import socket
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,11 +87,25 @@ _MAGIC = frozenset(
 def prepare_ansible() -> None:
     """Make Ansible's library usable in this process: our configuration, its plugin loader."""
     os.environ.setdefault("ANSIBLE_CONFIG", str(PROJECT / "ansible.cfg"))
-    from ansible.plugins.loader import init_plugin_loader
-    from ansible.utils.collection_loader import AnsibleCollectionConfig
+    with _unpatched_getaddrinfo():
+        from ansible.plugins.loader import init_plugin_loader
+        from ansible.utils.collection_loader import AnsibleCollectionConfig
 
     if AnsibleCollectionConfig.collection_finder is None:
         init_plugin_loader()
+
+
+@contextlib.contextmanager
+def _unpatched_getaddrinfo() -> Iterator[None]:
+    """Ansible tries getaddrinfo with a bad argument at import; gevent's version would print a traceback."""
+    monkey = sys.modules.get("gevent.monkey")
+    patched = socket.getaddrinfo
+    if monkey is not None:
+        socket.getaddrinfo = monkey.get_original("socket", "getaddrinfo")
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = patched
 
 
 def resolve(inventory: Path, extra: Mapping[str, Any] | None = None) -> Fleet:

@@ -1,8 +1,8 @@
 """Ships a service's generation with the host's release tool: stage, activate, confirm, or put back.
 
 `deploy.generation` decides, the operations here do it and note in the run's `Rollout` how it went. An
-operation never ends pyinfra's run itself, because the hosts that were activated before must still be put back;
-`verdict` ends it.
+operation never ends pyinfra's run itself, because hosts that were activated before must still be put back;
+`deploy.run` ends it.
 """
 # mypy: disable-error-code="misc,untyped-decorator"
 # (pyinfra's own types are not followed, see pyproject.toml)
@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
-from pyinfra.api.exceptions import DeployError, OperationError
+from pyinfra.api.exceptions import DeployError
 
 from deploy.generation import BUNDLES, BundleError, Desired, Todo, code_arguments, decide, desired
 from deploy.inventory import variables
@@ -106,32 +106,35 @@ def run_tool(
     return (answer if isinstance(answer, dict) else None), text, good
 
 
-# --- operations: each a step for one service on the current host ----------------------------------
+# --- operations: each a step for one service on the current host; none begins after a failure --------
 
 
 @operation()
 def uploaded(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
     """Put the bundle on the host, complete or not at all."""
-    if want.bundle is not None:
-        yield FunctionCommand(_step, (rollout, _upload, want), {})
+    if not rollout.failed:
+        yield FunctionCommand(_upload, (rollout, want), {})
 
 
 @operation()
 def staged(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
     """Stage the generation; what runs is not touched."""
-    yield FunctionCommand(_step, (rollout, _stage, want), {})
+    if not rollout.failed:
+        yield FunctionCommand(_stage, (rollout, want), {})
 
 
 @operation()
 def activated(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
     """Activate the staged generation under its health gate, provisionally."""
-    yield FunctionCommand(_step, (rollout, _activate, want), {})
+    if not rollout.failed:
+        yield FunctionCommand(_activate, (rollout, want), {})
 
 
 @operation()
 def settled(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
     """Confirm the generation over a new connection, which proves that the host can still be reached."""
-    yield FunctionCommand(_step, (rollout, _confirm, want), {})
+    if not rollout.failed:
+        yield FunctionCommand(_confirm, (rollout, want), {})
 
 
 @operation()
@@ -139,19 +142,6 @@ def put_back(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
     """When anything failed anywhere: return to what ran before, last service first."""
     if rollout.failed:
         yield FunctionCommand(_put_back, (rollout,), {})
-
-
-@operation()
-def verdict(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
-    """End the run with an error when anything failed."""
-    if rollout.failed:
-        yield FunctionCommand(_raise, (), {})
-
-
-def _step(rollout: Rollout, action: Callable[[Rollout, Desired], None], want: Desired) -> None:
-    """Run one step, unless something failed before: then nothing new is begun."""
-    if not rollout.failed:
-        action(rollout, want)
 
 
 def _upload(rollout: Rollout, want: Desired) -> None:
@@ -255,10 +245,6 @@ def _put_back(rollout: Rollout) -> None:
             rollout.fail(failure_of(host.name, f"put back {result.service}", answer, text))
 
 
-def _raise() -> None:
-    raise OperationError("the run failed; the reason is below")
-
-
 @dataclass(frozen=True)
 class Service:
     """A part that runs as a service: which hosts have it, and its phases for pyinfra.
@@ -283,6 +269,11 @@ class Service:
             _todos[key] = (want, decide(want, status_of_host()))
         return _todos[key]
 
+    def missing_bundle(self) -> Desired | None:
+        """What the current host is to run, if it has not got the code for it yet."""
+        found = self._todo()
+        return found[0] if found is not None and found[1].upload else None
+
     def stage(self, rollout: Rollout) -> None:
         """Put the wanted generation on the host, beside what runs."""
         found = self._todo()
@@ -291,9 +282,6 @@ class Service:
         want, todo = found
         result = rollout.result(host.name, self.name)
         result.generation, result.previous = todo.generation, todo.previous
-        if todo.upload and (host.name, "bundle") not in _todos:
-            _todos[host.name, "bundle"] = found  # one upload serves every service of the host
-            uploaded(rollout, want, name="Upload the bundle")
         if todo.stage:
             staged(rollout, want, name=f"Stage {self.name}")
 
@@ -311,3 +299,10 @@ class Service:
 
 
 _todos: dict[tuple[str, str], tuple[Desired, Todo]] = {}
+
+
+def upload_bundle(rollout: Rollout, *services: Service) -> None:
+    """Put the bundle on the current host if one of its services needs it; one upload serves them all."""
+    wanted = next((want for service in services if (want := service.missing_bundle()) is not None), None)
+    if wanted is not None:
+        uploaded(rollout, wanted, name="Upload the bundle")

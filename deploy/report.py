@@ -20,11 +20,13 @@ JOURNAL_LINES = 12
 def phase_line(phase: Phase) -> str:
     """`stage        3 hosts   2 changed    4.1 s`."""
     hosts = f"{phase.hosts} host{'s' if phase.hosts != 1 else ''}"
-    if phase.failed:
+    if phase.skipped:
+        what = "not begun"
+    elif phase.failed:
         what = f"{phase.failed} failed"
     else:
         what = f"{phase.changed} changed" if phase.changed else "unchanged"
-    return f"{phase.name:<24} {hosts:>9}   {what:<12} {phase.seconds:>7.1f} s"
+    return f"{phase.name:<32} {hosts:>9}   {what:<12} {phase.seconds:>7.1f} s"
 
 
 def table(rollout: Rollout) -> str:
@@ -67,7 +69,7 @@ def verdict(rollout: Rollout) -> str:
         if rollout.put_back:
             lines.append("put back: " + ", ".join(rollout.put_back) + ".")
         else:
-            lines.append("No service was changed by this run; what ran before still runs.")
+            lines.append("What ran before this run runs still, or again.")
         lines.append(f"next: {_again(rollout)}  once the cause is gone")
     elif outcome == "interrupted":
         lines = [

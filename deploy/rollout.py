@@ -52,6 +52,7 @@ class Phase:
     changed: int
     seconds: float
     failed: int = 0
+    skipped: bool = False
 
 
 @dataclass

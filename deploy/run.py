@@ -27,6 +27,7 @@ from deploy.rollout import Failure, Phase, Rollout
 from mt5crs.settings.schema import SettingsError
 
 _rollout: Rollout | None = None
+_context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
 _PHASES = ("Baseline", "Upload", "Stage", "Activate", "Confirm", "Put back", "Monitoring", "Roll back")
 
@@ -36,6 +37,8 @@ def prepare(of: Fleet) -> None:
 
     Any host that fails ends the run, and Ctrl-C ends it with an exit status that is not 0.
     """
+    global _context
+    _context = click.get_current_context(silent=True)
     config.FAIL_PERCENT = 0
     signal.signal(signal.SIGINT, _interrupted)
     options = _options()
@@ -90,30 +93,19 @@ def begin(action: str) -> Rollout:
     dry = bool(options.get("dry"))
     _rollout = Rollout("pyinfra", fleet().environment, action=action, dry=dry)
     state.add_callback_handler(_Narration(_rollout))
-    if not options.get("verbosity") and not options.get("debug"):
-        # pyinfra's own line per host and operation is for debugging; ours is one per phase.
-        logger.setLevel(logging.WARNING)
-    context = click.get_current_context(silent=True)
-    if context is not None:
-        context.call_on_close(_end)
+    if _context is not None:
+        _context.call_on_close(_end)
     return _rollout
 
 
 def _options() -> dict[str, Any]:
-    context = click.get_current_context(silent=True)
-    return dict(context.params) if context is not None else {}
+    return dict(_context.params) if _context is not None else {}
 
 
 def _end() -> None:
     rollout = _rollout
     if rollout is None:
         return
-    for host in state.failed_hosts:
-        if not any(failure.host == host.name for failure in rollout.failures) and not rollout.failed:
-            reason = "an operation failed; pyinfra's message is above"
-            rollout.fail(
-                Failure(host.name, rollout.action, reason, "run again with -vvv to see its commands")
-            )
     error = sys.exc_info()[1]
     if isinstance(error, PyinfraError) and not rollout.failed:
         rollout.fail(Failure("controller", "prepare", str(error)))
@@ -136,10 +128,13 @@ class _Narration(BaseStateCallback):
         self.began = 0.0
         self.hosts: set[str] = set()
         self.changed: set[str] = set()
-        self.failed: set[str] = set()
+        self.failures_before = 0
 
     def operation_start(self, of: Any, op_hash: str) -> None:
         """A new phase begins when the operation's name says so."""
+        if not _options().get("verbosity") and not _options().get("debug"):
+            # pyinfra's own line per host and operation is for debugging; ours is one per phase.
+            logger.setLevel(logging.WARNING)
         name = ", ".join(of.get_op_meta(op_hash).names)
         phase = next((word for word in _PHASES if name.startswith(word)), name)
         if phase in ("Activate", "Stage", "Confirm"):
@@ -148,30 +143,35 @@ class _Narration(BaseStateCallback):
             self.close()
             self.name, self.began = phase, time.monotonic()
 
-    def operation_host_success(self, of: Any, host: Any, op_hash: str, _retry_count: int = 0) -> None:
-        """Count the host, and whether anything was done on it."""
-        self.hosts.add(host.name)
-        if of.get_op_data_for_host(host, op_hash).operation_meta._commands:
-            self.changed.add(host.name)
-
     def operation_host_error(
         self, _state: Any, host: Any, _op_hash: str, _retry_count: int = 0, _max_retries: int = 0
     ) -> None:
-        """Count the host as failed."""
-        self.hosts.add(host.name)
-        self.failed.add(host.name)
+        """An operation that is not ours to judge has failed: pyinfra has said why, and ends the run."""
+        reason = "an operation failed; its output is above"
+        self.rollout.fail(Failure(host.name, self.name, reason, "run again with -vvv to see its commands"))
 
     def operation_end(self, of: Any, op_hash: str) -> None:
-        """The last operation of a run closes its phase."""
+        """The last operation closes its phase; from here on pyinfra knows of a failure and exits with 1."""
+        for host in of.inventory.iter_activated_hosts():
+            if op_hash in of.ops[host]:
+                self.hosts.add(host.name)
+                done = of.get_op_data_for_host(host, op_hash).operation_meta
+                if done.is_complete() and done.did_change():
+                    self.changed.add(host.name)
         if of.get_op_order()[-1] == op_hash:
             self.close()
+            if self.rollout.failed:
+                of.failed_hosts.update(of.inventory.iter_activated_hosts())
 
     def close(self) -> None:
         """Print the line of the phase that ends."""
-        if self.name and self.name != "End" and self.hosts:
+        failed = {failure.host for failure in self.rollout.failures[self.failures_before :]}
+        skipped = self.rollout.failed and not self.changed and not failed
+        if self.name and self.hosts and not (self.name == "Put back" and not self.changed):
             seconds = time.monotonic() - self.began
-            phase = Phase(self.name, len(self.hosts), len(self.changed), seconds, len(self.failed))
+            phase = Phase(self.name, len(self.hosts), len(self.changed), seconds, len(failed), skipped)
             self.rollout.phases.append(phase)
             print(report.phase_line(phase), flush=True)
         self.name = ""
-        self.hosts, self.changed, self.failed = set(), set(), set()
+        self.hosts, self.changed = set(), set()
+        self.failures_before = len(self.rollout.failures)
