@@ -20,6 +20,7 @@ from lab.plan import DEFAULT_NAME, RELEASES
 from lab.podman import Podman
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_console = Console(highlight=False, markup=False)
 
 
 class _Group(click.Group):
@@ -37,7 +38,7 @@ def _name_option(command: Command) -> Command:
 
 
 def _report(phase: fleet.Phase) -> None:
-    click.echo(f"  {phase.name:<16} {phase.outcome:<44} {phase.seconds:6.1f} s")
+    _console.print(f"  {phase.name:<16} {phase.outcome:<44} {phase.seconds:6.1f} s", soft_wrap=True)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,8 +63,8 @@ def up(name: str, hosts: int | None, debian: str | None, mirror: str | None) -> 
         outcomes.append(phase)
         _report(phase)
 
-    click.echo(f"lab {name}")
-    with Console(stderr=True).status(f"booting lab {name} (building an image, once, takes about 40 s)"):
+    _console.print(f"lab {name}")
+    with _console.status(f"booting lab {name} (building an image, once, takes about 40 s)"):
         plan = fleet.up(name, report, hosts, debian, mirror)
     seconds = sum(phase.seconds for phase in outcomes)
     did = next(phase.outcome for phase in outcomes if phase.name == "hosts")
@@ -98,7 +99,7 @@ def status(name: str, as_json: bool) -> None:
         for host in hosts:
             state = host.state + (f" ({', '.join(host.failed_units)})" if host.failed_units else "")
             table.add_row(host.name, host.group, host.address, host.debian, state)
-        Console().print(table)
+        _console.print(table)
     sys.exit(0 if all(host.state == "running" for host in hosts) else 1)
 
 
@@ -199,7 +200,7 @@ def image_(debian: str, mirror: str | None) -> None:
         podman = Podman.connect(start_keeper=True)
     try:
         there = image.exists(podman, debian)
-        with Console(stderr=True).status(f"building the Debian {debian} image (about 40 s)"):
+        with _console.status(f"building the Debian {debian} image (about 40 s)"):
             name = image.build(podman, debian, mirror)
     finally:
         with namespace.machine_lock():

@@ -29,8 +29,8 @@ def render(plan: Plan) -> str:
             "vars": {
                 "fleet_environment": "lab",
                 "fleet_networks": [plan.network],
-                "fleet_ssh_key": "{{ inventory_dir }}/ssh/id_ed25519",
-                "fleet_ssh_known_hosts": "{{ inventory_dir }}/ssh/known_hosts",
+                "fleet_ssh_key": "{{ inventory_dir }}/id_ed25519",
+                "fleet_ssh_known_hosts": "{{ inventory_dir }}/known_hosts",
             },
         }
     }

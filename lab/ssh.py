@@ -58,7 +58,7 @@ def _generate(path: Path, comment: str) -> None:
 
 def write_keys(directory: LabDirectory, plan: Plan) -> None:
     """Make the login key, one host key per host and `known_hosts`. Keys that exist are kept."""
-    directory.ssh.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     _generate(directory.key_file, f"mt5crs-lab-{plan.name}")
     authorized = directory.key_file.with_suffix(".pub").read_text()
     lines = []

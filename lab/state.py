@@ -33,19 +33,14 @@ class LabDirectory:
         return self.root / "lab.json"
 
     @property
-    def ssh(self) -> Path:
-        """Where the login key and `known_hosts` are."""
-        return self.root / "ssh"
-
-    @property
     def key_file(self) -> Path:
         """Private key that logs in as `ops`."""
-        return self.ssh / "id_ed25519"
+        return self.root / "id_ed25519"
 
     @property
     def known_hosts(self) -> Path:
         """Public host keys of this lab's hosts, by address and by name."""
-        return self.ssh / "known_hosts"
+        return self.root / "known_hosts"
 
     def seed(self, host: str) -> Path:
         """Directory that the host sees read-only as `/etc/lab-seed`: its host key and who may log in."""
