@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "link": ("mt5crs.checks.link", "Audit the link to the gateway in nine layers."),
     "phoenix": ("mt5crs.checks.phoenix", "Kill services with open positions and check what comes back."),
     "positions": ("mt5crs.checks.operate", "Show positions and working orders at the broker."),
+    "resolve": ("mt5crs.checks.operate", "Declare an unresolved order not executed."),
     "resume": ("mt5crs.checks.operate", "Lift a halt, on purpose and with a reason."),
     "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
 }

@@ -162,7 +162,7 @@ def _permissions(connection: ConnectionSettings) -> str:
         granted = [name for name, probe in _PROBES.items() if _allowed(probe(client, connection))]
     if "observe" not in granted:
         raise LinkBrokenError(
-            f"{connection.client_name} may not observe magic {magic}; correct gateway_clients in the inventory"
+            f"{connection.client_name} may not observe magic {magic}; correct gateway_clients"
         )
     return f"{connection.client_name} may {', '.join(granted)} magic {magic}"
 

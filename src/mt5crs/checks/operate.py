@@ -138,3 +138,29 @@ def resume(reason: str, magic: int | None, env_file: Path | None, as_json: bool)
         _print_json(answer)
         return
     click.echo(_halts(answer.halts))
+
+
+@click.command()
+@click.argument("client_order_id")
+@_reason_option
+@click.option("--magic", type=click.IntRange(1), required=True, help="Magic number of the order.")
+@env_file_option
+@json_option
+def resolve(client_order_id: str, reason: str, magic: int, env_file: Path | None, as_json: bool) -> None:
+    """Declare that an UNRESOLVED order was not executed, after a look at the terminal.
+
+    The gateway refuses while the broker's books show anything of it.
+    """
+    connection = load_connection(env_file)
+    with one_line_errors(GatewayError), connection.client() as client:
+        answer = client.call(
+            requests.OrderResolve,
+            replies.OrderResult,
+            magic=magic,
+            client_order_id=client_order_id,
+            reason=reason,
+        )
+    if as_json:
+        _print_json(answer)
+        return
+    click.echo(f"{client_order_id} {answer.outcome} {answer.message}".rstrip())

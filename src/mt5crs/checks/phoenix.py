@@ -75,6 +75,8 @@ def _round(fleet: Fleet, service: Service) -> str:
         fleet.wait_healthy(each, _RECOVERY_S)
     seconds = time.monotonic() - began
     fleet.wait(lambda: _equal(fleet), "the reconciler's state equal to the broker's", _EQUAL_S)
+    done = len(before.deals)
+    fleet.wait(lambda: len(_books(fleet).deals) > done, "a new deal after the crash", _RECOVERY_S)
     after = _books(fleet)
     lost, doubled = lost_positions(before, after), doubled_orders(after)
     if lost or doubled:

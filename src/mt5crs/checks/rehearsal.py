@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from mt5crs.broker.sim.inbox import ask
 from mt5crs.checks.health import HealthCheckBrokenError, ask_health
 from mt5crs.client.connection import Peer
 from mt5crs.client.gateway import GatewayClient, Patience
@@ -49,10 +50,15 @@ def free_ports(count: int) -> list[int]:
 class Fleet:
     """Processes of one rehearsal. Use as a context manager."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, Mapping[str, object]] | None = None) -> None:
-        """`settings`: extra environment by service. Starts nothing yet."""
+    def __init__(
+        self, directory: Path, settings: Mapping[Service, Mapping[str, object]] | None = None
+    ) -> None:
+        """`settings`: environment by service beyond the usual. Starts nothing yet."""
         self.directory = directory
-        self._extra = settings or {}
+        self.settings: dict[Service, dict[str, object]] = {"gateway": {}, "reconciler": {}, "strategy": {}}
+        """Environment by service beyond the usual; may be changed before a start."""
+        for service, values in (settings or {}).items():
+            self.settings[service].update(values)
         self.processes: dict[Service, subprocess.Popen[bytes]] = {}
         self.port, self.pub_port, *ports = free_ports(5)
         self.metrics_ports: dict[Service, int] = dict(
@@ -92,6 +98,10 @@ class Fleet:
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(self.clients))
         temporary.replace(path)
+
+    def broker(self, **command: Any) -> dict[str, Any]:
+        """Act on the simulated broker behind the gateway's back (needs SIM_FAULTS=true for the gateway)."""
+        return ask(self.directory / "gateway" / "sim" / "inbox", command)
 
     @property
     def socket_path(self) -> str:
@@ -144,7 +154,7 @@ class Fleet:
             }
         if service == "strategy":
             shared |= {"STRATEGY": "mt5crs.strategy.example:PingPong", "TICK_INTERVAL_S": 0.2}
-        shared |= dict(self._extra.get(service, {}))
+        shared |= self.settings[service]
         base = {
             name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ
         }

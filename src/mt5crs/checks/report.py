@@ -77,13 +77,11 @@ def show(report: Report, *, as_json: bool) -> None:
         return
     click.secho(report.title, bold=True)
     width = max((len(finding.name) for finding in report.findings), default=0)
-    for number, finding in enumerate(report.findings, start=1):
+    for finding in report.findings:
         verdict = click.style(f"{finding.verdict:4}", fg=_COLOURS[finding.verdict])
-        click.echo(
-            f"{number:3}  {verdict}  {finding.name:{width}}  {finding.milliseconds:8.1f} ms  {finding.detail}"
-        )
+        click.echo(f"  {verdict}  {finding.name:{width}}  {finding.milliseconds:8.1f} ms  {finding.detail}")
     for name, value in report.figures.items():
-        click.echo(f"     {name}: {value}")
+        click.echo(f"        {name}: {value}")
     click.secho(f"{report.verdict}", fg=_COLOURS[report.verdict], bold=True)
 
 

@@ -11,6 +11,8 @@ from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 from mt5crs.service.logs import Log
 
+_RELEASED = "released"
+
 
 class LeaseKeeper:
     """Holds one lease. The gateway counts from when it hears us, we from before we spoke: ours ends first.
@@ -107,7 +109,7 @@ class LeaseKeeper:
                     )
                 except GatewayError as error:
                     self._log.warning("lease.release_failed", error=str(error))
-            self._lose("released")
+            self._lose(_RELEASED)
             self._client.close()
 
     @property
@@ -133,7 +135,7 @@ class LeaseKeeper:
     def _lose(self, reason: str) -> None:
         epoch, _ = self._grant
         self._grant, self._wanted, self.reason = (0, 0.0), False, reason
-        if epoch:
+        if epoch and reason != _RELEASED:
             self._log.warning("lease.lost", epoch=epoch, reason=reason)
 
     def _renew_for_ever(self) -> None:

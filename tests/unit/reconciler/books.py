@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mt5crs.protocol.digest import state_digest
-from mt5crs.protocol.records import Account, Deal, Identity, Order, Position
+from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec
 from mt5crs.protocol.replies import Snapshot
 from mt5crs.reconciler.model import Evidence
 
@@ -157,3 +157,25 @@ def snapshot(request_id: str = "r", **changes: Any) -> Snapshot:
     values |= changes
     values.setdefault("digest", state_digest(values["positions"], values["orders"], values["magic"]))
     return Snapshot(**values)
+
+
+def symbol_spec(symbol: str) -> SymbolSpec:
+    """A contract specification."""
+    return SymbolSpec(
+        symbol=symbol,
+        description="",
+        digits=5,
+        point=0.00001,
+        contract_size=100_000.0,
+        volume_min=0.01,
+        volume_max=100.0,
+        volume_step=0.01,
+        stops_level=0,
+        tick_size=0.00001,
+        tick_value=1.0,
+        currency_profit="USD",
+        margin_initial=0.0,
+        trade_allowed=True,
+        fillings=["IOC"],
+        sessions=None,
+    )
