@@ -103,7 +103,8 @@ def _check_part(
                 continue
             if name in unresolved:
                 complete = False
-                yield _missing(fleet, name, field, unresolved[name].reason)
+                if not _follows_from_missing(unresolved[name], values):
+                    yield _missing(fleet, name, field, unresolved[name].reason)
             elif name not in values:
                 if field.required:
                     complete = False
@@ -125,6 +126,13 @@ def _check_part(
                 build(cls, good, heading=part, label=lambda field: field.variable or field.name)
             except SettingsError as error:
                 yield from error.problems
+
+
+def _follows_from_missing(item: Unresolved, values: Mapping[str, Any]) -> bool:
+    """Whether an expression failed only because of a variable that is reported as missing itself."""
+    cause = item.reason.partition("'")[2].partition("'")[0]
+    known = any(cause in variables_of(part) for part in PARTS)
+    return item.reason.endswith("is undefined") and known and cause not in values
 
 
 def _named(fleet: Fleet, name: str) -> str:

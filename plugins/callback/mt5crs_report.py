@@ -31,6 +31,7 @@ description:
 
 ACTIONS = {"site.yml": "deploy", "rollback.yml": "rollback"}
 TOOL = "mt5crs-release"
+VERBS = ("stage", "activate", "confirm", "revert", "rollback")
 STATES = {"stage": "staged", "revert": "reverted"}
 
 
@@ -173,7 +174,7 @@ def _call(data: dict[str, Any]) -> tuple[str, str] | None:
     if isinstance(command, str) and f"{TOOL} status" in command:
         return ("status", "")
     if isinstance(command, list) and len(command) > 2 and Path(str(command[0])).name == TOOL:
-        return (str(command[1]), str(command[2]))
+        return (str(command[1]), str(command[2])) if command[1] in VERBS else None
     return None
 
 
