@@ -140,7 +140,7 @@ def test_what_provisioning_needs_is_installed_but_not_started(own_lab: Lab, host
 @pytest.mark.parametrize("host", HOSTS)
 def test_host_can_touch_neither_the_machines_clock_nor_its_disks(own_lab: Lab, host: str) -> None:
     clock = own_lab.exec(
-        host, ["systemd-run", "--wait", "--quiet", "--pipe", "date", "--set", "@0"], check=False
+        host, ["systemd-run", "--wait", "--collect", "--quiet", "--pipe", "date", "--set", "@0"], check=False
     )
     assert clock.returncode != 0
     assert "Operation not permitted" in clock.stderr
