@@ -53,7 +53,7 @@ class Control:
         wall_msc: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         durable: bool = True,
     ) -> None:
-        """Open or create the file. A lease held before the restart counts as held for one more TTL from now."""
+        """Open or create the file. A lease held before a restart counts as held for one more TTL from now."""
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
@@ -198,7 +198,7 @@ class Control:
     # --- halts ---------------------------------------------------------------------------------------------
 
     def halt(self, scope: HaltScope, magic: int, client: str, reason: str) -> int:
-        """Stop order flow, durably, before this returns. Returns how many submissions the broker already has."""
+        """Stop order flow, durably, before this returns. Returns how many orders the broker already has."""
         key = FLEET if scope == "FLEET" else magic
         with self._lock:
             if key not in self._halts:

@@ -23,7 +23,8 @@ CREATE TABLE IF NOT EXISTS submissions (
     request TEXT NOT NULL, state TEXT NOT NULL, sent_msc INTEGER NOT NULL, answer TEXT NOT NULL,
     PRIMARY KEY (account, magic, client_order_id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS submissions_open ON submissions (account) WHERE state = 'sent';
-CREATE TABLE IF NOT EXISTS failures (account TEXT, magic INTEGER, count INTEGER NOT NULL, PRIMARY KEY (account, magic));
+CREATE TABLE IF NOT EXISTS failures (account TEXT, magic INTEGER, count INTEGER NOT NULL,
+    PRIMARY KEY (account, magic));
 """
 State = Literal["sent", "done", "refused"]
 _requests: "msgspec.json.Decoder[Submission]" = msgspec.json.Decoder(OrderSend | OrderCancel | PositionClose)

@@ -6,8 +6,8 @@ from mt5crs.protocol.replies import Error
 MAX_TEXT = 1024
 
 
-class Refusal(Exception):
-    """Why a request is not carried out. `final`: the client order id is spent, this is its answer for ever."""
+class Refusal(Exception):  # noqa: N818  (an answer, not a malfunction)
+    """Why a request is not carried out. `final`: the client order id is spent, this is its last answer."""
 
     def __init__(
         self,

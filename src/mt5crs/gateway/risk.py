@@ -28,7 +28,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 
 def limits_of(limits: dict[int, Limits], magic: int) -> Limits:
-    """Limits of a magic number. Raises Refusal LIMIT when there are none: what is not allowed is forbidden."""
+    """Limits of a magic number. Raises Refusal LIMIT if there are none: what is not allowed is forbidden."""
     found = limits.get(magic)
     if found is None:
         raise Refusal(
@@ -85,14 +85,14 @@ def _check_exposure(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
     if volume > limits.max_position_volume + _EPSILON:
         raise _limit(
             "max_position_volume",
-            f"positions and working orders would be {volume:.8g} lots, the limit is {limits.max_position_volume}",
+            f"positions and orders would be {volume:.8g} lots, the limit is {limits.max_position_volume}",
             "close positions or cancel orders first",
         )
     worth = sum(lots * facts.values[symbol] for symbol, lots in after.items())
     if limits.max_position_value is not None and worth > limits.max_position_value + _EPSILON:
         raise _limit(
             "max_position_value",
-            f"positions and working orders would be worth {worth:.2f}, the limit is {limits.max_position_value}",
+            f"positions and orders would be worth {worth:.2f}, the limit is {limits.max_position_value}",
             "close positions or cancel orders first",
         )
 

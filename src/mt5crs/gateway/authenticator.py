@@ -1,0 +1,98 @@
+"""ZAP (RFC 27): decides at the handshake whose key may connect. A thread of its own.
+
+Fail-closed: the sockets enforce the domain, so without this thread nobody gets in.
+"""
+
+import threading
+from collections.abc import Callable
+
+import zmq
+
+from mt5crs.protocol.curve import ZAP_DOMAIN, Context, Socket
+
+LEGACY_DOMAIN = b"mt5crs-legacy"
+"""Domain of the plain door, where the source address decides."""
+
+_ENDPOINT = "inproc://zeromq.zap.01"
+_POLL_MS = 200
+
+
+class Authenticator:
+    """Answers ZAP requests until stopped."""
+
+    def __init__(
+        self,
+        context: Context,
+        known: Callable[[str], bool],
+        known_address: Callable[[str], bool],
+        refused: Callable[[str, str], None],
+    ) -> None:
+        """`known` says whether a hex key may connect, `known_address` who may use the plain door.
+
+        `refused(address, reason)` is told of each refusal; its failures are swallowed on purpose.
+        """
+        self._known = known
+        self._known_address = known_address
+        self._refused = refused
+        self._stopping = threading.Event()
+        self._socket: Socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(_ENDPOINT)
+        self._thread = threading.Thread(target=self._run, name="authenticator", daemon=True)
+
+    def start(self) -> None:
+        """Start answering."""
+        self._thread.start()
+
+    def alive(self) -> bool:
+        """Whether handshakes are answered."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Stop answering: from now on every handshake fails."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                if self._socket.poll(_POLL_MS):
+                    self._answer(self._socket.recv_multipart())
+        finally:
+            self._socket.close()
+
+    def _answer(self, frames: list[bytes]) -> None:
+        """One reply per request, whatever it looks like; never raises."""
+        cut = frames.index(b"") if b"" in frames else 0
+        envelope, body = frames[: cut + 1], frames[cut + 1 :]
+        sequence = body[1] if len(body) > 1 else b""
+        user, reason = self._decide(body)
+        status = (b"200", b"OK") if user else (b"400", reason.encode())
+        try:
+            self._socket.send_multipart(
+                [*envelope, b"1.0", sequence, *status, user.encode(), b""], zmq.NOBLOCK
+            )
+        except zmq.ZMQError:
+            return  # the peer is gone; unanswered means refused
+        if not user:
+            self._tell(body[3].decode(errors="replace") if len(body) > 3 else "?", reason)
+
+    def _decide(self, body: list[bytes]) -> tuple[str, str]:
+        """(user id, "") to let in, ("", reason) to refuse. The user id is the key in hex, or the address."""
+        try:
+            version, _, domain, address, _, mechanism, *credentials = body
+            if version == b"1.0" and domain == LEGACY_DOMAIN and mechanism == b"NULL":
+                source = address.decode().removeprefix("::ffff:")
+                return (source, "") if self._known_address(source) else ("", "unlisted address")
+            if version != b"1.0" or domain != ZAP_DOMAIN or mechanism != b"CURVE" or len(credentials) != 1:
+                return "", "only CURVE in domain mt5crs"
+            key = credentials[0].hex()
+            return (key, "") if self._known(key) else ("", "unknown key")
+        except Exception as error:
+            return "", f"malformed request: {type(error).__name__}"
+
+    def _tell(self, address: str, reason: str) -> None:
+        try:
+            self._refused(address, reason)
+        except Exception:
+            return  # telling is a courtesy; the refusal stands

@@ -1,0 +1,74 @@
+"""The clients file while the gateway runs: read again when it changes, so a revocation needs no restart."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from .access import Access, ClientsFileError, Peer, load
+from .metrics import GatewayMetrics
+from .selftest import SELF
+
+
+class Clients:
+    """Keeps the last usable clients file. `access` may be read by any thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        own_key: str,
+        metrics: GatewayMetrics,
+        note: Callable[..., None],
+        revoked: Callable[[], None],
+    ) -> None:
+        """Load. Raises ClientsFileError. `revoked` is called when a client has lost its key or address."""
+        self._path = path
+        self._own_key = own_key
+        self._metrics = metrics
+        self._note = note
+        self._revoked = revoked
+        self._stamp = _stamp(path)
+        self._access = self._with_self(load(path))
+
+    def access(self) -> Access:
+        """Clients, limits and plain clients as of the last good file."""
+        return self._access
+
+    def known(self, key: str) -> bool:
+        """Whether a public key (hex) may connect."""
+        return key in self._access.by_key
+
+    def known_address(self, address: str) -> bool:
+        """Whether a source address may use the plain door."""
+        return address in self._access.legacy
+
+    def reload_if_changed(self, *, force: bool = False) -> None:
+        """Look at the file; take it if it changed and is good, else keep what is in force and say so."""
+        stamp = _stamp(self._path)
+        if stamp == self._stamp and not force:
+            return
+        self._stamp = stamp
+        try:
+            fresh = self._with_self(load(self._path))
+        except ClientsFileError as error:
+            self._metrics.clients_file_errors.inc()
+            self._note("clients.unusable", error=str(error), in_force="the previous clients file")
+            return
+        gone = {*self._access.by_key, *self._access.legacy} - {*fresh.by_key, *fresh.legacy}
+        self._access = fresh
+        self._note("clients.loaded", clients=len(fresh.by_key) - 1, revoked=len(gone))
+        if gone:
+            self._revoked()
+
+    def _with_self(self, access: Access) -> Access:
+        own = Peer(name=SELF, permissions=frozenset({"observe"}), magics=frozenset())
+        return msgspec.structs.replace(access, by_key={**access.by_key, self._own_key: own})
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when the file, or the link that leads to it, is replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)

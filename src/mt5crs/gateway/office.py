@@ -1,0 +1,140 @@
+"""Requests that need no terminal: leases, halts, the gateway's own state. Answered by the network thread at
+once.
+"""
+
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from mt5crs.protocol import events
+from mt5crs.protocol import requests as ask
+from mt5crs.protocol.fields import VERSION
+from mt5crs.protocol.replies import HaltState, Lease, Pong, Reply, StatusState
+
+from .control import Control
+from .desk import Desk
+from .stream import Stream
+from .terminal import Terminal
+
+OfficeRequest = (
+    ask.Ping | ask.Status | ask.LeaseAcquire | ask.LeaseRenew | ask.LeaseRelease | ask.Halt | ask.Resume
+)
+
+
+def product_version() -> str:
+    """Version of the installed product."""
+    try:
+        return version("mt5crs")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class Office:
+    """Answers without waiting for anything but the disk."""
+
+    def __init__(
+        self,
+        control: Control,
+        desk: Desk,
+        terminal: Terminal,
+        stream: Stream,
+        queue_limit: int,
+        note: Callable[..., None],
+    ) -> None:
+        self._control = control
+        self._desk = desk
+        self._terminal = terminal
+        self._stream = stream
+        self._queue_limit = queue_limit
+        self._note = note
+        self._started = time.monotonic()
+        self._version = product_version()
+
+    def answer(self, request: OfficeRequest) -> Reply:
+        """The reply. Raises Refusal."""
+        if isinstance(request, ask.Ping):
+            return Pong(
+                v=VERSION, id=request.id, time_msc=time.time_ns() // 1_000_000, stream=self._stream.name
+            )
+        if isinstance(request, ask.Status):
+            return self._status(request.id)
+        if isinstance(request, (ask.Halt, ask.Resume)):
+            return self._halt(request)
+        return self._lease(request)
+
+    def state(self) -> tuple[str, str]:
+        """State and reason, as in STATUS and heartbeats."""
+        if self._terminal.hung():
+            return "terminal_hung", "a call to the terminal does not return"
+        view = self._terminal.view()
+        return ("ready", "") if view.ready else ("not_ready", view.reason)
+
+    def _status(self, request_id: str) -> StatusState:
+        state, reason = self.state()
+        return StatusState(
+            v=VERSION,
+            id=request_id,
+            version=self._version,
+            protocol_min=VERSION,
+            protocol_max=VERSION,
+            stream=self._stream.name,
+            uptime_ms=int((time.monotonic() - self._started) * 1000),
+            state=state,
+            reason=reason,
+            identity=self._terminal.view().identity,
+            queue_length=self._terminal.queue_length(),
+            queue_limit=self._queue_limit,
+            leases=self._control.leases(),
+            halts=self._control.halts(),
+            guards=self._desk.guards(),
+        )
+
+    def _lease(self, request: ask.LeaseAcquire | ask.LeaseRenew | ask.LeaseRelease) -> Lease:
+        magic, client, instance = request.magic, request.client, request.instance
+        if isinstance(request, ask.LeaseAcquire):
+            epoch, ttl_ms = self._control.acquire(magic, client, instance, request.ttl_ms), request.ttl_ms
+            self._note("lease.acquired", magic=magic, client=client, instance=instance, epoch=epoch)
+            self._announce()
+        elif isinstance(request, ask.LeaseRenew):
+            epoch, ttl_ms = request.lease_epoch, request.ttl_ms
+            self._control.renew(magic, client, instance, epoch, ttl_ms)
+        else:
+            epoch, ttl_ms = request.lease_epoch, 0
+            self._control.release(magic, client, instance, epoch)
+            self._note("lease.released", magic=magic, client=client, instance=instance, epoch=epoch)
+            self._announce()
+        return Lease(v=VERSION, id=request.id, magic=magic, epoch=epoch, ttl_ms=ttl_ms, instance=instance)
+
+    def _halt(self, request: ask.Halt | ask.Resume) -> HaltState:
+        in_flight = 0
+        if isinstance(request, ask.Halt):
+            in_flight = self._control.halt(request.scope, request.magic, request.client, request.reason)
+            self._note(
+                "halt", scope=request.scope, magic=request.magic, client=request.client, reason=request.reason
+            )
+        else:
+            self._control.resume(request.scope, request.magic, request.client, request.reason)
+            magic = request.magic if request.scope == "MAGIC" else 0
+            self._terminal.errand(lambda: self._desk.reset_breaker(magic))
+            self._note(
+                "resume",
+                scope=request.scope,
+                magic=request.magic,
+                client=request.client,
+                reason=request.reason,
+            )
+        self._announce()
+        return HaltState(v=VERSION, id=request.id, halts=self._control.halts(), in_flight=in_flight)
+
+    def _announce(self) -> None:
+        topic = events.CONTROL_TOPIC
+        self._stream.publish(
+            topic,
+            events.ControlEvent(
+                v=VERSION,
+                stream=self._stream.name,
+                seq=self._stream.next(topic),
+                halts=self._control.halts(),
+                leases=self._control.leases(),
+            ),
+        )

@@ -1,0 +1,152 @@
+"""Answers to questions about the account: consistent snapshots, history, symbols. Used by the terminal's
+thread.
+"""
+
+from mt5crs.broker.interface import Books, Broker, BrokerError
+from mt5crs.protocol import requests as ask
+from mt5crs.protocol.fields import MAX_HISTORY, VERSION
+from mt5crs.protocol.records import Deal, Order, Position
+from mt5crs.protocol.replies import AccountState, HistoryState, Reply, Snapshot, SymbolReply, TickReply
+
+from .control import Control
+from .desk import Desk, broker_failed
+from .ledger import Ledger
+from .refusal import Refusal
+from .stream import Stream
+from .watch import Watch
+
+_ATTEMPTS = 5
+Query = ask.SyncAll | ask.AccountQuery | ask.SymbolQuery | ask.TickQuery | ask.HistoryQuery
+
+
+class Reader:
+    """Every answer raises Refusal when it cannot be given; nothing unknown is reported as empty."""
+
+    def __init__(
+        self, broker: Broker, desk: Desk, watch: Watch, ledger: Ledger, control: Control, stream: Stream
+    ) -> None:
+        self._broker = broker
+        self._desk = desk
+        self._watch = watch
+        self._ledger = ledger
+        self._control = control
+        self._stream = stream
+
+    def answer(self, request: Query) -> Reply:
+        """The reply to a question. Raises Refusal."""
+        try:
+            if isinstance(request, ask.SyncAll):
+                return self._snapshot(request)
+            if isinstance(request, ask.HistoryQuery):
+                return self._history(request)
+            if isinstance(request, ask.AccountQuery):
+                books = self._desk.look()
+                return AccountState(
+                    v=VERSION,
+                    id=request.id,
+                    time_msc=books.time_msc,
+                    identity=books.identity,
+                    account=books.account,
+                )
+            return self._market(request)
+        except BrokerError as error:
+            raise broker_failed(error) from error
+
+    def _market(self, request: ask.SymbolQuery | ask.TickQuery) -> Reply:
+        if isinstance(request, ask.SymbolQuery):
+            spec = self._broker.symbol(request.symbol)
+            if spec is not None:
+                return SymbolReply(v=VERSION, id=request.id, spec=spec)
+        else:
+            tick = self._broker.tick(request.symbol)
+            if tick is not None:
+                return TickReply(v=VERSION, id=request.id, tick=tick)
+        raise Refusal(
+            "UNKNOWN_SYMBOL",
+            "symbol",
+            f"the broker has no symbol {request.symbol}",
+            "use the broker's own name of the symbol",
+        )
+
+    def _snapshot(self, request: ask.SyncAll) -> Snapshot:
+        books, deals, closed, complete = self._consistent(request)
+        everything = request.whole_account
+        positions = (
+            books.positions if everything else [p for p in books.positions if p.magic == request.magic]
+        )
+        orders = books.orders if everything else [o for o in books.orders if o.magic == request.magic]
+        return Snapshot(
+            v=VERSION,
+            id=request.id,
+            magic=request.magic,
+            whole_account=everything,
+            stream=self._stream.name,
+            seqs=self._stream.seqs(),
+            time_msc=books.time_msc,
+            identity=books.identity,
+            account=books.account,
+            positions=positions,
+            orders=orders,
+            deals=deals,
+            closed_orders=closed,
+            history_complete=complete,
+            unresolved=self._desk.unresolved(request.magic),
+            halts=self._control.halts(),
+            digest=self._watch.digest(books, request.magic),
+        )
+
+    def _consistent(self, request: ask.SyncAll) -> tuple[Books, list[Deal], list[Order], bool]:
+        """Books and history that belong together: read again while they change in between."""
+        books = self._desk.look()
+        self._desk.require_ready(books.identity)
+        since = request.history_since_msc
+        if since is None:
+            return books, [], [], True
+        for _ in range(_ATTEMPTS):
+            deals, closed, complete = self._past(
+                since, MAX_HISTORY, None if request.whole_account else request.magic
+            )
+            after = self._desk.look()
+            if _same(books, after):
+                return after, deals, closed, complete
+            books = after
+        raise Refusal(
+            "BUSY",
+            "",
+            "the account changes faster than it can be read",
+            "ask again",
+            retry_ms=100,
+        )
+
+    def _history(self, request: ask.HistoryQuery) -> HistoryState:
+        deals, closed, complete = self._past(request.since_msc, request.limit, request.magic or None)
+        return HistoryState(
+            v=VERSION,
+            id=request.id,
+            time_msc=self._broker.time_msc(),
+            deals=deals,
+            closed_orders=closed,
+            complete=complete,
+        )
+
+    def _past(self, since: int, limit: int, magic: int | None) -> tuple[list[Deal], list[Order], bool]:
+        """Oldest first, at most `limit` of each. A magic number's deals include those made by hand on its
+        positions.
+        """
+        deals = self._broker.deals(since)
+        closed = self._broker.closed_orders(since)
+        if magic is not None:
+            deals = [deal for deal in deals if self._ledger.owner(deal) == magic]
+            closed = [order for order in closed if order.magic == magic]
+        complete = len(deals) <= limit and len(closed) <= limit
+        return deals[:limit], closed[:limit], complete
+
+
+def _same(before: Books, after: Books) -> bool:
+    if before.version is not None and after.version is not None:
+        return before.version == after.version
+    return _keys(before.positions) == _keys(after.positions) and before.orders == after.orders
+
+
+def _keys(positions: list[Position]) -> set[tuple[int, int, str, float]]:
+    return {(p.identifier, p.ticket, p.type, p.volume) for p in positions}

@@ -1,0 +1,270 @@
+"""The network thread: requests in, replies and events out. Never waits for the terminal."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from mt5crs.protocol import events
+from mt5crs.protocol.codec import PLAIN_PING, PLAIN_PONG, ProtocolError, decode_request, encode
+from mt5crs.protocol.fields import VERSION
+from mt5crs.protocol.replies import Error, OrderResult, Reply
+from mt5crs.protocol.requests import (
+    AnyRequest,
+    Halt,
+    LeaseAcquire,
+    LeaseRelease,
+    LeaseRenew,
+    Ping,
+    Resume,
+    Status,
+)
+
+from .access import Access, Peer, authorise
+from .legacy import LegacyDoor
+from .listen import Listener
+from .metrics import GatewayMetrics
+from .office import Office
+from .outbox import Delivery, Outbox, Publication
+from .refusal import Refusal
+from .stream import Stream
+from .terminal import Job, Terminal
+
+_OFFICE = (Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume)
+_BATCH = 64
+"""Requests taken before replies and timers get their turn."""
+_TICK_S = 0.1
+_REMEDIES = {
+    "BAD_VERSION": "update the client, or the gateway, to a common protocol version",
+    "TOO_LARGE": "send smaller messages",
+}
+
+
+class Server:
+    """Everything that happens on the gateway's sockets."""
+
+    def __init__(
+        self,
+        requests: Listener,
+        publications: Listener,
+        office: Office,
+        terminal: Terminal,
+        outbox: Outbox,
+        stream: Stream,
+        metrics: GatewayMetrics,
+        access: Callable[[], Access],
+        *,
+        heartbeat_interval_s: float,
+        legacy: LegacyDoor | None,
+        every_second: Callable[[], None],
+        note: Callable[..., None],
+    ) -> None:
+        """`access` gives the clients as of now; `every_second` is run about once a second on this thread."""
+        self._requests = requests
+        self._publications = publications
+        self._office = office
+        self._terminal = terminal
+        self._outbox = outbox
+        self._stream = stream
+        self._metrics = metrics
+        self._access = access
+        self._heartbeat_interval_s = heartbeat_interval_s
+        self._legacy = legacy
+        self._every_second = every_second
+        self._note = note
+        self._stopping = threading.Event()
+        self._kick = threading.Event()
+
+    def stop(self) -> None:
+        """End `run` soon. Safe from a signal handler or another thread."""
+        self._stopping.set()
+
+    def kick(self) -> None:
+        """Drop all connections before anything else is read; the welcome ones come back."""
+        self._kick.set()
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        router = self._requests.socket
+        poller = zmq.Poller()
+        poller.register(router, zmq.POLLIN)
+        poller.register(self._outbox.wakeup, zmq.POLLIN)
+        if self._legacy is not None:
+            poller.register(self._legacy.socket, zmq.POLLIN)
+        next_heartbeat = next_tick = next_second = time.monotonic()
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            if now >= next_heartbeat:
+                self._heartbeat()
+                next_heartbeat = now + self._heartbeat_interval_s
+            if now >= next_second:
+                self._every_second()
+                next_second = now + 1.0
+            if now >= next_tick:
+                self._tell_overdue()
+                next_tick = now + _TICK_S
+            if self._kick.is_set():
+                self._kick.clear()
+                self._requests.kick()
+                self._publications.kick()
+                if self._legacy is not None:
+                    self._legacy.kick()
+            due = min(next_heartbeat, next_second, next_tick if self._terminal.occupied() else next_second)
+            ready = dict(poller.poll(max(0, int((due - time.monotonic()) * 1000) + 1)))
+            if router in ready:
+                self._take(router)
+            if self._legacy is not None and self._legacy.socket in ready:
+                self._take_legacy(self._legacy)
+            self._outbox.drain(self._deliver, self._publish)
+
+    def finish(self) -> None:
+        """Send what is still in the outbox (the terminal has stopped)."""
+        self._outbox.drain(self._deliver, self._publish)
+
+    # --- requests ------------------------------------------------------------------------------------------
+
+    def _take(self, router: "zmq.Socket[Any]") -> None:
+        for _ in range(_BATCH):
+            try:
+                frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self._handle(router, frames)
+
+    def _handle(self, router: "zmq.Socket[Any]", frames: list[zmq.Frame]) -> None:
+        # [routing id, payload] from a DEALER, [routing id, empty, payload] from a REQ
+        if len(frames) < 2 or len(frames) > 3 or (len(frames) == 3 and len(frames[1])):
+            self._metrics.refused.inc("BAD_MESSAGE")
+            return
+        envelope = [frame.bytes for frame in frames[:-1]]
+        payload = frames[-1].bytes
+        peer = self._access().by_key.get(_user_id(frames[-1]))
+        if peer is None:  # revoked after the handshake
+            self._metrics.refused.inc("revoked")
+            refusal = Refusal(
+                "FORBIDDEN",
+                "client",
+                "this key is no longer listed",
+                "ask the gateway's administrator for access",
+            )
+            self._send(router, [*envelope, encode(refusal.reply(""))])
+            return
+        if payload.startswith(PLAIN_PING):
+            self._metrics.requests.inc("PING", "text")
+            self._send(router, [*envelope, PLAIN_PONG + str(time.time_ns() // 1_000_000).encode()])
+            return
+        self._answer(router, envelope, payload, peer)
+
+    def _answer(self, router: "zmq.Socket[Any]", envelope: list[bytes], payload: bytes, peer: Peer) -> None:
+        try:
+            request = decode_request(payload)
+        except ProtocolError as error:
+            refusal = Refusal(
+                error.code, error.field, error.message, _REMEDIES.get(error.code, "see docs/protocol.md")
+            )
+            self._finish(router, envelope, "?", refusal.reply(error.request_id))
+            return
+        kind = _kind(request)
+        try:
+            authorise(peer, request)
+            if isinstance(request, _OFFICE):
+                self._finish(router, envelope, kind, self._office.answer(request))
+                return
+            self._terminal.submit(
+                Job(
+                    request=request,
+                    door=router,
+                    encode=lambda reply: [*envelope, self._counted(kind, reply, request)],
+                    received=time.monotonic(),
+                )
+            )
+        except Refusal as refusal:
+            self._finish(router, envelope, kind, refusal.reply(request.id))
+
+    def _finish(self, router: "zmq.Socket[Any]", envelope: list[bytes], kind: str, reply: Reply) -> None:
+        self._send(router, [*envelope, self._counted(kind, reply, None)])
+
+    def _counted(self, kind: str, reply: Reply, request: AnyRequest | None) -> bytes:
+        """Encode a reply and count it. Called by both threads; the metrics lock."""
+        if isinstance(reply, Error):
+            self._metrics.requests.inc(kind, reply.code)
+            self._metrics.refused.inc(reply.code)
+            self._note("refused", kind=kind, code=reply.code, field=reply.field, message=reply.message)
+        else:
+            self._metrics.requests.inc(kind, "ok")
+            if isinstance(reply, OrderResult) and request is not None and kind != "ORDER_QUERY":
+                self._metrics.orders.inc(request.magic, reply.outcome)
+                self._note(
+                    "order",
+                    kind=kind,
+                    magic=request.magic,
+                    client=request.client,
+                    client_order_id=reply.client_order_id,
+                    outcome=reply.outcome,
+                    retcode=reply.retcode,
+                    order=reply.order,
+                    volume=reply.volume,
+                    epoch=reply.epoch,
+                    replayed=reply.replayed,
+                )
+        return encode(reply)
+
+    def _take_legacy(self, door: LegacyDoor) -> None:
+        for _ in range(_BATCH):
+            if not door.take(self._access(), self._terminal, lambda frames: self._send(door.socket, frames)):
+                return
+
+    def _tell_overdue(self) -> None:
+        for job, refusal in self._terminal.overdue():
+            self._send(job.door, job.encode(refusal.reply(job.request.id)))  # type: ignore[arg-type]
+
+    # --- out -----------------------------------------------------------------------------------------------
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self._send(delivery.door, delivery.frames)  # type: ignore[arg-type]
+
+    def _send(self, router: "zmq.Socket[Any]", frames: list[bytes]) -> None:
+        try:
+            router.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            # gone (EHOSTUNREACH) or not reading (EAGAIN): it will ask again
+            self._metrics.dropped.inc()
+
+    def _publish(self, publication: Publication) -> None:
+        self._metrics.events.inc()
+        try:
+            self._publications.socket.send_multipart(
+                [publication.topic.encode(), publication.payload], zmq.NOBLOCK
+            )
+        except zmq.ZMQError:
+            self._metrics.dropped.inc()  # subscribers notice the gap
+        if self._legacy is not None:
+            self._legacy.publish(publication)
+
+    def _heartbeat(self) -> None:
+        topic = events.HEARTBEAT_TOPIC
+        state, _ = self._office.state()
+        event = events.Heartbeat(
+            v=VERSION,
+            stream=self._stream.name,
+            seq=self._stream.next(topic),
+            time_msc=time.time_ns() // 1_000_000,
+            interval_ms=int(self._heartbeat_interval_s * 1000),
+            state=state,
+            seqs=self._stream.seqs(),
+        )
+        self._publish(Publication(topic, encode(event)))
+
+
+def _user_id(frame: zmq.Frame) -> str:
+    """Public key (hex) that the authenticator tied to the connection; empty when there is none."""
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        return ""
+
+
+def _kind(request: AnyRequest) -> str:
+    return str(type(request).__struct_config__.tag)

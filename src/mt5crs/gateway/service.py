@@ -1,0 +1,302 @@
+"""The gateway put together: what is opened, started and closed, in which order."""
+
+import contextlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+
+from mt5crs.broker.interface import Broker
+from mt5crs.protocol.curve import Context, new_keypair, public_of, secure_server
+from mt5crs.service import notify
+from mt5crs.service.endpoint import Endpoint
+from mt5crs.service.logs import Log
+from mt5crs.settings.gateway import GatewaySettings
+
+from .authenticator import Authenticator
+from .clients import Clients
+from .control import Control
+from .desk import Desk
+from .journal import Journal
+from .ledger import Ledger
+from .legacy import LegacyDoor, plain_server
+from .listen import Listener, inherited
+from .metrics import GatewayMetrics
+from .office import Office
+from .outbox import Outbox
+from .reader import Reader
+from .selftest import SelfTest
+from .server import Server
+from .stream import Stream
+from .terminal import Terminal
+from .watch import Watch
+
+_SELFTEST_INTERVAL_S = 5.0
+_STOP_TIMEOUT_S = 5.0
+
+
+def open_broker(settings: GatewaySettings) -> tuple[Broker, int, str]:
+    """The configured broker, and login and server of the only account it may show."""
+    if settings.backend == "mt5":
+        from mt5crs.broker.mt5 import Mt5Broker
+
+        return Mt5Broker.from_settings(settings), settings.mt5_login, settings.mt5_server
+    from mt5crs.broker.sim.backend import Profile, SimulatedBroker
+
+    profile = Profile(
+        login=settings.sim_login,
+        server=settings.sim_server,
+        trade_mode=settings.sim_trade_mode,
+        margin_mode=settings.sim_margin_mode,
+        balance=settings.sim_balance,
+        leverage=settings.sim_leverage,
+        seed=settings.sim_seed,
+    )
+    directory = Path(settings.state_dir) / "sim"
+    return (
+        SimulatedBroker(directory, profile, allow_faults=settings.sim_faults),
+        settings.sim_login,
+        settings.sim_server,
+    )
+
+
+class Gateway:
+    """One running gateway. Made by `__init__` (opens and binds), run by `run`, ended by `stop`."""
+
+    def __init__(self, settings: GatewaySettings, log: Log) -> None:
+        """Open books, load clients, bind. Raises OSError, ClientsFileError, sqlite3.Error."""
+        self._settings = settings
+        self._log = log
+        self._cleanup = contextlib.ExitStack()
+        try:
+            self._open(settings)
+        except BaseException:
+            self._cleanup.close()
+            raise
+
+    def _open(self, settings: GatewaySettings) -> None:
+        state = Path(settings.state_dir)
+        state.mkdir(parents=True, exist_ok=True)
+        self.metrics = GatewayMetrics()
+        own_public, own_secret = new_keypair()
+        self.clients = Clients(
+            Path(settings.clients_file), own_public, self.metrics, self._note, lambda: self.server.kick()
+        )
+        broker, login, server = open_broker(settings)
+        account = f"{login}@{server}"
+        self.control = Control(state / "control.db", account)
+        self._cleanup.callback(self.control.close)
+        self._journal = Journal(state / "journal.db", account)
+        self._cleanup.callback(self._journal.close)
+        context: Context = zmq.Context()
+        self._cleanup.callback(context.destroy, linger=0)
+        self._outbox = Outbox(context, "terminal")
+        self.stream = Stream(secrets.token_hex(8), self._outbox.put)
+        ledger = Ledger(broker)
+        watch = Watch(broker, self.stream, ledger)
+        self.desk = Desk(
+            broker,
+            self._journal,
+            self.control,
+            watch,
+            ledger,
+            self.stream,
+            lambda: self.clients.access().limits,
+            login,
+            server,
+            self._note,
+        )
+        reader = Reader(broker, self.desk, watch, ledger, self.control, self.stream)
+        self.terminal = Terminal(
+            broker,
+            self.desk,
+            reader,
+            watch,
+            self._outbox,
+            queue_limit=settings.queue_limit,
+            poll_interval_s=settings.poll_interval_s,
+            timeout_s=settings.terminal_timeout_s,
+            symbols=settings.tick_symbols,
+            note=self._note,
+        )
+        self.authenticator = Authenticator(
+            context, self.clients.known, self.clients.known_address, self._connection_refused
+        )
+        self.authenticator.start()  # before bind: from the first moment on, handshakes are judged
+        self._cleanup.callback(self.authenticator.stop)
+        self._listen(context, settings, own_secret)
+        self.endpoint = Endpoint(
+            settings.metrics_address, settings.metrics_port, self.metrics.registry, self.health
+        )
+        self._cleanup.callback(self.endpoint.close)
+
+    def _listen(self, context: Context, settings: GatewaySettings, own_secret: str) -> None:
+        passed = inherited()
+        router = context.socket(zmq.ROUTER)
+        secure_server(router, settings.secret_key)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        publisher = context.socket(zmq.PUB)
+        secure_server(publisher, settings.secret_key)
+        self.requests = Listener(router, settings.bind, settings.port, passed.get(settings.port))
+        self.publications = Listener(
+            publisher, settings.bind, settings.pub_port, passed.get(settings.pub_port)
+        )
+        legacy = self._legacy_door(context, settings, passed) if settings.legacy_port else None
+        office = Office(self.control, self.desk, self.terminal, self.stream, settings.queue_limit, self._note)
+        self._office = office
+        self.server = Server(
+            self.requests,
+            self.publications,
+            office,
+            self.terminal,
+            self._outbox,
+            self.stream,
+            self.metrics,
+            self.clients.access,
+            heartbeat_interval_s=settings.heartbeat_interval_s,
+            legacy=legacy,
+            every_second=self._every_second,
+            note=self._note,
+        )
+        interval = min(_SELFTEST_INTERVAL_S, notify.watchdog_interval_s() or _SELFTEST_INTERVAL_S)
+        host = "127.0.0.1" if settings.bind == "0.0.0.0" else settings.bind  # noqa: S104
+        self.selftest = SelfTest(
+            context,
+            f"tcp://{host}:{self.requests.port}",
+            public_of(settings.secret_key),
+            own_secret,
+            interval,
+            self._selftest_passed,
+        )
+
+    def _legacy_door(self, context: Context, settings: GatewaySettings, passed: dict[int, int]) -> LegacyDoor:
+        router = context.socket(zmq.ROUTER)
+        plain_server(router)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        requests = Listener(router, settings.bind, settings.legacy_port, passed.get(settings.legacy_port))
+        publications = None
+        if settings.legacy_pub_port:
+            publisher = context.socket(zmq.PUB)
+            plain_server(publisher)
+            publications = Listener(
+                publisher, settings.bind, settings.legacy_pub_port, passed.get(settings.legacy_pub_port)
+            )
+        return LegacyDoor(requests, publications, self.control, self.metrics, self._note)
+
+    # --- running -------------------------------------------------------------------------------------------
+
+    def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Serve until `stop`. Ready is told to systemd once a request to ourselves has been answered."""
+        self._on_ready = on_ready
+        self._ready_told = False
+        try:
+            self.terminal.start()
+            self.selftest.start()
+            self.server.run()
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """End `run` after the job at hand. Safe from a signal handler."""
+        self.server.stop()
+
+    def reload(self) -> None:
+        """Read the clients file again."""
+        self.clients.reload_if_changed(force=True)
+
+    def health(self) -> dict[str, object]:
+        """What `/health` says: does the network answer, are handshakes judged, is the terminal usable?"""
+        state, reason = self._office.state()
+        good = state == "ready" and self.authenticator.alive() and self.terminal.alive()
+        starting = not self._told
+        return {
+            "healthy": good and not starting,
+            "state": "starting" if starting and state != "terminal_hung" else state,
+            "reason": reason or ("" if self.authenticator.alive() else "the authenticator has died"),
+            "stream": self.stream.name,
+            "halts": len(self.control.halts()),
+            "unresolved": sum(len(guard.unresolved) for guard in self.desk.guards()),
+        }
+
+    _told = False
+
+    def _selftest_passed(self) -> None:
+        """Runs on the self-test's thread: a request to ourselves has just been answered."""
+        if not self.authenticator.alive() or not self.terminal.alive():
+            return
+        if not self._told:
+            if not self.terminal.wait_until_loaded(_SELFTEST_INTERVAL_S):
+                return
+            self._told = True
+            notify.ready("serving")
+            self._log.info(
+                "ready",
+                port=self.requests.port,
+                pub_port=self.publications.port,
+                stream=self.stream.name,
+            )
+            if self._on_ready is not None:
+                self._on_ready()
+        notify.watchdog()
+
+    def _every_second(self) -> None:
+        self.clients.reload_if_changed()
+        view, state = self.terminal.view(), self._office.state()[0]
+        metrics = self.metrics
+        metrics.terminal.set(float(view.connected and state != "terminal_hung"))
+        metrics.ready.set(float(state == "ready"))
+        metrics.queue.set(self.terminal.queue_length())
+        metrics.halts.set(len(self.control.halts()))
+        metrics.authenticator.set(float(self.authenticator.alive()))
+        for guard in self.desk.guards():
+            metrics.unresolved.set(len(guard.unresolved), guard.magic)
+            metrics.breaker.set(float(guard.breaker_open), guard.magic)
+        if not self.terminal.alive():
+            self._log.critical("terminal.thread_dead", reason=view.reason)
+            self.failed = True
+            self.stop()
+
+    failed = False
+    """Whether `run` ended because a part died."""
+
+    def _close(self) -> None:
+        notify.stopping()
+        self.selftest.stop()
+        stopped = self.terminal.stop(_STOP_TIMEOUT_S)
+        self.server.finish()
+        if not stopped:
+            # its thread may still use journal and broker: leave them, the process ends now
+            self._log.error("stop.terminal_hangs", seconds=_STOP_TIMEOUT_S)
+            return
+        self._outbox.close()
+        self._cleanup.close()
+
+    def _note(self, event: str, **fields: object) -> None:
+        level = self._log.warning if event in _WARNINGS else self._log.info
+        level(event, **fields)
+
+    def _connection_refused(self, address: str, reason: str) -> None:
+        self.metrics.refused.inc("connection")
+        self._log.warning("connection.refused", address=address, reason=reason)
+
+
+_WARNINGS = frozenset(
+    {
+        "refused",
+        "order.unresolved",
+        "order.no_reply",
+        "order.declared",
+        "evidence.unavailable",
+        "journal.failed",
+        "internal_error",
+        "terminal.not_started",
+        "terminal.died",
+        "terminal.close_failed",
+        "clients.unusable",
+        "halt",
+        "resume",
+        "legacy.refused",
+    }
+)

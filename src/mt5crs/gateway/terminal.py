@@ -1,0 +1,312 @@
+"""The one thread that talks to the broker: takes jobs from a bounded queue, looks for changes in between."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from mt5crs.broker.interface import Broker, BrokerError
+from mt5crs.protocol import requests as ask
+from mt5crs.protocol.records import Identity
+from mt5crs.protocol.replies import Reply
+
+from .desk import Desk
+from .outbox import Delivery, Outbox
+from .reader import Reader
+from .refusal import Refusal
+from .watch import Watch
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+JobState = Literal["waiting", "running", "finished", "abandoned"]
+
+
+class Job(msgspec.Struct, eq=False):
+    """A request on its way. `door` is where its reply goes, `encode` makes that door's frames of it."""
+
+    request: ask.AnyRequest
+    door: object
+    encode: Callable[[Reply], list[bytes]]
+    received: float
+    state: JobState = "waiting"
+    answered: bool = False
+
+    def waited_ms(self) -> int:
+        """Milliseconds since the request came in."""
+        return int((time.monotonic() - self.received) * 1000)
+
+
+class View(msgspec.Struct, frozen=True):
+    """What other threads may know about the terminal."""
+
+    connected: bool
+    ready: bool
+    reason: str
+    identity: Identity | None
+
+
+class Terminal:
+    """Owns the broker. `submit` and `overdue` are called by the network thread, the rest runs on its own
+    thread.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        desk: Desk,
+        reader: Reader,
+        watch: Watch,
+        outbox: Outbox,
+        *,
+        queue_limit: int,
+        poll_interval_s: float,
+        timeout_s: float,
+        symbols: list[str],
+        note: Callable[..., None],
+    ) -> None:
+        self._broker = broker
+        self._desk = desk
+        self._reader = reader
+        self._watch = watch
+        self._outbox = outbox
+        self._queue_limit = queue_limit
+        self._poll_interval_s = poll_interval_s
+        self._timeout_s = timeout_s
+        self._symbols = symbols
+        self._note = note
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._queue: deque[Job] = deque()
+        self._errands: deque[Callable[[], None]] = deque()
+        self._running: Job | None = None
+        self._busy_since = 0.0
+        self._stopping = False
+        self._view = View(False, False, "the terminal is being started", None)
+        self._loaded = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
+
+    # --- for the network thread ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wait_until_loaded(self, timeout_s: float) -> bool:
+        """Wait for the first look at the books; False when it took longer."""
+        return self._loaded.wait(timeout_s)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises Refusal BUSY when the terminal hangs or the queue is full."""
+        with self._lock:
+            if self._hung():
+                raise self._busy("the terminal has not answered for too long")
+            if len(self._queue) >= self._queue_limit:
+                raise self._busy(f"{self._queue_limit} requests are waiting already")
+            self._queue.append(job)
+            self._work.notify()
+
+    def errand(self, errand: Callable[[], None]) -> None:
+        """Have something small done on the terminal's thread."""
+        with self._lock:
+            self._errands.append(errand)
+            self._work.notify()
+
+    def overdue(self) -> list[tuple[Job, Refusal]]:
+        """Jobs whose client should be told BUSY now; a waiting one is thereby taken back, it will not be
+        done.
+        """
+        found = []
+        with self._lock:
+            now = time.monotonic()
+            running = self._running
+            if running is not None and not running.answered and now - running.received > self._timeout_s:
+                running.answered = True
+                found.append(
+                    (running, self._busy("the terminal is working on this request and does not answer"))
+                )
+            kept: deque[Job] = deque()
+            for job in self._queue:
+                if now - job.received > self._timeout_s:
+                    job.state = "abandoned"
+                    found.append((job, self._busy("the terminal did not get to this request in time")))
+                else:
+                    kept.append(job)
+            self._queue = kept
+        return found
+
+    def queue_length(self) -> int:
+        """Requests waiting."""
+        return len(self._queue)
+
+    def occupied(self) -> bool:
+        """Whether a request waits or is being worked on."""
+        return bool(self._queue) or self._running is not None
+
+    def hung(self) -> bool:
+        """Whether the call that runs now takes longer than allowed."""
+        with self._lock:
+            return self._hung()
+
+    def view(self) -> View:
+        """The last known state of the terminal."""
+        return self._view
+
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish the job at hand and end; False when the terminal hangs longer than that."""
+        with self._lock:
+            self._stopping = True
+            self._work.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _hung(self) -> bool:
+        return bool(self._busy_since) and time.monotonic() - self._busy_since > self._timeout_s
+
+    @staticmethod
+    def _busy(message: str) -> Refusal:
+        return Refusal(
+            "BUSY",
+            "terminal",
+            message,
+            "ask again with the same client order id: what was carried out is never carried out twice",
+            retry_ms=500,
+        )
+
+    # --- the thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._connect()
+            while not self._stopping:
+                job = self._next()
+                if job is not None:
+                    self._do(job)
+                    self._outbox.ring()
+                elif not self._stopping:
+                    self._poll()
+        except BaseException as error:
+            self._view = View(False, False, f"the terminal's thread died: {error!r}", None)
+            self._note("terminal.died", error=repr(error))
+            raise
+        finally:
+            try:
+                self._broker.close()
+            except BrokerError as error:
+                self._note("terminal.close_failed", error=str(error))
+
+    def _connect(self) -> None:
+        pause = _FIRST_PAUSE_S
+        while not self._stopping:
+            try:
+                self._mark(busy=True)
+                self._broker.start()
+                self._mark(busy=False)
+                self._poll()
+                if self._loaded.is_set():
+                    return
+            except BrokerError as error:
+                self._mark(busy=False)
+                self._view = View(False, False, f"the terminal did not start: {error}", None)
+                self._note("terminal.not_started", error=str(error))
+            with self._lock:
+                if not self._stopping:
+                    self._work.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    def _next(self) -> Job | None:
+        """The next job, or None when it is time to look for changes. Runs errands in between."""
+        deadline = time.monotonic() + self._poll_interval_s
+        with self._lock:
+            while not self._stopping:
+                if self._errands:
+                    errand = self._errands.popleft()
+                    self._lock.release()
+                    try:
+                        errand()
+                    finally:
+                        self._lock.acquire()
+                    continue
+                if self._queue:
+                    job = self._queue.popleft()
+                    job.state = "running"
+                    self._running = job
+                    self._busy_since = time.monotonic()
+                    return job
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                self._work.wait(left)
+        return None
+
+    def _do(self, job: Job) -> None:
+        request = job.request
+        try:
+            reply = self._reply(request, job)
+        except Refusal as refusal:
+            reply = refusal.reply(request.id)
+        except Exception as error:  # an error of ours: typed answer, and the gateway stays up
+            self._note("internal_error", request=type(request).__name__, error=repr(error))
+            reply = Refusal(
+                "INTERNAL",
+                "",
+                f"the gateway failed on this request: {type(error).__name__}",
+                "see the gateway's log; ask ORDER_QUERY what became of an order",
+            ).reply(request.id)
+        frames = job.encode(reply)
+        with self._lock:
+            self._running = None
+            self._busy_since = 0.0
+            answered, job.answered, job.state = job.answered, True, "finished"
+        if not answered:
+            self._outbox.put(Delivery(job.door, frames))
+
+    def _reply(self, request: ask.AnyRequest, job: Job) -> Reply:
+        if isinstance(request, (ask.OrderSend, ask.OrderCancel, ask.PositionClose)):
+            return self._desk.submit(request, job.waited_ms)
+        if isinstance(request, ask.OrderQuery):
+            return self._desk.query(request)
+        if isinstance(request, ask.OrderCheck):
+            return self._desk.check(request)
+        if isinstance(request, ask.OrderResolve):
+            return self._desk.declare(request)
+        if isinstance(
+            request, (ask.SyncAll, ask.AccountQuery, ask.SymbolQuery, ask.TickQuery, ask.HistoryQuery)
+        ):
+            return self._reader.answer(request)
+        raise Refusal("UNKNOWN_KIND", "kind", "not a request for the terminal", "see docs/protocol.md")
+
+    def _poll(self) -> None:
+        """Look for changes, quotes and the fate of unresolved submissions."""
+        self._mark(busy=True)
+        try:
+            identity = self._broker.identity()
+            self._desk.require_account(identity)
+            self._desk.look()
+            self._watch.observe_ticks(self._symbols)
+            self._desk.resolve_all()
+            self._loaded.set()
+            self._view = self._judge(identity)
+        except Refusal as refusal:
+            self._view = View(True, False, refusal.message, identity)
+        except BrokerError as error:
+            self._view = View(False, False, f"the terminal could not be asked: {error}", self._view.identity)
+        finally:
+            self._mark(busy=False)
+            self._outbox.ring()
+
+    def _judge(self, identity: Identity) -> View:
+        try:
+            self._desk.require_ready(identity)
+        except Refusal as refusal:
+            return View(identity.connected, False, refusal.message, identity)
+        return View(True, True, "", identity)
+
+    def _mark(self, *, busy: bool) -> None:
+        with self._lock:
+            self._busy_since = time.monotonic() if busy else 0.0

@@ -1,0 +1,165 @@
+"""Turns successive looks at the broker's books into events. Used by the terminal's thread."""
+
+from collections.abc import Hashable, Iterable
+
+from mt5crs.broker.interface import Books, Broker, BrokerError
+from mt5crs.protocol import events
+from mt5crs.protocol.digest import state_digest
+from mt5crs.protocol.fields import VERSION
+from mt5crs.protocol.records import Deal, Order, Position
+
+from .ledger import Ledger
+from .stream import Stream
+
+ACCOUNT_EVENT_INTERVAL_MS = 1000
+
+
+class Watch:
+    """Remembers the last look and publishes what changed."""
+
+    def __init__(self, broker: Broker, stream: Stream, ledger: Ledger) -> None:
+        self._broker = broker
+        self._stream = stream
+        self._ledger = ledger
+        self._positions: dict[int, Position] | None = None
+        self._orders: dict[int, Order] = {}
+        self._version: int | None = None
+        self._account: Hashable = None
+        self._account_at = 0
+        self._deals_due = True
+        self._digests: dict[int, str] = {}
+        self._ticks: dict[str, int] = {}
+
+    def observe(self, books: Books) -> None:
+        """Publish what changed since the last look. Raises BrokerError when the deals could not be read."""
+        self._observe_account(books)
+        if books.version is None or books.version != self._version or self._positions is None:
+            self._observe_changes(books)
+        if self._deals_due:
+            self._observe_deals(books.time_msc)
+
+    def _observe_changes(self, books: Books) -> None:
+        positions = {p.identifier: p for p in books.positions}
+        orders = {o.ticket: o for o in books.orders}
+        changed = self._positions is None or (
+            _shapes(self._positions.values()) != _shapes(positions.values()) or self._orders != orders
+        )
+        if changed:
+            self._digests = {}
+            self._deals_due = True
+            if self._positions is not None:
+                self._publish_orders(orders)
+                self._publish_positions(self._positions, positions)
+            self._positions, self._orders = positions, orders
+        self._version = books.version
+
+    def _observe_deals(self, now_msc: int) -> None:
+        fresh = self._ledger.update(now_msc)
+        for deal in fresh:
+            self._trade(self._ledger.owner(deal), deal)
+        self._deals_due = False
+
+    def settle(self) -> None:
+        """Look for deals at the next observation even if nothing else changed (after a submission)."""
+        self._deals_due = True
+
+    def digest(self, books: Books, magic: int) -> str:
+        """State digest of a magic number, kept as long as nothing but prices changes."""
+        if books.version is None or books.version != self._version:
+            return state_digest(books.positions, books.orders, magic)
+        found = self._digests.get(magic)
+        if found is None:
+            found = self._digests[magic] = state_digest(books.positions, books.orders, magic)
+        return found
+
+    def observe_ticks(self, symbols: Iterable[str]) -> list[events.TickEvent]:
+        """Publish quotes that are new; returns them. Raises BrokerError."""
+        fresh = []
+        for symbol in symbols:
+            tick = self._broker.tick(symbol)
+            if tick is None or self._ticks.get(symbol) == tick.time_msc:
+                continue
+            self._ticks[symbol] = tick.time_msc
+            topic = events.tick_topic(symbol)
+            event = events.TickEvent(
+                v=VERSION, stream=self._stream.name, seq=self._stream.next(topic), tick=tick
+            )
+            self._stream.publish(topic, event)
+            fresh.append(event)
+        return fresh
+
+    def _observe_account(self, books: Books) -> None:
+        account = books.account
+        hard = (account.balance, account.leverage, account.currency, books.identity)
+        soft_due = (
+            hard,
+            account,
+        ) != self._account and books.time_msc - self._account_at >= ACCOUNT_EVENT_INTERVAL_MS
+        previous = self._account
+        if soft_due or not isinstance(previous, tuple) or previous[0] != hard:
+            self._account, self._account_at = (hard, account), books.time_msc
+            if isinstance(previous, tuple) and previous[0] != hard:
+                self._deals_due = True
+            topic = events.ACCOUNT_TOPIC
+            self._stream.publish(
+                topic,
+                events.AccountEvent(
+                    v=VERSION,
+                    stream=self._stream.name,
+                    seq=self._stream.next(topic),
+                    time_msc=books.time_msc,
+                    identity=books.identity,
+                    account=account,
+                ),
+            )
+
+    def _publish_orders(self, orders: dict[int, Order]) -> None:
+        for ticket, order in orders.items():
+            if self._orders.get(ticket) != order:
+                self._trade(order.magic, order)
+        gone = [order for ticket, order in self._orders.items() if ticket not in orders]
+        if not gone:
+            return
+        try:
+            since = min(order.time_setup_msc for order in gone)
+            closed = {o.ticket: o for o in self._broker.closed_orders(since)}
+        except BrokerError:
+            closed = {}  # subscribers then see the order's end from the position and deal events, or resync
+        for order in gone:
+            ended = closed.get(order.ticket)
+            if ended is not None:
+                self._trade(ended.magic, ended)
+
+    def _publish_positions(self, before: dict[int, Position], after: dict[int, Position]) -> None:
+        for identifier, position in after.items():
+            old = before.get(identifier)
+            if old is None or _shape(old) != _shape(position):
+                self._trade(position.magic, position)
+        for identifier, position in before.items():
+            if identifier not in after:
+                self._trade(position.magic, identifier)
+
+    def _trade(self, magic: int, what: Order | Deal | Position | int) -> None:
+        topic = events.trade_topic(magic)
+        stream, seq = self._stream.name, self._stream.next(topic)
+        event: events.Event
+        if isinstance(what, Order):
+            event = events.OrderEvent(v=VERSION, stream=stream, seq=seq, order=what)
+        elif isinstance(what, Deal):
+            event = events.DealEvent(v=VERSION, stream=stream, seq=seq, deal=what)
+        elif isinstance(what, Position):
+            event = events.PositionEvent(v=VERSION, stream=stream, seq=seq, position=what)
+        else:
+            event = events.PositionClosedEvent(
+                v=VERSION, stream=stream, seq=seq, magic=magic, identifier=what
+            )
+        self._stream.publish(topic, event)
+
+
+def _shape(p: Position) -> Hashable:
+    """A position without what moves with the market."""
+    return (p.identifier, p.ticket, p.type, p.magic, p.volume, p.price_open, p.sl, p.tp, p.comment)
+
+
+def _shapes(positions: Iterable[Position]) -> set[Hashable]:
+    return {_shape(p) for p in positions}
