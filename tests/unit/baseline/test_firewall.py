@@ -1,0 +1,138 @@
+"""The ruleset made from the inventory: nft takes it, and it admits the inventory's peers and nobody else."""
+
+import ipaddress
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.inventory import Fleet
+from deploy.rendering import render
+
+# In a network namespace of its own: the machine's firewall is never touched. Without root: a user namespace.
+ISOLATED = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+
+
+def rules(settings: Mapping[str, Any], **other: object) -> str:
+    return render("baseline/nftables.conf.j2", {**settings, **other})
+
+
+def loaded(text: str, tmp_path: Path, times: int = 1) -> list[dict[str, Any]]:
+    """What nft lists after loading the text (`times` in a row) into an empty network namespace."""
+    path = tmp_path / "nftables.conf"
+    path.write_text(text)
+    script = f"set -e; for n in $(seq {times}); do nft -f {path}; done; nft --json list ruleset"
+    done = subprocess.run(
+        [*ISOLATED, "sh", "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout)["nftables"])
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def networks(*texts: str) -> list[Network]:
+    """Addresses and networks in the shortest form, to compare: nft merges neighbours to ranges."""
+    found = [ipaddress.ip_network(text) for text in texts]
+    return list(ipaddress.collapse_addresses(found))  # type: ignore[type-var]
+
+
+def sets(listing: list[dict[str, Any]]) -> dict[str, list[Network]]:
+    found: dict[str, list[Network]] = {}
+    for entry in listing:
+        if "set" in entry:
+            texts = [text for one in entry["set"].get("elem", []) for text in _texts(one)]
+            found[entry["set"]["name"]] = networks(*texts)
+    return found
+
+
+def _texts(element: Any) -> list[str]:
+    if isinstance(element, str):
+        return [element]
+    if "prefix" in element:
+        return [f"{element['prefix']['addr']}/{element['prefix']['len']}"]
+    first, last = (ipaddress.ip_address(end) for end in element["range"])
+    return [str(network) for network in ipaddress.summarize_address_range(first, last)]
+
+
+def admitted(listing: list[dict[str, Any]]) -> dict[tuple[str, int], set[str]]:
+    """Per protocol and port: the sets whose members come in."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for entry in listing:
+        parts = entry.get("rule", {}).get("expr", [])
+        if {"accept": None} not in parts:
+            continue
+        matches = [part["match"] for part in parts if "match" in part]
+        source = [m["right"] for m in matches if m["left"].get("payload", {}).get("field") == "saddr"]
+        for match in matches:
+            if match["left"].get("payload", {}).get("field") != "dport":
+                continue
+            ports = match["right"]["set"] if isinstance(match["right"], dict) else [match["right"]]
+            for port in ports:
+                key = (str(match["left"]["payload"]["protocol"]), int(port))
+                found.setdefault(key, set()).add(str(source[0]).lstrip("@"))
+    return found
+
+
+@pytest.mark.parametrize("host", ["hub-01", "inf-01", "inf-02", "gtw-01"])
+def test_default_is_to_drop(fleet: Fleet, tmp_path: Path, host: str) -> None:
+    chains = [entry["chain"] for entry in loaded(rules(fleet.hosts[host]), tmp_path) if "chain" in entry]
+    assert [(chain["hook"], chain["policy"]) for chain in chains] == [("input", "drop")]
+
+
+def test_gateway_ports_are_open_to_the_peers_of_the_inventory_only(fleet: Fleet, tmp_path: Path) -> None:
+    settings = fleet.hosts["gtw-01"]
+    listing = loaded(rules(settings), tmp_path)
+    peers = {fleet.hosts[host]["fleet_address"] for group in ("inf", "hub") for host in fleet.in_group(group)}
+    assert sets(listing)["traders_v4"] == networks(*peers, *settings["baseline_ssh_sources"])
+    assert sets(listing)["traders_v6"] == []
+    for port in (settings["gateway_port"], settings["gateway_pub_port"]):
+        assert admitted(listing)["tcp", port] == {"traders_v4", "traders_v6"}
+
+
+@pytest.mark.parametrize(
+    ("host", "ports"),
+    [("gtw-01", {9100, 9101}), ("inf-01", {9100, 9102, 9103}), ("hub-01", {9100})],
+)
+def test_metrics_are_open_to_the_hub_only(fleet: Fleet, tmp_path: Path, host: str, ports: set[int]) -> None:
+    listing = loaded(rules(fleet.hosts[host]), tmp_path)
+    assert sets(listing)["hub_v4"] == networks(fleet.hosts["hub-01"]["fleet_address"])
+    to_hub = {
+        port for (protocol, port), who in admitted(listing).items() if protocol == "tcp" and who & {"hub_v4"}
+    }
+    assert to_hub == ports
+
+
+def test_nothing_else_is_open(fleet: Fleet, tmp_path: Path) -> None:
+    open_ports = {
+        host: set(admitted(loaded(rules(fleet.hosts[host]), tmp_path)))
+        for host in ("hub-01", "inf-01", "gtw-01")
+    }
+    # 546: answers to this host's own DHCPv6 questions, from the link only.
+    assert {host: ports - {("udp", 546)} for host, ports in open_ports.items()} == {
+        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9090), ("tcp", 9093), ("udp", 123)},
+        "inf-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9102), ("tcp", 9103)},
+        "gtw-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9101), ("tcp", 5555), ("tcp", 5556)},
+    }
+
+
+def test_addresses_of_both_families_overlap_and_repeat(fleet: Fleet, tmp_path: Path) -> None:
+    sources = ["192.0.2.0/24", "192.0.2.7", "2001:db8::/64", "2001:db8::1"]
+    listing = loaded(rules(fleet.hosts["gtw-01"], baseline_ssh_sources=sources), tmp_path)
+    assert sets(listing)["controllers_v4"] == networks("192.0.2.0/24")
+    assert sets(listing)["controllers_v6"] == networks("2001:db8::/64")
+
+
+def test_loading_twice_leaves_one_ruleset(fleet: Fleet, tmp_path: Path) -> None:
+    text = rules(fleet.hosts["inf-01"])
+    once, twice = loaded(text, tmp_path), loaded(text, tmp_path, times=2)
+
+    def count(listing: list[dict[str, Any]]) -> int:
+        return sum("rule" in entry for entry in listing)
+
+    assert count(twice) == count(once) > 0

@@ -1,0 +1,71 @@
+"""The shell that places and lists files, run for real in a directory of its own."""
+
+import getpass
+import grp
+import os
+import subprocess
+from pathlib import Path
+
+from pyinfra.api.command import StringCommand
+
+from deploy.host_files import ManagedDirectory, ManagedFile, listing_script, make_directory, place, unlike
+
+
+def run(command: StringCommand) -> None:
+    subprocess.run(
+        ["sh", "-c", command.get_raw_value()],
+        input=str(command.connector_arguments.get("_stdin", "")),
+        text=True,
+        check=True,
+        timeout=30,
+    )
+
+
+def seen(*paths: Path) -> dict[str, str]:
+    output = subprocess.run(
+        ["sh", "-c", listing_script(map(str, paths))], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+    return dict(line.removeprefix("seen ").rsplit(" ", 1) for line in output.splitlines())
+
+
+def mine(
+    path: Path, content: bytes = b"a 'quoted' line\n\x00\xff no newline", mode: str = "0640"
+) -> ManagedFile:
+    return ManagedFile(str(path), content, mode, getpass.getuser(), grp.getgrgid(os.getgid()).gr_name)
+
+
+def test_a_placed_file_is_listed_as_wanted(tmp_path: Path) -> None:
+    file = mine(tmp_path / "new folder" / "it's.conf")
+    assert unlike([file], seen(Path(file.path))) == (file.path,)
+    run(place(file))
+    assert Path(file.path).read_bytes() == file.content
+    assert unlike([file], seen(Path(file.path))) == ()
+    assert [path.name for path in Path(file.path).parent.iterdir()] == ["it's.conf"]
+
+
+def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("keep")
+    link.symlink_to(target)
+    file = mine(link, b"new")
+    assert unlike([file], seen(link)) == (str(link),)
+    run(place(file))
+    assert (link.is_symlink(), link.read_text(), target.read_text()) == (False, "new", "keep")
+
+
+def test_wrong_mode_is_seen_and_mended(tmp_path: Path) -> None:
+    file = mine(tmp_path / "file")
+    run(place(file))
+    Path(file.path).chmod(0o666)
+    assert unlike([file], seen(Path(file.path))) == (file.path,)
+    run(place(file))
+    assert Path(file.path).stat().st_mode & 0o777 == 0o640
+
+
+def test_directories(tmp_path: Path) -> None:
+    wanted = ManagedDirectory(
+        str(tmp_path / "a" / "b"), "0750", getpass.getuser(), grp.getgrgid(os.getgid()).gr_name
+    )
+    assert unlike([wanted], seen(Path(wanted.path))) == (wanted.path,)
+    run(make_directory(wanted))
+    assert unlike([wanted], seen(Path(wanted.path))) == ()

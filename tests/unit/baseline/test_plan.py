@@ -1,0 +1,96 @@
+"""Facts in, plan out: what baseline would do on a host."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy import baseline
+from deploy.baseline import ACCOUNT, DIRECTORIES, ENABLED_UNITS, NOTICED_BY, Observed, Plan, observed, plan
+from deploy.host_files import ManagedFile
+
+FILES = [ManagedFile(path, b"as wanted\n") for path in NOTICED_BY]
+PACKAGES = ("chrony", "nftables")
+GOOD = Observed(
+    system="debian 13",
+    packages=frozenset(PACKAGES),
+    account=ACCOUNT,
+    enabled=frozenset(ENABLED_UNITS),
+    seen={item.path: item.seen_as for item in (*DIRECTORIES, *FILES)},
+    release_units=True,
+)
+
+
+def test_nothing_to_do_when_all_is_as_wanted() -> None:
+    assert plan(FILES, PACKAGES, GOOD) == Plan()
+
+
+def test_everything_to_do_on_a_bare_host() -> None:
+    todo = plan(FILES, PACKAGES, Observed(system="debian 13"))
+    assert todo == Plan(
+        directories=tuple(item.path for item in DIRECTORIES),
+        files=tuple(item.path for item in FILES),
+        packages=PACKAGES,
+        account=True,
+        enable=ENABLED_UNITS,
+        reactions=("sysctl", "journald", "chrony"),
+        access=True,
+        release_units=True,
+    )
+
+
+@pytest.mark.parametrize(("path", "notice"), NOTICED_BY.items())
+def test_a_changed_file_is_replaced_and_taken_notice_of(path: str, notice: str) -> None:
+    todo = plan(FILES, PACKAGES, replace(GOOD, seen={**GOOD.seen, path: "file:644:root:root:other"}))
+    assert todo.files == (path,)
+    assert (todo.reactions, todo.access) == (((notice,), False) if notice != "access" else ((), True))
+
+
+@pytest.mark.parametrize(
+    "seen", ["file:666:root:root:", "file:644:ops:root:", "other", "directory:644:root:root:"]
+)
+def test_wrong_rights_owner_or_kind_count(seen: str) -> None:
+    path = FILES[0].path
+    todo = plan(FILES, PACKAGES, replace(GOOD, seen={**GOOD.seen, path: seen}))
+    assert todo.files == (path,)
+
+
+def test_what_runs_otherwise_than_configured_is_put_right() -> None:
+    todo = plan(FILES, PACKAGES, replace(GOOD, stale=frozenset({"sysctl", "access"})))
+    assert todo == Plan(reactions=("sysctl",), access=True)
+
+
+def test_the_host_s_answer_is_read() -> None:
+    assert observed(
+        [
+            "system ubuntu 24.04",
+            "package installed chrony",
+            "package config-files nftables",
+            "account mt5crs:/var/lib/mt5crs:/usr/sbin/nologin",
+            "group mt5crs",
+            "enabled chrony.service",
+            "seen /etc/mt5crs directory:755:root:root:",
+            "stale access",
+            'units {"changed": false, "units": []}',
+        ]
+    ) == Observed(
+        system="ubuntu 24.04",
+        packages=frozenset({"chrony"}),
+        account=ACCOUNT,
+        enabled=frozenset({"chrony.service"}),
+        seen={"/etc/mt5crs": "directory:755:root:root:"},
+        stale=frozenset({"access"}),
+        release_units=True,
+    )
+
+
+def test_both_engines_have_the_same_lists() -> None:
+    role = yaml.safe_load((Path(baseline.PROJECT) / "roles/baseline/vars/main.yml").read_text())
+    assert role["_baseline_systems"] == list(baseline.SUPPORTED)
+    assert role["_baseline_units"] == list(baseline.ENABLED_UNITS)
+    assert set(role["_baseline_directories"]) == {item.path for item in baseline.DIRECTORIES}
+    assert {f["path"]: f["template"] for f in role["_baseline_files"]} == baseline.RENDERED
+    assert {f["path"]: f["noticed_by"] for f in role["_baseline_files"] if f["noticed_by"]} == NOTICED_BY
+    assert [program["path"] for program in role["_baseline_programs"]] == list(baseline.PROGRAMS)
+    assert {word: " ".join(argv) for word, argv in role["_baseline_reactions"].items()} == baseline.REACTIONS

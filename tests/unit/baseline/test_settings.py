@@ -1,0 +1,39 @@
+"""Baseline settings that would lock people out or leave a host without time are refused."""
+
+from typing import Any
+
+import pytest
+
+from mt5crs.settings.baseline import BaselineSettings
+
+GOOD: dict[str, Any] = {
+    "release_signers": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAA release"],
+    "ssh_sources": ["192.0.2.1", "2001:db8::/64"],
+}
+
+
+def test_good_settings_have_no_problem() -> None:
+    assert list(BaselineSettings(**GOOD).problems()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"ssh_sources": ["0.0.0.0/0"]}, "everyone"),
+        ({"ssh_sources": ["192.0.2.1/24"]}, "host bits"),
+        ({"ssh_sources": ["controller"]}, "baseline_ssh_sources"),
+        ({"release_signers": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}, "public key"),
+        ({"ntp_pools": [], "ntp_servers": []}, "time source"),
+        ({"ntp_servers": ["bad name"]}, "baseline_ntp_servers"),
+        ({"sysctl": {"kernel.panic": "1"}}, "kernel.panic"),
+    ],
+)
+def test_bad_settings_are_named(changed: dict[str, Any], word: str) -> None:
+    problems = list(BaselineSettings(**{**GOOD, **changed}).problems())
+    assert len(problems) == 1
+    assert word in problems[0]
+
+
+def test_a_private_key_is_not_repeated() -> None:
+    key = "-----BEGIN OPENSSH PRIVATE KEY-----"
+    assert key not in "".join(BaselineSettings(**{**GOOD, "release_signers": [key]}).problems())
