@@ -11,8 +11,8 @@ from mt5crs_release import generation, health, machine, watchdog
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
-from mt5crs_release.lock import boot_id
-from mt5crs_release.recovery import boot_clock, recover, revert
+from mt5crs_release.lock import boot_clock, boot_id
+from mt5crs_release.recovery import recover, revert
 from mt5crs_release.session import Session
 from mt5crs_release.spec import HealthSpec
 from mt5crs_release.state import Generation, Transaction

@@ -147,11 +147,12 @@ def verify_signature(manifest: bytes, signature: bytes, allowed_signers: Path, p
             f"{allowed_signers} does not exist, so no bundle is trusted",
             remedy="run the baseline part of the deployment: it installs baseline_release_signers",
         )
-    with tempfile.NamedTemporaryFile(prefix="mt5crs-sig-") as file:
-        file.write(signature)
-        file.flush()
+    # A directory, not an open temporary file: on Windows nobody else can open that one.
+    with tempfile.TemporaryDirectory(prefix="mt5crs-sig-") as directory:
+        file = Path(directory) / SIGNATURE
+        file.write_bytes(signature)
         command = ["ssh-keygen", "-Y", "verify", "-f", str(allowed_signers)]
-        command += ["-I", PRINCIPAL, "-n", NAMESPACE, "-s", file.name]
+        command += ["-I", PRINCIPAL, "-n", NAMESPACE, "-s", str(file)]
         try:
             answer = subprocess.run(command, input=manifest, capture_output=True, timeout=30, check=False)
         except FileNotFoundError:

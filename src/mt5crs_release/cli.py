@@ -8,12 +8,13 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mt5crs_release import system, windows
 from mt5crs_release.errors import EXIT_OK, BusyError, FailedError, RefusedError, ReleaseError
-from mt5crs_release.paths import Host
+from mt5crs_release.paths import Host, default_root
 
 if TYPE_CHECKING:
     from mt5crs_release.session import Session
@@ -52,9 +53,12 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
         _require(host, options.service)
         return list_generations(load(options.service, host.service(options.service).state))
-    if os.geteuid() != 0 and host.root == Path("/"):
+    if options.command == "run":
+        return _launch(host, options)
+    if host.root == default_root() and not _may_change():
         raise RefusedError(
-            f"`{options.command}` changes the host, so it must be run as root", remedy="use sudo"
+            f"`{options.command}` changes the host, so it must be run as root",
+            remedy="use sudo (Windows: a session of an Administrator)",
         )
     from mt5crs_release import signals
 
@@ -154,7 +158,38 @@ def _install_units(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     from mt5crs_release.host_units import install_units
     from mt5crs_release.systemd import Systemd
 
+    if system.WINDOWS:
+        raise RefusedError(
+            "Windows has no units", remedy="the baseline role registers the task that recovers at boot"
+        )
     return install_units(host, Systemd(), dry_run=options.dry_run)
+
+
+def _launch(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.launcher import launch
+
+    if not system.WINDOWS:
+        raise RefusedError("systemd starts services here", remedy=f"systemctl start mt5crs-{options.service}")
+    _require(host, options.service)
+
+    def body(should_stop: Callable[[], bool]) -> int:
+        return launch(host, options.service, should_stop)
+
+    if options.as_task:
+        status = body(lambda: False)
+    else:
+        status = windows.kernel.serve(f"mt5crs-{options.service}", body)
+    if status != 0:
+        raise FailedError(
+            f"{options.service} died too often", remedy="see service.log and `mt5crs-release status`"
+        )
+    return {"changed": True, "service": options.service, "generation": None, "reason": "stopped"}
+
+
+def _may_change() -> bool:
+    return (
+        windows.kernel.is_administrator() if system.WINDOWS else hasattr(os, "geteuid") and os.geteuid() == 0
+    )
 
 
 def _recover(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -166,10 +201,10 @@ def _recover(host: Host, options: argparse.Namespace) -> dict[str, Any]:
         require_service(host, options.service)
     services: dict[str, Any] = {}
     failures: list[ReleaseError] = []
-    for name in [options.service] if options.service else host.services():
+    for name in [options.service] if options.service else host.begun():
         wait_s = 0.0 if options.watch else options.lock_timeout
         try:
-            with open_session(host, name, f"recover {name}", wait_s=wait_s) as session:
+            with open_session(host, name, f"recover {name}", wait_s=wait_s, create=True) as session:
                 done = (
                     look_after(session)
                     if options.watch
@@ -289,7 +324,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object")
-    common.add_argument("--root", default="/", metavar="DIR", help="work below DIR (for tests)")
+    common.add_argument(
+        "--root", default=str(default_root()), metavar="DIR", help="work below DIR (for tests)"
+    )
     locking = argparse.ArgumentParser(add_help=False)
     locking.add_argument(
         "--lock-timeout",
@@ -361,6 +398,8 @@ def _parser() -> argparse.ArgumentParser:
         "--watch", action="store_true", help="as the watchdog timer does; silent while a run is at work"
     )
     recover.add_argument("--force", action="store_true", help="also after it has failed too often")
+    run = add("run", "Windows: be the service, start what is current and look after it.")
+    run.add_argument("--as-task", action="store_true", help="started by a logon task, not as a service")
     add("install-units", "Install the unit that reverts unconfirmed generations at boot.", dry, service=None)
     return parser
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store
+from mt5crs_release import store, system, windows
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.paths import MANIFEST, TEMPORARY
 from mt5crs_release.spec import HealthSpec, Spec
@@ -47,6 +47,8 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
     temporary = directory / f"{TEMPORARY}{name}"
     store.ensure_directory(directory)
     temporary.mkdir(0o700)
+    if system.WINDOWS:  # rights before content: what is written below is never readable by others
+        windows.protect(temporary)
     files: dict[str, dict[str, Any]] = {}
     for path, file in sorted(spec.files.items()):
         content = file.content.encode()
@@ -59,7 +61,10 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
         store.write_new(temporary / "units" / unit, text.encode(), 0o644)
         files[f"units/{unit}"] = {"mode": 0o644, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     if runtime is not None:
-        (temporary / "venv").symlink_to(f"../../../runtimes/{runtime}")
+        if system.WINDOWS:
+            windows.kernel.junction(temporary / "venv", directory.parents[1] / "runtimes" / runtime)
+        else:
+            (temporary / "venv").symlink_to(f"../../../runtimes/{runtime}")
     manifest = {
         "format": FORMAT,
         "generation": name,
@@ -74,7 +79,10 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
     }
     # Root only: a hash of a file with a short secret would let others try guesses.
     store.write_new(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode(), 0o600)
-    temporary.chmod(0o755)
+    if system.WINDOWS:
+        windows.check_rights(temporary)
+    else:
+        temporary.chmod(0o755)
     store.publish_directory(temporary, directory / name)
 
 
@@ -130,7 +138,7 @@ def problems(directory: Path) -> list[str]:
             continue
         if not same:
             found.append(f"{name} was changed")
-        elif stat.S_IMODE(status.st_mode) != wanted["mode"]:
+        elif not system.WINDOWS and stat.S_IMODE(status.st_mode) != wanted["mode"]:
             found.append(f"{name} has mode {stat.S_IMODE(status.st_mode):04o}, not {wanted['mode']:04o}")
     if manifest["runtime"] is not None and not (directory / "venv/.complete").is_file():
         found.append(f"its runtime {manifest['runtime']} is missing or incomplete")
@@ -151,6 +159,8 @@ def _parents(base: Path, path: str) -> None:
 
 
 def _owners(spec: Spec) -> dict[tuple[str, str], tuple[int, int] | None]:
+    if system.WINDOWS:  # "root" stands for the administrators there; rights follow from the directory
+        return {(file.owner, file.group): None for file in spec.files.values()}
     import grp
     import pwd
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import gate
+from mt5crs_release import gate, system, windows
 from mt5crs_release.generation import Content
 from mt5crs_release.session import Session
 from mt5crs_release.spec import HealthSpec
@@ -56,7 +56,7 @@ def watch(
     session.enter("waiting for health")
     began = time.monotonic()
     samples: list[gate.Sample] = []
-    command = [word.replace("{current}", str(session.paths.current)) for word in policy.command]
+    command = [word.replace("{current}", session.current_directory()) for word in policy.command]
     while True:
         units = _discount(session.systemd.look(content.start), restarts_before or {})
         check, detail = None, ""
@@ -85,6 +85,12 @@ def _discount(units: dict[str, gate.UnitSample], before: Mapping[str, int]) -> d
     }
 
 
+def _environment() -> dict[str, str]:
+    if system.WINDOWS:
+        return windows.kernel.base_environment()
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+
+
 def _ask(command: list[str], timeout_s: float, directory: Path) -> tuple[str, str]:
     try:
         answer = subprocess.run(
@@ -96,7 +102,7 @@ def _ask(command: list[str], timeout_s: float, directory: Path) -> tuple[str, st
             errors="replace",
             timeout=timeout_s,
             cwd=directory,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+            env=_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:

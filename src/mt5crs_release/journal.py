@@ -33,7 +33,8 @@ class Journal:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             size = os.fstat(descriptor).st_size
-            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.lseek(descriptor, max(0, size - 1), os.SEEK_SET)
+            torn = size > 0 and os.read(descriptor, 1) != b"\n"
             os.write(descriptor, ("\n" if torn else "").encode() + record.encode() + b"\n")
             os.fsync(descriptor)
         finally:

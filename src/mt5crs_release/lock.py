@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store
+from mt5crs_release import store, system, windows
 from mt5crs_release.errors import BusyError
 from mt5crs_release.journal import timestamp
 
@@ -27,7 +26,16 @@ _POLL_S = 0.05
 
 def boot_id() -> str:
     """Return the kernel's identifier of this boot (``/proc/sys/kernel/random/boot_id``)."""
+    if system.WINDOWS:
+        return windows.kernel.boot_id()
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def boot_clock() -> float:
+    """Return seconds since boot including suspended time; no change of the date moves it."""
+    if system.WINDOWS:
+        return windows.kernel.boot_clock()
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lock:
@@ -82,25 +90,22 @@ class Lock:
         self._record |= {"phase": phase, "heartbeat": timestamp()}
         content = json.dumps(self._record).encode()
         with contextlib.suppress(OSError):
-            os.pwrite(self._descriptor, content, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.write(self._descriptor, content)
             os.ftruncate(self._descriptor, len(content))
 
     def _wait(self) -> None:
         end = time.monotonic() + self.wait_s
         while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
-                    raise
-                if time.monotonic() >= end:
-                    raise self._busy() from None
-                time.sleep(_POLL_S)
-            else:
+            if _try_lock(self._descriptor):
                 return
+            if time.monotonic() >= end:
+                raise self._busy()
+            time.sleep(_POLL_S)
 
     def _read(self) -> dict[str, Any] | None:
-        content = os.pread(self._descriptor, 4096, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        content = os.read(self._descriptor, 4096)
         try:
             record = json.loads(content)
         except ValueError:
@@ -123,6 +128,20 @@ class Lock:
                 "the next run of mt5crs-release then undoes what it left"
             )
         return BusyError(f"another run holds the lock: {holder}", remedy=remedy, details={"holder": record})
+
+
+def _try_lock(descriptor: int) -> bool:
+    if system.WINDOWS:
+        return windows.kernel.try_lock(descriptor)
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
+            raise
+        return False
+    return True
 
 
 def _is_stopped(pid: object) -> bool:

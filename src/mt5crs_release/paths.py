@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mt5crs_release import system, windows
+
 CURRENT = "current"
 MANIFEST = "manifest.json"
 COMPLETE = ".complete"
 """Marker inside a runtime: written last, so a runtime without it is rubble."""
-TEMPORARY = ".tmp-"
+TEMPORARY = ".mt5crs-tmp-"
 """Prefix of everything under construction; swept by ``recover`` and before each change."""
+
+
+def default_root() -> Path:
+    """Return the root of a real host."""
+    return Path(windows.ROOT if system.WINDOWS else "/")
 
 
 class Host:
@@ -17,11 +24,14 @@ class Host:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.base = root / "opt/mt5crs"
+        # On Windows the root is the tool's own directory, C:/ProgramData/mt5crs.
+        self.base = root if system.WINDOWS else root / "opt/mt5crs"
         self.runtimes = self.base / "runtimes"
         self.bundles = self.base / "bundles"
         self.units = root / "etc/systemd/system"
-        self.allowed_signers = root / "etc/mt5crs/allowed_signers"
+        self.allowed_signers = (
+            self.base / "allowed_signers" if system.WINDOWS else root / "etc/mt5crs/allowed_signers"
+        )
 
     def service(self, name: str) -> ServicePaths:
         """Return the paths of service ``name``."""
@@ -30,6 +40,10 @@ class Host:
     def services(self) -> list[str]:
         """Return the names of the services that have a state on this host, sorted."""
         return sorted(path.parent.name for path in self.base.glob("*/state.json"))
+
+    def begun(self) -> list[str]:
+        """Return the services a run has ever worked on, also those whose first generation was not finished."""
+        return sorted(path.parent.name for path in self.base.glob("*/lock"))
 
 
 class ServicePaths:

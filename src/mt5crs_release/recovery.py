@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import replace
 from typing import Any
 
 from mt5crs_release import health, machine, signals, watchdog
 from mt5crs_release.errors import FailedError
-from mt5crs_release.lock import boot_id
+from mt5crs_release.lock import boot_clock, boot_id
 from mt5crs_release.session import Session
 from mt5crs_release.state import Transaction
 from mt5crs_release.switch import switch
-
-
-def boot_clock() -> float:
-    """Return seconds since boot including suspended time; no change of the date moves it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def pending_event(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store
+from mt5crs_release import store, system, windows
 from mt5crs_release.bundle import Bundle, this_python
 from mt5crs_release.digest import SHORT
 from mt5crs_release.errors import FailedError, RefusedError
@@ -67,7 +67,10 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
         beat("unpacking the bundle")
         bundle.unpack(wheelhouse)
         beat("building the runtime")
-        venv.EnvBuilder(with_pip=False, symlinks=True).create(target)
+        if system.WINDOWS:
+            windows.kernel.make_runtime(target)
+        else:
+            venv.EnvBuilder(with_pip=False, symlinks=True).create(target)
         _install(target, wheelhouse)
         target.chmod(0o755)
         store.sync_file_system(target)
@@ -85,7 +88,7 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
 
 
 def _install(target: Path, wheelhouse: Path) -> None:
-    python = target / "bin/python"
+    python = target / ("Scripts/python.exe" if system.WINDOWS else "bin/python")
     pip = sorted((wheelhouse / "wheels").glob("pip-*.whl"))
     if not pip:
         raise RefusedError(
@@ -100,12 +103,14 @@ def _install(target: Path, wheelhouse: Path) -> None:
         wheelhouse,
     )
     compile_all = "-m compileall -q --invalidation-mode unchecked-hash"
-    _run([str(python), *compile_all.split(), str(target / "lib")], wheelhouse)
+    _run([str(python), *compile_all.split(), str(target / ("Lib" if system.WINDOWS else "lib"))], wheelhouse)
     _run([str(python), "-I", "-c", "import mt5crs"], wheelhouse)
 
 
 def _run(command: list[str], directory: Path) -> None:
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(directory), "LC_ALL": "C.UTF-8"}
+    if system.WINDOWS:
+        environment = {**windows.kernel.base_environment(), "TEMP": str(directory), "TMP": str(directory)}
     try:
         answer = subprocess.run(
             command,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mt5crs_release import generation, machine, state, store
+from mt5crs_release import generation, machine, state, store, system, windows
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import Journal, timestamp
@@ -28,7 +28,7 @@ class Session:
         self.journal = Journal(self.paths.journal)
         self.state = state.load(service, self.paths.state)
         self.phase = "begun"
-        self.systemd = Systemd(lambda: lock.beat(self.phase))
+        self.systemd: Systemd | windows.Services = service_manager(host, lambda: lock.beat(self.phase))
         self.began = time.monotonic()
 
     def enter(self, phase: str) -> None:
@@ -61,10 +61,18 @@ class Session:
 
     def pointer(self) -> str | None:
         """Return the generation that ``current`` points to."""
-        try:
-            return self.paths.current.readlink().name
-        except OSError:
-            return None
+        target = store.read_link(self.paths.current)
+        return None if target is None else target.rpartition("/")[2]
+
+    def current_directory(self) -> str:
+        """Return what ``{current}`` stands for in a health command."""
+        name = self.pointer() if system.WINDOWS else None
+        return str(self.paths.current if name is None else self.paths.generation(name))
+
+
+def service_manager(host: Host, beat: Callable[[], None] = lambda: None) -> Systemd | windows.Services:
+    """Return what starts and stops services on this host."""
+    return windows.Services(host.base, beat) if system.WINDOWS else Systemd(beat)
 
 
 @contextmanager
@@ -112,6 +120,9 @@ def require_service(host: Host, service: str, *, create: bool = False) -> None:
 
 def _sweep(session: Session) -> None:
     """Remove what interrupted runs left: temporary files, and generations that never got into the state."""
+    owner = session.lock.dead_owner
+    if owner is not None and isinstance(owner.get("pid"), int):
+        store.sweep_of(session.host.units, owner["pid"])
     store.sweep(session.paths.base)
     store.sweep(session.paths.generations)
     if session.paths.generations.is_dir():

@@ -12,7 +12,8 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 
 def listen() -> None:
     """Turn SIGTERM and SIGINT into an exception; a lost connection (SIGHUP) does not stop a run."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # Windows has none
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in _STOP:
         signal.signal(number, _stop)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import platform
 import subprocess
-import time
 from typing import Any
 
-from mt5crs_release import generation, machine, state
+from mt5crs_release import generation, machine, state, store, system, windows
+from mt5crs_release.lock import boot_clock
 from mt5crs_release.paths import COMPLETE, CURRENT, Host
 from mt5crs_release.state import ServiceState
 
@@ -24,11 +24,11 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
         services[name] = _describe(host, record)
         current = services[name]["current"]
         starts[name] = generation.start_units(paths.generation(current)) if current else []
-    active = _active({unit for units in starts.values() for unit in units})
+    active = _active(host, {unit for units in starts.values() for unit in units})
     for name, units in starts.items():
         services[name]["units"] = {unit: active.get(unit, "unknown") for unit in units}
     return {
-        "host": os.uname().nodename,
+        "host": platform.node(),
         "format": FORMAT,
         "services": services,
         "bundles": sorted(path.name for path in host.bundles.glob("*.tar")),
@@ -61,15 +61,13 @@ def list_generations(record: ServiceState) -> dict[str, Any]:
 
 def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
     paths = host.service(record.service)
-    try:
-        pointer: str | None = paths.current.readlink().name
-    except OSError:
-        pointer = None
+    target = store.read_link(paths.current)
+    pointer = None if target is None else target.rpartition("/")[2]
     entry = record.generations.get(pointer or "")
     transaction = record.transaction
     left = None
     if transaction is not None and transaction.deadline is not None:
-        left = round(max(0.0, transaction.deadline - time.clock_gettime(time.CLOCK_BOOTTIME)), 1)
+        left = round(max(0.0, transaction.deadline - boot_clock()), 1)
     newest = record.in_order()[-1] if record.generations else None
     return {
         "current": pointer,
@@ -89,10 +87,12 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
     }
 
 
-def _active(units: set[str]) -> dict[str, str]:
+def _active(host: Host, units: set[str]) -> dict[str, str]:
     names = sorted(units)
     if not names:
         return {}
+    if system.WINDOWS:
+        return {name: unit.active for name, unit in windows.Services(host.base).look(names).items()}
     command = ["systemctl", "show", "-p", "ActiveState", "--value", *names]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

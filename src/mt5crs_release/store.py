@@ -10,12 +10,15 @@ import os
 import shutil
 from pathlib import Path
 
+from mt5crs_release import system, windows
 from mt5crs_release.errors import FailedError
 from mt5crs_release.paths import TEMPORARY
 
 
 def sync_directory(path: Path) -> None:
-    """Put the entries of directory ``path`` on disk."""
+    """Put the entries of directory ``path`` on disk. Windows writes renames through: nothing to do."""
+    if system.WINDOWS:
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -40,6 +43,9 @@ def write_new(path: Path, content: bytes, mode: int, owner: tuple[int, int] | No
     :param owner: numeric user and group, ``None`` to leave them
     :raises FileExistsError: when ``path`` exists (a symbolic link is not followed either)
     """
+    if system.WINDOWS:  # its rights are those of its directory, set and checked before
+        windows.kernel.create_file(path, content)
+        return
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         if owner is not None:
@@ -56,7 +62,10 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
     try:
         temporary.unlink(missing_ok=True)
         write_new(temporary, content, mode)
-        temporary.replace(path)
+        if system.WINDOWS:
+            windows.replace_durably(temporary, path)
+        else:
+            temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -64,10 +73,21 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
     sync_directory(path.parent)
 
 
+def read_link(path: Path) -> str | None:
+    """Return what ``path`` points to; ``None`` when it is none. On Windows it is a small file."""
+    try:
+        return path.read_text("utf-8") if system.WINDOWS else str(path.readlink())
+    except OSError:
+        return None
+
+
 def switch_link(path: Path, target: str) -> bool:
     """Make symbolic link ``path`` point to ``target`` in one step; return whether that changed anything."""
-    if path.is_symlink() and str(path.readlink()) == target:
+    if read_link(path) == target:
         return False
+    if system.WINDOWS:  # no link can be replaced in one step there, a file can
+        replace_file(path, target.encode(), 0o644)
+        return True
     if path.is_dir() and not path.is_symlink():
         raise FailedError(
             f"{path} is a directory where a symbolic link belongs",
@@ -88,7 +108,7 @@ def switch_link(path: Path, target: str) -> bool:
 
 def remove_link(path: Path) -> bool:
     """Remove symbolic link ``path`` durably; return whether there was one."""
-    if not path.is_symlink():
+    if read_link(path) is None:
         return False
     path.unlink()
     sync_directory(path.parent)
@@ -99,7 +119,10 @@ def publish_directory(temporary: Path, final: Path) -> None:
     """Give a finished directory its name. Its files must be on disk (:func:`write_new`)."""
     for directory, _, _ in os.walk(temporary, topdown=False):
         sync_directory(Path(directory))
-    temporary.rename(final)
+    if system.WINDOWS:
+        windows.publish_durably(temporary, final)
+    else:
+        temporary.rename(final)
     sync_directory(final.parent)
 
 
@@ -128,11 +151,20 @@ def sweep(directory: Path) -> bool:
     return found
 
 
+def sweep_of(directory: Path, pid: int) -> None:
+    """Remove what the dead run ``pid`` left in ``directory`` and one level below; others may be at work there."""
+    for path in [*directory.glob(f"{TEMPORARY}*.{pid}"), *directory.glob(f"*/{TEMPORARY}*.{pid}")]:
+        path.unlink(missing_ok=True)
+
+
 def sync_file_system(path: Path) -> None:
     """Put everything written below ``path`` on disk (one call instead of one per file).
 
     :raises FailedError: when the disk reports an error
     """
+    if system.WINDOWS:
+        windows.kernel.flush_volume(path)
+        return
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)

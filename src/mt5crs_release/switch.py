@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from mt5crs_release import store
+from mt5crs_release import store, system
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generation import Content
 from mt5crs_release.session import Session
@@ -17,6 +17,8 @@ def check_units(session: Session, entering: Content) -> None:
 
     :raises RefusedError: one is; nothing was changed
     """
+    if system.WINDOWS:  # units stay in the generation, nothing is linked
+        return
     ours = str(session.paths.base)
     foreign = []
     for unit in entering.units:
@@ -60,14 +62,8 @@ def switch(
         others = [unit for unit in dropped if leaving and unit not in leaving.units]
         if others:
             session.systemd.disable(others)
-    session.enter("linking units")
-    _unlink(session, set(leaving.units if leaving else ()) - set(entering.units if entering else ()))
-    for unit in entering.units if entering else ():
-        link = session.host.units / unit
-        store.ensure_directory(link.parent)
-        store.switch_link(link, str(session.paths.current / "units" / unit))
-        if entering and unit in entering.install:
-            link_at_boot(session.host.units, unit, entering.install[unit])
+    if not system.WINDOWS:
+        _link(session, leaving, entering)
     session.systemd.reload()
     if dropped:
         session.systemd.forget_failures(dropped)
@@ -81,6 +77,17 @@ def switch(
         session.systemd.start_later(entering.start)
         return []
     return _start(session, leaving, entering, timeout_s)
+
+
+def _link(session: Session, leaving: Content | None, entering: Content | None) -> None:
+    session.enter("linking units")
+    _unlink(session, set(leaving.units if leaving else ()) - set(entering.units if entering else ()))
+    for unit in entering.units if entering else ():
+        link = session.host.units / unit
+        store.ensure_directory(link.parent)
+        store.switch_link(link, str(session.paths.current / "units" / unit))
+        if entering and unit in entering.install:
+            link_at_boot(session.host.units, unit, entering.install[unit])
 
 
 def _unlink(session: Session, units: set[str]) -> None:
