@@ -120,7 +120,8 @@ def ssh(name: str, host: str, command: tuple[str, ...]) -> None:
 def exec_(name: str, host: str, command: tuple[str, ...]) -> None:
     """Run COMMAND as root in HOST, not over the network."""
     lab = Lab.open(name)
-    argv = lab.podman.exec_argv(lab.container(host), command, interactive=True)
+    tty = sys.stdin.isatty() and sys.stdout.isatty()
+    argv = lab.podman.exec_argv(lab.container(host), command, tty=tty)
     os.execv(argv[0], argv)  # noqa: S606
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from lab import image, inventory, machine, namespace, ssh
 from lab.errors import LabError
 from lab.faults import heal
-from lab.handle import BOOT_TIMEOUT_S, Lab
+from lab.handle import Lab
 from lab.plan import DEFAULT_HOSTS, DEFAULT_NAME, Host, Plan, choose_network, make_plan
 from lab.podman import (
     LABEL_LAB,
@@ -329,6 +329,3 @@ def status(name: str) -> list[HostStatus]:
 
     with ThreadPoolExecutor(WAITS_AT_ONCE) as pool:
         return list(pool.map(describe, lab.plan.hosts))
-
-
-__all__ = ["BOOT_TIMEOUT_S", "HostStatus", "Phase", "Report", "down", "status", "stop_keeper_if_unused", "up"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lab import ssh
 from lab.errors import LabError
 from lab.plan import DEFAULT_NAME, Host, Plan
-from lab.podman import Podman, container_name, last_line
+from lab.podman import EXEC_FAILED, Podman, container_name, last_line
 from lab.state import LabDirectory, open_lab
 
 BOOT_TIMEOUT_S = 60.0
@@ -48,15 +48,20 @@ class Lab:
     ) -> subprocess.CompletedProcess[str]:
         """Run `argv` as root in a host, not over the network. LabError if it fails and `check` is on."""
         flags = ["--interactive"] if input_text is not None else []
-        return self.podman.run(
-            "exec",
-            *flags,
-            self.container(host),
-            *argv,
+        done = self.podman.run(
+            *("exec", *flags, self.container(host), *argv),
             timeout_s=timeout_s,
             input_text=input_text,
-            check=check,
+            check=False,
         )
+        if check and done.returncode == EXEC_FAILED:
+            raise LabError(
+                f"{host} cannot be entered ({last_line(done.stderr)}): start what is down with "
+                f"`python -m lab up --name {self.plan.name}`"
+            )
+        if check and done.returncode != 0:
+            raise LabError(f"`{argv[0]}` on {host} ended with {done.returncode}: {last_line(done.stderr)}")
+        return done
 
     def ssh_argv(self, host: str, command: Sequence[str] = ()) -> list[str]:
         """Return the argument list that logs in as `ops` and runs `command` (or a shell)."""

@@ -56,6 +56,14 @@ def exists(podman: Podman, debian: str) -> bool:
     return podman.run("image", "exists", reference(debian), check=False).returncode == 0
 
 
+def forget_older(podman: Podman, debian: str) -> None:
+    """Remove images of earlier definitions; podman keeps those that some lab still runs on."""
+    listed = podman.run("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+    for name in listed:
+        if name.startswith(f"{REPOSITORY}:debian{debian}-") and name != reference(debian):
+            podman.run("rmi", name, check=False)
+
+
 def build(podman: Podman, debian: str, mirror: str | None = None) -> str:
     """Build and import the image of a Debian release unless it is there; return its name.
 
@@ -92,4 +100,5 @@ def build(podman: Podman, debian: str, mirror: str | None = None) -> str:
                     "check that the Debian mirror answers, or name another with --mirror"
                 )
             podman.run("import", str(archive), name, timeout_s=300)
+        forget_older(podman, debian)
     return name

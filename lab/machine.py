@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from lab.errors import LabError
@@ -21,6 +23,7 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "unshare": "util-linux",
 }
+OLDEST_PODMAN = (4, 0)
 STORAGE = Path("/var/lib/containers")
 FREE_BYTES_NEEDED = 3 * 1024**3
 INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -38,6 +41,23 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":" + SYSTEM_PATH)
 
 
+def _podman_version() -> tuple[int, int] | None:
+    program = find_program("podman")
+    if program is None:
+        return None
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    found = re.search(r"(\d+)\.(\d+)", done.stdout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _has_overlay() -> bool:
+    """Tell whether the kernel has overlayfs, also as a module that nobody asked for yet."""
+    filesystems = Path("/proc/filesystems")
+    if "overlay" not in filesystems.read_text().split() and (modprobe := find_program("modprobe")):
+        subprocess.run([modprobe, "overlay"], capture_output=True, timeout=30, check=False)
+    return "overlay" in filesystems.read_text().split()
+
+
 def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
@@ -51,7 +71,12 @@ def problems() -> list[str]:
         found.append("the lab boots systemd hosts and needs root: run the command again as root")
     if packages := missing_packages():
         found.append(f"programs are missing: install them with `lab/setup` ({' '.join(packages)})")
-    if "overlay" not in Path("/proc/filesystems").read_text().split():
+    if (version := _podman_version()) is not None and version < OLDEST_PODMAN:
+        found.append(
+            f"podman {version[0]}.{version[1]} is too old for the lab's networks: install 4.0 or newer, as "
+            "in Debian 12 or Ubuntu 24.04"
+        )
+    if not _has_overlay():
         found.append(
             "this kernel has no overlay file system: `modprobe overlay`, or use a machine whose kernel has it"
         )

@@ -15,6 +15,8 @@ from lab.errors import LabError
 from lab.machine import find_program
 from lab.plan import Host, Plan
 
+# What `podman exec` ends with when it could not start the command; anything else is the command's own.
+EXEC_FAILED = 125
 LABEL_LAB = "mt5crs.lab"
 LABEL_HOST = "mt5crs.lab.host"
 LABEL_PROJECT = "mt5crs.lab.project"
@@ -158,7 +160,6 @@ class Podman:
         )
         return described
 
-    def exec_argv(self, container: str, argv: Sequence[str], *, interactive: bool = False) -> list[str]:
-        """Return the argument list that runs `argv` as root in a container."""
-        flags = ["--interactive"] if interactive else []
-        return self.argv("exec", *flags, container, *argv)
+    def exec_argv(self, container: str, argv: Sequence[str], *, tty: bool) -> list[str]:
+        """Return the argument list that runs `argv` as root in a container, with the caller's input."""
+        return self.argv("exec", "--interactive", *(["--tty"] if tty else []), container, *argv)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.inventory import resolve
-from lab import faults, fleet
+from lab import faults, fleet, image
 from lab.errors import LabError
 from lab.handle import Lab, wait_until
 from lab.podman import network_name
@@ -243,6 +243,16 @@ def test_another_checkout_cannot_take_or_remove_a_lab_that_is_not_its_own(
         assert refused.returncode == 1
         assert f"belongs to {PROJECT}" in refused.stderr
     assert [own_lab.system_state(host) for host in HOSTS] == ["running"] * len(HOSTS)
+
+
+def test_images_of_earlier_definitions_are_forgotten_and_the_one_in_use_stays(own_lab: Lab) -> None:
+    current, old = image.reference("13"), f"{image.REPOSITORY}:debian13-000000000000"
+    own_lab.podman.run("tag", current, old)
+
+    image.forget_older(own_lab.podman, "13")
+
+    assert own_lab.podman.run("image", "exists", old, check=False).returncode == 1
+    assert image.exists(own_lab.podman, "13")
 
 
 def test_other_shape_is_refused_and_the_lab_left_alone(own_lab: Lab) -> None:

@@ -61,16 +61,17 @@ def test_no_limit_is_above_the_hard_limit_of_this_process() -> None:
 def test_commands_are_run_in_the_labs_namespace() -> None:
     podman = Podman(("nsenter", "--mount=/proc/7/ns/mnt", "--", "podman"))
 
-    assert podman.exec_argv("c", ["id"]) == [
+    assert podman.exec_argv("c", ["id"], tty=False) == [
         "nsenter",
         "--mount=/proc/7/ns/mnt",
         "--",
         "podman",
         "exec",
+        "--interactive",
         "c",
         "id",
     ]
-    assert podman.exec_argv("c", ["sh"], interactive=True)[-4:] == ["exec", "--interactive", "c", "sh"]
+    assert podman.exec_argv("c", ["sh"], tty=True)[4:] == ["exec", "--interactive", "--tty", "c", "sh"]
 
 
 def test_cause_is_the_last_line_that_says_something() -> None:

@@ -1,0 +1,102 @@
+"""lab/setup, run for real with stand-ins for dpkg, id and apt-get in front of it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.image import packages
+from lab.state import PROJECT
+
+SETUP = PROJECT / "lab/setup"
+LISTED = packages((PROJECT / "lab/requirements.apt").read_text())
+
+
+def program(directory: Path, name: str, body: str) -> None:
+    file = directory / name
+    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.chmod(0o755)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> "Run":
+    return Run(tmp_path)
+
+
+class Run:
+    """Runs lab/setup on a machine where `installed` is installed and apt-get does what `apt` says."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.calls = directory / "calls"
+
+    def __call__(
+        self, installed: list[str], user: int, apt: str = "true"
+    ) -> subprocess.CompletedProcess[str]:
+        cases = "|".join(installed) or "none"
+        asked = 'for last in "$@"; do :; done'
+        program(
+            self.directory,
+            "dpkg-query",
+            f"{asked}\ncase $last in {cases}) printf installed;; *) exit 1;; esac",
+        )
+        program(self.directory, "id", f"echo {user}")
+        program(self.directory, "apt-get", f'echo "$@" >>{self.calls}\n{apt}')
+        path = f"{self.directory}:{os.environ['PATH']}"
+        return subprocess.run(
+            [str(SETUP)], env={"PATH": path}, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def apt_calls(self) -> list[str]:
+        return self.calls.read_text().splitlines() if self.calls.exists() else []
+
+
+def test_nothing_missing_is_silent(run: Run) -> None:
+    done = run(LISTED, user=1000)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert run.apt_calls() == []
+
+
+def test_without_root_it_prints_the_one_command_and_changes_nothing(run: Run) -> None:
+    done = run([name for name in LISTED if name not in ("podman", "strace")], user=1000)
+
+    assert done.returncode == 1
+    assert "run: sudo apt-get install --no-install-recommends podman strace\n" in done.stderr
+    assert run.apt_calls() == []
+
+
+# As root the script may write the machine's policy-rc.d for a moment, so it must be one that has it already.
+needs_policy = pytest.mark.skipif(
+    not Path("/usr/sbin/policy-rc.d").exists(), reason="would touch this machine's /usr/sbin/policy-rc.d"
+)
+
+
+@needs_policy
+def test_root_installs_exactly_what_is_missing_and_says_so(run: Run) -> None:
+    done = run([name for name in LISTED if name != "crun"], user=0)
+
+    assert (done.returncode, done.stdout) == (0, "setup: installing Debian packages: crun\n")
+    (call,) = run.apt_calls()
+    assert call.startswith("install --yes --no-install-recommends")
+    assert call.endswith(" crun")
+
+
+@needs_policy
+def test_stale_package_lists_are_updated_once(run: Run) -> None:
+    fails_first = f'[ "$(wc -l <{run.calls})" -gt 1 ]'
+
+    done = run([name for name in LISTED if name != "crun"], user=0, apt=fails_first)
+
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[0] for call in run.apt_calls()] == ["install", "update", "install"]
+
+
+@needs_policy
+def test_failing_apt_is_shown_with_the_remedy(run: Run) -> None:
+    done = run([], user=0, apt="echo 'E: no space left on device' >&2; exit 100")
+
+    assert done.returncode == 1
+    assert "E: no space left on device" in done.stderr
+    assert "repair apt, then run lab/setup again" in done.stderr
