@@ -155,7 +155,7 @@ def _unknown_names(fleet: Fleet, names: set[str]) -> Iterator[str]:
         known = variables_of(part)
         for name in sorted(names):
             if name.startswith(f"{part}_") and name not in known:
-                yield f"{_named(fleet, name)} is unknown{did_you_mean(name, known)}"
+                yield f"{_named(fleet, name)} is unknown{did_you_mean(name, known, f'{part}_')}"
 
 
 def check_addresses(addresses: Mapping[str, Any], networks: Mapping[str, Any]) -> Iterator[str]:

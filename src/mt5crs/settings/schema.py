@@ -271,10 +271,14 @@ def load_env_text(cls: type[AnySettings], text: str, *, origin: str = ".env") ->
     return made
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the closest known name, or advice to remove it."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else "; remove it, nothing reads it"
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """'; did you mean X?' for the closest known name, or advice to remove it.
+
+    prefix: what all of them begin with; it does not count for likeness.
+    """
+    endings = [other.removeprefix(prefix) for other in known]
+    close = difflib.get_close_matches(name.removeprefix(prefix), endings, n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{close[0]}?" if close else "; remove it, nothing reads it"
 
 
 def to_env(value: object) -> str:

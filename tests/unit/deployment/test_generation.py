@@ -1,0 +1,83 @@
+"""What has to be done for a service, from what the host says of itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.generation import Bundle, BundleError, Desired, Todo, code_arguments, decide, find_bundle
+
+CONTENT = "c" * 64
+BUNDLE = Bundle(Path("dist/mt5crs-0.1.0-cccccccccccc.tar"), CONTENT)
+WANT = Desired("gateway", "{}", BUNDLE, "d" * 64, 180)
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    gateway = {
+        "current": "0003-dddddddddddd",
+        "digest": "d" * 64,
+        "state": "confirmed",
+        "intact": True,
+        "previous": "0002-eeeeeeeeeeee",
+        "units": {"mt5crs-gateway.service": "active"},
+    }
+    answer: dict[str, Any] = {
+        "services": {"gateway": gateway},
+        "bundles": [],
+        "runtimes": ["cccccccccccc-cp313"],
+    }
+    for name, value in changes.items():
+        (answer if name in answer else gateway)[name] = value
+    return answer
+
+
+def test_nothing_to_do() -> None:
+    assert decide(WANT, status()) == Todo(generation="0003-dddddddddddd", previous="0002-eeeeeeeeeeee")
+    assert decide(WANT, status()).nothing
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"digest": "e" * 64},
+        {"state": "provisional"},
+        {"intact": False},
+        {"units": {"mt5crs-gateway.service": "failed"}},
+        {"units": {}},
+        {"services": {}},
+    ],
+)
+def test_something_to_do(changes: dict[str, Any]) -> None:
+    todo = decide(WANT, status(**changes))
+    assert (todo.upload, todo.stage, todo.activate) == (False, True, True)
+
+
+def test_a_fresh_host_needs_everything() -> None:
+    assert decide(WANT, {}) == Todo(True, True, True)
+
+
+def test_an_uploaded_bundle_is_not_uploaded_again() -> None:
+    assert not decide(WANT, status(digest="e", runtimes=[], bundles=[BUNDLE.path.name])).upload
+    assert decide(WANT, status(digest="e", runtimes=[], bundles=["other.tar"])).upload
+
+
+def test_configuration_only_never_uploads() -> None:
+    want = Desired("monitoring", "{}", None, "d" * 64, 180)
+    assert decide(want, {}) == Todo(False, True, True)
+
+
+def test_code_is_named_by_content_when_it_is_there() -> None:
+    assert code_arguments(BUNDLE, status()) == ["--content", CONTENT]
+    assert code_arguments(BUNDLE, {}) == [
+        "--bundle",
+        f"/opt/mt5crs/bundles/{BUNDLE.path.name}",
+        "--content",
+        CONTENT,
+    ]
+
+
+def test_a_missing_or_wrong_bundle_is_named() -> None:
+    with pytest.raises(BundleError, match=r"dist/none\.tar does not exist; build it with `make bundle`"):
+        find_bundle("dist/none.tar")
+    with pytest.raises(BundleError, match=r"README\.md is no bundle"):
+        find_bundle("README.md")

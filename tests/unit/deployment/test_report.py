@@ -1,0 +1,101 @@
+"""What people are told at the end of a run, and what is kept."""
+
+import json
+from pathlib import Path
+
+from deploy import report
+from deploy.rollout import Failure, Phase, Rollout, failure_of
+
+
+def rollout(engine: str = "pyinfra", action: str = "deploy") -> Rollout:
+    made = Rollout(engine, "lab", action=action, who="eve", command=f"{engine} -y inventory/lab.py deploy.py")
+    made.seconds = 12.3
+    for service, host in (("strategy", "inf-01"), ("gateway", "gtw-01"), ("reconciler", "inf-01")):
+        entry = made.result(host, service)
+        entry.generation = "0002-abc"
+    return made
+
+
+def test_unchanged() -> None:
+    text = report.verdict(rollout())
+    assert "nothing to do" in text
+    assert "make verify INVENTORY=inventory/lab.yml" in text
+
+
+def test_changed_and_rolled_back() -> None:
+    made = rollout()
+    made.result("gtw-01", "gateway").changed = True
+    assert "lab deployed in 12.3 s" in report.verdict(made)
+    made.action = "rollback"
+    assert "lab rolled back" in report.verdict(made)
+
+
+def test_checked_names_the_command_that_does_it() -> None:
+    made = rollout("ansible")
+    made.dry = True
+    assert "nothing was changed" in report.verdict(made)
+    assert "ansible-playbook -i inventory/lab.yml site.yml" in report.verdict(made)
+
+
+def test_interrupted_says_what_becomes_of_it() -> None:
+    made = rollout()
+    made.interrupted = True
+    assert made.failed
+    assert "go back by themselves" in report.verdict(made)
+
+
+def test_failure_says_where_why_journal_put_back_and_remedy() -> None:
+    made = rollout()
+    answer = {
+        "error": {"kind": "failed", "message": "not healthy", "remedy": "read the journal"},
+        "journal": [f"line {number}" for number in range(30)],
+    }
+    made.fail(failure_of("inf-01", "activate reconciler", answer, ""))
+    made.put_back.append("gateway on gtw-01")
+    text = report.failure_text(made.failures[0])
+    for expected in ("FAILED  inf-01: activate reconciler", "not healthy", "line 29", "read the journal"):
+        assert expected in text
+    assert "line 3\n" not in text
+    assert "put back: gateway on gtw-01" in report.verdict(made)
+    assert made.outcome == "failed"
+
+
+def test_failure_without_json_keeps_the_last_line() -> None:
+    failure = failure_of("inf-01", "stage strategy", None, "first\nsudo: a password is required\n\n")
+    assert failure.message == "sudo: a password is required"
+    assert failure.remedy
+
+
+def test_services_are_put_back_last_first() -> None:
+    made = rollout()
+    for (host, _), entry in made.results.items():
+        if host == "inf-01":
+            entry.state = "provisional"
+    assert [entry.service for entry in made.touched("inf-01")] == ["strategy", "reconciler"]
+    assert made.touched("gtw-01") == []
+
+
+def test_table_is_in_the_order_of_activation() -> None:
+    rows = [line.split()[:2] for line in report.table(rollout()).splitlines()[2:]]
+    assert rows == [["gtw-01", "gateway"], ["inf-01", "reconciler"], ["inf-01", "strategy"]]
+
+
+def test_phase_lines() -> None:
+    assert "1 host " in report.phase_line(Phase("Stage gateway", 1, 1, 0.5))
+    assert "unchanged" in report.phase_line(Phase("Baseline", 4, 0, 0.5))
+    assert "1 failed" in report.phase_line(Phase("Activate", 4, 2, 0.5, failed=1))
+    assert "not begun" in report.phase_line(Phase("Confirm", 4, 0, 0.5, skipped=True))
+
+
+def test_record_and_report_are_kept(tmp_path: Path) -> None:
+    made = rollout()
+    made.phases.append(Phase("Baseline", 4, 1, 2.0))
+    made.fail(Failure("gtw-01", "activate gateway", "no", "do", ("a", "b")))
+    directory = report.write(made, tmp_path)
+    record = json.loads((directory / "record.json").read_text())
+    assert record["outcome"] == "failed"
+    assert record["who"] == "eve"
+    assert record["failures"][0]["journal"] == ["a", "b"]
+    assert [entry["service"] for entry in record["services"]] == ["gateway", "reconciler", "strategy"]
+    assert made.id.startswith(directory.name.rpartition("-")[2])
+    assert "activate gateway" in (directory / "report.md").read_text()

@@ -1,0 +1,180 @@
+"""What pyinfra is given is exactly what Ansible itself resolves: every variable of every host."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from deploy import keys
+from deploy.inventory import InventoryError, connection, plain, resolve
+from deploy.settings import check
+from tests.unit.fleets import EXTRA, HOSTS, ansible, inventory_text, make_inventory
+
+# Set by the test's own ansible command line.
+OF_THE_RUN = {"ansible_become"}
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_inventory(tmp_path_factory.mktemp("contract"))
+
+
+def test_every_variable_is_what_ansible_resolves(inventory: Path, tmp_path: Path) -> None:
+    wanted = (
+        "{% set all = {} %}{% for name in query('ansible.builtin.varnames', '^[a-z0-9_]+$') %}"
+        "{% if name.startswith(('fleet_', 'baseline_', 'gateway_', 'reconciler_', 'strategy_', 'monitoring_',"
+        " 'vault_', 'ansible_ssh_private', 'ansible_ssh_common', 'ansible_host', 'ansible_user', 'group_names', 'inventory_hostname')) %}"
+        "{% set _ = all.update({name: lookup('ansible.builtin.vars', name)}) %}{% endif %}{% endfor %}"
+        "{{ all | to_json }}\n"
+    )
+    target = str(tmp_path / "{{ inventory_hostname }}.json")
+    arguments = json.dumps({"content": wanted, "dest": target})
+    ran = ansible(inventory, "all", "-m", "ansible.builtin.copy", "-a", arguments)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    fleet = resolve(inventory, EXTRA)
+    assert fleet.unresolved == ()
+    compared = 0
+    for host, ours in fleet.hosts.items():
+        theirs = json.loads((tmp_path / f"{host}.json").read_text())
+        assert ours.keys() - OF_THE_RUN == theirs.keys()
+        for name, value in theirs.items():
+            assert ours[name] == value, f"{host}: {name}"
+            compared += 1
+    assert compared > 4 * 100
+
+
+def test_vault_and_jinja_arrive_as_plain_values(inventory: Path) -> None:
+    values = resolve(inventory, EXTRA).hosts["inf-01"]
+    secret = values["strategy_client_secret_key"]
+    assert type(secret) is str
+    assert len(bytes.fromhex(secret)) == 32
+    assert type(values["reconciler_magic_number"]) is int
+    assert values["reconciler_gateway_host"] == "10.9.9.14"
+    assert {type(item) for item in values["fleet_clients"]} == {dict}
+
+
+def test_groups_and_a_clean_bill(inventory: Path) -> None:
+    fleet = resolve(inventory, EXTRA)
+    assert {group: list(fleet.in_group(group)) for group in HOSTS} == HOSTS
+    assert check(fleet) == []
+
+
+def test_connection_is_ansibles(inventory: Path) -> None:
+    data = connection(resolve(inventory, EXTRA), "inf-02")
+    assert data["ssh_hostname"] == "10.9.9.13"
+    assert data["ssh_user"] == "ops"
+    assert data["ssh_key"] == str(inventory.parent / "id_ed25519")
+    assert data["ssh_known_hosts_file"] == str(inventory.parent / "known_hosts")
+    assert data["ssh_strict_host_key_checking"] == "yes"
+    assert data["_sudo"] is True
+
+
+def test_host_data_for_pyinfra_holds_no_secret(inventory: Path) -> None:
+    fleet = resolve(inventory, EXTRA)
+    secrets = {v for k, v in fleet.hosts["gtw-01"].items() if k == "gateway_secret_key"}
+    assert secrets
+    for host in fleet.hosts:
+        assert not any(secret in repr(connection(fleet, host)) for secret in secrets)
+        assert not any(secret in repr(fleet) for secret in secrets)
+
+
+def test_extra_variables_win(inventory: Path) -> None:
+    fleet = resolve(inventory, {**EXTRA, "reconciler_sync_retry_count": 7})
+    assert fleet.hosts["inf-01"]["reconciler_sync_retry_count"] == 7
+
+
+def test_an_expression_that_cannot_be_resolved_is_named(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    text = json.loads(inventory.read_text())
+    text["lab"]["vars"]["strategy_symbol"] = "{{ nowhere }}"
+    inventory.write_text(json.dumps(text))
+    fleet = resolve(inventory, EXTRA)
+    assert {(item.name, "nowhere" in item.reason) for item in fleet.unresolved} == {("strategy_symbol", True)}
+
+
+def test_wrong_vault_password_is_one_sentence(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    password = inventory.parent / "vault-password"
+    password.write_text("not the one")
+    with pytest.raises(InventoryError, match=r"wrong password.*ANSIBLE_VAULT_PASSWORD_FILE") as caught:
+        resolve(inventory, EXTRA)
+    assert str(password) in str(caught.value)
+
+
+def test_missing_vault_password_names_the_remedy(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    (inventory.parent / "vault-password").unlink()
+    with pytest.raises(InventoryError, match="python -m lab up"):
+        resolve(inventory, EXTRA)
+
+
+def test_missing_inventory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError, match=r"nowhere\.yml does not exist"):
+        resolve(tmp_path / "nowhere.yml")
+
+
+def test_plain_keeps_values_and_drops_types() -> None:
+    class Tagged(str):
+        pass
+
+    value = plain({Tagged("a"): [Tagged("b"), True, 1, 1.5, None]})
+    assert value == {"a": ["b", True, 1, 1.5, None]}
+    assert {type(key) for key in value} == {str}
+    assert type(value["a"][0]) is str
+
+
+def test_keys_are_made_once_and_for_new_hosts_only(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    before = resolve(inventory, EXTRA).hosts["inf-01"]["reconciler_client_secret_key"]
+    vault = inventory.parent / "group_vars" / "lab" / "vault.yml"
+    sealed = vault.read_bytes()
+    assert keys.make(inventory).create == []
+    assert vault.read_bytes() == sealed
+
+    inventory.write_text(inventory_text({**HOSTS, "inf": ["inf-01", "inf-02", "inf-03"]}))
+    made = keys.make(inventory).create
+    assert made == [("client", "inf-03-reconciler"), ("client", "inf-03-strategy")]
+    fleet = resolve(inventory, EXTRA)
+    assert fleet.hosts["inf-01"]["reconciler_client_secret_key"] == before
+    assert check(fleet) == []
+
+
+def test_keys_of_hosts_that_are_gone_are_stale_until_pruned(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    inventory.write_text(inventory_text({**HOSTS, "inf": ["inf-01"]}))
+    gone = [("client", "inf-02-reconciler"), ("client", "inf-02-strategy")]
+    assert keys.make(inventory).stale == gone
+    assert keys.make(inventory, prune=True).stale == gone
+    assert keys.make(inventory).stale == []
+
+
+def test_a_rotated_key_is_another_one(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    before = resolve(inventory, EXTRA).hosts["inf-01"]
+    keys.make(inventory, rotate=["inf-01-strategy"])
+    after = resolve(inventory, EXTRA).hosts["inf-01"]
+    assert after["strategy_client_secret_key"] != before["strategy_client_secret_key"]
+    assert after["reconciler_client_secret_key"] == before["reconciler_client_secret_key"]
+
+
+def test_an_unknown_key_cannot_be_rotated(tmp_path: Path) -> None:
+    with pytest.raises(keys.KeysError, match=r"cannot rotate nobody.*inf-01-strategy"):
+        keys.make(make_inventory(tmp_path), rotate=["nobody"])
+
+
+def test_secret_files_are_private_and_sealed(inventory: Path) -> None:
+    vault = inventory.parent / "group_vars" / "lab" / "vault.yml"
+    for path in (vault, inventory.parent / "vault-password"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert vault.read_text().startswith("$ANSIBLE_VAULT;1.1;AES256\n")
+
+
+def test_keys_with_a_wrong_password_change_nothing(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    vault = inventory.parent / "group_vars" / "lab" / "vault.yml"
+    sealed = vault.read_bytes()
+    (inventory.parent / "vault-password").write_text("not the one")
+    with pytest.raises(keys.KeysError, match="wrong one"):
+        keys.make(inventory, rotate=["ops"])
+    assert vault.read_bytes() == sealed

@@ -1,0 +1,147 @@
+"""Bad settings of a fleet: each is one sentence with host, variable, cause and remedy, all at once."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from deploy import argument_specs
+from deploy.inventory import Fleet, Unresolved
+from deploy.settings import check, check_addresses, require
+from mt5crs.settings.schema import SettingsError
+from tests.unit.fleets import make_fleet
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    made = make_fleet(tmp_path_factory.mktemp("check"))
+    assert check(made) == []
+    return made
+
+
+def with_value(fleet: Fleet, name: str, value: Any, host: str = "inf-01") -> Fleet:
+    hosts = {key: dict(values) for key, values in fleet.hosts.items()}
+    if value is ...:
+        del hosts[host][name]
+    else:
+        hosts[host][name] = value
+    return replace(fleet, hosts=hosts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "host", "expected"),
+    [
+        (
+            "reconciler_sync_timout_s",
+            3,
+            "inf-01",
+            r"reconciler_sync_timout_s.* did you mean reconciler_sync_timeout_s\?",
+        ),
+        ("gateway_zzz", "red", "gtw-01", r"gateway_zzz is unknown; remove it"),
+        ("reconciler_sync_timeout_s", "3", "inf-01", r"is '3', expected a number from 0\.05 to 60"),
+        (
+            "reconciler_gateway_port",
+            70000,
+            "inf-01",
+            r"reconciler_gateway_port .* is 70000, expected a whole number",
+        ),
+        ("gateway_backend", "mt4", "gtw-01", r"expected one of sim, mt5"),
+        (
+            "strategy_client_secret_key",
+            ...,
+            "inf-01",
+            r"missing; create it with `python -m deploy.keys --inventory inventory/lab.yml`",
+        ),
+        ("strategy_strategy_options", {"a": "it's"}, "inf-01", r"single quote"),
+        ("gateway_mt5_server", "a\nb", "gtw-01", r"cannot be written to \.env"),
+        ("fleet_magic_number", 202402, "inf-01", None),
+        ("strategy_magic_number", 202402, "inf-01", r"202402 is traded by inf-01 already.*one writer"),
+        (
+            "fleet_gateway",
+            "gtw-09",
+            "inf-01",
+            r"fleet_gateway is 'gtw-09', which is no host of the group gateway \(gtw-01\)",
+        ),
+        (
+            "fleet_bundle",
+            "dist/none.tar",
+            "inf-01",
+            r"dist/none\.tar does not exist; build it with `make bundle`",
+        ),
+        (
+            "fleet_address",
+            "10.9.9.0",
+            "inf-01",
+            r"is the address of network 10\.9\.9\.0/24 itself \(RFC 922\)",
+        ),
+        ("fleet_address", "10.9.9.255", "inf-01", r"broadcast address of 10\.9\.9\.0/24 \(RFC 919\)"),
+        ("fleet_address", "255.255.255.255", "inf-01", r"no address of a single host"),
+        ("fleet_address", "192.0.2.7", "inf-01", r"placeholder reserved for documentation"),
+        ("fleet_address", "10.9.9.13", "inf-01", r"10\.9\.9\.13 is inf-01's already"),
+        ("fleet_address", "10.8.8.8", "inf-01", r"in none of fleet_networks \(10\.9\.9\.0/24\)"),
+        ("fleet_address", "gateway.example.org", "inf-01", r"expected an address"),
+    ],
+)
+def test_one_bad_setting(fleet: Fleet, name: str, value: Any, host: str, expected: str | None) -> None:
+    problems = check(with_value(fleet, name, value, host))
+    if expected is None:
+        assert problems == []
+        return
+    assert len(problems) == 1, problems
+    assert re.search(expected, problems[0]), problems[0]
+
+
+def test_all_problems_at_once_and_nothing_touched(fleet: Fleet) -> None:
+    bad = with_value(with_value(fleet, "gateway_backend", "mt4", "gtw-01"), "strategy_volume", -1)
+    with pytest.raises(SettingsError, match=r"nothing was touched\): 2 problems"):
+        require(bad)
+
+
+def test_a_bad_secret_is_not_repeated(fleet: Fleet) -> None:
+    problems = check(with_value(fleet, "strategy_client_secret_key", "hunter2"))
+    assert len(problems) == 1
+    assert "hunter2" not in problems[0]
+
+
+def test_the_same_problem_of_all_hosts_is_said_once(fleet: Fleet) -> None:
+    bad = fleet
+    for host in fleet.hosts:
+        bad = with_value(bad, "baseline_ssh_port", 0, host)
+    problems = check(bad)
+    assert len(problems) == 1
+    assert problems[0].startswith("all hosts: ")
+
+
+def test_what_follows_from_a_missing_variable_is_not_said_again(fleet: Fleet) -> None:
+    bad = with_value(fleet, "fleet_client_public_keys", ...)
+    bad = with_value(bad, "fleet_clients", ...)
+    item = Unresolved("inf-01", "fleet_clients", "'fleet_client_public_keys' is undefined")
+    problems = check(replace(bad, unresolved=(item,)))
+    assert len(problems) == 1, problems
+    assert problems[0].startswith("inf-01: fleet_client_public_keys")
+
+
+def test_a_fleet_without_gateway_or_hosts(fleet: Fleet) -> None:
+    groups = {**fleet.groups, "gateway": ()}
+    assert any("no host in the group gateway" in text for text in check(replace(fleet, groups=groups)))
+    assert any("has no hosts" in text for text in check(replace(fleet, hosts={}, groups={})))
+
+
+def test_host_outside_every_group(fleet: Fleet) -> None:
+    groups = {**fleet.groups, "hub": ()}
+    assert any(
+        "none of the groups hub, inf, gateway" in text for text in check(replace(fleet, groups=groups))
+    )
+
+
+def test_point_to_point_networks_have_no_network_address() -> None:
+    networks = {"a": ["10.0.0.0/31"], "b": ["10.0.0.0/31"]}
+    assert list(check_addresses({"a": "10.0.0.0", "b": "10.0.0.1"}, networks)) == []
+
+
+@pytest.mark.parametrize("path", argument_specs.rendered(), ids=lambda path: "/".join(path.parts[-3:]))
+def test_generated_files_are_current(path: Any) -> None:
+    rendered: Callable[[], dict[Any, str]] = argument_specs.rendered
+    assert path.read_text(encoding="utf-8") == rendered()[path], "run `python -m deploy.argument_specs`"

@@ -1,0 +1,150 @@
+"""pyinfra and Ansible put the same bytes on a host, and the units they put there are sandboxed."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.inventory import Fleet, resolve
+from deploy.rendering import render
+from deploy.settings import structs
+from mt5crs.settings.envfile import parse
+from mt5crs.settings.gateway import ClientsFile, GatewaySettings
+from mt5crs.settings.reconciler import ReconcilerSettings
+from mt5crs.settings.schema import Settings, fields, load_env_text
+from mt5crs.settings.strategy import StrategySettings
+from mt5crs_release.spec import read_spec
+from tests.unit.fleets import EXTRA, ansible, make_inventory
+
+SERVICES = {"gateway": "gateway", "reconciler": "inf", "strategy": "inf", "monitoring": "all"}
+LOADED: dict[str, type[Settings]] = {
+    "gateway": GatewaySettings,
+    "reconciler": ReconcilerSettings,
+    "strategy": StrategySettings,
+}
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = make_inventory(tmp_path_factory.mktemp("templates"))
+    text = json.loads(made.read_text())
+    # Values that a renderer could get wrong: text with signs, nested values, booleans, floats.
+    text["lab"]["vars"] |= {
+        "strategy_strategy_options": {"b": [1, 2.5, True, None], "a": "x y/z"},
+        "gateway_sim_server": "Demo #1 (EU), 100%",
+        "gateway_sim_faults": True,
+        "strategy_volume": 1.0,
+    }
+    made.write_text(json.dumps(text))
+    return made
+
+
+@pytest.fixture(scope="module")
+def fleet(inventory: Path) -> Fleet:
+    return resolve(inventory, EXTRA)
+
+
+def hosts_of(fleet: Fleet, service: str) -> list[str]:
+    group = SERVICES[service]
+    return list(fleet.hosts) if group == "all" else list(fleet.in_group(group))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_byte_identical(fleet: Fleet, inventory: Path, service: str, tmp_path: Path) -> None:
+    text = f"{{{{ lookup('ansible.builtin.template', 'release/{service}.json.j2') | string | b64encode }}}}"
+    arguments = json.dumps({"content": text, "dest": str(tmp_path / "{{ inventory_hostname }}")})
+    ran = ansible(inventory, SERVICES[service], "-m", "ansible.builtin.copy", "-a", arguments)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for host in hosts_of(fleet, service):
+        theirs = base64.b64decode((tmp_path / host).read_text()).decode()
+        ours = render(f"release/{service}.json.j2", fleet.hosts[host])
+        assert ours == theirs, host
+        read_spec(ours)
+
+
+@pytest.mark.parametrize("service", LOADED)
+def test_every_setting_reaches_its_service(fleet: Fleet, service: str) -> None:
+    host = hosts_of(fleet, service)[0]
+    text = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))["files"][".env"]["content"]
+    loaded = load_env_text(LOADED[service], text)
+    assert set(parse(text)) == {field.env for field in fields(LOADED[service])}
+    for field in fields(LOADED[service]):
+        if field.variable is not None:
+            assert getattr(loaded, field.name) == fleet.hosts[host][field.variable], field.name
+
+
+def test_env_files_are_private_and_nothing_else_holds_a_secret(fleet: Fleet) -> None:
+    for service in LOADED:
+        for host in hosts_of(fleet, service):
+            specification = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))
+            env = specification["files"].pop(".env")
+            assert (env["mode"], env["owner"], env["group"]) == ("0600", "root", "root")
+            for cls in structs(service):
+                for field in fields(cls):
+                    if field.secret and field.variable and fleet.hosts[host].get(field.variable):
+                        assert str(fleet.hosts[host][field.variable]) not in json.dumps(specification)
+
+
+def test_clients_of_the_gateway(fleet: Fleet) -> None:
+    specification = json.loads(render("release/gateway.json.j2", fleet.hosts["gtw-01"]))
+    import msgspec
+
+    clients = msgspec.json.decode(specification["files"]["clients.json"]["content"], type=ClientsFile)
+    assert set(clients.clients) == {
+        *(f"inf-0{number}-{service}" for number in (1, 2) for service in ("reconciler", "strategy")),
+        "hub-01-monitor",
+        "ops",
+    }
+    assert clients.clients["inf-02-strategy"].magics == [202402]
+    assert "trade" not in clients.clients["inf-02-reconciler"].permissions
+    assert clients.clients["hub-01-monitor"].permissions == ["observe"]
+    assert set(clients.limits) == {"202401", "202402"}
+    secrets = {
+        fleet.hosts["inf-01"]["strategy_client_secret_key"],
+        fleet.hosts["gtw-01"]["gateway_secret_key"],
+    }
+    assert not any(secret in json.dumps(specification["files"]["clients.json"]) for secret in secrets)
+
+
+@pytest.mark.parametrize("service", LOADED)
+def test_unit_is_sandboxed(fleet: Fleet, service: str, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed (package systemd)")
+    host = hosts_of(fleet, service)[0]
+    units = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))["units"]
+    (name, text), *others = units.items()
+    assert not others
+    (tmp_path / name).write_text(text)
+    command = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--threshold=15",
+        "--no-pager",
+        tmp_path / name,
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stdout[-300:] + ran.stderr
+
+
+def test_units_let_in_only_the_fleet(fleet: Fleet) -> None:
+    units = json.loads(render("release/reconciler.json.j2", fleet.hosts["inf-01"]))["units"]
+    allowed = re.findall(r"^IPAddressAllow=(.*)$", units["mt5crs-reconciler.service"], re.MULTILINE)
+    assert set(" ".join(allowed).split()) == {"localhost", "10.9.9.12", "10.9.9.14", "10.9.9.11"}
+    assert "IPAddressDeny=any" in units["mt5crs-reconciler.service"]
+
+
+def test_strategy_is_bound_to_its_reconciler(fleet: Fleet) -> None:
+    unit = json.loads(render("release/strategy.json.j2", fleet.hosts["inf-01"]))["units"][
+        "mt5crs-strategy.service"
+    ]
+    for line in (
+        "BindsTo=mt5crs-reconciler.service",
+        "After=mt5crs-reconciler.service",
+        "WantedBy=mt5crs-reconciler.service",
+    ):
+        assert line in unit.splitlines()
