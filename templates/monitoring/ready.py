@@ -16,6 +16,7 @@ def look(url: str) -> "tuple[int, str]":
     """Exit status for one address, and a sentence."""
     try:
         with _open(url, timeout=3) as answer:
+            answer.read()  # to the end: a peer that hangs up is an error in the server's journal
             status = answer.status
     except urllib.error.HTTPError as error:
         status = error.code

@@ -1,0 +1,35 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.inventory import Fleet, resolve
+from deploy.rendering import render
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Fleet:
+    """The default lab as the inventory has it (nothing is booted)."""
+    return resolve(PROJECT / "inventory" / "lab.yml")
+
+
+def specification(settings: Mapping[str, Any], **other: object) -> dict[str, Any]:
+    """The desired generation of monitoring for a host with these variables."""
+    return dict(json.loads(render("release/monitoring.json.j2", {**settings, **other})))
+
+
+@pytest.fixture(scope="session")
+def hub(fleet: Fleet) -> dict[str, Any]:
+    return specification(fleet.hosts["hub-01"])
+
+
+@pytest.fixture
+def configuration(hub: dict[str, Any], tmp_path: Path) -> Path:
+    """A directory with the Hub's configuration files, as the generation lays them out."""
+    for name, file in hub["files"].items():
+        (tmp_path / name).write_text(file["content"])
+    return tmp_path
