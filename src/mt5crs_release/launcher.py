@@ -3,7 +3,7 @@
 Windows knows one unchanging program for a service: ``python mt5crs-release.pyz run SERVICE``. It reads the
 pointer ``current`` at every start, so activation is one durable replacement of one small file, and what
 Windows has registered never changes. How to run it, it reads from ``units/mt5crs-<service>.service`` of the
-generation, which here is a JSON document:
+generation, here a JSON document (``{current}``, in ``.env`` too, is the directory of the generation):
 
     {"format": 1, "command": ["{current}/venv/Scripts/python.exe", "-m", "mt5crs.gateway"],
      "environment_file": ".env", "stop_timeout_s": 15, "restart_s": 2, "start_limit": 8, "start_limit_s": 300,
@@ -127,7 +127,10 @@ class _Run:
             self.starts.append(time.monotonic())
             child = windows.kernel.spawn(
                 [word.replace("{current}", str(current)) for word in description.command],
-                {**windows.kernel.base_environment(), **environment},
+                {
+                    **windows.kernel.base_environment(),
+                    **{name: value.replace("{current}", str(current)) for name, value in environment.items()},
+                },
                 self.directory,
                 self._log(),
             )

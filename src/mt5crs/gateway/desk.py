@@ -14,7 +14,7 @@ from mt5crs.protocol.events import trade_topic
 from mt5crs.protocol.fields import VERSION, OrderType, Outcome
 from mt5crs.protocol.records import GuardInfo, Identity, Position
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
-from mt5crs.settings.gateway import Limits
+from mt5crs.settings.gateway import Limits, Phase, account_problem
 
 from . import risk
 from .control import Control
@@ -52,8 +52,11 @@ class Desk:
         login: int,
         server: str,
         note: Callable[..., None],
+        phase: Phase = "test",
     ) -> None:
-        """`note(event, **fields)` logs; `login` and `server` are the only account that may be traded."""
+        """`note(event, **fields)` logs; `login` and `server` are the only account that may be traded, and
+        only if `phase` takes its kind.
+        """
         self._broker = broker
         self._journal = journal
         self._control = control
@@ -63,6 +66,7 @@ class Desk:
         self._limits = limits
         self._login = login
         self._server = server
+        self._phase = phase
         self._note = note
         self._failures = journal.failures()
         self._unresolved: dict[tuple[int, str], Entry] = {
@@ -108,6 +112,15 @@ class Desk:
                 "login",
                 f"the terminal shows {identity.login}@{identity.server}, not {self._login}@{self._server}",
                 "log the terminal in to the configured account",
+                retry_ms=1000,
+            )
+        wrong = account_problem(self._phase, identity.trade_mode)
+        if wrong:
+            raise Refusal(
+                "NOT_READY",
+                "trade_mode",
+                wrong,
+                "log the terminal in to an account of the phase, or correct gateway_account_phase",
                 retry_ms=1000,
             )
 

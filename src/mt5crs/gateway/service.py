@@ -106,6 +106,7 @@ class Gateway:
             login,
             server,
             self._note,
+            settings.account_phase,
         )
         reader = Reader(broker, self.desk, watch, ledger, self.control, self.stream)
         self.terminal = Terminal(

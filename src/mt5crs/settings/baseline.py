@@ -118,6 +118,24 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
         int, setting("Days after which journal entries are dropped.", ge=1, le=3650, in_env=False)
     ] = 30
 
+    windows_account_password: Annotated[
+        str,
+        setting("Windows: password of the local account the gateway runs as.", secret=True, in_env=False),
+    ] = ""
+    windows_active_hours_start: Annotated[
+        int, setting("Windows: hour from which updates must not restart the host.", ge=0, le=23, in_env=False)
+    ] = 6
+    windows_active_hours_end: Annotated[
+        int, setting("Windows: hour until which they must not; at most 18 later.", ge=0, le=23, in_env=False)
+    ] = 23
+    windows_defender_exclusions: Annotated[
+        list[str],
+        setting(
+            "Windows: directories that Defender does not scan on every write; by default only the journal's.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=lambda: ["C:/ProgramData/mt5crs/state"])
+
     def problems(self) -> Iterable[str]:
         """Lists whose entries cannot be used, and a host that would have no time source at all."""
         for name, networks in (
@@ -143,6 +161,12 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
                     yield f"{name} has {server!r}, which is neither a host name nor an address"
         if not (self.ntp_pools or self.ntp_servers or self.ntp_serve):
             yield "baseline_ntp_pools and baseline_ntp_servers are both empty; name at least one time source"
+        hours = (self.windows_active_hours_end - self.windows_active_hours_start) % 24
+        if not 1 <= hours <= 18:
+            yield (
+                f"baseline_windows_active_hours_start and …_end span {hours} hours; Windows takes 1 to 18, "
+                "updates are kept from restarting the host outside of them by policy"
+            )
         for key in self.sysctl:
             if not _SYSCTL_KEY.fullmatch(key):
                 yield f"baseline_sysctl has {key!r}; only net.… keys are taken, set others outside this kit"

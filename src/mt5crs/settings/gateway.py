@@ -11,6 +11,20 @@ from mt5crs.settings.schema import Settings, setting
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Permission = Literal["observe", "lease", "trade", "administer"]
+Phase = Literal["test", "shadow", "live"]
+
+_ACCOUNTS: dict[Phase, tuple[str, ...]] = {
+    "test": ("DEMO", "CONTEST", "REAL"),
+    "shadow": ("DEMO", "CONTEST"),
+    "live": ("REAL",),
+}
+
+
+def account_problem(phase: Phase, trade_mode: str) -> str | None:
+    """Why an account of this kind (DEMO, CONTEST, REAL) must not be used in this phase; None if it may."""
+    if trade_mode in _ACCOUNTS[phase]:
+        return None
+    return f"the account is a {trade_mode} account, which phase {phase} must not use"
 
 
 class GatewaySettings(Settings, frozen=True, kw_only=True):
@@ -38,6 +52,13 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
             env="GATEWAY_BACKEND",
         ),
     ] = "sim"
+    account_phase: Annotated[
+        Phase,
+        setting(
+            "What the account may be: shadow refuses a real one, live refuses a demo one, test takes any.",
+            env="GATEWAY_PHASE",
+        ),
+    ] = "test"
     clients_file: Annotated[
         str, setting("File of clients, permissions and limits; read again when it changes.", variable=False)
     ] = "/opt/mt5crs/gateway/current/clients.json"
@@ -133,6 +154,9 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
             seen.setdefault(port, name)
         if self.legacy_pub_port and not self.legacy_port:
             yield "LEGACY_PUB_PORT is set but LEGACY_PORT is 0; set both, or neither"
+        wrong = account_problem(self.account_phase, self.sim_trade_mode) if self.backend == "sim" else None
+        if wrong:
+            yield f"GATEWAY_PHASE: {wrong}; set SIM_TRADE_MODE or GATEWAY_PHASE"
         if self.backend == "mt5":
             for name, given in (
                 ("MT5_PATH", self.mt5_path),
@@ -199,6 +223,24 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
 
     part: ClassVar[str] = "gateway"
 
+    run_mode: Annotated[
+        Literal["service", "logon_task"],
+        setting(
+            "Windows: run as a service, or by a task at automatic logon for terminals that need a desktop.",
+            in_env=False,
+        ),
+    ] = "service"
+    windows_python_archive: Annotated[
+        str,
+        setting(
+            "Windows: file on the controller (relative to the project) with a complete Python as a zip "
+            "archive, such as python.org's NuGet package.",
+            in_env=False,
+        ),
+    ] = ""
+    windows_python_sha256: Annotated[
+        str, setting("Windows: SHA-256 of that archive.", pattern=r"^([0-9a-f]{64})?\Z", in_env=False)
+    ] = ""
     clients: Annotated[
         list[ListedClient],
         setting("Everyone who may speak to this gateway, gathered from the fleet's hosts.", in_env=False),
