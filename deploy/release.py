@@ -138,6 +138,21 @@ def settled(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None,
 
 
 @operation()
+def asked_to_roll_back(
+    rollout: Rollout, service: str, to: str | None
+) -> Generator[FunctionCommand, None, None]:
+    """Find out whether the host can go back, before any host does."""
+    yield FunctionCommand(_roll_back, (rollout, service, to), {"dry_run": True})
+
+
+@operation()
+def rolled_back(rollout: Rollout, service: str, to: str | None) -> Generator[FunctionCommand, None, None]:
+    """Go back, unless some host cannot."""
+    if not rollout.failed:
+        yield FunctionCommand(_roll_back, (rollout, service, to), {"dry_run": False})
+
+
+@operation()
 def put_back(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
     """When anything failed anywhere: return to what ran before, last service first."""
     if rollout.failed:
@@ -232,6 +247,15 @@ def _reconnected(rollout: Rollout) -> bool:
 _fresh: set[str] = set()
 
 
+def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:
+    arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
+    answer = Call(rollout, service, "roll back")(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    if answer is not None and not dry_run:
+        result = rollout.result(host.name, service)
+        result.state, result.changed = str(answer.get("state") or "confirmed"), bool(answer.get("changed"))
+        result.previous = answer.get("previous")
+
+
 def _put_back(rollout: Rollout) -> None:
     for result in rollout.touched(host.name):
         answer, text, good = run_tool(
@@ -255,10 +279,15 @@ class Service:
     name: str
     group: str
 
+    @property
+    def here(self) -> bool:
+        """Whether the current host has this service."""
+        return self.group == "all" or self.group in variables(host.name)["group_names"]
+
     def _todo(self) -> tuple[Desired, Todo] | None:
         """What the current host is to run and what has to be done; None when it has no such service."""
         settings = variables(host.name)
-        if self.group != "all" and self.group not in settings["group_names"]:
+        if not self.here:
             return None
         key = (host.name, self.name)
         if key not in _todos:
@@ -296,6 +325,25 @@ class Service:
         found = self._todo()
         if found is not None and found[1].activate:
             settled(rollout, found[0], name=f"Confirm {self.name}")
+
+    def ask_rollback(self, rollout: Rollout, to: str | None) -> None:
+        """Find out whether the current host can return to `to` (None: the generation before)."""
+        if self.here:
+            asked_to_roll_back(rollout, self.name, to, name=f"Ask about {self.name}")
+
+    def rollback(self, rollout: Rollout, to: str | None) -> None:
+        """Return to `to`, once every host has said that it can."""
+        if self.here:
+            rolled_back(rollout, self.name, to, name=f"Roll back {self.name}")
+
+
+def service_named(name: str | None) -> Service:
+    """The part called `name`; DeployError that lists the parts if there is none."""
+    groups = {"gateway": "gateway", "reconciler": "inf", "strategy": "inf", "monitoring": "all"}
+    if name not in groups:
+        given = f"there is no part {name!r}" if name else "no part is named"
+        raise DeployError(f"{given}; add --data part=<{'|'.join(groups)}>. Nothing was changed")
+    return Service(str(name), groups[str(name)])
 
 
 _todos: dict[tuple[str, str], tuple[Desired, Todo]] = {}

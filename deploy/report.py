@@ -107,7 +107,9 @@ def _deploy(rollout: Rollout) -> str:
 
 def _again(rollout: Rollout) -> str:
     if rollout.action == "rollback":
-        return f"ansible-playbook -i {_inventory(rollout, '.yml')} rollback.yml --tags …"
+        if rollout.engine == "ansible":
+            return f"ansible-playbook -i {_inventory(rollout, '.yml')} rollback.yml --tags <part>"
+        return f"pyinfra -y {_inventory(rollout, '.py')} rollback.py --data part=<part>"
     return _deploy(rollout)
 
 

@@ -1,0 +1,15 @@
+"""Returns a part to its previous generation: `pyinfra -y inventory/<env>.py rollback.py --data part=reconciler`.
+
+Code, .env and unit go back together, all other parts keep running. `--data to=<generation>` names another one,
+`--limit HOST` takes one host. The same as rollback.yml with a tag.
+"""
+
+from pyinfra import host
+
+from deploy import run
+from deploy.release import service_named
+
+rollout = run.begin("rollback")
+part = service_named(host.data.get("part"))
+part.ask_rollback(rollout, host.data.get("to"))
+part.rollback(rollout, host.data.get("to"))

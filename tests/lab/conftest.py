@@ -1,0 +1,42 @@
+"""The fleet that end-to-end tests deploy to: the lab of MT5CRS_LAB_INVENTORY, by default the default lab."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import fleet as labs
+from lab.handle import Lab
+from tests.lab.engines import Fleet
+
+
+def lab_name() -> str:
+    """Name of the lab whose inventory is tested."""
+    inventory = Path(os.environ.get("MT5CRS_LAB_INVENTORY", "inventory/lab.yml"))
+    return inventory.parent.name if inventory.parent.parent.name == ".lab" else "default"
+
+
+@pytest.fixture(scope="session")
+def deployed() -> Iterator[Fleet]:
+    """The fleet, booted and deployed; every override is taken back at the end."""
+    labs.up(lab_name(), lambda _phase: None)
+    made = Fleet(Lab.open(lab_name()))
+    made.override()
+    ran = made.pyinfra()
+    assert ran.status == 0, ran.output[-4000:]
+    yield made
+    made.override()
+
+
+@pytest.fixture
+def fleet(deployed: Fleet) -> Iterator[Fleet]:
+    """The deployed fleet; what a test changed is taken back, so that the next finds it as it was."""
+    before = deployed.generations()
+    yield deployed
+    deployed.override()
+    if deployed.generations() != before or not deployed.running():
+        ran = deployed.pyinfra()
+        assert ran.status == 0, ran.output[-4000:]

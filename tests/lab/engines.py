@@ -1,0 +1,125 @@
+"""Runs both engines against a lab fleet, as people do, and looks at what the hosts say afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.handle import Lab
+from lab.state import PROJECT
+
+SERVICES = {"gateway": ("gtw",), "reconciler": ("inf",), "strategy": ("inf",)}
+OVERRIDES = "zz_test.yml"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run: exit status and everything it printed."""
+
+    status: int
+    output: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The record that the run kept."""
+        kept = re.findall(r"^report: (\S+)/report\.md$", self.output, re.MULTILINE)
+        assert kept, self.output[-3000:]
+        record: dict[str, Any] = json.loads((PROJECT / kept[-1] / "record.json").read_text())
+        return record
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """Ansible's count of changes per host."""
+        return {
+            host: int(n) for host, n in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.M)
+        }
+
+
+class Fleet:
+    """A booted lab and the engines' way to it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.inventory = lab.directory.inventory
+        self.group_vars = self.inventory.parent / "group_vars" / "lab"
+
+    def pyinfra(self, *arguments: str, file: str = "deploy.py", yes: bool = True, **environment: str) -> Ran:
+        """`pyinfra [-y] inventory/….py deploy.py`."""
+        inventory = str(self.inventory.with_suffix(".py"))
+        return run("pyinfra", *(["-y"] if yes else []), *arguments, inventory, file, **environment)
+
+    def rollback_with_pyinfra(self, part: str, *arguments: str) -> Ran:
+        """`pyinfra -y inventory/….py rollback.py --data part=…`."""
+        return self.pyinfra("--data", f"part={part}", *arguments, file="rollback.py")
+
+    def playbook(self, playbook: str, *arguments: str, **environment: str) -> Ran:
+        """`ansible-playbook -i inventory/….yml …`."""
+        return run("ansible-playbook", "-i", str(self.inventory), playbook, *arguments, **environment)
+
+    def override(self, **settings: Any) -> None:
+        """Set variables of the environment, beside its keys; none: take them all back."""
+        path = self.group_vars / OVERRIDES
+        if settings:
+            path.write_text("---\n" + yaml.safe_dump(settings))
+        else:
+            path.unlink(missing_ok=True)
+
+    def hosts(self, service: str) -> list[str]:
+        """The hosts that run a service."""
+        return [host.name for host in self.lab.plan.hosts if host.name.startswith(SERVICES[service])]
+
+    def pids(self) -> dict[tuple[str, str], str]:
+        """Main process of every service on every host."""
+        found = {}
+        for service in SERVICES:
+            for host in self.hosts(service):
+                show = ["systemctl", "show", "-p", "MainPID", "--value", f"mt5crs-{service}.service"]
+                found[host, service] = self.lab.exec(host, show).stdout.strip()
+        return found
+
+    def status(self, host: str) -> dict[str, Any]:
+        """What the release tool says of a host's services."""
+        answer = self.lab.exec(host, ["/usr/local/sbin/mt5crs-release", "status", "--json"]).stdout
+        services: dict[str, Any] = json.loads(answer)["services"]
+        return services
+
+    def generations(self) -> dict[tuple[str, str], str]:
+        """Which generation every service of every host is on."""
+        return {
+            (host.name, service): str(now["current"])
+            for host in self.lab.plan.hosts
+            for service, now in self.status(host.name).items()
+        }
+
+    def running(self) -> bool:
+        """Whether every service of every host is active and confirmed."""
+        return all(
+            now["state"] == "confirmed" and set(now["units"].values()) == {"active"}
+            for host in self.lab.plan.hosts
+            for now in self.status(host.name).values()
+        )
+
+
+def run(program: str, *arguments: str, **environment: str) -> Ran:
+    """Run a program of the virtual environment from the project's directory, output and errors together."""
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "PYINFRA_PROGRESS": "off", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout)

@@ -1,0 +1,82 @@
+"""Rolling back one part restores its code, .env and unit, and leaves the others running."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.engines import Fleet, Ran
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+PART = "reconciler"
+FILES = f"""
+cd /opt/mt5crs/{PART}/current && sha256sum .env units/* && readlink venv
+pid=$(systemctl show -p MainPID --value mt5crs-{PART}.service)
+tr '\0' '\n' </proc/$pid/environ | grep ^LOG_LEVEL
+"""
+
+
+def installed(fleet: Fleet) -> dict[str, str]:
+    return {host: fleet.lab.exec(host, ["sh", "-c", FILES]).stdout for host in fleet.hosts(PART)}
+
+
+@pytest.fixture
+def moved(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
+    """The fleet after one more release of the reconciler, and what was installed before it."""
+    before = installed(fleet)
+    fleet.override(reconciler_log_level="DEBUG")
+    ran = fleet.pyinfra()
+    assert ran.status == 0, ran.output[-3000:]
+    assert installed(fleet) != before
+    return fleet, before
+
+
+def roll_back(fleet: Fleet, engine: str) -> Ran:
+    if engine == "ansible":
+        return fleet.playbook("rollback.yml", "--tags", PART)
+    return fleet.rollback_with_pyinfra(PART)
+
+
+@pytest.mark.parametrize("engine", ["ansible", "pyinfra"])
+def test_previous_generation_is_back(moved: tuple[Fleet, dict[str, str]], engine: str) -> None:
+    fleet, before = moved
+    pids = fleet.pids()
+    ran = roll_back(fleet, engine)
+    assert ran.status == 0, ran.output[-3000:]
+    assert installed(fleet) == before
+    now = fleet.pids()
+    assert now["gtw-01", "gateway"] == pids["gtw-01", "gateway"]
+    assert all(now[host, PART] != pids[host, PART] for host in fleet.hosts(PART))
+    assert fleet.running()
+    assert {entry["service"] for entry in ran.record["services"] if entry["changed"]} == {PART}
+
+
+def test_looking_changes_nothing(moved: tuple[Fleet, dict[str, str]]) -> None:
+    fleet, before = moved
+    ran = fleet.playbook("rollback.yml", "--tags", PART, "--check")
+    assert ran.status == 0
+    assert {host for host, count in ran.changed.items() if count} == set(fleet.hosts(PART))
+    assert installed(fleet) != before
+
+
+@pytest.mark.parametrize("engine", ["ansible", "pyinfra"])
+def test_what_was_never_confirmed_is_refused_with_a_list(fleet: Fleet, engine: str) -> None:
+    generations = fleet.generations()
+    if engine == "ansible":
+        ran = fleet.playbook("rollback.yml", "--tags", PART, "-e", "to=0999-abcdef123456")
+    else:
+        ran = fleet.rollback_with_pyinfra(PART, "--data", "to=0999-abcdef123456")
+    assert ran.status != 0
+    assert "has no generation 0999-abcdef123456" in ran.output
+    assert "choose with --to" in ran.output
+    assert fleet.generations() == generations
+
+
+def test_without_a_part_nothing_happens(fleet: Fleet) -> None:
+    generations = fleet.generations()
+    for ran in (fleet.playbook("rollback.yml"), fleet.pyinfra(file="rollback.py")):
+        assert ran.status != 0
+        assert "gateway" in ran.output
+        assert "monitoring" in ran.output
+        assert "othing was changed" in ran.output
+    assert fleet.generations() == generations
