@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ReleaseError as error:
         _print_error(error, as_json=options.json)
         return error.exit_status
-    _print(_as_json(answer) if options.json else _sentences(options.command, answer))
+    _write(1, _as_json(answer) if options.json else _sentences(options.command, answer))
     return EXIT_OK
 
 
@@ -253,21 +253,20 @@ def _from_os_error(error: OSError) -> FailedError:
 
 def _print_error(error: ReleaseError, *, as_json: bool) -> None:
     if as_json:
-        _print(_as_json({"changed": False, **error.as_json()}))
+        _write(1, _as_json({"changed": False, **error.as_json()}))
     lines = [f"mt5crs-release: {error.message}"]
     lines += [f"    {line}" for line in error.details.get("journal", [])]
     if error.remedy:
         lines.append(f"What to do: {error.remedy}.")
+    _write(2, "\n".join(lines))
+
+
+def _write(descriptor: int, text: str) -> None:
+    """Write a line without Python's buffer: whoever asked may be gone, and what was done stands."""
+    content = text.encode(errors="replace") + b"\n"
     with contextlib.suppress(OSError):
-        print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except OSError:
-        # Whoever asked is gone; what was done stands. Keep the interpreter from trying again at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        while content:
+            content = content[os.write(descriptor, content) :]
 
 
 def _as_json(answer: dict[str, Any]) -> str:

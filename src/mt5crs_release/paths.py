@@ -42,7 +42,7 @@ class Host:
         return sorted(path.parent.name for path in self.base.glob("*/state.json"))
 
     def begun(self) -> list[str]:
-        """Return the services a run has ever worked on, also those whose first generation was not finished."""
+        """Return the services a run has worked on, also those whose first generation was not finished."""
         return sorted(path.parent.name for path in self.base.glob("*/lock"))
 
 

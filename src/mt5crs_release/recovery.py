@@ -26,6 +26,8 @@ def pending_event(
         return "interrupted", "the run that activated it died"
     if current == machine.REVERTING:
         return "retry", transaction.reason or "its revert was interrupted"
+    if session.pointer() != transaction.generation:
+        return "revert", "going back from it had begun but could not be recorded"
     if boot or transaction.boot_id != boot_id():
         return "boot", "the host was rebooted before it was confirmed"
     if transaction.deadline is not None and boot_clock() >= transaction.deadline:
@@ -40,6 +42,9 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
     """
     transaction = session.state.transaction
     if transaction is None:
+        if session.lock.dead_owner is not None:
+            # It may have died just before it began, or after it had ended, a change.
+            watchdog.disarm(session.systemd, session.service)
         return None
     event = pending_event(session, transaction, boot=boot)
     if event is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,7 +95,8 @@ def open_session(
                 f"`{owner.get('command', 'an unknown command')}` (pid {owner.get('pid', 'unknown')}, "
                 f"phase '{owner.get('phase', 'unknown')}') died without finishing; taking its lock over"
             )
-            print(f"mt5crs-release: {said}", file=sys.stderr)
+            with contextlib.suppress(OSError):
+                os.write(2, f"mt5crs-release: {said}\n".encode())
             session.record("lock taken over", reason=said)
         _sweep(session)
         yield session

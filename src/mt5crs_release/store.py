@@ -152,7 +152,7 @@ def sweep(directory: Path) -> bool:
 
 
 def sweep_of(directory: Path, pid: int) -> None:
-    """Remove what the dead run ``pid`` left in ``directory`` and one level below; others may be at work there."""
+    """Remove what the dead run ``pid`` left in ``directory`` and one level below; others may work there."""
     for path in [*directory.glob(f"{TEMPORARY}*.{pid}"), *directory.glob(f"*/{TEMPORARY}*.{pid}")]:
         path.unlink(missing_ok=True)
 

@@ -35,6 +35,6 @@ def link_at_boot(units: Path, unit: str, directories: list[str]) -> None:
         store.ensure_directory(units / directory)
         store.switch_link(units / directory / unit, str(units / unit))
     for kind in _KINDS.values():
-        for link in sorted(units.glob(f"*.{kind}/{unit}")):
-            if link.parent.name not in directories:
-                store.remove_link(link)
+        for place in sorted(units.glob(f"*.{kind}")):
+            if place.name not in directories:
+                store.remove_link(place / unit)

@@ -1,1 +1,1 @@
-"""A host in a directory for tests of the release tool: real tool, real files, a ``systemctl`` that is a script."""
+"""A host in a directory for tests of the release tool: real tool, real files, a scripted ``systemctl``."""

@@ -25,7 +25,8 @@ case $text in
 *"#broken"*) echo "Traceback"; exit 3 ;;
 *"#starting"*) exit 75 ;;
 esac
-[ "$text" = "$(cat "$1/units/mt5crs-gateway.service")" ] || { echo "other generation runs"; exit 1; }
+read -r wanted < "$1/units/mt5crs-gateway.service" || [ -n "$wanted" ] || exit 3
+[ "$text" = "$wanted" ] || { echo "other generation runs"; exit 1; }
 echo fine
 """
 

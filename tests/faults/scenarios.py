@@ -1,0 +1,121 @@
+"""What the release tool is doing when it is hit: a host made ready, then one command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.release_host.host import UNIT, FakeHost, specification
+
+SIDE = "mt5crs-side.service"
+DROP_IN = "mt5crs-gateway.service.d/10-limits.conf"
+OLD, NEW = "old", "new"
+INSTALL = "\n[Install]\nWantedBy=multi-user.target\n"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``prepare`` makes the host ready; ``arguments`` (with ``spec``) is the run that is hit."""
+
+    name: str
+    prepare: Callable[[FakeHost], None]
+    arguments: tuple[str, ...]
+    spec: dict[str, Any] | None = None
+    nothing_allowed: bool = False
+    """Whether the host may end with nothing running: only when nothing ran before."""
+    allowed: frozenset[str] = field(default_factory=lambda: frozenset({OLD, NEW}))
+    """Texts that may run afterwards."""
+
+
+def old(**changes: Any) -> dict[str, Any]:
+    """Return the specification of what runs before: it brings a second unit that the new one drops."""
+    units = {UNIT: _text(OLD), SIDE: _text("side")}
+    return specification(OLD, units=units, start=[SIDE, UNIT], **changes)
+
+
+def new(remark: str = "", **changes: Any) -> dict[str, Any]:
+    """Return the specification of what is to run: it brings a drop-in that the old one does not have."""
+    return specification(NEW, units={UNIT: _text(f"{NEW} {remark}".strip()), DROP_IN: "limits"}, **changes)
+
+
+def _text(text: str) -> str:
+    # One line for the stand-in's records, the second for the links that start it at boot.
+    return f"{text}{INSTALL}"
+
+
+def _deployed(host: FakeHost, spec: dict[str, Any], timeout_s: int = 0) -> str:
+    status, staged = host.run("stage", "gateway", spec=spec)
+    assert status == 0, host.last_output
+    status, _ = host.run("activate", "gateway", "--confirm-timeout", str(timeout_s))
+    assert status == 0, host.last_output
+    return str(staged["generation"])
+
+
+def _staged(host: FakeHost, spec: dict[str, Any]) -> None:
+    status, _ = host.run("stage", "gateway", spec=spec)
+    assert status == 0, host.last_output
+
+
+def _nothing(_: FakeHost) -> None:
+    return
+
+
+def _old_runs(host: FakeHost) -> None:
+    _deployed(host, old())
+
+
+def _only_new_staged(host: FakeHost) -> None:
+    _staged(host, new())
+
+
+def _new_staged(host: FakeHost) -> None:
+    _old_runs(host)
+    _staged(host, new())
+
+
+def _bad_staged(host: FakeHost) -> None:
+    _old_runs(host)
+    _staged(host, new("#crashloop"))
+
+
+def _new_provisional(host: FakeHost) -> None:
+    _old_runs(host)
+    _deployed(host, new(), 600)
+
+
+def _new_overdue(host: FakeHost) -> None:
+    _new_provisional(host)
+    path = host.service / "state.json"
+    path.write_text(path.read_text().replace('"deadline": ', '"deadline": -'))
+
+
+def _new_runs(host: FakeHost) -> None:
+    _old_runs(host)
+    _deployed(host, new())
+
+
+def _many(host: FakeHost) -> None:
+    for number in range(3):
+        _deployed(host, old(state_format=1 + number))
+    _staged(host, new("#crashloop", state_format=3))
+    host.run("activate", "gateway")
+    _deployed(host, new(state_format=4))
+
+
+ACTIVATE_NOW = ("activate", "gateway", "--confirm-timeout", "0")
+SCENARIOS = [
+    Scenario("stage the first", _nothing, ("stage", "gateway"), new(), nothing_allowed=True),
+    Scenario("stage another", _old_runs, ("stage", "gateway"), new(), allowed=frozenset({OLD})),
+    Scenario(
+        "activate the first", _only_new_staged, ACTIVATE_NOW, nothing_allowed=True, allowed=frozenset({NEW})
+    ),
+    Scenario("activate", _new_staged, ("activate", "gateway", "--confirm-timeout", "600")),
+    Scenario("activate and confirm", _new_staged, ACTIVATE_NOW),
+    Scenario("activate a bad one", _bad_staged, ACTIVATE_NOW, allowed=frozenset({OLD})),
+    Scenario("confirm", _new_provisional, ("confirm", "gateway")),
+    Scenario("revert", _new_provisional, ("revert", "gateway")),
+    Scenario("recover", _new_overdue, ("recover", "gateway", "--watch"), allowed=frozenset({OLD})),
+    Scenario("roll back", _new_runs, ("rollback", "gateway")),
+    Scenario("prune", _many, ("prune", "gateway", "--keep", "0"), allowed=frozenset({NEW})),
+]
