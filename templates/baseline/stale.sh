@@ -26,6 +26,7 @@ firewall_is_stale() {
 nanoseconds() { { [ -n "$1" ] && date -d "$1" +%s%N 2>/dev/null; } || echo 0; }
 
 started_before_change() { # unit, files: a unit that does not run is stale as well
+    systemctl is-active --quiet "$1" || return 0
     started=$(nanoseconds "$(systemctl show --timestamp=us+utc -p ActiveEnterTimestamp --value "$1")")
     shift
     for file in "$@"; do
