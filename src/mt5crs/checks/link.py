@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import time
@@ -15,6 +14,7 @@ import zmq
 
 from mt5crs.checks.connection import ConnectionSettings, env_file_option, json_option, load_connection
 from mt5crs.checks.report import Report, Skipped, Warned, exit_status, show
+from mt5crs.checks.route import source_towards
 from mt5crs.client.connection import Connection, Peer, bracketed, milliseconds
 from mt5crs.client.errors import GatewayError, KeyRefusedError, RefusedError
 from mt5crs.client.gateway import GatewayClient
@@ -64,24 +64,7 @@ def audit_link(connection: ConnectionSettings) -> Report:
 
 
 def _route(connection: ConnectionSettings) -> str:
-    try:
-        found = socket.getaddrinfo(connection.gateway_host, connection.gateway_port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise LinkBrokenError(
-            f"{connection.gateway_host} does not resolve ({error.strerror}); correct GATEWAY_HOST or DNS"
-        ) from error
-    address = found[0][4][0]
-    parsed = ipaddress.ip_address(address)
-    if parsed.is_multicast or parsed.is_unspecified or str(parsed) == "255.255.255.255":
-        raise LinkBrokenError(f"{address} is no host's address; correct GATEWAY_HOST")
-    with socket.socket(found[0][0], socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((address, connection.gateway_port))
-        except OSError as error:
-            raise LinkBrokenError(
-                f"no route to {address} ({error.strerror}): a broadcast address, or a missing route"
-            ) from error
-        source = probe.getsockname()[0]
+    address, source = source_towards(connection.gateway_host, connection.gateway_port)
     return f"{connection.gateway_host} is {address}, reached from {source}"
 
 

@@ -38,10 +38,11 @@ def new_keypair() -> tuple[str, str]:
 
 def public_of(secret: str) -> str:
     """Public key that belongs to a secret key, both hex."""
-    return _z85_to_hex(zmq.curve_public(_hex_to_z85(secret, "secret key")))
+    return _z85_to_hex(zmq.curve_public(hex_to_z85(secret, "secret key")))
 
 
-def _hex_to_z85(key: str, what: str) -> bytes:
+def hex_to_z85(key: str, what: str) -> bytes:
+    """The form that libzmq's options take. Raises KeyFormatError naming `what`."""
     from zmq.utils import z85
 
     encoded: bytes = z85.encode(key_bytes(key, what))
@@ -72,7 +73,7 @@ def secure_server(socket: "zmq.Socket[Any]", secret: str) -> None:
     """
     common_options(socket)
     socket.setsockopt(zmq.CURVE_SERVER, 1)
-    socket.setsockopt(zmq.CURVE_SECRETKEY, _hex_to_z85(secret, "GATEWAY_SECRET_KEY"))
+    socket.setsockopt(zmq.CURVE_SECRETKEY, hex_to_z85(secret, "GATEWAY_SECRET_KEY"))
     socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
@@ -81,9 +82,9 @@ def secure_server(socket: "zmq.Socket[Any]", secret: str) -> None:
 def secure_client(socket: "zmq.Socket[Any]", server_public: str, secret: str) -> None:
     """Make a socket a CURVE client. Nothing queues for a dead peer (IMMEDIATE)."""
     common_options(socket)
-    socket.setsockopt(zmq.CURVE_SERVERKEY, _hex_to_z85(server_public, "GATEWAY_PUBLIC_KEY"))
-    socket.setsockopt(zmq.CURVE_SECRETKEY, _hex_to_z85(secret, "CLIENT_SECRET_KEY"))
-    socket.setsockopt(zmq.CURVE_PUBLICKEY, _hex_to_z85(public_of(secret), "client public key"))
+    socket.setsockopt(zmq.CURVE_SERVERKEY, hex_to_z85(server_public, "GATEWAY_PUBLIC_KEY"))
+    socket.setsockopt(zmq.CURVE_SECRETKEY, hex_to_z85(secret, "CLIENT_SECRET_KEY"))
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, hex_to_z85(public_of(secret), "client public key"))
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)

@@ -35,7 +35,7 @@ class ScriptedGateway:
         for each, port in ((self._router, self.port), (self._pub, self.pub_port)):
             each.setsockopt(zmq.LINGER, 0)
             each.setsockopt(zmq.CURVE_SERVER, 1)
-            each.setsockopt(zmq.CURVE_SECRETKEY, curve._hex_to_z85(secret, "secret"))
+            each.setsockopt(zmq.CURVE_SECRETKEY, curve.hex_to_z85(secret, "secret"))
             each.bind(f"tcp://127.0.0.1:{port}")
         self._events: list[tuple[str, Event]] = []
         self._closed = False
@@ -88,6 +88,9 @@ class Wire:
         self.port: int = self._listener.getsockname()[1]
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._mode = "open"
+        self._near: set[socket.socket] = set()
+        self.deaf_to_answers = False
+        """True: requests arrive, but what the gateway says is thrown away."""
         self._closed = False
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -142,13 +145,15 @@ class Wire:
             near.close()
             return
         self._pairs[near], self._pairs[far] = far, near
+        self._near.add(near)
 
     def _move(self, source: socket.socket) -> None:
         sink = self._pairs[source]
         try:
             data = source.recv(65536)
             if data:
-                sink.sendall(data)
+                if not (self.deaf_to_answers and sink in self._near):
+                    sink.sendall(data)
                 return
         except OSError:
             pass

@@ -126,7 +126,7 @@ def test_a_late_answer_to_an_earlier_attempt_is_not_taken_for_the_current_one(fl
         if len(earlier) == 1:
             return None
         stale = snapshot(earlier[0].id, positions=[position(99, 5.0)])
-        return [encode(stale), encode(snapshot(request.id))]
+        return [encode(stale), encode(stale), encode(snapshot(request.id))]
 
     with ScriptedGateway(scripted(answer)) as gateway:
         point_at(fleet, gateway)

@@ -1,0 +1,240 @@
+"""`mt5crs latency`: round-trip times of PING through the network, with honest percentiles."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import click
+import msgspec
+import zmq
+
+from mt5crs.checks.connection import json_option
+from mt5crs.checks.percentiles import confidence_note, histogram_svg, histogram_text, percentile
+from mt5crs.checks.report import one_line_errors
+from mt5crs.checks.route import NoRouteError, source_towards
+from mt5crs.client.connection import bracketed, milliseconds
+from mt5crs.protocol import curve
+from mt5crs.protocol.codec import PLAIN_PING, PLAIN_PONG
+from mt5crs.service import exits
+from mt5crs.settings import envfile
+from mt5crs.settings.schema import Settings, SettingsError, load, setting
+
+P50_TARGET_MS, P99_TARGET_MS, ERROR_TARGET = 50.0, 400.0, 0.001
+
+
+class LatencySettings(Settings, frozen=True, kw_only=True):
+    """Where to measure; keys are needed unless the peer speaks without encryption."""
+
+    part: ClassVar[str] = "latency"
+
+    server_ip: Annotated[str, setting("Address of the gateway.", kind="address", env="ZMQ_SERVER_IP")]
+    req_port: Annotated[int, setting("Request port.", ge=1, le=65535, env="ZMQ_REQ_PORT")] = 5555
+    pub_port: Annotated[int, setting("Event port.", ge=1, le=65535, env="ZMQ_PUB_PORT")] = 5556
+    gateway_public_key: Annotated[
+        str,
+        setting("CURVE public key of the gateway; empty: plain.", pattern=r"^([0-9a-f]{64})?\Z"),
+    ] = ""
+    client_secret_key: Annotated[
+        str, setting("Our CURVE secret key.", pattern=r"^([0-9a-f]{64})?\Z", secret=True)
+    ] = ""
+
+    def problems(self) -> list[str]:
+        """What cannot be measured."""
+        found = []
+        try:
+            source_towards(self.server_ip, self.req_port)
+        except NoRouteError as error:
+            found.append(f"ZMQ_SERVER_IP: {error}")
+        if self.req_port == self.pub_port:
+            found.append("ZMQ_REQ_PORT and ZMQ_PUB_PORT are equal; the gateway has two sockets")
+        if bool(self.gateway_public_key) != bool(self.client_secret_key):
+            found.append("GATEWAY_PUBLIC_KEY and CLIENT_SECRET_KEY belong together; give both or none")
+        return found
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """Result of a measurement; times in milliseconds."""
+
+    samples: int
+    errors: dict[str, int]
+    error_rate: float
+    minimum: float
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    maximum: float
+    notes: list[str]
+    verdict: str
+
+
+def judge(times_ms: list[float], errors: dict[str, int]) -> Figures:
+    """Turn raw times and error counts into figures and a verdict against the targets. Pure."""
+    ordered = sorted(times_ms)
+    failed = sum(errors.values())
+    rate = failed / (len(ordered) + failed) if ordered or failed else 1.0
+    if not ordered:
+        nan = float("nan")
+        return Figures(
+            samples=0,
+            errors=errors,
+            error_rate=rate,
+            minimum=nan,
+            mean=nan,
+            p50=nan,
+            p95=nan,
+            p99=nan,
+            maximum=nan,
+            notes=["no answer at all"],
+            verdict="FAIL",
+        )
+    p50, p95, p99 = (percentile(ordered, share) for share in (0.50, 0.95, 0.99))
+    good = p50 < P50_TARGET_MS and p99 < P99_TARGET_MS and rate < ERROR_TARGET
+    return Figures(
+        samples=len(ordered),
+        errors=errors,
+        error_rate=rate,
+        minimum=ordered[0],
+        mean=sum(ordered) / len(ordered),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        maximum=ordered[-1],
+        notes=[note for share in (0.95, 0.99) if (note := confidence_note(len(ordered), share))],
+        verdict="PASS" if good else "FAIL",
+    )
+
+
+def measure(
+    where: LatencySettings, samples: int, warm_up: int, timeout_s: float
+) -> tuple[list[float], dict[str, int]]:
+    """Times of the answers in ms, and errors by layer (zmq, os, other, timeout, answer). Closes it."""
+    errors: dict[str, int] = {}
+    times: list[float] = []
+    context: curve.Context = zmq.Context()
+    try:
+        socket = _connect(context, where)
+        for number in range(warm_up + samples):
+            layer, elapsed = _once(socket, number, timeout_s)
+            if layer:
+                errors[layer] = errors.get(layer, 0) + 1
+                socket.close(0)
+                socket = _connect(context, where)
+            elif number >= warm_up:
+                times.append(elapsed)
+            if not times and errors and sum(errors.values()) >= 3:
+                break  # nobody there: three time-outs say as much as a thousand
+    finally:
+        context.destroy(0)
+    return times, errors
+
+
+def _once(socket: curve.Socket, number: int, timeout_s: float) -> tuple[str, float]:
+    """One PING. Returns (layer that failed or "", milliseconds)."""
+    question = PLAIN_PING + b":LATENCY:%d" % number
+    began = time.perf_counter()
+    try:
+        if not socket.poll(milliseconds(timeout_s), zmq.POLLOUT):
+            return "timeout", 0.0
+        began = time.perf_counter()
+        socket.send(question, zmq.NOBLOCK)
+        if not socket.poll(milliseconds(timeout_s), zmq.POLLIN):
+            return "timeout", 0.0
+        answer = socket.recv_multipart(zmq.NOBLOCK)[-1]
+    except zmq.ZMQError:
+        return "zmq", 0.0
+    except OSError:
+        return "os", 0.0
+    except (ValueError, TypeError):
+        return "other", 0.0
+    elapsed = (time.perf_counter() - began) * 1000
+    return ("", elapsed) if answer.startswith(PLAIN_PONG) else ("answer", elapsed)
+
+
+def _connect(context: curve.Context, where: LatencySettings) -> curve.Socket:
+    encrypted = bool(where.gateway_public_key)
+    # A plain peer is a REQ/REP server of the legacy kind: it wants the REQ envelope.
+    socket = context.socket(zmq.DEALER if encrypted else zmq.REQ)
+    if encrypted:
+        curve.secure_client(socket, where.gateway_public_key, where.client_secret_key)
+    else:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+    if ":" in where.server_ip:
+        socket.setsockopt(zmq.IPV6, 1)
+    socket.connect(f"tcp://{bracketed(where.server_ip)}:{where.req_port}")
+    return socket
+
+
+def _environment(env_file: Path | None) -> Mapping[str, str]:
+    """ZMQ_* names, filled from GATEWAY_* where they are missing."""
+    values = envfile.read(env_file) if env_file is not None else dict(os.environ)
+    for ours, theirs in (
+        ("ZMQ_SERVER_IP", "GATEWAY_HOST"),
+        ("ZMQ_REQ_PORT", "GATEWAY_PORT"),
+        ("ZMQ_PUB_PORT", "GATEWAY_PUB_PORT"),
+    ):
+        given = os.environ.get(ours) or values.get(theirs)
+        if given:
+            values[ours] = given
+    return values
+
+
+@click.command()
+@click.option("--samples", type=click.IntRange(1, 10_000_000), default=1000, show_default=True)
+@click.option("--warm-up", type=click.IntRange(0, 10_000), default=20, show_default=True)
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0.01, 60), default=1.0, show_default=True)
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture to this file.")
+@click.option("--dry-run", is_flag=True, help="Check the configuration and say what would be done.")
+@click.option("--env-file", type=click.Path(path_type=Path, dir_okay=False), help="Addresses and keys.")
+@json_option
+def latency(
+    samples: int,
+    warm_up: int,
+    timeout_s: float,
+    svg: Path | None,
+    dry_run: bool,
+    env_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure PING round trips. ZMQ_SERVER_IP, ZMQ_REQ_PORT and ZMQ_PUB_PORT say where.
+
+    Exit 1 when a target is missed: P50 under 50 ms, P99 under 400 ms, errors under 0.1 %.
+    """
+    with one_line_errors(SettingsError, OSError, status=exits.CONFIGURATION):
+        where = load(LatencySettings, _environment(env_file))
+    kind = "encrypted" if where.gateway_public_key else "plain"
+    if dry_run:
+        click.echo(
+            f"would send {warm_up} + {samples} PINGs over one {kind} connection to "
+            f"{where.server_ip}:{where.req_port} "
+            f"(events on {where.pub_port}), {timeout_s:g} s each; nothing sent"
+        )
+        return
+    times, errors = measure(where, samples, warm_up, timeout_s)
+    figures = judge(times, errors)
+    if svg is not None and times:
+        marks = {"P50": figures.p50, "P95": figures.p95, "P99": figures.p99}
+        with one_line_errors(OSError):
+            svg.write_text(
+                histogram_svg(times, marks, "ms", f"PING {where.server_ip}:{where.req_port}"),
+                encoding="utf-8",
+            )
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(figures)).decode())
+    else:
+        if times:
+            click.echo(histogram_text(times, "ms"))
+        click.echo(
+            f"{figures.samples} samples, errors {figures.errors or 'none'} ({figures.error_rate:.3%})\n"
+            f"min {figures.minimum:.3f}  mean {figures.mean:.3f}  P50 {figures.p50:.3f}  P95 "
+            f"{figures.p95:.3f}  P99 {figures.p99:.3f}  max {figures.maximum:.3f} ms"
+        )
+        for note in figures.notes:
+            click.echo(f"note: {note}")
+        click.echo(figures.verdict)
+    raise SystemExit(0 if figures.verdict == "PASS" else 1)
