@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from lab.handle import Lab, wait_until
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fleet_under_test import Unit, alerts, deployed
+from tests.lab.engines import Fleet
+from tests.lab.units_and_alerts import Unit, alerts
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -21,8 +18,8 @@ ENDS_WITHIN_S = 90
 
 
 @pytest.fixture(scope="module")
-def lab() -> Lab:
-    return deployed()
+def lab(deployed: Fleet) -> Lab:
+    return deployed.lab
 
 
 @pytest.fixture

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from lab.handle import Lab, wait_until
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fleet_under_test import PROJECT, deployed
+from lab.state import PROJECT
+from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -23,14 +20,10 @@ ACCESS = "/usr/local/sbin/mt5crs-access"
 STALE = (PROJECT / "templates" / "baseline" / "stale.sh").read_text()
 
 
-@pytest.fixture(scope="module")
-def fleet() -> Lab:
-    return deployed()
-
-
 @pytest.fixture
-def lab(fleet: Lab) -> Iterator[Lab]:
+def lab(deployed: Fleet) -> Iterator[Lab]:
     """Whatever a test does to the rules wanted on HOST is undone."""
+    fleet = deployed.lab
     wanted = fleet.exec(HOST, ["cat", RULES]).stdout
     yield fleet
     fleet.exec(HOST, ["tee", RULES], input_text=wanted)
@@ -102,8 +95,11 @@ def test_rules_that_nft_refuses_change_nothing(lab: Lab) -> None:
         (["touch", "/etc/systemd/journald.conf.d/50-mt5crs.conf"], "journald"),
     ],
 )
-def test_what_was_changed_by_hand_is_found_and_put_right(lab: Lab, change: list[str], word: str) -> None:
+def test_what_was_changed_by_hand_is_found_and_put_right(
+    deployed: Fleet, lab: Lab, change: list[str], word: str
+) -> None:
     lab.exec(HOST, change)
     assert stale(lab) == [word]
-    deployed()
+    ran = deployed.pyinfra()
+    assert ran.status == 0, ran.output[-4000:]
     assert stale(lab) == []

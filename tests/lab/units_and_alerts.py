@@ -1,41 +1,15 @@
-"""A lab with the whole fleet deployed on it, and how to ask its Hub; `MT5CRS_LAB` names another lab."""
+"""Units and alerts of a deployed lab, as tests ask for them."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lab import fleet
 from lab.handle import Lab
 
-PROJECT = Path(__file__).resolve().parents[2]
-NAME = os.environ.get("MT5CRS_LAB", "default")
 # On the Hub, because Prometheus and Alertmanager answer on its own address only.
 FETCH = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode())"
-
-
-def deployed() -> Lab:
-    """Boot what is down and deploy (seconds when nothing changed)."""
-    fleet.up(NAME, lambda _phase: None)
-    lab = Lab.open(NAME)
-    inventory = lab.directory.inventory.with_suffix(".py")
-    command = [str(Path(sys.executable).with_name("pyinfra")), "-y", str(inventory), "deploy.py"]
-    done = subprocess.run(
-        command,
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return lab
 
 
 @dataclass(frozen=True)
