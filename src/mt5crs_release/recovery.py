@@ -13,6 +13,9 @@ from mt5crs_release.session import Session
 from mt5crs_release.state import Transaction
 from mt5crs_release.switch import switch
 
+GOING_BACK = "going back: "
+"""How the phases of a revert begin in the lock's record."""
+
 
 def pending_event(
     session: Session, transaction: Transaction, *, boot: bool = False
@@ -57,11 +60,21 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
             remedy="see journal.jsonl and the disk (df, dmesg), mend the cause, then "
             f"`mt5crs-release recover {session.service} --force`",
         )
-    if event[0] == "interrupted" and session.pointer() == transaction.previous:
-        # The pointer moves first: nothing had been changed, so nothing is restarted.
+    if event[0] == "interrupted" and not boot and _nothing_was_changed(session, transaction):
         session.advance(transaction.generation, "interrupted")
         return _finish(session, transaction, "interrupted", event[1], None)
     return revert(session, *event, boot=boot)
+
+
+def _nothing_was_changed(session: Session, transaction: Transaction) -> bool:
+    """Tell whether the run that died had not begun to switch: then nothing needs a restart.
+
+    The pointer moves first; if it is where it was, only a run that was going back already can have moved it.
+    """
+    owner = session.lock.dead_owner
+    if owner is None or str(owner.get("phase", GOING_BACK)).startswith(GOING_BACK):
+        return False
+    return session.pointer() == transaction.previous
 
 
 def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> dict[str, Any]:
@@ -71,6 +84,8 @@ def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> 
     :raises FailedError: systemd does not answer; the next run takes it up again
     """
     signals.ignore()
+    session.phase_prefix = GOING_BACK
+    session.enter("begun")
     transaction = session.state.transaction
     if transaction is None:
         raise FailedError("nothing is pending", remedy="see `mt5crs-release status`")

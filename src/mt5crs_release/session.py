@@ -29,13 +29,14 @@ class Session:
         self.journal = Journal(self.paths.journal)
         self.state = state.load(service, self.paths.state)
         self.phase = "begun"
+        self.phase_prefix = ""
         self.systemd: Systemd | windows.Services = service_manager(host, lambda: lock.beat(self.phase))
         self.began = time.monotonic()
 
     def enter(self, phase: str) -> None:
         """Say what is being done now, in the lock."""
-        self.phase = phase
-        self.lock.beat(phase)
+        self.phase = self.phase_prefix + phase
+        self.lock.beat(self.phase)
 
     def record(self, event: str, **fields: object) -> None:
         """Append ``event`` to the journal with this run's token."""

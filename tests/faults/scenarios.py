@@ -22,6 +22,8 @@ class Scenario:
     prepare: Callable[[FakeHost], None]
     arguments: tuple[str, ...]
     spec: dict[str, Any] | None = None
+    spoilt: bool = False
+    """Whether the new generation does not run: while the disk refuses everything, nothing can then."""
     nothing_allowed: bool = False
     """Whether the host may end with nothing running: only when nothing ran before."""
     allowed: frozenset[str] = field(default_factory=lambda: frozenset({OLD, NEW}))
@@ -112,7 +114,7 @@ SCENARIOS = [
     ),
     Scenario("activate", _new_staged, ("activate", "gateway", "--confirm-timeout", "600")),
     Scenario("activate and confirm", _new_staged, ACTIVATE_NOW),
-    Scenario("activate a bad one", _bad_staged, ACTIVATE_NOW, allowed=frozenset({OLD})),
+    Scenario("activate a bad one", _bad_staged, ACTIVATE_NOW, spoilt=True, allowed=frozenset({OLD})),
     Scenario("confirm", _new_provisional, ("confirm", "gateway")),
     Scenario("revert", _new_provisional, ("revert", "gateway")),
     Scenario("recover", _new_overdue, ("recover", "gateway", "--watch"), allowed=frozenset({OLD})),

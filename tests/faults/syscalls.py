@@ -9,40 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MUTATING = [
-    "rename",
-    "renameat",
-    "renameat2",
-    "unlink",
-    "unlinkat",
-    "mkdir",
-    "mkdirat",
-    "rmdir",
-    "symlink",
-    "symlinkat",
-    "link",
-    "linkat",
-    "chmod",
-    "fchmod",
-    "fchmodat",
-    "chown",
-    "fchown",
-    "lchown",
-    "fchownat",
-    "truncate",
-    "ftruncate",
-    "fsync",
-    "fdatasync",
-    "syncfs",
-    "write",
-    "pwrite64",
-    "flock",
-    "vfork",
-    "fork",
-    "clone",
-    "clone3",
-    "wait4",
-]
+MUTATING = (
+    *("rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir"),
+    *("symlink", "symlinkat", "link", "linkat", "truncate", "ftruncate"),
+    *("chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat"),
+    *("fsync", "fdatasync", "syncfs", "write", "pwrite64", "flock"),
+    *("vfork", "fork", "clone", "clone3", "wait4"),
+)
 """Everything that changes files, starts a program that does (vfork …) or has just seen one end (wait4)."""
 
 FAILING = {

@@ -111,7 +111,8 @@ def _refuse(scenario: Scenario, host: FakeHost, hit: Hit, number: int) -> bool:
         assert "What to do:" in stderr, f"no remedy in {stderr!r}"
     running = host.running()
     ran = (running or "").split(" ")[0]
-    assert ran in (OLD, NEW) or (running is None and scenario.nothing_allowed), f"runs {running!r}"
+    may_be_down = scenario.nothing_allowed or (scenario.spoilt and hit.lasting)
+    assert ran in (OLD, NEW) or (running is None and may_be_down), f"runs {running!r}"
     host.run("recover")
     if host.timers():
         host.run("recover", "gateway", "--watch")  # as the timer does a few seconds later
