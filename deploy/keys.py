@@ -28,6 +28,7 @@ from deploy.vault_password import (
 
 GATEWAYS = "gateway"
 CLIENTS = "client"
+_ACCOUNTS = "vault_windows_account_passwords"
 
 
 class KeysError(RuntimeError):
@@ -106,9 +107,13 @@ def make(inventory: Path, *, rotate: Iterable[str] = (), prune: bool = False) ->
         for name in vault.get(_secret_variable(kind), {})
         if name in (public or {}).get(_public_variable(kind), {})
     }
-    decided = plan(wanted_names(_groups(inventory)), existing, rotate)
-    if not decided.create and not (prune and decided.stale):
+    groups = _groups(inventory)
+    decided = plan(wanted_names(groups), existing, rotate)
+    accounts = [host for host in groups.get("windows", ()) if host not in vault.get(_ACCOUNTS, {})]
+    if not decided.create and not accounts and not (prune and decided.stale):
         return decided
+    for host in accounts:
+        vault.setdefault(_ACCOUNTS, {})[host] = account_password()
     for kind, name in decided.create:
         public_key, secret_key = _pair()
         vault.setdefault(_secret_variable(kind), {})[name] = secret_key
@@ -121,6 +126,11 @@ def make(inventory: Path, *, rotate: Iterable[str] = (), prune: bool = False) ->
     _write(vault_path, _encrypt(_yaml("Secret keys; edit with ansible-vault.", vault), password), 0o600)
     _write(keys_path, _yaml("Public keys, made by `python -m deploy.keys`.", public), 0o644)
     return decided
+
+
+def account_password() -> str:
+    """A new password for the local account of a Windows host: 192 random bits, all classes of characters."""
+    return f"Aa1-{secrets.token_urlsafe(24)}"
 
 
 def _secret_variable(kind: str) -> str:

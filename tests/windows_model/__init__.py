@@ -1,0 +1,1 @@
+"""A modelled Windows host for tests; see README.md."""

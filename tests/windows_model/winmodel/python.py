@@ -1,0 +1,33 @@
+"""``python.exe`` of the modelled host: runs the release tool as on Windows, anything else with the real Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from winmodel import state
+
+
+def main() -> int:
+    """Run ``python.exe ARGUMENTS``."""
+    arguments = [state.translate(word) for word in sys.argv[1:]]
+    if not arguments or not arguments[0].endswith(".pyz"):
+        os.execv(sys.executable, [sys.executable, *arguments])
+    sys.path.insert(0, arguments[0])
+    from mt5crs_release import bundle, system, windows
+
+    system.WINDOWS = True
+    windows.ROOT = str(state.local(windows.ROOT))
+    from winmodel.kernel import ModelKernel
+
+    windows.kernel = ModelKernel()
+    # Wheels cannot be modelled: the host takes the bundle for this machine's platform.
+    assert bundle.this_platform() == "linux-x86_64"
+    from mt5crs_release.cli import main as tool
+
+    sys.argv = arguments
+    return tool(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
