@@ -147,7 +147,7 @@ def test_a_frozen_gateway_never_makes_an_order_call_hang(fleet: Fleet, desk: Des
         process.send_signal(signal.SIGCONT)
     assert list(desk.journal.states().values()).count("unknown") == 1
     # The frozen gateway may still have the message: a fresh epoch decides, then the records are asked.
-    assert desk.lease.acquire(fresh_epoch=True)
+    fleet.wait(lambda: desk.lease.acquire(fresh_epoch=True), "the lease after the thaw")
     assert desk.adapter.settle() == []
     assert our_deals(fleet) in (1, 2)
     done = list(desk.journal.states().values()).count("done")
