@@ -1,7 +1,9 @@
-"""Returns a part to its previous generation: `pyinfra -y inventory/<env>.py rollback.py --data part=reconciler`.
+"""Returns a part to its previous generation.
 
-Code, .env and unit go back together, all other parts keep running. `--data to=<generation>` names another one,
-`--limit HOST` takes one host. The same as rollback.yml with a tag.
+    pyinfra -y inventory/<environment>.py rollback.py --data part=reconciler
+
+Code, .env and unit go back together, all other parts keep running. `--data to=<generation>` names another
+generation, `--limit HOST` takes one host. The same as rollback.yml with a tag.
 """
 
 from pyinfra import host

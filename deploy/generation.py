@@ -52,13 +52,14 @@ class Todo:
     upload: bool = False
     stage: bool = False
     activate: bool = False
+    start: tuple[str, ...] = ()
     generation: str = ""
     previous: str | None = None
 
     @property
     def nothing(self) -> bool:
         """Whether the service runs as wanted."""
-        return not (self.upload or self.stage or self.activate)
+        return not (self.upload or self.stage or self.activate or self.start)
 
 
 @cache
@@ -90,16 +91,22 @@ def desired(service: str, settings: Mapping[str, Any]) -> Desired:
 def decide(want: Desired, status: Mapping[str, Any]) -> Todo:
     """Compare what is wanted with what `mt5crs-release status` says of the host (`{}`: no tool there yet)."""
     now = status.get("services", {}).get(want.service, {})
-    running = all(state == "active" for state in (now.get("units") or {"": "absent"}).values())
     same = now.get("digest") == want.digest and now.get("intact", False)
-    if same and now.get("state") == "confirmed" and running:
-        return Todo(generation=str(now["current"]), previous=now.get("previous"))
+    if same and now.get("state") == "confirmed":
+        down = tuple(unit for unit, state in now.get("units", {}).items() if state != "active")
+        return Todo(start=down, generation=str(now["current"]), previous=now.get("previous"))
     upload = False
     if want.bundle is not None:
         runtimes = (str(name).partition("-")[0] for name in status.get("runtimes", ()))
         there = want.bundle.content[:SHORT] in runtimes
         upload = not there and Path(want.bundle.remote).name not in status.get("bundles", ())
-    return Todo(upload, True, True, str(now.get("current") or ""), now.get("current"))
+    return Todo(
+        upload,
+        stage=True,
+        activate=True,
+        generation=str(now.get("current") or ""),
+        previous=now.get("current"),
+    )
 
 
 def code_arguments(bundle: Bundle, status: Mapping[str, Any]) -> list[str]:

@@ -136,7 +136,7 @@ def resolve(inventory: Path, extra: Mapping[str, Any] | None = None) -> Fleet:
         HostVars(manager, variable_manager, loader)  # registers itself: expressions may ask for hostvars
         return _resolve_hosts(inventory, loader, manager, variable_manager)
     except AnsibleError as error:
-        raise InventoryError(_explain(inventory, error)) from None
+        raise InventoryError(explain(inventory, error)) from None
 
 
 def _open_vaults(loader: Any, inventory: Path) -> None:
@@ -218,7 +218,8 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "message", error)).strip().splitlines()[0].rstrip(".")
 
 
-def _explain(inventory: Path, error: Exception) -> str:
+def explain(inventory: Path, error: Exception) -> str:
+    """Sentence for an inventory or vault that Ansible cannot read: cause and remedy."""
     text = str(error)
     if "vault" in text.lower() or "decrypt" in text.lower():
         path = password_file(inventory)

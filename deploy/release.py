@@ -29,6 +29,7 @@ TOOL = "/usr/local/sbin/mt5crs-release"
 STAGE_TIMEOUT_S = 300
 ACTIVATE_TIMEOUT_S = 240
 SHORT_TIMEOUT_S = 90
+JOURNAL_LINES = 12
 
 
 class ReleaseStatus(FactBase[dict[str, Any]]):
@@ -106,6 +107,19 @@ def run_tool(
     return (answer if isinstance(answer, dict) else None), text, good
 
 
+def shell(script: str, *, timeout_s: int) -> tuple[bool, list[str]]:
+    """Run shell text on the current host: exit status 0, and its output lines (or why there are none)."""
+    sudo = bool(host.data.get("_sudo", False))
+    command = StringCommand("sh", "-c", shlex.quote(script))
+    try:
+        good, output = host.run_shell_command(
+            command, print_output=False, print_input=False, _sudo=sudo, _timeout=timeout_s
+        )
+    except Exception as error:  # see run_tool
+        return False, [f"{type(error).__name__}: {error}"]
+    return good, [*output.stdout_lines, *output.stderr_lines]
+
+
 # --- operations: each a step for one service on the current host; none begins after a failure --------
 
 
@@ -128,6 +142,13 @@ def activated(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, Non
     """Activate the staged generation under its health gate, provisionally."""
     if not rollout.failed:
         yield FunctionCommand(_activate, (rollout, want), {})
+
+
+@operation()
+def started(rollout: Rollout, service: str, units: Iterable[str]) -> Generator[FunctionCommand, None, None]:
+    """Start units of a confirmed generation that are down, though they should run."""
+    if not rollout.failed:
+        yield FunctionCommand(_start, (rollout, service, tuple(units)), {})
 
 
 @operation()
@@ -173,17 +194,10 @@ def _upload(rollout: Rollout, want: Desired) -> None:
             f"chown root:root {part} && chmod 0644 {part} && sync {part} && mv -f {part} {bundle.remote} "
             f"|| {{ rm -f {part}; exit 1; }}"
         )
+        reason = "the file could not be written"
         if done:
-            done, output = host.run_shell_command(
-                StringCommand("sh", "-c", shlex.quote(script)),
-                print_output=False,
-                print_input=False,
-                _sudo=sudo,
-                _timeout=SHORT_TIMEOUT_S,
-            )
-            reason = "\n".join(output.stderr_lines)
-        else:
-            reason = "the file could not be written"
+            done, lines = shell(script, timeout_s=SHORT_TIMEOUT_S)
+            reason = "\n".join(lines)
     except Exception as error:  # see run_tool
         done, reason = False, f"{type(error).__name__}: {error}"
     rollout.result(host.name, want.service).seconds += time.monotonic() - began
@@ -213,6 +227,22 @@ def _activate(rollout: Rollout, want: Desired) -> None:
         result.state = str(answer.get("state") or "provisional")
         result.previous = answer.get("previous")
         result.changed = bool(answer.get("changed"))
+
+
+def _start(rollout: Rollout, service: str, units: Sequence[str]) -> None:
+    result = rollout.result(host.name, service)
+    names = " ".join(shlex.quote(unit) for unit in units)
+    of_units = " ".join(f"-u {shlex.quote(unit)}" for unit in units)
+    journal = f"journalctl -n {JOURNAL_LINES} --no-pager -o short-iso {of_units}"
+    script = f"systemctl reset-failed {names}; systemctl start {names} || {{ {journal}; exit 1; }}"
+    began = time.monotonic()
+    good, lines = shell(script, timeout_s=ACTIVATE_TIMEOUT_S)
+    result.seconds += time.monotonic() - began
+    result.state, result.changed = ("started", True) if good else ("down", False)
+    if not good:
+        remedy = "read the journal lines; what it depends on may be down"
+        why = f"{names} is down and does not start"
+        rollout.fail(Failure(host.name, f"start {service}", why, remedy, tuple(lines)))
 
 
 def _confirm(rollout: Rollout, want: Desired) -> None:
@@ -319,6 +349,8 @@ class Service:
         found = self._todo()
         if found is not None and found[1].activate:
             activated(rollout, found[0], name=f"Activate {self.name}")
+        if found is not None and found[1].start:
+            started(rollout, self.name, found[1].start, name=f"Start {self.name}")
 
     def confirm(self, rollout: Rollout) -> None:
         """Make the provisional generation the one to stay."""

@@ -29,7 +29,17 @@ from mt5crs.settings.schema import SettingsError
 _rollout: Rollout | None = None
 _context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
-_PHASES = ("Baseline", "Upload", "Stage", "Activate", "Confirm", "Put back", "Monitoring", "Roll back")
+_PHASES = (
+    "Baseline",
+    "Upload",
+    "Stage",
+    "Activate",
+    "Start",
+    "Confirm",
+    "Put back",
+    "Monitoring",
+    "Roll back",
+)
 
 
 def prepare(of: Fleet) -> None:
@@ -137,7 +147,7 @@ class _Narration(BaseStateCallback):
             logger.setLevel(logging.WARNING)
         name = ", ".join(of.get_op_meta(op_hash).names)
         phase = next((word for word in _PHASES if name.startswith(word)), name)
-        if phase in ("Activate", "Stage", "Confirm"):
+        if phase in ("Stage", "Activate", "Start", "Confirm"):
             phase = name.partition(" | ")[0]
         if phase != self.name:
             self.close()

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
+from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy import report
+from deploy.inventory import explain
 from deploy.rollout import Failure, Phase, Rollout, failure_of
-from deploy.vault_password import environment_of
+from deploy.vault_password import environment_of, vault_files
 
 DOCUMENTATION = """
 name: mt5crs_report
@@ -59,9 +61,19 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if action is None or context.CLIARGS.get("syntax") or context.CLIARGS.get("listtasks"):
             return
         inventory = next(iter(context.CLIARGS["inventory"] or ()), "inventory/lab.yml")
+        self._open_vaults(playbook._loader, Path(inventory))
         dry = bool(context.CLIARGS.get("check"))
         self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)
         self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+    def _open_vaults(self, loader: Any, inventory: Path) -> None:
+        """End at once when a vault does not open: Ansible's own error names neither vault nor password."""
+        for vault in vault_files(inventory):
+            try:
+                loader.load_from_file(str(vault))
+            except AnsibleError as error:
+                self._display.error(explain(inventory, error))
+                raise SystemExit(1) from None
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Close the phase before, open this one."""

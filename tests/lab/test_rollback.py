@@ -9,7 +9,7 @@ from tests.lab.engines import Fleet, Ran
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 PART = "reconciler"
-FILES = f"""
+FILES = rf"""
 cd /opt/mt5crs/{PART}/current && sha256sum .env units/* && readlink venv
 pid=$(systemctl show -p MainPID --value mt5crs-{PART}.service)
 tr '\0' '\n' </proc/$pid/environ | grep ^LOG_LEVEL

@@ -42,14 +42,18 @@ def test_nothing_to_do() -> None:
         {"digest": "e" * 64},
         {"state": "provisional"},
         {"intact": False},
-        {"units": {"mt5crs-gateway.service": "failed"}},
-        {"units": {}},
         {"services": {}},
     ],
 )
 def test_something_to_do(changes: dict[str, Any]) -> None:
     todo = decide(WANT, status(**changes))
     assert (todo.upload, todo.stage, todo.activate) == (False, True, True)
+
+
+def test_what_is_down_is_started() -> None:
+    todo = decide(WANT, status(units={"mt5crs-gateway.service": "failed", "other.service": "active"}))
+    assert (todo.stage, todo.activate, todo.start) == (False, False, ("mt5crs-gateway.service",))
+    assert not todo.nothing
 
 
 def test_a_fresh_host_needs_everything() -> None:
