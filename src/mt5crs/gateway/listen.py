@@ -2,11 +2,13 @@
 
 import os
 import socket as sockets
+import time
 from typing import Any
 
 import zmq
 
 _FIRST_FD = 3
+_REBIND_S = 5.0
 
 
 def inherited() -> dict[int, int]:
@@ -59,4 +61,13 @@ class Listener:
         """Drop every connection and listen again; clients that are still welcome reconnect by themselves."""
         endpoint = str(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
         self.socket.unbind(endpoint)
-        self._bind()
+        deadline = time.monotonic() + _REBIND_S
+        while True:  # unbind is carried out by libzmq's own thread; until then the port is taken
+            try:
+                self._bind()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+            else:
+                return

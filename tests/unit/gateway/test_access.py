@@ -1,0 +1,266 @@
+"""Who gets in and who may do what, through real sockets."""
+
+import random
+import signal
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from mt5crs.gateway.authenticator import Authenticator
+from mt5crs.protocol import requests
+from mt5crs.protocol.codec import decode_event, encode
+from mt5crs.protocol.curve import Context, common_options, new_keypair, secure_client, secure_server
+from mt5crs.protocol.events import DealEvent, Heartbeat, OrderEvent, PositionEvent, trade_topic
+from mt5crs.protocol.replies import Error, OrderResult, Pong, Snapshot
+from tests.unit.gateway.running import MAGIC, OTHER_MAGIC, Caller, Running, eventually
+
+
+def silent(socket: "zmq.Socket[bytes]", wait_ms: int = 700) -> bool:
+    """Whether a request gets no answer."""
+    socket.send(b"PING", zmq.NOBLOCK) if socket.poll(wait_ms, zmq.POLLOUT) else None
+    return not socket.poll(wait_ms)
+
+
+def test_14_without_a_key(gateway: Running) -> None:
+    socket = gateway.context.socket(zmq.DEALER)
+    common_options(socket)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.connect(f"tcp://127.0.0.1:{gateway.port}")
+    assert silent(socket)
+
+
+def test_14_with_an_unlisted_key(gateway: Running) -> None:
+    socket = gateway.context.socket(zmq.DEALER)
+    secure_client(socket, gateway.public, new_keypair()[1])
+    socket.connect(f"tcp://127.0.0.1:{gateway.port}")
+    assert silent(socket)
+    eventually(lambda: gateway.metric('mt5crs_gateway_refused_total{reason="connection"}') >= 1)
+
+
+def test_14_with_a_wrong_server_key(gateway: Running) -> None:
+    socket = gateway.context.socket(zmq.DEALER)
+    secure_client(socket, new_keypair()[0], gateway.secrets["watcher"])
+    socket.connect(f"tcp://127.0.0.1:{gateway.port}")
+    assert silent(socket)
+
+
+def test_14_events_need_a_key_too(gateway: Running) -> None:
+    socket = gateway.context.socket(zmq.SUB)
+    secure_client(socket, gateway.public, new_keypair()[1])
+    socket.connect(f"tcp://127.0.0.1:{gateway.pub_port}")
+    socket.subscribe(b"")
+    assert not socket.poll(800)
+
+
+def test_14_revoked_while_connected(gateway: Running) -> None:
+    watcher, strategy = gateway.client("watcher"), gateway.client("strategy")
+    assert isinstance(watcher.ask(requests.Ping), Pong)
+    assert isinstance(strategy.ask(requests.Ping), Pong)
+    del gateway.clients["watcher"]
+    gateway.write_clients()
+    eventually(lambda: '"revoked":1' in gateway.log())
+    assert silent(watcher.socket)
+    assert isinstance(strategy.ask(requests.Ping), Pong)  # the others come back by themselves
+
+
+def test_sighup_reloads_and_a_bad_file_changes_nothing(gateway: Running) -> None:
+    assert gateway.process is not None
+    (gateway.directory / "clients.json").write_text("{")
+    gateway.process.send_signal(signal.SIGHUP)
+    eventually(lambda: gateway.metric("mt5crs_gateway_clients_file_errors_total") >= 1)
+    assert isinstance(gateway.client("watcher").ask(requests.Ping), Pong)
+
+
+def test_14_dead_authenticator_refuses_everyone() -> None:
+    context: Context = zmq.Context()
+    public, secret = new_keypair()
+    client_secret = new_keypair()[1]
+    authenticator = Authenticator(context, lambda _: True, lambda _: False, lambda *_: None)
+    authenticator.start()
+    server = context.socket(zmq.ROUTER)
+    secure_server(server, secret)
+    port = server.bind_to_random_port("tcp://127.0.0.1")
+
+    def connected(wait_ms: int) -> bool:
+        client = context.socket(zmq.DEALER)
+        secure_client(client, public, client_secret)
+        client.connect(f"tcp://127.0.0.1:{port}")
+        found = bool(client.poll(wait_ms, zmq.POLLOUT))
+        client.close(0)
+        return found
+
+    try:
+        assert connected(5000)
+        authenticator.stop()
+        assert not authenticator.alive()
+        assert not connected(700)
+    finally:
+        context.destroy(0)
+
+
+def test_authenticator_survives_a_callback_that_raises() -> None:
+    context: Context = zmq.Context()
+
+    def explode(_: str) -> bool:
+        raise RuntimeError("boom")
+
+    authenticator = Authenticator(context, explode, explode, lambda *_: explode(""))
+    authenticator.start()
+    asker = context.socket(zmq.REQ)
+    asker.connect("inproc://zeromq.zap.01")
+    try:
+        for body in (
+            [b"1.0", b"1", b"mt5crs", b"10.0.0.1", b"", b"CURVE", b"k" * 32],
+            [b"1.0", b"2"],
+            [b"9.9", b"3", b"", b"", b"", b"PLAIN", b"u", b"p"],
+        ):
+            asker.send_multipart(body)
+            assert asker.poll(3000)
+            assert asker.recv_multipart()[2] == b"400"
+        assert authenticator.alive()
+    finally:
+        authenticator.stop()
+        context.destroy(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "magic", "kind", "fields", "field"),
+    [
+        ("watcher", MAGIC, requests.LeaseAcquire, {"instance": "i", "ttl_ms": 1000}, "kind"),
+        ("watcher", MAGIC, requests.Halt, {"scope": "FLEET", "reason": "because"}, "kind"),
+        ("strategy", MAGIC, requests.Halt, {"scope": "FLEET", "reason": "because"}, "kind"),
+        ("strategy", OTHER_MAGIC, requests.Halt, {"scope": "MAGIC", "reason": "because"}, "magic"),
+        ("strategy", MAGIC, requests.Resume, {"scope": "MAGIC", "reason": "because"}, "kind"),
+        ("strategy", OTHER_MAGIC, requests.LeaseAcquire, {"instance": "i", "ttl_ms": 1000}, "magic"),
+        (
+            "strategy",
+            OTHER_MAGIC,
+            requests.SyncAll,
+            {"whole_account": False, "history_since_msc": None},
+            "magic",
+        ),
+        ("ops", MAGIC, requests.LeaseAcquire, {"instance": "i", "ttl_ms": 1000}, "kind"),
+        ("strategy", MAGIC, requests.Ping, {"client": "ops"}, "client"),
+    ],
+)
+def test_permissions(
+    gateway: Running, name: str, magic: int, kind: Any, fields: dict[str, Any], field: str
+) -> None:
+    reply = gateway.client(name, magic).ask(kind, **fields)
+    assert isinstance(reply, Error)
+    assert (reply.code, reply.field) == ("FORBIDDEN", field)
+
+
+def test_watcher_cannot_trade(gateway: Running) -> None:
+    reply = gateway.client("watcher").order(lease_epoch=1)
+    assert isinstance(reply, Error)
+    assert (reply.code, reply.field) == ("FORBIDDEN", "kind")
+
+
+def test_others_positions_and_orders_are_out_of_reach(gateway: Running, trader: Caller) -> None:
+    other = gateway.client("other", OTHER_MAGIC)
+    other.lease()
+    theirs = other.order()
+    assert isinstance(theirs, OrderResult)
+    reply = trader.close_position(theirs.position)
+    assert isinstance(reply, Error)
+    assert (reply.code, reply.field) == ("FORBIDDEN", "position")
+    gateway.broker(do="price", symbol="EURUSD", bid=1.1, ask=1.1001)
+    pending = other.order(type="LIMIT", price=1.0, filling="RETURN")
+    assert isinstance(pending, OrderResult)
+    reply = trader.cancel(pending.order)
+    assert isinstance(reply, Error)
+    assert (reply.code, reply.field) == ("FORBIDDEN", "order")
+    assert len(gateway.books("positions")) == 1
+
+
+def test_plain_text_ping_and_req_envelope(gateway: Running) -> None:
+    socket = gateway.context.socket(zmq.REQ)
+    secure_client(socket, gateway.public, gateway.secrets["watcher"])
+    socket.connect(f"tcp://127.0.0.1:{gateway.port}")
+    socket.send(b"PING:EURUSD:123")
+    assert socket.poll(5000)
+    assert socket.recv().startswith(b"PONG:")
+
+
+def test_fuzzing_the_wire(gateway: Running, trader: Caller) -> None:
+    """Random and mutated frames: a typed error, or silence for what is no message; no crash."""
+    chance = random.Random(20240101)  # noqa: S311  (repeatable on purpose)
+    good = encode(
+        requests.OrderSend(v=1, id="f", client="strategy", magic=MAGIC, **trader.terms(volume=3000.0))
+    )
+    before = gateway.metric("process_resident_memory_bytes")
+    for number in range(3000):
+        frame = bytearray(good)
+        if number % 3 == 0:
+            frame = bytearray(chance.randbytes(chance.randrange(0, 300)))
+        else:
+            for _ in range(chance.randrange(1, 6)):
+                frame[chance.randrange(len(frame))] = chance.randrange(256)
+        frames = [bytes(frame)] if number % 7 else [chance.randbytes(3), bytes(frame), b""][: number % 3 + 1]
+        trader.socket.poll(2000, zmq.POLLOUT)
+        trader.socket.send_multipart(frames)
+        while trader.socket.poll(0):
+            msgspec.msgpack.decode(trader.socket.recv_multipart()[-1])
+    fresh = gateway.client("watcher")
+    assert isinstance(fresh.ask(requests.Ping), Pong)
+    assert isinstance(fresh.sync(), Snapshot)
+    assert gateway.books("positions") == []
+    assert gateway.metric("process_resident_memory_bytes") - before < 30e6
+
+
+def test_oversized_frame_drops_only_that_client(gateway: Running) -> None:
+    bad, good = gateway.client("strategy"), gateway.client("watcher")
+    assert isinstance(bad.ask(requests.Ping), Pong)
+    bad.socket.send(b"\x00" * 200_000)
+    assert not bad.socket.poll(300)
+    assert isinstance(good.ask(requests.Ping), Pong)
+    eventually(lambda: isinstance(gateway.client("strategy").ask(requests.Ping), Pong))
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "field"),
+    [
+        ({"volume": 1000.0}, "LIMIT", "max_order_volume"),
+        ({"symbol": "GBPUSD"}, "LIMIT", "symbols"),
+        ({"symbol": "NOPE"}, "UNKNOWN_SYMBOL", "symbol"),
+        ({"type": "LIMIT"}, "BAD_FIELD", "price"),
+        ({"price": 0.5, "max_slippage_points": 10}, "LIMIT", "max_slippage_points"),
+        ({"lease_epoch": 99}, "FENCED", "lease_epoch"),
+    ],
+)
+def test_bad_input_is_refused_by_field_and_counted(
+    gateway: Running, trader: Caller, changes: dict[str, Any], code: str, field: str
+) -> None:
+    reply = trader.order(**changes)
+    assert isinstance(reply, Error)
+    assert (reply.code, reply.field) == (code, field)
+    assert reply.remedy
+    assert gateway.metric(f'mt5crs_gateway_refused_total{{reason="{code}"}}') == 1
+    assert gateway.books("positions") == []
+
+
+def test_events_are_numbered_and_cover_a_trade(gateway: Running, trader: Caller) -> None:
+    socket = gateway.context.socket(zmq.SUB)
+    secure_client(socket, gateway.public, gateway.secrets["watcher"])
+    socket.connect(f"tcp://127.0.0.1:{gateway.pub_port}")
+    socket.subscribe(b"heartbeat")
+    socket.subscribe(trade_topic(MAGIC).encode())
+    assert socket.poll(5000)
+    result = trader.order()
+    assert isinstance(result, OrderResult)
+    seen: list[Any] = []
+    while not any(isinstance(e, Heartbeat) and e.seqs.get(trade_topic(MAGIC), 0) >= result.seq for e in seen):
+        assert socket.poll(5000)
+        frame = socket.recv_multipart()[1]
+        event = decode_event(frame)
+        assert event.stream == result.stream
+        seen.append(event)
+    trades = [e for e in seen if isinstance(e, (DealEvent, OrderEvent, PositionEvent))]
+    assert [e.seq for e in trades] == list(range(1, len(trades) + 1))
+    assert {type(e).__name__ for e in trades} == {"DealEvent", "PositionEvent"}
+    snapshot = trader.sync()
+    assert isinstance(snapshot, Snapshot)
+    assert snapshot.seqs[trade_topic(MAGIC)] == trades[-1].seq

@@ -1,0 +1,347 @@
+"""Random histories of gateway core, its disk and the simulated broker, crashing at every point between them.
+
+Journal, leases, halts and the broker's books are the real ones on real files (in memory); a crash throws every
+object away and opens the files again. Messages travel in a bag: lost, late, twice, in any order.
+`MT5CRS_MACHINE_RUNS=100000` makes it run longer.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mt5crs.broker.interface import TradeRequest, TradeResult
+from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
+from mt5crs.broker.sim.faults import Faults, SendFault
+from mt5crs.gateway.control import Control
+from mt5crs.gateway.desk import Desk
+from mt5crs.gateway.journal import Entry, Journal
+from mt5crs.gateway.ledger import Ledger
+from mt5crs.gateway.refusal import Refusal
+from mt5crs.gateway.stream import Stream
+from mt5crs.gateway.watch import Watch
+from mt5crs.protocol.identifiers import comment_id
+from mt5crs.protocol.replies import Error, OrderResult, Reply
+from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose, Submission
+from mt5crs.settings.gateway import Limits
+
+RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "1000"))
+MAGIC = 7
+LIMITS = Limits(dry_run=False, symbols=["EURUSD"], max_order_volume=0.5, max_position_volume=1.5)
+POINTS = ("before_record", "after_record", "before_send", "after_send", "before_settle", "after_settle")
+LOGIN, SERVER, TTL_MS = 90_000_001, "Sim-Demo", 5000
+
+
+class Crash(BaseException):
+    """kill -9, here and now."""
+
+
+class CrashingJournal(Journal):
+    machine: "Machine"
+
+    def record(self, entry: Entry) -> None:
+        self.machine.crash_if("before_record")
+        super().record(entry)
+        self.machine.crash_if("after_record")
+
+    def settle(self, entry: Entry, answer: OrderResult, failures: int) -> None:
+        self.machine.crash_if("before_settle")
+        super().settle(entry, answer, failures)
+        self.machine.crash_if("after_settle")
+
+
+class CrashingBroker(SimulatedBroker):
+    machine: "Machine"
+
+    def send(self, request: TradeRequest) -> TradeResult | None:
+        self.machine.crash_if("before_send")
+        self.machine.about_to_send(request)
+        result = super().send(request)
+        self.machine.crash_if("after_send")
+        return result
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        root = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        self.directory = Path(tempfile.mkdtemp(prefix="mt5crs-", dir=root))
+        self.now = 1_700_000_000_000
+        self.armed: str | None = None
+        self.bag: list[Submission] = []
+        self.sent: dict[str, Submission] = {}
+        self.answers: dict[str, tuple[Any, ...]] = {}
+        self.epochs = {"a": 0, "b": 0}
+        self.latest = 0
+        self.halted = False
+        self.number = 0
+        self.current: Submission | None = None
+        self.boot()
+
+    # --- the system under test -----------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        self.broker = CrashingBroker(
+            self.directory / "sim", Profile(balance=1e6), clock=lambda: self.now, durable=False
+        )
+        self.journal = CrashingJournal(self.directory / "journal.db", "x", durable=False)
+        self.broker.machine = self.journal.machine = self
+        self.control = Control(
+            self.directory / "control.db",
+            "x",
+            monotonic=lambda: self.now / 1000,
+            wall_msc=lambda: self.now,
+            durable=False,
+        )
+        stream = Stream("s", lambda _: None)
+        ledger = Ledger(self.broker)
+        watch = Watch(self.broker, stream, ledger)
+        self.desk = Desk(
+            self.broker, self.journal, self.control, watch, ledger, stream, lambda: {MAGIC: LIMITS},
+            LOGIN, SERVER, lambda *_, **__: None,
+        )  # fmt: skip
+
+    def crash(self) -> None:
+        for part in (self.broker, self.journal, self.control):
+            part.close()
+        self.armed = None
+        self.boot()
+
+    def teardown(self) -> None:
+        try:
+            self.everything_is_told_truly()
+        finally:
+            for part in (self.broker, self.journal, self.control):
+                part.close()
+            shutil.rmtree(self.directory)
+
+    def crash_if(self, point: str) -> None:
+        if self.armed == point:
+            raise Crash(point)
+
+    # --- what must hold at the moment an order goes out ----------------------------------------------------
+
+    def about_to_send(self, trade: TradeRequest) -> None:
+        request = self.current
+        assert request is not None, "the broker was called outside a submission"
+        assert request.lease_epoch == self.latest, "an order under a stale epoch"
+        assert not self.halted, "an order while halted"
+        assert trade.action == "REMOVE" or trade.comment == comment_id(MAGIC, request.client_order_id)
+        assert trade.position or trade.volume <= LIMITS.max_order_volume
+        waiting = {e.request.client_order_id for e in self.journal.unresolved()} - {request.client_order_id}
+        assert not waiting or trade.action == "REMOVE", "an order while another is unresolved"
+
+    # --- messages ------------------------------------------------------------------------------------------
+
+    def _head(self, who: str) -> dict[str, Any]:
+        self.number += 1
+        return {
+            "v": 1, "id": f"m{self.number}", "client": "c", "magic": MAGIC,
+            "client_order_id": f"o{self.number}", "lease_epoch": max(1, self.epochs[who]), "valid_ms": 5000,
+        }  # fmt: skip
+
+    def _post(self, request: Submission) -> None:
+        self.bag.append(request)
+        self.sent[request.client_order_id] = request
+
+    @rule(
+        who=st.sampled_from("ab"),
+        side=st.sampled_from(["BUY", "SELL"]),
+        volume=st.sampled_from([0.1, 0.3, 0.5, 0.7]),
+        kind=st.sampled_from(["MARKET", "MARKET", "LIMIT"]),
+        filling=st.sampled_from(["IOC", "RETURN", "FOK"]),
+    )
+    def post_order(self, who: str, side: Any, volume: float, kind: Any, filling: Any) -> None:
+        far = 0.5 if side == "BUY" else 2.0
+        self._post(
+            OrderSend(
+                **self._head(who), symbol="EURUSD", side=side, type=kind, volume=volume,
+                price=far if kind == "LIMIT" else None, sl=None, tp=None, max_slippage_points=None,
+                filling=filling, expiration_msc=None,
+            )
+        )  # fmt: skip
+
+    @precondition(lambda self: bool(self.broker._positions))
+    @rule(who=st.sampled_from("ab"), data=st.data())
+    def post_close(self, who: str, data: st.DataObject) -> None:
+        position = data.draw(st.sampled_from(sorted(self.broker._positions)))
+        volume = data.draw(st.sampled_from([None, 0.1]))
+        self._post(
+            PositionClose(**self._head(who), position=position, volume=volume, max_slippage_points=None)
+        )
+
+    @precondition(lambda self: bool(self.broker._orders))
+    @rule(who=st.sampled_from("ab"), data=st.data())
+    def post_cancel(self, who: str, data: st.DataObject) -> None:
+        order = data.draw(st.sampled_from(sorted(self.broker._orders)))
+        self._post(OrderCancel(**self._head(who), order=order))
+
+    @precondition(lambda self: bool(self.bag))
+    @rule(data=st.data(), again=st.booleans())
+    def deliver(self, data: st.DataObject, again: bool) -> None:
+        index = data.draw(st.integers(0, len(self.bag) - 1))
+        request = self.bag[index] if again else self.bag.pop(index)
+        self._deliver(request)
+
+    @precondition(lambda self: bool(self.sent))
+    @rule(data=st.data(), who=st.sampled_from("ab"))
+    def retry_with_a_new_epoch(self, data: st.DataObject, who: str) -> None:
+        old = self.sent[data.draw(st.sampled_from(sorted(self.sent)))]
+        self._deliver(msgspec.structs.replace(old, id="retry", lease_epoch=max(1, self.epochs[who])))
+
+    @precondition(lambda self: bool(self.answers))
+    @rule(data=st.data())
+    def same_id_other_content(self, data: st.DataObject) -> None:
+        old = self.sent[data.draw(st.sampled_from(sorted(self.answers)))]
+        changed = msgspec.structs.replace(old, client="someone-else")
+        self.current = None
+        with pytest.raises(Refusal, match="DUPLICATE_ID"):
+            self.desk.submit(changed, lambda: 0)
+
+    def _deliver(self, request: Submission) -> None:
+        self.current = request
+        try:
+            reply = self.desk.submit(request, lambda: 0)
+        except Crash:
+            self.crash()
+        else:
+            self._remember(request.client_order_id, reply)
+        finally:
+            self.current = None
+
+    def _remember(self, client_order_id: str, reply: Reply) -> None:
+        """An answer that was given once is given for ever."""
+        if isinstance(reply, OrderResult) and reply.outcome != "UNRESOLVED":
+            answer: tuple[Any, ...] = (reply.outcome, reply.order, reply.volume)
+        elif isinstance(reply, Error) and reply.final:
+            answer = (reply.code, 0, 0.0)
+        else:
+            return
+        assert self.answers.setdefault(client_order_id, answer) == answer
+
+    # --- the rest of the world -----------------------------------------------------------------------------
+
+    @rule(who=st.sampled_from("ab"))
+    def acquire(self, who: str) -> None:
+        try:
+            epoch = self.control.acquire(MAGIC, who, f"run-{who}", TTL_MS)
+        except Refusal:
+            return
+        assert epoch >= self.latest, "the epoch fell"
+        other = "b" if who == "a" else "a"
+        assert epoch > self.epochs[other], "two holders of one epoch"
+        self.epochs[who] = self.latest = epoch
+
+    @precondition(lambda self: self.latest > 0)
+    @rule(who=st.sampled_from("ab"))
+    def release(self, who: str) -> None:
+        try:
+            self.control.release(MAGIC, who, f"run-{who}", max(1, self.epochs[who]))
+        except Refusal:
+            return
+
+    @rule(ms=st.sampled_from([1, 300, 2000, 6000]))
+    def time_passes(self, ms: int) -> None:
+        self.now += ms
+        self._settle()
+
+    @rule()
+    def halt(self) -> None:
+        self.control.halt("FLEET", 0, "ops", "drill")
+        self.halted = True
+
+    @precondition(lambda self: self.halted)
+    @rule()
+    def resume(self) -> None:
+        self.control.resume("FLEET", 0, "ops", "over")
+        self.halted = False
+
+    @rule(
+        kind=st.sampled_from(["lose_reply", "lose_request", "late_fill", "retcode"]),
+        retcode=st.sampled_from([0, 10012, 10031, 10008]),
+        failing=st.integers(0, 2),
+        liquidity=st.sampled_from([0.0, 0.0, 0.2]),
+    )
+    def break_the_broker(self, kind: Any, retcode: int, failing: int, liquidity: float) -> None:
+        code = 10006 if kind == "retcode" else retcode
+        fault = SendFault(kind=kind, retcode=code, delay_ms=1500)
+        self.broker.command(
+            Command(do="faults", faults=Faults(send=[fault], fail_queries=failing, liquidity=liquidity))
+        )
+
+    @rule(point=st.sampled_from(POINTS))
+    def arm(self, point: str) -> None:
+        self.armed = point
+
+    @rule()
+    def kill(self) -> None:
+        self.crash()
+
+    @rule(bid=st.sampled_from([0.4, 1.0, 1.1, 2.5]))
+    def price_moves(self, bid: float) -> None:
+        self.broker.command(Command(do="price", symbol="EURUSD", bid=bid, ask=bid + 0.0001))
+
+    def _settle(self) -> None:
+        try:
+            self.desk.resolve_all()
+        except Crash:
+            self.crash()
+
+    # --- what must always hold -----------------------------------------------------------------------------
+
+    @invariant()
+    def no_order_is_doubled(self) -> None:
+        tickets: dict[str, set[int]] = {}
+        for order in (*self.broker._store.closed_orders(0), *self.broker._store.orders()):
+            if order.comment.startswith("c-"):
+                tickets.setdefault(order.comment, set()).add(order.ticket)
+        assert all(len(found) == 1 for found in tickets.values()), tickets
+
+    @invariant()
+    def limits_hold(self) -> None:
+        exposure = sum(p.volume for p in self.broker._store.positions())
+        exposure += sum(o.volume_current for o in self.broker._store.orders())
+        assert exposure <= LIMITS.max_position_volume + 1e-9
+
+    def everything_is_told_truly(self) -> None:
+        """At the end, with all late fills in: every answer agrees with the broker's books."""
+        self.armed = None
+        self.crash()
+        self.now += 10_000
+        for _ in range(3):
+            self._settle()
+        books, deals = self.broker.books(), self.broker._store.deals(0)
+        assert {p.identifier: p.volume for p in books.positions} == {
+            p.identifier: p.volume for p in self.broker._store.positions()
+        }
+        for client_order_id, request in self.sent.items():
+            entry = self.journal.find(MAGIC, client_order_id)
+            traces = [d for d in deals if d.comment == comment_id(MAGIC, client_order_id)]
+            if entry is None or entry.state == "refused":
+                assert not traces, "the broker executed what was never sent"
+                continue
+            if isinstance(entry.answer, OrderResult):
+                self._remember(client_order_id, entry.answer)
+                if entry.answer.outcome in ("REJECTED", "CANCELED") and not isinstance(request, OrderCancel):
+                    assert not traces, "called not executed, but it was"
+                if entry.answer.outcome in ("FILLED", "PARTIAL"):
+                    assert traces, "called executed, but it was not"
+            elif traces:
+                raise AssertionError("the books show it and it is still unresolved")
+
+
+class TestMachine(Machine.TestCase):  # type: ignore[misc,name-defined]
+    settings = settings(
+        max_examples=RUNS,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
