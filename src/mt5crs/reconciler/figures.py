@@ -52,6 +52,9 @@ class Figures:
             "mt5crs_reconciler_last_gateway_answer_timestamp_seconds", "When the gateway was last heard."
         )
         self.gaps = new.counter("mt5crs_reconciler_event_gaps_total", "Times that events were missed.")
+        self.messages = new.counter(
+            "mt5crs_reconciler_messages_total", "Messages received on the event socket, heartbeats included."
+        )
         self.events = new.counter("mt5crs_reconciler_events_total", "Events recorded, by kind.", ("kind",))
         self.external = new.gauge(
             "mt5crs_reconciler_external_positions", "Open positions of other magic numbers (never touched)."

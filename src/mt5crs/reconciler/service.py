@@ -280,8 +280,10 @@ class Reconciler:
         if any(topic == trade_topic(self._settings.magic_number) for topic, _ in arrived):
             time.sleep(_SETTLE_S)
             arrived += self._subscription.receive(0)
-        for topic, event in arrived:
+        if arrived:
             self._hear()
+            self._figures.messages.inc(by=len(arrived))
+        for topic, event in arrived:
             reason = self._digest_event(topic, event) or reason
         return reason
 

@@ -21,6 +21,8 @@ CREATE TABLE IF NOT EXISTS event (
     PRIMARY KEY (magic, id)) STRICT;
 """
 _FORMAT = 1
+_KEEP_EVENTS_S = 400 * 86400
+"""Events are kept for more than a year; recognising one again needs minutes only."""
 
 
 class Acceptance(msgspec.Struct, frozen=True):
@@ -43,6 +45,7 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            self._db.execute("DELETE FROM event WHERE seen < ?", (time.time() - _KEEP_EVENTS_S,))
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(
                 "reconciler state",

@@ -23,6 +23,9 @@ CREATE INDEX IF NOT EXISTS open_intents ON intent (state) WHERE state IN ('inten
 CREATE TABLE IF NOT EXISTS instance (id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL) STRICT;
 """
 
+_KEEP_S = 400 * 86400
+"""Settled intents are kept for more than a year, as evidence."""
+
 
 class IntentJournal:
     """The strategy's own record. `intent` and `unknown` are open: their fate is asked for, never guessed."""
@@ -49,6 +52,10 @@ class IntentJournal:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        self._db.execute(
+            "DELETE FROM intent WHERE state NOT IN ('intent', 'unknown') AND changed < ?",
+            (time.time() - _KEEP_S,),
+        )
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
