@@ -1,7 +1,8 @@
 """Figures of the client side: start-up sync, recovery after kill -9, memory and CPU of the reconciler.
 
-Run: `uv run python tests/bench/bench_client.py [--quick]`. One line per figure, with its bound and the
-ratio to it (below 1 is good). Nothing here is a test; the spread shows the noise of the machine.
+Run: `uv run python tests/bench/bench_client.py [--quick]`. One line per figure, with its bound and the ratio
+to it (below 1 is good). Nothing here is a test; the spread shows the noise of the machine.
+"""
 
 from __future__ import annotations
 
