@@ -1,0 +1,420 @@
+"""A MetaTrader 5 terminal through the official `MetaTrader5` package (Windows). Imported only when it is
+used.
+
+`None` from a query means an error, never "nothing": it becomes BrokerError with the package's last_error.
+Facts: https://www.mql5.com/en/docs/python_metatrader5
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, get_args
+
+from msgspec import Struct
+
+from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
+from mt5crs.protocol.fields import (
+    DealEntry,
+    DealType,
+    Filling,
+    MarginMode,
+    OrderState,
+    OrderType,
+    Side,
+    TradeMode,
+)
+from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
+from mt5crs.settings.gateway import GatewaySettings
+
+_TRADE_MODES: tuple[TradeMode, ...] = get_args(TradeMode)
+_MARGIN_MODES: tuple[MarginMode, ...] = get_args(MarginMode)
+_ORDER_TYPES: tuple[OrderType, ...] = get_args(OrderType)
+_ORDER_STATES: tuple[OrderState, ...] = get_args(OrderState)
+_ENTRIES: tuple[DealEntry, ...] = get_args(DealEntry)
+_FILLINGS: dict[Filling, int] = {"FOK": 0, "IOC": 1, "RETURN": 2}
+_ACTIONS = {"DEAL": 1, "PENDING": 5, "REMOVE": 8}
+_GTC, _SPECIFIED = 0, 2
+_INVALID_PARAMS = -2
+_READS = 5
+_QUARTER_MS = 15 * 60 * 1000
+_WIDEST_OFFSET_MS = 14 * 3600 * 1000
+_OFFSET_LIFE_MS = 10 * 60 * 1000
+
+
+class Terminal(Struct, frozen=True, kw_only=True):
+    """How to start and log in the terminal."""
+
+    path: str
+    login: int
+    password: str
+    server: str
+    timeout_s: float
+    portable: bool
+
+
+class Mt5Broker:
+    """Implements `mt5crs.broker.interface.Broker`. One thread only: the package keeps one connection per
+    process.
+    """
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        *,
+        package: Any = None,
+        wall_msc: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """`package` is the MetaTrader5 module; it is imported at `start` when not given."""
+        self._terminal = terminal
+        self._mt5 = package
+        self._wall_msc = wall_msc
+        self._offset_msc = -_WIDEST_OFFSET_MS
+        self._measured_msc = -_OFFSET_LIFE_MS
+        self._selected: set[str] = set()
+
+    @classmethod
+    def from_settings(cls, settings: GatewaySettings) -> Mt5Broker:
+        """The broker that the gateway's settings describe."""
+        return cls(
+            Terminal(
+                path=settings.mt5_path,
+                login=settings.mt5_login,
+                password=settings.mt5_password,
+                server=settings.mt5_server,
+                timeout_s=settings.mt5_timeout_s,
+                portable=settings.mt5_portable,
+            )
+        )
+
+    # --- connection ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the terminal and log in; True or False of `initialize` counts less than what the account
+        says.
+        """
+        if self._mt5 is None:
+            try:
+                self._mt5 = importlib.import_module("MetaTrader5")
+            except ImportError as error:
+                raise BrokerError(
+                    -10003, "the MetaTrader5 package is not installed (it exists for Windows only)"
+                ) from error
+        wanted = self._terminal
+        self._mt5.initialize(
+            wanted.path,
+            login=wanted.login,
+            password=wanted.password,
+            server=wanted.server,
+            timeout=int(wanted.timeout_s * 1000),
+            portable=wanted.portable,
+        )
+        self._selected.clear()
+        self._ask("account_info")
+        self._ask("terminal_info")
+
+    def close(self) -> None:
+        """Let go of the terminal; it keeps running."""
+        if self._mt5 is not None:
+            self._mt5.shutdown()
+
+    def _ask(self, function: str, *arguments: Any, **options: Any) -> Any:
+        """Call the package. Raises BrokerError on None: unknown must not be taken for empty."""
+        if self._mt5 is None:
+            raise BrokerError(-10003, "the terminal has not been started")
+        answer = getattr(self._mt5, function)(*arguments, **options)
+        if answer is None:
+            code, text = self._mt5.last_error()
+            raise BrokerError(int(code), f"{function} failed: {text}")
+        return answer
+
+    # --- the interface -------------------------------------------------------------------------------------
+
+    def time_msc(self) -> int:
+        """The broker's clock: this host's plus the offset seen in the newest quote, rounded to a quarter of
+        an hour.
+
+        The package has no call for the server's time; offsets of time zones are whole quarters of an hour.
+        """
+        now = self._wall_msc()
+        if now - self._measured_msc >= _OFFSET_LIFE_MS:
+            self._offset_msc, self._measured_msc = self._measure_offset(now), now
+        return now + self._offset_msc
+
+    def identity(self) -> Identity:
+        """Account and terminal flags."""
+        account, terminal = self._ask("account_info"), self._ask("terminal_info")
+        allowed = account.trade_allowed and account.trade_expert and terminal.trade_allowed
+        return Identity(
+            login=account.login,
+            server=account.server,
+            trade_mode=_TRADE_MODES[account.trade_mode],
+            margin_mode=_MARGIN_MODES[account.margin_mode],
+            currency=account.currency,
+            connected=bool(terminal.connected),
+            trade_allowed=bool(allowed and not terminal.tradeapi_disabled),
+        )
+
+    def books(self) -> Books:
+        """Read until two readings agree: the package has no call that reads positions and orders together."""
+        before = self._positions_and_orders()
+        for _ in range(_READS):
+            identity, account = self.identity(), self._ask("account_info")
+            after = self._positions_and_orders()
+            if _keys(before) == _keys(after):
+                return Books(
+                    time_msc=self.time_msc(),
+                    identity=identity,
+                    account=_account(account),
+                    positions=[_position(p) for p in after[0]],
+                    orders=[_order(o) for o in after[1]],
+                    version=None,
+                )
+            before = after
+        raise BrokerError(-10000, "positions and orders change faster than they can be read")
+
+    def deals(self, since_msc: int) -> list[Deal]:
+        """Deals since a broker time."""
+        rows = self._ask("history_deals_get", *self._span(since_msc))
+        return sorted(
+            (_deal(d) for d in rows if d.time_msc >= since_msc), key=lambda d: (d.time_msc, d.ticket)
+        )
+
+    def closed_orders(self, since_msc: int) -> list[Order]:
+        """Orders that ended since a broker time."""
+        rows = self._ask("history_orders_get", *self._span(since_msc))
+        found = (_order(o) for o in rows if o.time_done_msc >= since_msc)
+        return sorted(found, key=lambda o: (o.time_done_msc, o.ticket))
+
+    def deals_of_position(self, identifier: int) -> list[Deal]:
+        """Deals of a position."""
+        return [_deal(d) for d in self._ask("history_deals_get", position=identifier)]
+
+    def symbol(self, name: str) -> SymbolSpec | None:
+        """Contract specification."""
+        if not self._select(name):
+            return None
+        info = self._ask("symbol_info", name)
+        return SymbolSpec(
+            symbol=info.name,
+            description=info.description[:256],
+            digits=info.digits,
+            point=info.point,
+            contract_size=info.trade_contract_size,
+            volume_min=info.volume_min,
+            volume_max=info.volume_max,
+            volume_step=info.volume_step,
+            stops_level=info.trade_stops_level,
+            tick_size=info.trade_tick_size,
+            tick_value=info.trade_tick_value,
+            currency_profit=info.currency_profit,
+            margin_initial=info.margin_initial,
+            trade_allowed=info.trade_mode == 4,
+            fillings=_fillings(info.filling_mode),
+            sessions=None,
+        )
+
+    def tick(self, name: str) -> Tick | None:
+        """Latest quote."""
+        if not self._select(name):
+            return None
+        tick = self._ask("symbol_info_tick", name)
+        return Tick(symbol=name, bid=tick.bid, ask=tick.ask, time_msc=tick.time_msc)
+
+    def check(self, request: TradeRequest) -> CheckOutcome:
+        """order_check."""
+        result = self._ask("order_check", self._form(request))
+        return CheckOutcome(
+            retcode=result.retcode,
+            comment=str(result.comment)[:256],
+            margin=max(0.0, result.margin),
+            margin_free=result.margin_free,
+        )
+
+    def send(self, request: TradeRequest) -> TradeResult | None:
+        """order_send, once. None stays None: it may have been executed."""
+        if self._mt5 is None:
+            raise BrokerError(-10003, "the terminal has not been started")
+        result = self._mt5.order_send(self._form(request))
+        if result is None:
+            return None
+        return TradeResult(
+            retcode=result.retcode,
+            order=result.order,
+            deal=result.deal,
+            volume=result.volume,
+            price=result.price,
+            comment=str(result.comment),
+        )
+
+    # --- details -------------------------------------------------------------------------------------------
+
+    def _form(self, request: TradeRequest) -> dict[str, Any]:
+        """The package's form of a request; keys that do not apply are left out, as its documentation does."""
+        form: dict[str, Any] = {"action": _ACTIONS[request.action], "magic": request.magic}
+        if request.action == "REMOVE":
+            return {**form, "order": request.order}
+        form |= {
+            "symbol": request.symbol,
+            "volume": request.volume,
+            "type": _ORDER_TYPES.index(request.type),
+            "price": request.price or self._market_price(request),
+            "type_filling": _FILLINGS[request.filling],
+            "type_time": _SPECIFIED if request.expiration_msc else _GTC,
+            "comment": request.comment,
+        }
+        optional = {
+            "sl": request.sl,
+            "tp": request.tp,
+            "deviation": request.deviation,
+            "position": request.position,
+            "expiration": request.expiration_msc // 1000,
+        }
+        given = {name: value for name, value in optional.items() if value}
+        if request.deviation is not None:
+            given["deviation"] = request.deviation  # 0 is a bound too
+        return form | given
+
+    def _market_price(self, request: TradeRequest) -> float:
+        tick = self.tick(request.symbol)
+        if tick is None:
+            raise BrokerError(_INVALID_PARAMS, f"no quote for {request.symbol}")
+        return tick.ask if request.type.startswith("BUY") else tick.bid
+
+    def _select(self, name: str) -> bool:
+        """Have the symbol in Market Watch (else no quotes); False when the broker has no such symbol."""
+        if name not in self._selected and self._mt5 is not None:
+            if self._mt5.symbol_info(name) is None:
+                code, text = self._mt5.last_error()
+                if code in (-4, 1):
+                    return False
+                raise BrokerError(int(code), f"symbol_info failed: {text}")
+            if not self._mt5.symbol_select(name, True):
+                return False
+            self._selected.add(name)
+        return True
+
+    def _positions_and_orders(self) -> tuple[Any, Any]:
+        return self._ask("positions_get"), self._ask("orders_get")
+
+    def _span(self, since_msc: int) -> tuple[datetime.datetime, datetime.datetime]:
+        """From and to for a history query, in broker time written as UTC; to a day ahead, to miss nothing."""
+        start = max(0, since_msc // 1000)
+        end = self.time_msc() // 1000 + 24 * 3600
+        zone = datetime.timezone.utc
+        return datetime.datetime.fromtimestamp(start, zone), datetime.datetime.fromtimestamp(end, zone)
+
+    def _measure_offset(self, now: int) -> int:
+        newest = max((int(tick.time_msc) for tick in self._watched_ticks()), default=0)
+        offset = math.floor((newest - now) / _QUARTER_MS + 0.5) * _QUARTER_MS
+        # no fresh quote (weekend): stay earlier than any broker's clock, so that searches miss nothing
+        return offset if abs(offset) <= _WIDEST_OFFSET_MS else self._offset_msc
+
+    def _watched_ticks(self) -> Iterable[Any]:
+        for info in self._ask("symbols_get"):
+            if info.select:
+                tick = self._mt5.symbol_info_tick(info.name)
+                if tick is not None and tick.time_msc:
+                    yield tick
+
+
+def _keys(books: tuple[Any, Any]) -> tuple[set[Any], set[Any]]:
+    positions, orders = books
+    return (
+        {(p.ticket, p.identifier, p.type, p.volume, p.sl, p.tp) for p in positions},
+        {(o.ticket, o.state, o.volume_current, o.sl, o.tp) for o in orders},
+    )
+
+
+def _fillings(mode: int) -> list[Filling]:
+    # bits of SYMBOL_FILLING_MODE; RETURN is always possible for pending orders
+    found: list[Filling] = ["RETURN"]
+    if mode & 2:
+        found.insert(0, "IOC")
+    if mode & 1:
+        found.insert(0, "FOK")
+    return found
+
+
+def _side(kind: int) -> Side:
+    return "BUY" if kind == 0 else "SELL"
+
+
+def _account(a: Any) -> Account:
+    return Account(
+        balance=a.balance,
+        equity=a.equity,
+        profit=a.profit,
+        margin=a.margin,
+        margin_free=a.margin_free,
+        margin_level=a.margin_level,
+        leverage=a.leverage,
+        currency=a.currency,
+    )
+
+
+def _position(p: Any) -> Position:
+    return Position(
+        identifier=p.identifier,
+        ticket=p.ticket,
+        symbol=p.symbol,
+        type=_side(p.type),
+        magic=p.magic,
+        volume=p.volume,
+        price_open=p.price_open,
+        price_current=p.price_current,
+        sl=p.sl,
+        tp=p.tp,
+        profit=p.profit,
+        swap=p.swap,
+        time_msc=p.time_msc,
+        time_update_msc=p.time_update_msc,
+        reason=p.reason,
+        comment=p.comment,
+    )
+
+
+def _order(o: Any) -> Order:
+    return Order(
+        ticket=o.ticket,
+        symbol=o.symbol,
+        type=_ORDER_TYPES[o.type],
+        state=_ORDER_STATES[o.state],
+        magic=o.magic,
+        position_id=o.position_id,
+        volume_initial=o.volume_initial,
+        volume_current=o.volume_current,
+        price_open=o.price_open,
+        sl=o.sl,
+        tp=o.tp,
+        time_setup_msc=o.time_setup_msc,
+        time_done_msc=o.time_done_msc,
+        expiration_msc=o.time_expiration * 1000,
+        reason=o.reason,
+        comment=o.comment,
+    )
+
+
+def _deal(d: Any) -> Deal:
+    kinds: dict[int, DealType] = {0: "BUY", 1: "SELL", 2: "BALANCE"}
+    return Deal(
+        ticket=d.ticket,
+        order=d.order,
+        position_id=d.position_id,
+        symbol=d.symbol,
+        type=kinds.get(d.type, "OTHER"),
+        entry=_ENTRIES[d.entry],
+        magic=d.magic,
+        volume=d.volume,
+        price=d.price,
+        commission=d.commission,
+        fee=d.fee,
+        swap=d.swap,
+        profit=d.profit,
+        time_msc=d.time_msc,
+        reason=d.reason,
+        comment=d.comment,
+    )
