@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -67,3 +68,52 @@ def test_a_killed_service_is_told_and_comes_back(lab: Lab, gateway: Unit) -> Non
 
     wait_until(lambda: reconciler.state() == "active" and reconciler.process() != before, 60, "a new process")
     wait_until(lambda: ("Mt5crsAbnormalExit", "inf-02") in alerts(lab), FIRES_WITHIN_S, "the alert")
+
+
+CANARY = uuid.uuid4().hex
+RECEIVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        with open("/run/webhook-test.jsonl", "ab") as file:
+            file.write(self.rfile.read(int(self.headers["Content-Length"])) + b"\\n")
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *arguments):
+        pass
+http.server.HTTPServer((sys.argv[1], 8099), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def webhook(fleet: Fleet) -> Iterator[Fleet]:
+    """The fleet with a webhook that a receiver on the Hub listens for."""
+    address = fleet.lab.plan.host("hub-01").address
+    fleet.lab.exec("hub-01", ["rm", "-f", "/run/webhook-test.jsonl"])
+    start = ["systemd-run", "--collect", "--unit=webhook-test", "python3", "-c", RECEIVER, address]
+    fleet.lab.exec("hub-01", start)
+    fleet.override(
+        monitoring_webhook_url=f"http://{address}:8099/hook?token={CANARY}",
+        monitoring_webhook_networks=[address],
+    )
+    ran = fleet.pyinfra()
+    assert ran.status == 0, ran.output[-4000:]
+    assert CANARY not in ran.output
+    yield fleet
+    fleet.lab.exec("hub-01", ["systemctl", "stop", "webhook-test.service"], check=False)
+
+
+def test_a_critical_alert_is_posted_to_the_webhook(webhook: Fleet, gateway: Unit) -> None:
+    lab = webhook.lab
+    lab.exec("inf-01", ["systemctl", "kill", "-s", "KILL", "mt5crs-reconciler.service"])
+
+    def posted() -> bool:
+        return (
+            '"Mt5crsAbnormalExit"'
+            in lab.exec("hub-01", ["cat", "/run/webhook-test.jsonl"], check=False).stdout
+        )
+
+    wait_until(posted, FIRES_WITHIN_S, "the alert at the webhook")
+    seen_by_others = lab.exec("hub-01", ["sh", "-c", "ps axww; journalctl -b --no-pager"]).stdout
+
+    assert CANARY not in seen_by_others
