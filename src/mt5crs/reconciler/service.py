@@ -186,6 +186,10 @@ class Reconciler:
     def _settled(self) -> tuple[State, str]:
         if self._settings.gateway_protocol == "legacy":
             return "shadow", "a legacy gateway proves neither account nor deals: read-only shadow run"
+        if self._silent:
+            # Equal now, but blind from now on: the next change would go unnoticed until the next check.
+            port = self._settings.gateway_pub_port
+            return "unknown", f"requests work, but no events arrive on port {port}; check the firewalls"
         return "ready", ""
 
     def _halt_if_struck_out(self, comparison: Comparison, *, unresolved_too: bool) -> None:

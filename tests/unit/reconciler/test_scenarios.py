@@ -403,6 +403,21 @@ def test_scenario_12_half_open_publisher_means_unknown_within_the_bound(fleet: F
         fleet.wait(lambda: fleet.state().state == "ready", "ready once it is heard again")
 
 
+def test_scenario_12_without_events_the_state_stays_unknown_although_requests_work(fleet: Fleet) -> None:
+    fleet.start_ready("gateway")
+    with Wire(fleet.pub_port) as wire:
+        fleet.settings["reconciler"] |= {"GATEWAY_PUB_PORT": wire.port, "RECHECK_INTERVAL_S": 0.2}
+        fleet.start_ready("reconciler")
+        wire.freeze()
+        fleet.wait(lambda: fleet.state().state == "unknown", "unknown although no FIN came")
+        done = _figure(fleet, "syncs_total")
+        fleet.wait(lambda: _figure(fleet, "syncs_total") >= done + 5, "five more syncs that worked")
+        states = [line["state"] for line in fleet.log("reconciler") if line["event"] == "state"]
+        assert states[states.index("unknown") :].count("ready") == 0
+        wire.open()
+        fleet.wait(lambda: fleet.state().state == "ready", "ready once events arrive")
+
+
 # ---- 15: while running ----
 
 
