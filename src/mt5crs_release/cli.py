@@ -89,7 +89,14 @@ def _session(
     from mt5crs_release.session import open_session
 
     command = f"{options.command} {options.service}"
-    return open_session(host, options.service, command, wait_s=options.lock_timeout, create=create)
+    return open_session(
+        host,
+        options.service,
+        command,
+        wait_s=options.lock_timeout,
+        create=create,
+        dry_run=getattr(options, "dry_run", False),
+    )
 
 
 def _stage(host: Host, options: argparse.Namespace) -> dict[str, Any]:

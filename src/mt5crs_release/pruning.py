@@ -47,7 +47,8 @@ def prune(
         sessions = [
             stack.enter_context(open_session(host, name, "prune", wait_s=wait_s)) for name in host.services()
         ]
-        stack.enter_context(lock_runtimes(host, "prune"))
+        if host.runtimes.is_dir():
+            stack.enter_context(lock_runtimes(host, "prune"))
         for session in sessions:
             if not dry_run:
                 recover(session)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 from typing import Any
 
 from mt5crs_release import health, machine, signals, watchdog
 from mt5crs_release.errors import FailedError
+from mt5crs_release.generation import Content
 from mt5crs_release.lock import boot_clock, boot_id
 from mt5crs_release.session import Session
 from mt5crs_release.state import Transaction
 from mt5crs_release.switch import switch
 
+_SWITCH_TRIES = 3
+_SWITCH_PAUSE_S = 0.2
 GOING_BACK = "going back: "
 """How the phases of a revert begin in the lock's record."""
 
@@ -100,12 +104,28 @@ def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> 
         session.record("reverting", generation=name, to=transaction.previous, reason=reason)
     leaving = session.content(name)
     entering = None if transaction.previous is None else session.content(transaction.previous)
-    complaints = switch(session, leaving, entering, boot=boot)
+    complaints = _switch_back(session, leaving, entering, boot=boot)
     report = None
     if entering is not None and not boot:
         policy = replace(entering.health, min_healthy_s=min(entering.health.min_healthy_s, 0.5))
         report = health.watch(session, entering, policy)
     return _finish(session, transaction, transaction.event or event, reason, report, complaints)
+
+
+def _switch_back(session: Session, leaving: Content, entering: Content | None, *, boot: bool) -> list[str]:
+    """Switch, and again when the disk refuses: what runs now is not to stay for one moment of a full disk."""
+    for attempt in range(1, _SWITCH_TRIES + 1):
+        try:
+            return switch(session, leaving, entering, boot=boot)
+        except OSError as error:
+            if attempt == _SWITCH_TRIES:
+                raise FailedError(
+                    f"{session.service} could not leave {leaving.name}: {error.strerror}",
+                    remedy="free disk space or mend the disk (df, dmesg); the host tries again by itself, "
+                    f"or run `mt5crs-release recover {session.service} --force`",
+                ) from None
+            time.sleep(_SWITCH_PAUSE_S)
+    return []
 
 
 def _finish(

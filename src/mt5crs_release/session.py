@@ -12,7 +12,7 @@ from mt5crs_release import generation, machine, state, store, system, windows
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import Journal, timestamp
-from mt5crs_release.lock import Lock
+from mt5crs_release.lock import Lock, NoLock
 from mt5crs_release.paths import Host
 from mt5crs_release.spec import is_service_name
 from mt5crs_release.systemd import Systemd
@@ -79,7 +79,7 @@ def service_manager(host: Host, beat: Callable[[], None] = lambda: None) -> Syst
 
 @contextmanager
 def open_session(
-    host: Host, service: str, command: str, *, wait_s: float, create: bool = False
+    host: Host, service: str, command: str, *, wait_s: float, create: bool = False, dry_run: bool = False
 ) -> Iterator[Session]:
     """Take the lock of ``service`` and load its state.
 
@@ -88,6 +88,9 @@ def open_session(
     :raises RefusedError: no such service
     """
     require_service(host, service, create=create)
+    if dry_run and not host.service(service).base.exists():
+        yield Session(host, service, NoLock())
+        return
     with Lock(host.service(service).lock, command, wait_s) as lock:
         session = Session(host, service, lock)
         if lock.dead_owner is not None:

@@ -1,0 +1,232 @@
+"""Building and verifying bundles: repeatable bytes, and nothing unpacked that was not signed."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import bundle as build
+from deploy import signing
+from deploy.sbom import bill_of_materials
+from deploy.wheelhouse import LINUX, WINDOWS, Requirement, parse_requirements, sha256
+from deploy.zipapp_build import SHEBANG, build_zipapp
+from mt5crs_release.bundle import MANIFEST, SIGNATURE, Bundle, this_platform, this_python
+from mt5crs_release.digest import content_digest
+from mt5crs_release.errors import RefusedError
+
+ROOT = Path(__file__).resolve().parents[3]
+ORIGIN = build.Origin("0123abcd", 1_700_000_000)
+
+
+class Maker:
+    """Makes small bundles with a key of their own; ``open`` verifies as a host does."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.key = directory / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
+        self.signers = directory / "allowed_signers"
+        self.signers.write_text(signing.allowed_signers_line(signing.public_key(self.key)))
+        self.own = directory / "mt5crs-0.1.0-py3-none-any.whl"
+        self.own.write_bytes(b"own wheel")
+        self.pip = directory / "pip-26.0-py3-none-any.whl"
+        self.pip.write_bytes(b"pip wheel")
+
+    def members(self, origin: build.Origin = ORIGIN, **manifest: Any) -> dict[str, bytes]:
+        wheels = {path.name: path for path in (self.own, self.pip)}
+        pin = Requirement("pip", "26.0", None, (sha256(self.pip),))
+        files, described = build.contents("0.1.0", origin, LINUX, [pin], self.own, wheels)
+        described["pythons"] = [this_python()]
+        files[MANIFEST] = build.canonical({**described, **manifest})
+        files[SIGNATURE] = signing.sign(files[MANIFEST], self.key)
+        return files
+
+    def write(self, members: dict[str, bytes]) -> Path:
+        path = self.directory / "bundle.tar"
+        path.write_bytes(build.pack(members, ORIGIN.built))
+        return path
+
+    def open(self, members: dict[str, bytes]) -> Bundle:
+        return Bundle(self.write(members), self.signers)
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Maker:
+    return Maker(tmp_path)
+
+
+def test_good_bundle_is_verified_and_unpacked(maker: Maker, tmp_path: Path) -> None:
+    with maker.open(maker.members()) as bundle:
+        bundle.check_platform()
+        bundle.unpack(tmp_path / "out")
+    assert (tmp_path / "out/wheels" / maker.own.name).read_bytes() == b"own wheel"
+    lines = (tmp_path / "out/requirements.txt").read_text().splitlines()
+    assert [line.split("==")[0] for line in lines] == ["mt5crs", "pip"]
+    assert all("--hash=sha256:" in line for line in lines)
+
+
+def test_two_builds_are_byte_identical(maker: Maker) -> None:
+    first, second = (build.pack(maker.members(), ORIGIN.built) for _ in range(2))
+    assert first == second
+
+
+def test_commit_and_time_do_not_change_the_release(maker: Maker) -> None:
+    one, two = (json.loads(maker.members(origin)[MANIFEST]) for origin in (ORIGIN, build.Origin("ffff", 5)))
+    assert one["commit"] != two["commit"]
+    assert one["content"] == two["content"]
+
+
+def test_tampered_file_is_refused_and_named(maker: Maker, tmp_path: Path) -> None:
+    members = maker.members()
+    members[f"wheels/{maker.own.name}"] = b"bad wheel"
+    with maker.open(members) as bundle, pytest.raises(RefusedError, match="differs from the signed manifest"):
+        bundle.unpack(tmp_path / "out")
+
+
+def test_changed_manifest_is_refused(maker: Maker) -> None:
+    members = maker.members()
+    members[MANIFEST] = members[MANIFEST].replace(b"0123abcd", b"0123abce")
+    with pytest.raises(RefusedError, match=r"signature of .* is not valid"):
+        maker.open(members)
+
+
+def test_unsigned_bundle_is_refused(maker: Maker) -> None:
+    members = maker.members()
+    del members[SIGNATURE]
+    with pytest.raises(RefusedError, match="it is not signed"):
+        maker.open(members)
+
+
+def test_other_key_and_missing_signers_are_refused(maker: Maker, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    stranger = Maker(tmp_path / "other")
+    path = stranger.write(stranger.members())
+    with pytest.raises(RefusedError, match="is not valid"):
+        Bundle(path, maker.signers)
+    with pytest.raises(RefusedError, match="no bundle is trusted"):
+        Bundle(path, tmp_path / "none")
+
+
+def test_key_for_another_purpose_is_refused(maker: Maker) -> None:
+    members = maker.members()
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(maker.key), "-n", "file"]
+    members[SIGNATURE] = subprocess.run(
+        command, input=members[MANIFEST], capture_output=True, check=True
+    ).stdout
+    with pytest.raises(RefusedError, match="is not valid"):
+        maker.open(members)
+
+
+@pytest.mark.parametrize(
+    "name", ["../escape", "/etc/passwd", "wheels/../../x", ".hidden", "wheels/extra.whl"]
+)
+def test_member_that_is_not_in_the_manifest_is_refused(maker: Maker, name: str) -> None:
+    with pytest.raises(RefusedError, match=r"not a safe path|is not in the manifest"):
+        maker.open({**maker.members(), name: b"x"})
+
+
+def test_unsafe_path_in_a_signed_manifest_is_refused(maker: Maker) -> None:
+    files = {"../../etc/cron.d/x": "0" * 64}
+    members = maker.members(files=files, content=content_digest(files))
+    with pytest.raises(RefusedError, match="unsafe path"):
+        maker.open(members)
+
+
+def test_links_twins_and_missing_files_are_refused(maker: Maker) -> None:
+    members = maker.members()
+    path = maker.write(members)
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("wheels/link.whl")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(RefusedError, match="not a regular file"):
+        Bundle(path, maker.signers)
+    path = maker.write(members)
+    with tarfile.open(path, "a") as archive:
+        archive.addfile(tarfile.TarInfo(MANIFEST), io.BytesIO())
+    with pytest.raises(RefusedError, match="twice"):
+        Bundle(path, maker.signers)
+    del members["requirements.txt"]
+    with pytest.raises(RefusedError, match=r"'requirements\.txt' is missing"):
+        maker.open(members)
+
+
+def test_content_digest_must_fit(maker: Maker) -> None:
+    with pytest.raises(RefusedError, match="content digest does not fit"):
+        maker.open(maker.members(content="0" * 64))
+
+
+def test_other_platform_and_other_python_are_refused(maker: Maker) -> None:
+    with maker.open(maker.members(platforms=["win-x86_64"])) as bundle:
+        _refused(bundle, f"this host is {this_platform()}")
+    with maker.open(maker.members(pythons=["cp27"])) as bundle:
+        _refused(bundle, f"this host has {this_python()}")
+
+
+def _refused(bundle: Bundle, reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        bundle.check_platform()
+
+
+def test_what_is_not_a_bundle_is_refused(maker: Maker, tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"not a tar" * 500)
+    with pytest.raises(RefusedError, match="not a valid bundle"):
+        Bundle(tmp_path / "x.tar", maker.signers)
+    with pytest.raises(RefusedError, match="cannot be opened"):
+        Bundle(tmp_path / "none.tar", maker.signers)
+
+
+def test_bill_of_materials_lists_every_wheel_and_repeats() -> None:
+    wheels = {"a_b-1.0-py3-none-any.whl": "0" * 64, "a_b-1.0-cp311-cp311-win_amd64.whl": "1" * 64}
+    text = bill_of_materials("mt5crs", "1", wheels)
+    assert text == bill_of_materials("mt5crs", "1", dict(reversed(wheels.items())))
+    document = json.loads(text)
+    assert document["bomFormat"] == "CycloneDX"
+    (component,) = document["components"]
+    assert component["purl"] == "pkg:pypi/a-b@1.0"
+    assert {part["name"]: part["hashes"][0]["content"] for part in component["components"]} == wheels
+
+
+def test_requirements_apply_by_platform_and_python() -> None:
+    text = "a==1 ; sys_platform == 'win32' \\\n    --hash=sha256:" + "0" * 64
+    text += "\nb==2 ; python_full_version < '3.11' --hash=sha256:" + "1" * 64
+    first, second = parse_requirements(text)
+    assert (first.applies(LINUX, "3.11"), first.applies(WINDOWS, "3.11")) == (False, True)
+    assert (second.applies(LINUX, "3.10"), second.applies(LINUX, "3.11")) == (True, False)
+    assert first.hashes == ("0" * 64,)
+
+
+def test_zipapp_repeats_and_runs(tmp_path: Path) -> None:
+    content = build_zipapp(ROOT / "src/mt5crs_release")
+    assert content == build_zipapp(ROOT / "src/mt5crs_release")
+    assert content.startswith(SHEBANG)
+    tool = tmp_path / "mt5crs-release"
+    tool.write_bytes(content)
+    with zipfile.ZipFile(tool) as archive:
+        assert archive.testzip() is None
+    command = ["python3", "-IS", str(tool), "status", "--json", "--root", str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert json.loads(answer.stdout)["services"] == {}
+
+
+@pytest.mark.slow
+def test_whole_build_repeats_byte_by_byte(tmp_path: Path) -> None:
+    """Everything from the sources again; only the downloads are shared."""
+    builds = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        if builds:
+            shutil.copytree(tmp_path / "one/.cache", out / ".cache", ignore=shutil.ignore_patterns("own-*"))
+        build.build(out, [LINUX], lambda _: nullcontext())
+        builds.append({path.name: path.read_bytes() for path in out.iterdir() if path.is_file()})
+    one, two = builds
+    assert one == two
+    assert len(one) == 3

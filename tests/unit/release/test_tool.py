@@ -1,0 +1,278 @@
+"""The whole tool against a host in a directory: what each command answers, and what it never shows."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.release_host.host import UNIT, FakeHost, specification
+
+NOW = ("--confirm-timeout", "0")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost.create(tmp_path / "root")
+
+
+def test_generation_is_complete_private_and_linked(host: FakeHost) -> None:
+    name = host.deploy("one")
+    directory = host.service / "generations" / name
+    modes = {
+        path: stat.S_IMODE((directory / path).stat().st_mode) for path in (".env", "manifest.json", "check")
+    }
+    assert modes == {".env": 0o600, "manifest.json": 0o600, "check": 0o755}
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+    assert (host.service / "current").readlink() == Path("generations") / name
+    link = host.root / "etc/systemd/system" / UNIT
+    assert str(link.readlink()) == str(host.service / "current/units" / UNIT)
+
+
+def test_same_inputs_change_nothing(host: FakeHost) -> None:
+    name = host.deploy("one")
+    calls = (host.systemd / "log").read_text().count("restart")
+    assert host.run("stage", "gateway", spec=specification("one"))[1]["changed"] is False
+    assert host.run("activate", "gateway", *NOW)[1]["changed"] is False
+    assert (host.systemd / "log").read_text().count("restart") == calls
+    _, answer = host.run("status")
+    entry = answer["services"]["gateway"]
+    assert (entry["current"], entry["state"], entry["intact"], entry["pending"]) == (
+        name,
+        "confirmed",
+        True,
+        None,
+    )
+
+
+def test_dry_runs_tell_and_change_nothing(host: FakeHost) -> None:
+    host.deploy("one")
+    before = _tree(host.base)
+    status, staged = host.run("stage", "gateway", "--dry-run", spec=specification("two"))
+    assert (status, staged["changed"]) == (0, True)
+    assert host.run("stage", "gateway", "--dry-run", spec=specification("one"))[1]["changed"] is False
+    assert host.run("prune", "--dry-run")[1]["changed"] is False
+    assert _tree(host.base) == before
+
+
+def test_dry_run_on_a_fresh_host_leaves_it_fresh(host: FakeHost) -> None:
+    status, staged = host.run("stage", "gateway", "--dry-run", spec=specification("one"))
+    assert (status, staged["changed"]) == (0, True)
+    assert not host.base.exists()
+
+
+def test_change_by_hand_is_seen_and_staged_anew(host: FakeHost) -> None:
+    name = host.deploy("one")
+    (host.service / "current/.env").write_text("SECRET=edited\n")
+    assert host.run("status")[1]["services"]["gateway"]["intact"] is False
+    status, staged = host.run("stage", "gateway", spec=specification("one"))
+    assert (status, staged["changed"]) == (0, True)
+    assert staged["generation"] != name
+    assert ".env was changed" in staged["reason"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("two #unhealthy", "ledger does not match"),
+        ("two #crashloop", "restarted 3 times"),
+        ("two #fail", "failed"),
+        ("two #broken", "health command itself broke"),
+        ("two #starting", "progress_deadline_s"),
+    ],
+)
+def test_bad_generation_goes_back_and_says_why(host: FakeHost, text: str, reason: str) -> None:
+    name = host.deploy("one")
+    host.run("stage", "gateway", spec=specification(text))
+    status, answer = host.run("activate", "gateway", *NOW)
+    assert (status, answer["generation"], answer["state"]) == (1, name, "failed")
+    assert reason in answer["error"]["message"]
+    assert (host.running(), host.pointer(), answer["restored_healthy"]) == ("one", name, True)
+    assert answer["journal"] == ["2026-01-01T00:00:00+0000 host unit: last words"]
+    assert host.timers() == []
+
+
+def test_failed_generation_is_refused_but_can_be_staged_again(host: FakeHost) -> None:
+    host.deploy("one")
+    bad = specification("two #unhealthy")
+    _, staged = host.run("stage", "gateway", spec=bad)
+    host.run("activate", "gateway", *NOW)
+    status, answer = host.run("activate", "gateway", "--generation", staged["generation"])
+    assert status == 2
+    assert "has failed before" in answer["error"]["message"]
+    _, again = host.run("stage", "gateway", spec=bad)
+    assert again["generation"] == staged["generation"].replace("0002", "0003")
+
+
+def test_first_generation_that_fails_leaves_nothing(host: FakeHost) -> None:
+    host.run("stage", "gateway", spec=specification("one #unhealthy"))
+    status, answer = host.run("activate", "gateway", *NOW)
+    assert (status, answer["generation"]) == (1, None)
+    assert (host.pointer(), host.running()) == (None, None)
+    assert not (host.root / "etc/systemd/system" / UNIT).is_symlink()
+
+
+def test_rollback_goes_back_in_history_and_lists_what_there_is(host: FakeHost) -> None:
+    names = [host.deploy(text) for text in ("one", "two", "three")]
+    assert host.run("rollback", "gateway")[1]["generation"] == names[1]
+    assert host.run("rollback", "gateway")[1]["generation"] == names[0]
+    status, answer = host.run("rollback", "gateway")
+    assert status == 2
+    assert names[2] in answer["error"]["remedy"]
+    status, answer = host.run("rollback", "gateway", "--to", names[2])
+    assert (status, host.running()) == (0, "three")
+
+
+def test_rollback_to_what_was_never_confirmed_is_refused(host: FakeHost) -> None:
+    host.deploy("one")
+    _, staged = host.run("stage", "gateway", spec=specification("two"))
+    status, answer = host.run("rollback", "gateway", "--to", staged["generation"])
+    assert status == 2
+    assert "never confirmed" in answer["error"]["message"]
+
+
+def test_rollback_that_fails_returns_to_where_it_was(host: FakeHost) -> None:
+    first = host.deploy("one")
+    second = host.deploy("two")
+    # What "one" needs has gone meanwhile: its own health command says so.
+    check = host.service / "generations" / first / "check"
+    marker = host.root / "gone"
+    spec = specification("three")
+    spec["health"]["command"] = ["sh", "-c", f"test ! -e {marker}"]
+    host.run("stage", "gateway", spec=spec)
+    assert host.run("activate", "gateway", *NOW)[0] == 0
+    assert host.run("rollback", "gateway", "--to", second)[0] == 0
+    marker.touch()
+    third = next(name for name in host.state()["generations"] if name.startswith("0003"))
+    status, answer = host.run("rollback", "gateway", "--to", third)
+    assert (status, answer["generation"], host.running()) == (1, second, "two")
+    assert check.exists()
+
+
+def test_older_state_format_is_refused_with_the_way_out(host: FakeHost) -> None:
+    host.deploy("one", state_format=1)
+    host.deploy("two", state_format=2)
+    status, answer = host.run("rollback", "gateway")
+    assert status == 2
+    assert "--accept-state-format 1" in answer["error"]["remedy"]
+    status, _ = host.run("stage", "gateway", spec=specification("three", state_format=1))
+    assert status == 2
+    assert host.run("rollback", "gateway", "--accept-state-format", "1")[0] == 0
+
+
+def test_units_dropped_are_stopped_and_come_back_with_a_rollback(host: FakeHost) -> None:
+    side = "mt5crs-side.service"
+    units = {UNIT: "one", side: "side\n[Install]\nWantedBy=multi-user.target"}
+    host.deploy("one", units=units, start=[side, UNIT])
+    system = host.root / "etc/systemd/system"
+    assert (system / "multi-user.target.wants" / side).is_symlink()
+    host.deploy("two", units={UNIT: "two", f"{UNIT}.d/50-x.conf": "x"})
+    assert host.running(side) is None
+    assert not (system / side).is_symlink()
+    assert not (system / "multi-user.target.wants" / side).is_symlink()
+    assert (system / f"{UNIT}.d/50-x.conf").read_text() == "x"
+    assert host.run("rollback", "gateway")[0] == 0
+    assert host.running(side) == "side"
+    assert not (system / f"{UNIT}.d").exists()
+
+
+def test_unit_of_someone_else_is_not_replaced(host: FakeHost) -> None:
+    (host.root / "etc/systemd/system" / UNIT).write_text("by hand")
+    host.run("stage", "gateway", spec=specification("one"))
+    status, answer = host.run("activate", "gateway")
+    assert status == 2
+    assert "does not belong to gateway" in answer["error"]["message"]
+    assert (host.root / "etc/systemd/system" / UNIT).read_text() == "by hand"
+
+
+def test_prune_keeps_what_a_rollback_needs(host: FakeHost) -> None:
+    names = [host.deploy(text) for text in ("one", "two", "three", "four")]
+    _, answer = host.run("prune", "gateway", "--keep", "0")
+    assert answer["removed"]["generations"] == {"gateway": names[:2]}
+    assert {path.name for path in (host.service / "generations").iterdir()} == set(names[2:])
+    assert host.run("rollback", "gateway")[1]["generation"] == names[2]
+
+
+def test_another_change_waits_for_the_pending_one(host: FakeHost) -> None:
+    host.deploy("one")
+    host.run("stage", "gateway", spec=specification("two"))
+    _, pending = host.run("activate", "gateway", "--confirm-timeout", "600")
+    host.run("stage", "gateway", spec=specification("three"))
+    status, answer = host.run("activate", "gateway")
+    assert status == 2
+    assert f"{pending['generation']} is provisional" in answer["error"]["message"]
+    assert host.run("confirm", "gateway", "--generation", "0009-x")[0] == 2
+    assert host.run("revert", "gateway")[1]["generation"].startswith("0001")
+    assert host.timers() == []
+
+
+def test_service_that_restarted_meanwhile_is_not_confirmed(host: FakeHost) -> None:
+    host.deploy("one")
+    host.run("stage", "gateway", spec=specification("two"))
+    host.run("activate", "gateway", "--confirm-timeout", "600")
+    (host.systemd / "active" / UNIT).write_text("active 1 two\n")
+    status, answer = host.run("confirm", "gateway")
+    assert (status, host.running()) == (1, "one")
+    assert "restarted 1 times" in answer["error"]["message"]
+
+
+def test_full_disk_is_one_clear_error_and_the_old_generation_stays(host: FakeHost, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    name = host.deploy("one")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["cp", "-a", str(host.base), str(tmp_path / "saved")], check=True)
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(host.base)], check=False)
+    if mount.returncode != 0:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        subprocess.run(["cp", "-a", f"{tmp_path / 'saved'}/.", str(host.base)], check=True)
+        spec = specification("two")
+        spec["files"]["large"] = {"mode": "0644", "owner": "root", "group": "root", "content": "x" * 500_000}
+        status, answer = host.run("stage", "gateway", spec=spec)
+        assert status == 1
+        assert "No space left on device" in answer["error"]["message"]
+        assert "free disk space" in answer["error"]["remedy"]
+        assert (host.pointer(), host.running()) == (name, "one")
+        assert not list(host.base.rglob(".mt5crs-tmp-*"))
+        assert host.run("status")[1]["services"]["gateway"]["intact"] is True
+    finally:
+        subprocess.run(["umount", str(host.base)], check=True)
+
+
+def test_secrets_are_shown_nowhere(host: FakeHost) -> None:
+    outputs = []
+    for text in ("one", "two #unhealthy"):
+        host.run("stage", "gateway", spec=specification(text))
+        outputs.append(host.last_output)
+        host.run("activate", "gateway", *NOW)
+        outputs.append(host.last_output)
+    for command in (("status",), ("list", "gateway"), ("rollback", "gateway"), ("prune",), ("recover",)):
+        host.run(*command)
+        outputs.append(host.last_output)
+    for name in ("journal.jsonl", "state.json", "lock"):
+        outputs.append((host.service / name).read_text())
+    outputs.append((host.systemd / "log").read_text())
+    assert (host.service / "current/.env").read_text() == "SECRET=canary-one\n"
+    assert not [output for output in outputs if "canary" in output]
+
+
+def test_unknown_service_and_owner_are_refused(host: FakeHost) -> None:
+    assert host.run("activate", "nosuch")[0] == 2
+    spec = specification("one")
+    spec["files"]["check"]["owner"] = "nobody-like-this"
+    status, answer = host.run("stage", "gateway", spec=spec)
+    assert status == 2
+    assert "nobody-like-this:root" in answer["error"]["message"]
+
+
+def _tree(base: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path.relative_to(base)): (path.lstat().st_mtime_ns, path.lstat().st_size)
+        for path in base.rglob("*")
+        if path.name != "lock"
+    }
