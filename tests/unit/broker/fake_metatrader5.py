@@ -89,7 +89,7 @@ class FakeMetaTrader5:
     ) -> bool:
         if not (isinstance(path, str) and isinstance(timeout, int) and isinstance(portable, bool)):
             return self._fail(-2, "Invalid arguments", False)
-        if (login, password) != (self._login, self._password):
+        if (login, password, server) != (self._login, self._password, self.broker.identity().server):
             return self._fail(-6, "Terminal: Authorization failed", False)
         self.started = True
         return True
@@ -189,8 +189,8 @@ class FakeMetaTrader5:
         if spec is None:
             return self._fail(-4, "Terminal: Not found")
         return SymbolInfo(
-            name, spec.description, spec.digits, spec.point, spec.contract_size, spec.volume_min, spec.volume_max,
-            spec.volume_step, spec.stops_level, spec.tick_size, spec.tick_value, spec.currency_profit, 0.0, 4, 3,
+            name, spec.description, spec.digits, spec.point, spec.contract_size, spec.volume_min,
+            spec.volume_max, spec.volume_step, spec.stops_level, spec.tick_size, spec.tick_value, spec.currency_profit, 0.0, 4, 3,
             name in self._selected,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""Random histories of gateway core, its disk and the simulated broker, crashing at every point between them.
+"""Random histories of gateway core, disk and simulated broker, crashing at every point between them.
 
-Journal, leases, halts and the broker's books are the real ones on real files (in memory); a crash throws every
-object away and opens the files again. Messages travel in a bag: lost, late, twice, in any order.
+Journal, leases, halts and the broker's books are the real ones on real files (in memory); a crash throws
+every object away and opens the files again. Messages travel in a bag: lost, late, twice, in any order.
 `MT5CRS_MACHINE_RUNS=100000` makes it run longer.
 """
 
