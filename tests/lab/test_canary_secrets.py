@@ -1,0 +1,120 @@
+"""A canary in every secret of the fleet is found in no output, log, report, journal, diff, temporary file or
+process list, while both engines deploy it."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+
+import pytest
+
+from deploy.inventory import resolve
+from deploy.settings import PARTS, variables_of
+from lab.state import PROJECT
+from tests.lab.engines import Fleet, Ran
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+# Secrets that a lab has no use for get a canary too; the keys are random already and serve as their own.
+PLANTED = ("gateway_mt5_password",)
+WEBHOOK = "monitoring_webhook_url"
+
+
+class Watch(threading.Thread):
+    """Reads the process lists of all hosts over and over while a deployment runs."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(daemon=True)
+        self.fleet = fleet
+        self.done = threading.Event()
+        self.seen: list[str] = []
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            for host in self.fleet.lab.plan.hosts:
+                script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; ls -A /tmp /var/tmp"
+                self.seen.append(self.fleet.lab.exec(host.name, ["sh", "-c", script], check=False).stdout)
+            self.done.wait(0.05)
+
+
+@pytest.fixture
+def canaries(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
+    """The fleet with a canary in every secret setting, and the canaries by name."""
+    planted = {name: f"canary-{uuid.uuid4().hex}" for name in PLANTED}
+    planted[WEBHOOK] = f"http://127.0.0.1:9/{uuid.uuid4().hex}"
+    fleet.override(**planted)
+    resolved = resolve(fleet.inventory)
+    secret = {name for part in PARTS for name, field in variables_of(part).items() if field.secret}
+    found = {
+        f"{host}: {name}": values[name]
+        for host, values in resolved.hosts.items()
+        for name in secret
+        if values.get(name)
+    }
+    assert {key.partition(": ")[2] for key in found} == secret, "every secret setting has a canary"
+    return fleet, found
+
+
+def leaks(canaries: dict[str, str], places: dict[str, str]) -> list[str]:
+    return [
+        f"{name} in {place}"
+        for place, text in places.items()
+        for name, value in canaries.items()
+        if value in text
+    ]
+
+
+def logs(fleet: Fleet) -> dict[str, str]:
+    """Everything on the hosts that others than root, or a log reader, could see."""
+    places = "/opt/mt5crs /etc /var/lib/mt5crs /run /tmp /var/tmp"
+    world = f"find {places} -xdev -type f -perm -o=r -size -2M -print0 | xargs -0 cat 2>/dev/null"
+    found = {}
+    for host in fleet.lab.plan.hosts:
+        found[f"{host.name} journal"] = fleet.lab.exec(
+            host.name, ["journalctl", "--no-pager", "-o", "verbose", "--since", "-20min"], timeout_s=120
+        ).stdout
+        found[f"{host.name} files that anyone reads"] = fleet.lab.exec(
+            host.name, ["sh", "-c", world], timeout_s=120, check=False
+        ).stdout
+    return found
+
+
+def reports() -> dict[str, str]:
+    return {str(path): path.read_text() for path in (PROJECT / "reports").rglob("*") if path.is_file()}
+
+
+def test_secrets_are_nowhere(canaries: tuple[Fleet, dict[str, str]]) -> None:
+    fleet, values = canaries
+    watch = Watch(fleet)
+    watch.start()
+    runs: dict[str, Ran] = {
+        "pyinfra --dry": fleet.pyinfra("--dry", yes=False),
+        "ansible --check --diff -vvv": fleet.playbook("site.yml", "--check", "--diff", "-vvv"),
+        "pyinfra -vvv": fleet.pyinfra("-vvv"),
+    }
+    fleet.override(**{WEBHOOK: values["hub-01: " + WEBHOOK], "reconciler_log_level": "DEBUG"})
+    runs["ansible --diff -vvv"] = fleet.playbook("site.yml", "--diff", "-vvv")
+    runs["pyinfra debug-inventory"] = fleet.pyinfra(file="debug-inventory", yes=False)
+    watch.done.set()
+    watch.join(timeout=60)
+    for name, ran in runs.items():
+        assert ran.status == 0, name + ran.output[-3000:]
+    assert len(watch.seen) > 4 * len(fleet.lab.plan.hosts)
+
+    places = {name: ran.output for name, ran in runs.items()}
+    places |= {"process lists and temporary directories": "\n".join(watch.seen)}
+    places |= logs(fleet) | reports()
+    assert leaks(values, places) == []
+
+
+def test_the_search_itself_finds_a_canary(canaries: tuple[Fleet, dict[str, str]]) -> None:
+    fleet, values = canaries
+    name, value = next(iter(values.items()))
+    fleet.lab.exec("inf-01", ["sh", "-c", f"echo {value} > /tmp/leak && chmod 644 /tmp/leak; logger {value}"])
+    try:
+        found = leaks({name: value}, logs(fleet))
+    finally:
+        fleet.lab.exec(
+            "inf-01", ["sh", "-c", "rm /tmp/leak; journalctl --rotate; journalctl --vacuum-time=1s"]
+        )
+    assert found == [f"{name} in inf-01 journal", f"{name} in inf-01 files that anyone reads"]
