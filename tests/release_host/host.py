@@ -13,7 +13,8 @@ from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 _SOURCES = _HERE.parent.parent / "src"
-PYTHON = str(Path(sys.executable).resolve())
+PYTHON = os.environ.get("MT5CRS_RELEASE_PYTHON") or str(Path(sys.executable).resolve())
+"""The interpreter that runs the tool; hosts have 3.10 to 3.13."""
 UNIT = "mt5crs-gateway.service"
 
 CHECK = """\

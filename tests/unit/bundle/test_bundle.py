@@ -221,7 +221,7 @@ def test_zipapp_repeats_and_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_whole_build_repeats_byte_by_byte(tmp_path: Path) -> None:
     """Everything from the sources again; only the downloads are shared."""
-    builds = []
+    builds: list[dict[str, bytes]] = []
     for out in (tmp_path / "one", tmp_path / "two"):
         if builds:
             shutil.copytree(tmp_path / "one/.cache", out / ".cache", ignore=shutil.ignore_patterns("own-*"))
