@@ -159,9 +159,10 @@ def growth(directory: Path, messages: int) -> None:
         lease = client.call(
             requests.LeaseAcquire, replies.Lease, magic=MAGIC, instance="bench", ttl_ms=60_000
         )
-        samples = []
+        renewed, samples = time.monotonic(), [resident_mb(fleet, "reconciler")]
         for number in range(messages):
-            if number % 200 == 0:
+            if time.monotonic() - renewed > 10:
+                renewed = time.monotonic()
                 samples.append(resident_mb(fleet, "reconciler"))
                 client.call(
                     requests.LeaseRenew,
