@@ -46,13 +46,14 @@ class Outbox:
             except zmq.Again:
                 return  # it has a thousand wake-ups waiting; one is enough
 
+    def filled(self) -> bool:
+        """Whether there is anything to hand out."""
+        return bool(self._items)
+
     def drain(self, deliver: Callable[[Delivery], None], publish: Callable[[Publication], None]) -> None:
         """Hand out everything there is. Called by the network thread."""
-        while True:
-            try:
-                self.wakeup.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                break
+        while self.wakeup.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[arg-type]
+            self.wakeup.recv(zmq.NOBLOCK)
         while self._items:
             item = self._items.popleft()
             if isinstance(item, Delivery):

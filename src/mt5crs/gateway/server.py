@@ -117,7 +117,8 @@ class Server:
                 self._take(router)
             if self._legacy is not None and self._legacy.socket in ready:
                 self._take_legacy(self._legacy)
-            self._outbox.drain(self._deliver, self._publish)
+            if self._outbox.wakeup in ready or self._outbox.filled():
+                self._outbox.drain(self._deliver, self._publish)
 
     def finish(self) -> None:
         """Send what is still in the outbox (the terminal has stopped)."""

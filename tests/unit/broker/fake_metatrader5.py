@@ -190,7 +190,7 @@ class FakeMetaTrader5:
             return self._fail(-4, "Terminal: Not found")
         return SymbolInfo(
             name, spec.description, spec.digits, spec.point, spec.contract_size, spec.volume_min,
-            spec.volume_max, spec.volume_step, spec.stops_level, spec.tick_size, spec.tick_value, spec.currency_profit, 0.0, 4, 3,
+            spec.volume_max, spec.volume_step, spec.stops_level, spec.tick_size, spec.tick_value, spec.currency_profit, 0.0, 4, 3,  # noqa: E501
             name in self._selected,
         )  # fmt: skip
 
@@ -285,8 +285,8 @@ def _position(p: Any) -> Any:
 def _order(o: Any) -> Any:
     return TradeOrder(
         o.ticket, o.time_setup_msc // 1000, o.time_setup_msc, o.time_done_msc // 1000, o.time_done_msc,
-        o.expiration_msc // 1000, get_args(OrderType).index(o.type), 0, 1, get_args(OrderState).index(o.state),
-        o.magic, o.position_id, 0, o.reason, o.volume_initial, o.volume_current, o.price_open, o.sl, o.tp, 0.0,
+        o.expiration_msc // 1000, get_args(OrderType).index(o.type), 0, 1, get_args(OrderState).index(o.state),  # noqa: E501
+        o.magic, o.position_id, 0, o.reason, o.volume_initial, o.volume_current, o.price_open, o.sl, o.tp, 0.0,  # noqa: E501
         0.0, o.symbol, o.comment, "",
     )  # fmt: skip
 
@@ -295,5 +295,5 @@ def _deal(d: Any) -> Any:
     kind = {"BUY": 0, "SELL": 1, "BALANCE": 2}[d.type]
     return TradeDeal(
         d.ticket, d.order, d.time_msc // 1000, d.time_msc, kind, get_args(DealEntry).index(d.entry), d.magic,
-        d.position_id, d.reason, d.volume, d.price, d.commission, d.swap, d.profit, d.fee, d.symbol, d.comment, "",
+        d.position_id, d.reason, d.volume, d.price, d.commission, d.swap, d.profit, d.fee, d.symbol, d.comment, "",  # noqa: E501
     )  # fmt: skip

@@ -107,6 +107,7 @@ class SimulatedBroker:
         self._ticks: dict[str, Tick] = {}
         self._tick_key = (-1, -1)
         self._rendered: tuple[tuple[int, int, int], list[Position]] | None = None
+        self._valued_account: tuple[list[Position], float, Account] | None = None
         if not self._load():
             self._deposit(profile.balance)
             self._commit()
@@ -564,6 +565,14 @@ class SimulatedBroker:
         )
 
     def _account(self, positions: list[Position]) -> Account:
+        known = self._valued_account
+        if known is not None and known[0] is positions and known[1] == self._balance:
+            return known[2]
+        account = self._value_account(positions)
+        self._valued_account = (positions, self._balance, account)
+        return account
+
+    def _value_account(self, positions: list[Position]) -> Account:
         floating = round(sum(p.profit for p in positions), 2)
         margin = round(
             sum(

@@ -1,0 +1,215 @@
+"""Figures of the gateway against a bare pyzmq echo, in one run, as ratios.
+
+Run it with `python -m tests.bench.bench_gateway`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from mt5crs.broker.interface import TradeRequest
+from mt5crs.broker.sim.backend import Profile, SimulatedBroker
+from mt5crs.broker.sim.store import Changes, Store
+from mt5crs.gateway.authenticator import Authenticator
+from mt5crs.protocol import requests
+from mt5crs.protocol.codec import encode
+from mt5crs.protocol.curve import MAX_REPLY_BYTES, new_keypair, secure_client, secure_server
+from mt5crs.protocol.replies import OrderResult, Snapshot
+from tests.unit.gateway.running import MAGIC, Caller, Running
+
+
+def echo(port: int, secret: str, size: int) -> None:
+    """A bare ROUTER with CURVE that answers every request with `size` bytes."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    Authenticator(context, lambda _: True, lambda _: False, lambda *_: None).start()
+    router = context.socket(zmq.ROUTER)
+    secure_server(router, secret)
+    router.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
+    router.bind(f"tcp://127.0.0.1:{port}")
+    body = os.urandom(size)
+    while True:
+        identity, _ = router.recv_multipart()
+        router.send_multipart([identity, body])
+
+
+def measure(call: Callable[[], object], samples: int) -> tuple[float, float]:
+    """P50 and P99 in microseconds, after a warm-up."""
+    for _ in range(samples // 10 + 1):
+        call()
+    times = []
+    for _ in range(samples):
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e6)
+    cuts = statistics.quantiles(times, n=100)
+    return cuts[49], cuts[98]
+
+
+def echo_figures(gateway: Running, frame: bytes, size: int, samples: int) -> tuple[float, float]:
+    """The same exchange with the bare echo."""
+    public, secret = new_keypair()
+    port = gateway.legacy_port
+    process = multiprocessing.get_context("spawn").Process(
+        target=echo, args=(port, secret, size), daemon=True
+    )
+    process.start()
+    socket = gateway.context.socket(zmq.DEALER)
+    try:
+        secure_client(socket, public, new_keypair()[1])
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        if not socket.poll(10_000, zmq.POLLOUT):
+            raise TimeoutError("the echo did not start")
+
+        def once() -> None:
+            socket.send(frame)
+            socket.recv()
+
+        return measure(once, samples)
+    finally:
+        socket.close(0)
+        process.kill()
+        process.join()
+
+
+def compare(name: str, gateway: Running, caller: Caller, request: requests.Request, samples: int) -> None:
+    """One line: gateway, echo of the same sizes, ratios. Both sides exchange bytes; nobody decodes."""
+    frame = encode(request)
+
+    def once() -> bytes:
+        caller.socket.send(frame)
+        return caller.socket.recv()
+
+    size = len(once())
+    p50, p99 = measure(once, samples)
+    e50, e99 = echo_figures(gateway, frame, size, samples)
+    print(
+        f"{name:26} {size:6d} B  gateway P50 {p50:6.0f} P99 {p99:6.0f} us  echo P50 {e50:6.0f} "
+        f"P99 {e99:6.0f} us"
+        f"   ratio P50 {p50 / e50:5.2f} P99 {p99 / e99:5.2f}",
+        flush=True,
+    )
+
+
+def fill(directory: Path, count: int) -> None:
+    """Open positions at a broker that is not running yet."""
+    broker = SimulatedBroker(directory / "state" / "sim", Profile(balance=1e9), durable=False)
+    order = TradeRequest(action="DEAL", magic=MAGIC, comment="bench", symbol="EURUSD", volume=0.01)
+    broker.send(order)
+    (first,) = broker.books().positions
+    broker.close()
+    store = Store(directory / "state" / "sim" / "broker.db", durable=False)
+    numbers = range(first.identifier + 10, first.identifier + 9 + count)
+    copies = {n: msgspec.structs.replace(first, identifier=n, ticket=n) for n in numbers}
+    store.write(Changes(positions={**copies}), {"next_ticket": float(first.identifier + 20 + count)})
+    store.close()
+
+
+def gateway_with(directory: Path, positions: int) -> Running:
+    """A started gateway with so many positions."""
+    fill(directory, positions)
+    gateway = Running(
+        directory, SIM_FAULTS="false", POLL_INTERVAL_S="0.25", HEARTBEAT_INTERVAL_S="1", LOG_LEVEL="ERROR"
+    )
+    gateway.environment["SIM_BALANCE"] = "1000000000"
+    gateway.limits[str(MAGIC)]["max_position_volume"] = 1e6
+    return gateway.start()
+
+
+def sync_cost(directory: Path, samples: int) -> float:
+    """P50 of one journal-like commit (WAL, synchronous FULL) on this disk, in microseconds."""
+    db = sqlite3.connect(directory / "sync.db", isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("CREATE TABLE t (a TEXT)")
+    p50, _ = measure(lambda: db.execute("INSERT INTO t VALUES (?)", ("x" * 600,)), samples)
+    db.close()
+    return p50
+
+
+def orders(gateway: Running, caller: Caller, directory: Path, count: int) -> None:
+    """ORDER_SEND with its durable journal."""
+    caller.lease()
+    numbers = iter(range(10**9))
+
+    def once() -> None:
+        result = caller.order(volume=0.01, client_order_id=f"bench-{next(numbers)}")
+        if not isinstance(result, OrderResult) or result.outcome != "FILLED":
+            raise RuntimeError(f"order failed: {result}")
+
+    p50, p99 = measure(once, count)
+    disk = sync_cost(directory, count)
+    print(
+        f"{'ORDER_SEND, journal':26} P50 {p50:.0f} P99 {p99:.0f} us, {1e6 / p50:.0f} orders/s; "
+        f"disk sync: one commit P50 {disk:.0f} us, three an order (journal twice, simulated broker once): {300 * disk / p50:.0f} %",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print all figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--messages", type=int, default=50_000, help="messages for the memory figure")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        for each in ("small", "large"):
+            (directory / each).mkdir()
+        gateway = gateway_with(directory / "small", 100)
+        try:
+            caller = gateway.client("strategy")
+            head = {"v": 1, "id": "bench", "client": "strategy", "magic": MAGIC}
+            sync = requests.SyncAll(**head, whole_account=False, history_since_msc=None)
+            rest = gateway.metric("process_resident_memory_bytes") / 1e6
+            compare("PING", gateway, caller, requests.Ping(**head), options.samples)
+            compare("SYNC_ALL, 100 positions", gateway, caller, sync, options.samples)
+            before = gateway.metric("process_resident_memory_bytes") / 1e6
+            frame = encode(requests.Ping(**head))
+            for _ in range(options.messages):
+                caller.socket.send(frame)
+                caller.socket.recv()
+            after = gateway.metric("process_resident_memory_bytes") / 1e6
+            cpu = gateway.metric("process_cpu_seconds_total")
+            time.sleep(5)
+            idle = (gateway.metric("process_cpu_seconds_total") - cpu) / 5 * 100
+            print(
+                f"{'memory':26} at rest {rest:.1f} MB, before {before:.1f} and after "
+                f"{options.messages} messages {after:.1f} MB; CPU at rest {idle:.2f} %",
+                flush=True,
+            )
+            orders(gateway, caller, directory, options.samples // 2)
+        finally:
+            gateway.close()
+        gateway = gateway_with(directory / "large", 10_000)
+        try:
+            caller = gateway.client("strategy")
+            times = []
+            for _ in range(30):
+                start = time.perf_counter()
+                snapshot = caller.sync()
+                times.append((time.perf_counter() - start) * 1e3)
+                if not isinstance(snapshot, Snapshot) or len(snapshot.positions) != 10_000:
+                    raise RuntimeError("snapshot incomplete")
+            print(
+                f"{'SYNC_ALL, 10 000 positions':26} P50 {statistics.median(times):.1f} ms, "
+                f"worst {max(times):.1f} ms "
+                "(decoded by the client)",
+                flush=True,
+            )
+        finally:
+            gateway.close()
+
+
+if __name__ == "__main__":
+    main()
