@@ -4,7 +4,7 @@ Each line below is done on every host before the next one begins. Nothing is act
 staged, nothing is confirmed before everything is healthy, and a failure puts back what was activated.
 """
 
-from deploy import run
+from deploy import run, windows
 from deploy.baseline import baseline
 from deploy.gateway import gateway
 from deploy.monitoring import monitoring, monitoring_packages
@@ -13,6 +13,10 @@ from deploy.release import put_back, upload_bundle
 from deploy.strategy import strategy
 
 rollout = run.begin("deploy")
+
+# First, and by Ansible: pyinfra does Linux only.
+if run.windows_targets():
+    windows.deployed(rollout, run.windows_targets(), name="Windows gateways", _run_once=True)
 
 baseline()
 monitoring_packages()
@@ -34,3 +38,5 @@ strategy.confirm(rollout)
 monitoring.confirm(rollout)
 
 put_back(rollout, name="Put back")
+if run.windows_targets():
+    windows.put_back(rollout, run.windows_targets(), name="Put back Windows gateways", _run_once=True)

@@ -248,7 +248,9 @@ def hosts_of(inventory_py: str) -> list[tuple[str, dict[str, Any]]]:
     from deploy import run
 
     run.prepare(_loaded)
-    return [(name, connection(_loaded, name)) for name in _loaded.hosts]
+    # pyinfra does Linux; deploy.windows has the play deploy the others.
+    windows = _loaded.in_group("windows")
+    return [(name, connection(_loaded, name)) for name in _loaded.hosts if name not in windows]
 
 
 def fleet() -> Fleet:

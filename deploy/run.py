@@ -108,6 +108,24 @@ def begin(action: str) -> Rollout:
     return _rollout
 
 
+def windows_targets() -> tuple[str, ...]:
+    """Windows gateways this run is for; in a dry run they are checked here, at once."""
+    global _windows
+    if _windows is None:
+        from deploy import windows
+
+        options = _options()
+        _windows = windows.targets(
+            fleet(), list(options.get("limit") or ()), list(options.get("exclude") or ())
+        )
+        if _windows and _rollout is not None and _rollout.dry:
+            windows.check(_rollout, _windows)
+    return _windows
+
+
+_windows: tuple[str, ...] | None = None
+
+
 def _options() -> dict[str, Any]:
     return dict(_context.params) if _context is not None else {}
 

@@ -7,6 +7,7 @@ the results of the tasks; tasks with secrets are hidden from it as from everyone
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,8 @@ description:
 ACTIONS = {"site.yml": "deploy", "rollback.yml": "rollback"}
 TOOL = "mt5crs-release"
 VERBS = ("stage", "activate", "confirm", "revert", "rollback")
+# On Windows a command is reported as one line: PYTHON TOOL VERB SERVICE …
+_WINDOWS_CALL = re.compile(rf"{TOOL}\.pyz\"? (status|{'|'.join(VERBS)}) ([\w-]+)")
 STATES = {"stage": "staged", "revert": "reverted"}
 
 
@@ -185,6 +188,9 @@ def _call(data: dict[str, Any]) -> tuple[str, str] | None:
     command = data.get("cmd")
     if isinstance(command, str) and f"{TOOL} status" in command:
         return ("status", "")
+    windows = _WINDOWS_CALL.search(command) if isinstance(command, str) else None
+    if windows is not None:
+        return ("status", "") if windows[1] == "status" else (windows[1], windows[2])
     if isinstance(command, list) and len(command) > 2 and Path(str(command[0])).name == TOOL:
         return (str(command[1]), str(command[2])) if command[1] in VERBS else None
     return None

@@ -60,7 +60,7 @@ def parse_description(text: str) -> Description:
         if document.pop("format") != FORMAT:
             raise ValueError("format")
         command = document.pop("command")
-        if not command or not all(isinstance(word, str) for word in command):
+        if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
             raise ValueError("command")
         description = Description(command=tuple(command), **document)
         for field in fields(Description)[2:]:

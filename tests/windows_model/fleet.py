@@ -1,8 +1,8 @@
 """A fleet with a modelled Windows gateway, on a lab: hub-01, inf-01, gtw-01 (Linux), gtw-02 (Windows).
 
 ``python -m tests.windows_model.fleet up|down [--name win]`` boots a lab of four hosts, makes one of them a
-modelled Windows host and writes ``.lab/<name>/windows/inventory.yml`` (and ``.py``). The environment variables it
-needs (``ANSIBLE_COLLECTIONS_PATH``) are in ``environment()``.
+modelled Windows host and writes ``.lab/<name>/windows/inventory.yml`` (and ``.py``). ``environment()``
+has what Ansible needs to find the modelled modules.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Only what their documentation says they take is taken; everything else is an error, as on Windows.
 """
+# mypy: disable-error-code="import-not-found,no-any-return"
+# (the package is copied to the host and found there by PYTHONPATH)
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def run(command: list[str]) -> tuple[int, str]:
         return 9009, f"'{command[0]}' is not recognized as an internal or external command"
     try:
         return programs[command[0]](command[1:])
-    except state.Unknown as error:
+    except state.UnknownError as error:
         return 1332, str(error)
 
 

@@ -1,7 +1,9 @@
-"""What each Ansible module does on the modelled host. Options were checked before, against the real documentation.
+"""What each Ansible module does on the modelled host. Options are checked before, against the real ones.
 
 Each function compares, says truthfully whether it changes anything, and changes only outside check mode.
 """
+# mypy: disable-error-code="import-not-found,no-any-return"
+# (the package is copied to the host and found there by PYTHONPATH)
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def run(name: str, module: Any) -> None:
     """Answer for module ``name`` (an ``AnsibleModule`` with checked parameters)."""
     try:
         answer = _MODULES[name](module.params, module.check_mode)
-    except (state.Unknown, OSError, ValueError) as error:
+    except (state.UnknownError, OSError, ValueError) as error:
         module.fail_json(msg=f"{name}: {error}")
         return
     if answer.pop("failed", False):
@@ -162,7 +164,7 @@ def _acl(given: Answer, check: bool) -> Answer:
         return {"changed": True}
     try:
         sid = state.sid_of(given["user"])
-    except state.Unknown:
+    except state.UnknownError:
         if check:
             return {"changed": True}
         raise

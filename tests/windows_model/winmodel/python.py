@@ -1,4 +1,6 @@
-"""``python.exe`` of the modelled host: runs the release tool as on Windows, anything else with the real Python."""
+"""``python.exe`` of the modelled host: the release tool runs as on Windows, all else with the real Python."""
+# mypy: disable-error-code="import-not-found,no-any-return"
+# (the package is copied to the host and found there by PYTHONPATH)
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ def main() -> int:
     """Run ``python.exe ARGUMENTS``."""
     arguments = [state.translate(word) for word in sys.argv[1:]]
     if not arguments or not arguments[0].endswith(".pyz"):
-        os.execv(sys.executable, [sys.executable, *arguments])
+        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
     sys.path.insert(0, arguments[0])
     from mt5crs_release import bundle, system, windows
 

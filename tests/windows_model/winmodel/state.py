@@ -26,7 +26,7 @@ _ATTRIBUTE = "user.winmodel.acl"
 _DRIVE = re.compile(r"([A-Za-z]):[/\\]")
 
 # What a fresh Windows has on ProgramData and on the drive: everyone who can log on may read.
-_DRIVE_RIGHTS = {
+_DRIVE_RIGHTS: dict[str, Any] = {
     "owner": SYSTEM,
     "protected": True,
     "entries": [
@@ -37,7 +37,7 @@ _DRIVE_RIGHTS = {
 }
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """Something that does not exist on the modelled host."""
 
 
@@ -50,7 +50,7 @@ def local(path: str) -> Path:
 
 
 def translate(text: str) -> str:
-    """Return ``text`` with a Windows path in it replaced, when it is one, or starts with the state directory."""
+    """Return ``text`` as a path of the model when it is a Windows path."""
     if _DRIVE.match(text):
         return str(local(text))
     return text.replace("\\", "/") if text.startswith(str(ROOT)) else text
@@ -133,20 +133,20 @@ def effect(what: str, **fields: Any) -> None:
 def sid_of(name: str, state: dict[str, Any] | None = None) -> str:
     """Return the SID of an account by name, ``.\\name`` or ``*SID``.
 
-    :raises Unknown: no such account
+    :raises UnknownError: no such account
     """
     name = name.lstrip("*").removeprefix(".\\")
     if name.startswith("S-1-"):
         known = set(_WELL_KNOWN) | {user["sid"] for user in (state or look())["users"].values()}
         if name not in known:
-            raise Unknown(f"no account has the SID {name}")
+            raise UnknownError(f"no account has the SID {name}")
         return name
     for sid, known_name in _WELL_KNOWN.items():
         if name.lower() == known_name.lower():
             return sid
     users = (state or look())["users"]
     if name not in users:
-        raise Unknown(f"No mapping between account names and security IDs was done: {name}")
+        raise UnknownError(f"No mapping between account names and security IDs was done: {name}")
     return str(users[name]["sid"])
 
 
@@ -173,11 +173,8 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
     here, inherited = path, False
     drive = ROOT / "fs"
     while True:
-        if here.parent == drive or here in (drive, ROOT):
-            acl = _DRIVE_RIGHTS
-        else:
-            acl = own_acl(here)
-        for entry in acl["entries"]:  # type: ignore[attr-defined]
+        acl = _DRIVE_RIGHTS if here.parent == drive or here in (drive, ROOT) else own_acl(here)
+        for entry in acl["entries"]:
             found.append({**entry, "inherited": inherited})
         if acl["protected"] or here == here.parent:
             return found

@@ -1,0 +1,35 @@
+"""The release tool as on Windows, in this process: the modelled kernel, a directory as host."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from mt5crs_release import system, windows
+
+MODEL = Path(__file__).resolve().parents[3] / "tests/windows_model"
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The modelled host below ``tmp_path``; its ``root`` is C:/ProgramData/mt5crs."""
+    monkeypatch.syspath_prepend(str(MODEL))
+    from winmodel import commands, kernel, modules, state  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(state, "ROOT", tmp_path)
+    monkeypatch.setattr(system, "WINDOWS", True)
+    replaced = kernel.ModelKernel()
+    monkeypatch.setattr(windows, "kernel", replaced)
+    root = state.local(windows.ROOT)
+    monkeypatch.setattr(windows, "ROOT", str(root))
+    root.mkdir(parents=True)
+    with state.changing() as now:
+        now["users"]["mt5crs"] = {"sid": "S-1-5-21-1-2-3-1001", "password": "x"}
+    yield SimpleNamespace(state=state, kernel=replaced, modules=modules, commands=commands, root=root)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "winmodel"]:
+        module: ModuleType = sys.modules.pop(name)
+        del module
