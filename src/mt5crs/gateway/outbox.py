@@ -52,7 +52,7 @@ class Outbox:
 
     def drain(self, deliver: Callable[[Delivery], None], publish: Callable[[Publication], None]) -> None:
         """Hand out everything there is. Called by the network thread."""
-        while self.wakeup.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[arg-type]
+        while self.wakeup.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator,arg-type]
             self.wakeup.recv(zmq.NOBLOCK)
         while self._items:
             item = self._items.popleft()

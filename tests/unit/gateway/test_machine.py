@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mt5crs.broker.interface import TradeRequest, TradeResult
 from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
@@ -36,7 +36,14 @@ RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "1000"))
 MAGIC = 7
 LIMITS = Limits(dry_run=False, symbols=["EURUSD"], max_order_volume=0.5, max_position_volume=1.5)
 POINTS = ("before_record", "after_record", "before_send", "after_send", "before_settle", "after_settle")
-LOGIN, SERVER, TTL_MS = 90_000_001, "Sim-Demo", 5000
+LOGIN, SERVER, TTL_MS = 90_000_001, "Sim-Demo", 20_000
+FAULTS = st.none() | st.none() | st.none() | st.builds(
+    SendFault,
+    kind=st.sampled_from(["lose_reply", "lose_request", "late_fill"]),
+    retcode=st.sampled_from([0, 10012, 10031, 10008]),
+    delay_ms=st.just(1500),
+)
+CRASHES = st.none() | st.none() | st.sampled_from(POINTS)
 
 
 class Crash(BaseException):
@@ -151,14 +158,31 @@ class Machine(RuleBasedStateMachine):
         self.bag.append(request)
         self.sent[request.client_order_id] = request
 
+    @initialize()
+    def begin(self) -> None:
+        self.acquire("a")
+
     @rule(
-        who=st.sampled_from("ab"),
+        who=st.sampled_from("aaab"),
         side=st.sampled_from(["BUY", "SELL"]),
-        volume=st.sampled_from([0.1, 0.3, 0.5, 0.7]),
-        kind=st.sampled_from(["MARKET", "MARKET", "LIMIT"]),
+        volume=st.sampled_from([0.1, 0.1, 0.2, 0.5, 0.7]),
+        kind=st.sampled_from(["MARKET", "MARKET", "MARKET", "LIMIT"]),
         filling=st.sampled_from(["IOC", "RETURN", "FOK"]),
+        at_once=st.sampled_from([True, True, True, False]),
+        fault=FAULTS,
+        crash=CRASHES,
     )
-    def post_order(self, who: str, side: Any, volume: float, kind: Any, filling: Any) -> None:
+    def post_order(
+        self,
+        who: str,
+        side: Any,
+        volume: float,
+        kind: Any,
+        filling: Any,
+        at_once: bool,
+        fault: SendFault | None,
+        crash: str | None,
+    ) -> None:
         far = 0.5 if side == "BUY" else 2.0
         self._post(
             OrderSend(
@@ -167,6 +191,11 @@ class Machine(RuleBasedStateMachine):
                 filling=filling, expiration_msc=None,
             )
         )  # fmt: skip
+        if at_once:
+            if fault is not None:
+                self.broker.faults.send.append(fault)
+            self.armed = crash
+            self._deliver(self.bag[-1])
 
     @precondition(lambda self: bool(self.broker._positions))
     @rule(who=st.sampled_from("ab"), data=st.data())
@@ -247,13 +276,15 @@ class Machine(RuleBasedStateMachine):
         except Refusal:
             return
 
-    @rule(ms=st.sampled_from([1, 300, 2000, 6000]))
+    @rule(ms=st.sampled_from([1, 300, 2000, 2000, 21_000]))
     def time_passes(self, ms: int) -> None:
         self.now += ms
         self._settle()
 
-    @rule()
-    def halt(self) -> None:
+    @rule(really=st.integers(0, 5))
+    def halt(self, really: int) -> None:
+        if really:
+            return
         self.control.halt("FLEET", 0, "ops", "drill")
         self.halted = True
 
