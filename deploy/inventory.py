@@ -172,6 +172,9 @@ def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager:
             if name in _MAGIC:
                 continue
             origins.setdefault(str(name), _origin(value))
+            if is_constant(value):
+                resolved[str(name)] = plain(value)
+                continue
             try:
                 resolved[str(name)] = plain(templar.template(value))
             except AnsibleError as error:
@@ -181,6 +184,17 @@ def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager:
         str(name): tuple(str(host) for host in members) for name, members in manager.get_groups_dict().items()
     }
     return Fleet(inventory, environment_of(inventory), hosts, groups, tuple(unresolved), origins)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether there is no expression in a value; most are constant, and templating them takes the time."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return True
+    if isinstance(value, str):
+        return not any(mark in value for mark in ("{{", "{%", "{#"))
+    if isinstance(value, Mapping):
+        return all(is_constant(key) and is_constant(item) for key, item in value.items())
+    return isinstance(value, list) and all(is_constant(item) for item in value)
 
 
 def plain(value: Any) -> Any:

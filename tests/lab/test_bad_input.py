@@ -165,7 +165,7 @@ def test_host_that_cannot_be_reached(undisturbed: Fleet, engine: str) -> None:
 def test_disk_full(undisturbed: Fleet, engine: str) -> None:
     lab = undisturbed.lab
     place = "/opt/mt5crs/strategy/generations"
-    # What is there is copied onto a tiny file system of its own, so that only new files find no room.
+    # What is there is copied onto a file system of its own that has no room for more files.
     lab.exec("inf-02", ["sh", "-c", FILL.format(place=place)])
     undisturbed.override(strategy_tick_interval_s=2.5)
     try:
@@ -182,9 +182,9 @@ def test_disk_full(undisturbed: Fleet, engine: str) -> None:
 
 FILL = """set -e
 cp -a {place} /tmp/kept
-mount -t tmpfs -o size=256k tmpfs {place}
-cp -a /tmp/kept/. {place}/ && rm -rf /tmp/kept
-dd if=/dev/zero of={place}/.fill bs=1k 2>/dev/null || true"""
+mount -t tmpfs -o nr_inodes=$(($(find {place} | wc -l) + 2)) tmpfs {place}
+cp -a /tmp/kept/. {place}/
+rm -rf /tmp/kept"""
 
 
 @pytest.mark.parametrize("engine", ENGINES)
