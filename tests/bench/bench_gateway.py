@@ -151,7 +151,8 @@ def orders(gateway: Running, caller: Caller, directory: Path, count: int) -> Non
     disk = sync_cost(directory, count)
     print(
         f"{'ORDER_SEND, journal':26} P50 {p50:.0f} P99 {p99:.0f} us, {1e6 / p50:.0f} orders/s; "
-        f"disk sync: one commit P50 {disk:.0f} us, three an order (journal twice, simulated broker once): {300 * disk / p50:.0f} %",
+        f"disk sync: one commit P50 {disk:.0f} us, three an order (journal twice, "
+        f"simulated broker once): {300 * disk / p50:.0f} %",
         flush=True,
     )
 
