@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from mt5crs.protocol.records import Deal, Order, Position
 from mt5crs.reconciler.model import (
     Comparison,
@@ -66,7 +68,7 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
             positions.append(after)
 
     orders, order_events, order_problems = _compare_orders(
-        local.orders, evidence, _filled_by_order(fresh.values()), unapplied_orders
+        local.orders, evidence, _filled_by_order([applied]), unapplied_orders
     )
     discrepancies += order_problems
     events += order_events + _external_events(local.external, external)
@@ -222,7 +224,7 @@ def _filled_by_order(deals: Iterable[list[Deal]]) -> dict[int, int]:
 
 
 def _compare_orders(
-    local: tuple[Order, ...], evidence: Evidence, fresh_fills: Mapping[int, int], unapplied: set[int]
+    local: tuple[Order, ...], evidence: Evidence, applied_fills: Mapping[int, int], unapplied: set[int]
 ) -> tuple[tuple[Order, ...], list[Event], list[Discrepancy]]:
     """Orders of the record against the broker's book; those with unexplained deals stay as known."""
     known = {order.ticket: order for order in local}
@@ -233,15 +235,15 @@ def _compare_orders(
     problems: list[Discrepancy] = []
     kept: list[Order] = []
     for ticket in sorted(known.keys() | working.keys()):
-        before, now = known.get(ticket), working.get(ticket)
+        before, now = _with_fills(known.get(ticket), applied_fills.get(ticket, 0)), working.get(ticket)
         if ticket in unapplied:
             kept += [before] if before is not None else []
         elif now is not None:
             kept.append(now)
-            events += _working_events(before, now)
+            events += _working_events(known.get(ticket), now)
         elif before is not None:
             recorded = units(before.volume_initial) - units(before.volume_current)
-            filled = max(recorded + fresh_fills.get(ticket, 0), proven_fills.get(ticket, 0))
+            filled = max(recorded, proven_fills.get(ticket, 0))
             outcome = _ending(before, closed.get(ticket), filled)
             if outcome is None and evidence.deals_known:
                 kept.append(before)
@@ -253,6 +255,14 @@ def _compare_orders(
                 kind = f"order_{outcome or 'gone'}"
                 events.append(Event(f"order-ended:{ticket}", kind, f"{lots(filled):g} lots filled"))
     return tuple(kept), events, problems
+
+
+def _with_fills(before: Order | None, filled: int) -> Order | None:
+    """The order as recorded, less what fresh deals have filled: they count once and leave the window."""
+    if before is None or filled == 0:
+        return before
+    left = max(0, units(before.volume_current) - filled)
+    return msgspec.structs.replace(before, volume_current=lots(left))
 
 
 def _working_events(before: Order | None, now: Order) -> list[Event]:

@@ -129,6 +129,16 @@ def test_a_fill_older_than_the_overlap_still_counts_for_the_order_that_it_filled
     assert "order_filled" in kinds(compare(local, books))
 
 
+def test_a_missing_orders_applied_fill_is_remembered_until_the_history_tells_how_it_ended() -> None:
+    local = first(positions=[position(1, 0.4)], orders=[order(7, 1.0, 0.6)])
+    at_first = compare(local, evidence([position(1, 1.0)], deals=[deal(12, 1, 0.6, order=7)]))
+    assert "order_filled" in kinds(at_first)
+    partly = compare(local, evidence([position(1, 0.7)], deals=[deal(12, 1, 0.3, order=7)]))
+    assert [found.key for found in partly.discrepancies] == ["order:7"]
+    books = evidence([position(1, 0.7)], closed=[order(7, 1.0, 0.3, state="CANCELED")])
+    assert kinds(compare(partly.state, books)) == ["order_cancelled_after_partial_fill"]
+
+
 def test_external_positions_are_reported_once_and_never_adopted() -> None:
     local = first()
     foreign = position(9, 1.0, magic=5)
@@ -218,7 +228,7 @@ def _shuffled(books: Evidence, seed: int) -> Evidence:
     return msgspec.structs.replace(books, **mixed)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(before=_books(), now=_books())
 def test_comparing_again_yields_nothing_new(before: Evidence, now: Evidence) -> None:
     once = compare(compare(None, before).state, now)
@@ -230,7 +240,7 @@ def test_comparing_again_yields_nothing_new(before: Evidence, now: Evidence) -> 
         assert twice.events == ()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(before=_books(), now=_books(), seed=st.integers(0, 1000))
 def test_the_order_of_lists_does_not_matter(before: Evidence, now: Evidence, seed: int) -> None:
     local = compare(None, before).state
@@ -238,7 +248,7 @@ def test_the_order_of_lists_does_not_matter(before: Evidence, now: Evidence, see
     assert compare(local, _shuffled(now, seed)) == compare(local, now)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(before=_books(), now=_books())
 def test_no_broker_position_is_ever_dropped_or_misjudged(before: Evidence, now: Evidence) -> None:
     done = compare(compare(None, before).state, now)
