@@ -30,7 +30,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not self.done.is_set():
             for host in self.fleet.lab.plan.hosts:
-                script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; ls -A /tmp /var/tmp"
+                script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | tr -cd '[:print:]'; ls -A /tmp /var/tmp"
                 self.seen.append(self.fleet.lab.exec(host.name, ["sh", "-c", script], check=False).stdout)
             self.done.wait(0.05)
 
@@ -46,7 +46,7 @@ def canaries(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
         if field.kind != "curve_secret_key"
     }
     planted[WEBHOOK] = f"http://127.0.0.1:9/{uuid.uuid4().hex}"
-    fleet.override(**planted)
+    fleet.override(**planted, monitoring_webhook_networks=["127.0.0.1/32"])
     resolved = resolve(fleet.inventory)
     found = {
         f"{host}: {name}": values[name]
@@ -70,7 +70,8 @@ def leaks(canaries: dict[str, str], places: dict[str, str]) -> list[str]:
 def logs(fleet: Fleet) -> dict[str, str]:
     """Everything on the hosts that others than root, or a log reader, could see."""
     places = "/opt/mt5crs /etc /var/lib/mt5crs /run /tmp /var/tmp"
-    world = f"find {places} -xdev -type f -perm -o=r -size -2M -print0 | xargs -0 cat 2>/dev/null"
+    find = f"find {places} -xdev -type f -perm -o=r -size -2M -print0"
+    world = f"{find} | xargs -0 cat 2>/dev/null | tr -cd '[:print:]\\n'"
     found = {}
     for host in fleet.lab.plan.hosts:
         found[f"{host.name} journal"] = fleet.lab.exec(
@@ -97,7 +98,8 @@ def test_secrets_are_nowhere(canaries: tuple[Fleet, dict[str, str]]) -> None:
     }
     planted = {key.partition(": ")[2]: value for key, value in values.items() if "_client_" not in key}
     planted.pop("gateway_secret_key")
-    fleet.override(**planted, reconciler_log_level="DEBUG")
+    networks = ["127.0.0.1/32"]
+    fleet.override(**planted, monitoring_webhook_networks=networks, reconciler_log_level="DEBUG")
     runs["ansible --diff -vvv"] = fleet.playbook("site.yml", "--diff", "-vvv")
     runs["pyinfra debug-inventory"] = fleet.pyinfra(file="debug-inventory", yes=False)
     watch.done.set()
