@@ -73,11 +73,11 @@ faults: setup ## kill -9, ENOSPC and EIO injected into the release tool (bounded
 
 .PHONY: faults-long
 faults-long: setup ## the same at every single system call (hours)
-	MT5CRS_FAULT_CASES=all $(PYTEST) tests/faults --timeout 0
+	MT5CRS_FAULT_CASES=0 $(PYTEST) tests/faults --timeout 0
 
 .PHONY: states-long
 states-long: setup ## 100 000 random runs of the trading state machine (hours)
-	MT5CRS_STATE_RUNS=100000 $(PYTEST) tests/unit -k state_machine --timeout 0
+	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py --timeout 0
 
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests on the lab fleet
@@ -94,7 +94,8 @@ molecule: setup bundle ## Molecule scenarios default and rollback
 
 .PHONY: bench
 bench: setup ## latency, sync, journal and memory figures, as ratios
-	$(PYTEST) tests/bench -s
+	$(RUN) python -m tests.bench.bench_gateway
+	$(RUN) python -m tests.bench.bench_client
 
 ##: the lab and the fleet -----------------------------------------------------------------------------
 .PHONY: bundle
@@ -117,6 +118,7 @@ deploy: setup bundle ## deploy to INVENTORY with pyinfra
 docs: setup ## regenerate what is generated: protocol, settings, commands, argument_specs
 	@$(RUN) python -m mt5crs.protocol.document
 	@$(RUN) python -m deploy.argument_specs
+	@$(RUN) python -m deploy.command_reference
 
 .PHONY: clean
 clean: ## remove build results and reports (not the lab, not keys)
