@@ -209,18 +209,18 @@ class Registry:
 def process_samples() -> list[str]:
     """CPU, memory, open files and start time of this process, under the usual names."""
     times = os.times()
-    figures: list[tuple[str, str, float]] = [
-        ("process_cpu_seconds_total", "counter", times.user + times.system),
-        ("process_start_time_seconds", "gauge", _START),
+    figures: list[tuple[str, str, str, float]] = [
+        ("process_cpu_seconds_total", "CPU time used, in seconds.", "counter", times.user + times.system),
+        ("process_start_time_seconds", "When the process started, in Unix time.", "gauge", _START),
     ]
     if sys.platform == "linux":
         resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
-        figures.append(
-            ("process_resident_memory_bytes", "gauge", resident_pages * os.sysconf("SC_PAGE_SIZE"))
-        )
-        figures.append(("process_open_fds", "gauge", sum(1 for _ in Path("/proc/self/fd").iterdir())))
+        resident = resident_pages * os.sysconf("SC_PAGE_SIZE")
+        open_files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        figures.append(("process_resident_memory_bytes", "Memory in use, in bytes.", "gauge", resident))
+        figures.append(("process_open_fds", "Open file descriptors.", "gauge", open_files))
     return [
         line
-        for name, kind, value in figures
-        for line in (f"# TYPE {name} {kind}", f"{name} {_number(value)}")
+        for name, help_text, kind, value in figures
+        for line in (f"# HELP {name} {help_text}", f"# TYPE {name} {kind}", f"{name} {_number(value)}")
     ]
