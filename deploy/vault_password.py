@@ -12,6 +12,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -93,20 +94,30 @@ def _ask(script: Path) -> str:
     return answer.stdout.strip()
 
 
+def inventories(command: Sequence[str]) -> list[Path]:
+    """Every inventory that an ansible command line names, in order."""
+    found = []
+    for argument, following in zip(command, [*command[1:], ""], strict=True):
+        if argument in ("-i", "--inventory", "--inventory-file") and following:
+            found.append(Path(following))
+        elif argument.startswith("--inventory="):
+            found.append(Path(argument.partition("=")[2]))
+        elif argument.startswith("-i") and len(argument) > 2:
+            found.append(Path(argument[2:]))
+    return found
+
+
 def _inventory_of_parent() -> Path | None:
-    """The inventory that the calling ansible command was given, None if it was given none."""
+    """The inventory of the calling ansible command: the first that has a vault, else the first it names.
+
+    Molecule names an inventory of its own before ours.
+    """
     try:
         command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode().split("\0")
     except OSError:
         return None
-    for position, argument in enumerate(command):
-        if argument in ("-i", "--inventory", "--inventory-file") and position + 1 < len(command):
-            return Path(command[position + 1])
-        if argument.startswith("--inventory="):
-            return Path(argument.partition("=")[2])
-        if argument.startswith("-i") and len(argument) > 2:
-            return Path(argument[2:])
-    return None
+    named = inventories(command)
+    return next((inventory for inventory in named if vault_files(inventory)), named[0] if named else None)
 
 
 def main() -> int:

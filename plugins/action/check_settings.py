@@ -29,7 +29,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return a failed result that lists every problem, or how many hosts are good."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        sources = [source for source in context.CLIARGS["inventory"] or () if not source.endswith(",")]
+        # Molecule names one of its own that need not exist; Ansible itself refuses what it cannot read.
+        given = [source for source in context.CLIARGS["inventory"] or () if not source.endswith(",")]
+        sources = [source for source in given if Path(source).is_file()] or given
         extra = {name: value for name, value in load_extra_vars(self._loader).items() if name != "to"}
         hosts = 0
         try:

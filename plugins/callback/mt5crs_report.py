@@ -63,7 +63,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         action = ACTIONS.get(Path(playbook._file_name).name)
         if action is None or context.CLIARGS.get("syntax") or context.CLIARGS.get("listtasks"):
             return
-        inventory = next(iter(context.CLIARGS["inventory"] or ()), "inventory/lab.yml")
+        given = [source for source in context.CLIARGS["inventory"] or () if Path(source).is_file()]
+        inventory = given[0] if given else "inventory/lab.yml"
         self._open_vaults(playbook._loader, Path(inventory))
         dry = bool(context.CLIARGS.get("check"))
         self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)

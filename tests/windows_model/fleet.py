@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,8 +39,11 @@ def environment(name: str) -> dict[str, str]:
     return {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(directory(name) / "model")}
 
 
-def up(name: str) -> Path:
-    """Boot the lab if need be, install the model, write the inventory; return the inventory's path."""
+def up(name: str, *, alone: bool = False) -> Path:
+    """Boot the lab if need be, install the model, write the inventory; return the inventory's path.
+
+    :param alone: the inventory has only the Windows gateway
+    """
     command = [sys.executable, "-m", "lab", "up", "--name", name, "--hosts", "4"]
     subprocess.run(command, cwd=PROJECT, check=True, timeout=300)
     lab = Lab.open(name)
@@ -48,7 +52,7 @@ def up(name: str) -> Path:
     build(here / "model")
     _install(lab, here / "model/winmodel")
     path = here / "inventory.yml"
-    path.write_text(inventory(lab, here))
+    path.write_text(inventory(lab, here, alone=alone))
     path.with_suffix(".py").write_text(
         '"""pyinfra inventory of this lab: exactly what Ansible reads from inventory.yml."""\n\n'
         "from deploy.inventory import hosts_of\n\nlab = hosts_of(__file__)\n"
@@ -57,14 +61,14 @@ def up(name: str) -> Path:
     return path
 
 
-def inventory(lab: Lab, here: Path) -> str:
+def inventory(lab: Lab, here: Path, *, alone: bool) -> str:
     """Return the fleet's inventory as text."""
     addresses = {host.name: host.address for host in lab.plan.hosts}
     archive = here / "model/python.zip"
     ssh = PROJECT / ".lab" / lab.plan.name / "ssh"
     if not ssh.is_dir():
         ssh = ssh.parent
-    windows = {
+    windows: dict[str, Any] = {
         "ansible_host": addresses[_TAKEN],
         # The model is a Linux machine: its shell and its bundle are the only things that differ from Windows.
         "ansible_shell_type": "sh",
@@ -73,7 +77,7 @@ def inventory(lab: Lab, here: Path) -> str:
         "gateway_windows_python_archive": str(archive.relative_to(PROJECT)),
         "gateway_windows_python_sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
     }
-    tree = {
+    tree: dict[str, Any] = {
         "lab": {
             "children": {
                 "hub": {"hosts": {"hub-01": {"ansible_host": addresses["hub-01"]}}},
@@ -91,6 +95,11 @@ def inventory(lab: Lab, here: Path) -> str:
             },
         }
     }
+    if alone:
+        children = tree["lab"]["children"]
+        children["hub"], children["inf"] = {"hosts": {}}, {"hosts": {}}
+        del children["gateway"]["hosts"]["gtw-01"]
+        windows["baseline_ntp_servers"] = [lab.plan.controller_address]  # the lab's time server is the Hub
     return yaml.safe_dump(tree, sort_keys=False, width=200)
 
 
@@ -112,9 +121,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("action", choices=("up", "down"))
     parser.add_argument("--name", default="win")
+    parser.add_argument("--alone", action="store_true", help="an inventory of the Windows gateway only")
     options = parser.parse_args()
     if options.action == "up":
-        print(up(options.name))
+        print(up(options.name, alone=options.alone))
     else:
         subprocess.run(
             [sys.executable, "-m", "lab", "down", "--name", options.name],

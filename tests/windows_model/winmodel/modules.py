@@ -132,20 +132,16 @@ def _file(given: Answer, check: bool) -> Answer:
     return {"changed": changed}
 
 
-def _existing(given: Answer, check: bool) -> Path | None:
-    """The path of a module that changes rights; in check mode it may not exist yet."""
+def _existing(given: Answer) -> Path:
+    """The path of a module that changes rights; it must exist in check mode too, as for the real ones."""
     path = state.local(given["path"])
-    if path.exists():
-        return path
-    if check:
-        return None
-    raise ValueError(f"{given['path']} file or directory does not exist on the host")
+    if not path.exists():
+        raise ValueError(f"{given['path']} file or directory does not exist on the host")
+    return path
 
 
 def _owner(given: Answer, check: bool) -> Answer:
-    path = _existing(given, check)
-    if path is None:
-        return {"changed": True}
+    path = _existing(given)
     acl = state.own_acl(path)
     sid = state.sid_of(given["user"])
     changed = acl["owner"] != sid
@@ -156,18 +152,11 @@ def _owner(given: Answer, check: bool) -> Answer:
 
 
 def _acl(given: Answer, check: bool) -> Answer:
-    path = _existing(given, check)
+    path = _existing(given)
     unknown = {right.strip() for right in given["rights"].split(",")} - _FILE_RIGHTS
     if unknown:
         raise ValueError(f"{', '.join(sorted(unknown))}: no such FileSystemRights")
-    if path is None:
-        return {"changed": True}
-    try:
-        sid = state.sid_of(given["user"])
-    except state.UnknownError:
-        if check:
-            return {"changed": True}
-        raise
+    sid = state.sid_of(given["user"])
     acl = state.own_acl(path)
     same = {"sid": sid, "type": given["type"], "rights": given["rights"]}
     others = [entry for entry in acl["entries"] if (entry["sid"], entry["type"]) != (sid, given["type"])]
@@ -180,9 +169,7 @@ def _acl(given: Answer, check: bool) -> Answer:
 
 
 def _acl_inheritance(given: Answer, check: bool) -> Answer:
-    path = _existing(given, check)
-    if path is None:
-        return {"changed": True}
+    path = _existing(given)
     acl = state.own_acl(path)
     wanted = given["state"] == "absent"
     changed = acl["protected"] != wanted
@@ -207,9 +194,9 @@ def _copy(given: Answer, check: bool) -> Answer:
     if target.is_dir():
         raise ValueError(f"{given['dest']} is a directory; the roles name files")
     changed = not target.exists() or target.read_bytes() != content
+    if not target.parent.is_dir():
+        raise ValueError(f"{state.windows_path(target.parent)} does not exist")
     if changed and not check:
-        if not target.parent.is_dir():
-            raise ValueError(f"{state.windows_path(target.parent)} does not exist")
         state.effect("content", path=state.windows_path(target), readers=state.readers(target.parent))
         # Windows replaces the content and keeps the file, so its rights stay.
         with target.open("r+b" if target.exists() else "wb") as stream:
@@ -234,8 +221,6 @@ def _unzip(given: Answer, check: bool) -> Answer:
     if given["creates"] and state.local(given["creates"]).exists():
         return {"changed": False, "skipped": True}
     source, target = state.local(given["src"]), state.local(given["dest"])
-    if check and not source.exists():
-        return {"changed": True}
     if source.suffix != ".zip":
         raise ValueError(f"{given['src']}: only .zip files are unpacked without the PSCX module")
     if not check:

@@ -1,0 +1,173 @@
+"""A fleet with a modelled Windows gateway: rights before content, three runs, releases, rollback by tag.
+
+Uses the lab MT5CRS_WINDOWS_LAB (default `win`), which it boots if need be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.inventory import resolve
+from lab.handle import Lab
+from tests.windows_model import fleet, scenario
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
+
+NAME = os.environ.get("MT5CRS_WINDOWS_LAB", "win")
+INVENTORY = fleet.directory(NAME) / "inventory.yml"
+WINDOWS = "inf-02"  # the lab's name of the host behind gtw-02
+ROOT = "/var/lib/winmodel"
+_SYSTEM, _ADMINISTRATORS = "S-1-5-18", "S-1-5-32-544"
+
+
+def play(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run site.yml or rollback.yml on the fleet."""
+    return scenario.play(*words, name=NAME, inventory=INVENTORY)
+
+
+def running() -> dict[str, Any]:
+    """The Windows gateway's status."""
+    return scenario.running(name=NAME, inventory=INVENTORY)
+
+
+def linux_gateway(lab: Lab) -> str:
+    """Process id of the Linux gateway."""
+    return lab.exec("gtw-01", ["systemctl", "show", "-p", "MainPID", "mt5crs-gateway"]).stdout
+
+
+def changed(answer: subprocess.CompletedProcess[str]) -> int:
+    """How many tasks of the Windows host changed something."""
+    found = re.search(rf"^{fleet.GATEWAY}\s+: ok=\d+\s+changed=(\d+)", answer.stdout, re.MULTILINE)
+    assert found is not None, answer.stdout[-2000:]
+    return int(found[1])
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    """The fleet, deployed by the one command: `pyinfra inventory.py deploy.py`."""
+    fleet.up(NAME)
+    command = [
+        str(Path(sys.executable).parent / "pyinfra"),
+        "-y",
+        str(INVENTORY.with_suffix(".py")),
+        "deploy.py",
+    ]
+    answer = subprocess.run(
+        command,
+        cwd=fleet.PROJECT,
+        env=fleet.environment(NAME),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout[-4000:] + answer.stderr[-2000:]
+    lines = answer.stdout.splitlines()
+    phases = [line.split("  ")[0] for line in lines if re.search(r"\d+ hosts? ", line)]
+    assert phases[0] == "Windows gateways"
+    for secret in scenario.secrets_of(INVENTORY):
+        assert secret not in answer.stdout + answer.stderr
+    return Lab.open(NAME)
+
+
+def effects(lab: Lab) -> list[dict[str, Any]]:
+    """Everything that changed the modelled host, in order."""
+    text = lab.exec(WINDOWS, ["cat", f"{ROOT}/effects.jsonl"]).stdout
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def state(lab: Lab) -> dict[str, Any]:
+    """The modelled host's state."""
+    found: dict[str, Any] = json.loads(lab.exec(WINDOWS, ["cat", f"{ROOT}/state.json"]).stdout)
+    return found
+
+
+def check_rights(lab: Lab) -> int:
+    """Assert that each `.env` so far was readable by its three owners only, from before it had content."""
+    service = state(lab)["users"]["mt5crs"]["sid"]
+    protected: set[str] = set()
+    count = 0
+    for entry in effects(lab):
+        if entry["effect"] == "rights" and entry["by"] == "/inheritance:r":
+            assert set(entry["readers"]) == {_SYSTEM, _ADMINISTRATORS, service}
+            protected.add(entry["path"])
+        if entry["effect"] == "content" and entry["path"].endswith("/.env"):
+            assert entry["path"].rpartition("/")[0] in protected, "content before rights"
+            assert set(entry["readers"]) == {_SYSTEM, _ADMINISTRATORS, service}
+            count += 1
+    return count
+
+
+def test_inf_synchronises_with_the_windows_gateway(lab: Lab) -> None:
+    address = resolve(INVENTORY).hosts[fleet.GATEWAY]["fleet_address"]
+    env = lab.exec("inf-01", ["cat", "/opt/mt5crs/reconciler/current/.env"]).stdout
+    assert f"GATEWAY_HOST='{address}'" in env
+    for unit in ("mt5crs-reconciler", "mt5crs-strategy"):
+        assert lab.exec("inf-01", ["systemctl", "is-active", unit]).stdout.strip() == "active"
+    established = lab.exec("inf-01", ["ss", "-Htn", "state", "established", f"dst {address}"]).stdout
+    assert f"{address}:5555" in established
+
+
+def test_three_runs_change_nothing(lab: Lab) -> None:
+    before = effects(lab)
+    for _ in range(2):  # the third run after the fixture's
+        answer = play("site.yml", "--tags", "baseline,gateway", "--limit", fleet.GATEWAY)
+        assert answer.returncode == 0, answer.stdout[-3000:]
+        assert changed(answer) == 0
+    assert effects(lab) == before
+
+
+def test_firewall_rules_are_the_inventory(lab: Lab) -> None:
+    hosts = resolve(INVENTORY).hosts
+    controller = hosts[fleet.GATEWAY]["baseline_ssh_sources"]
+    hub, inf = hosts["hub-01"]["fleet_address"], hosts["inf-01"]["fleet_address"]
+    found = {
+        name: (set(rule["localport"].split(",")), set(rule["remoteip"].split(",")))
+        for name, rule in state(lab)["rules"].items()
+    }
+    assert found == {
+        "mt5crs SSH": ({"22"}, set(controller)),
+        "mt5crs gateway": ({"5555", "5556"}, {hub, inf, *controller}),
+        "mt5crs gateway metrics": ({"9101"}, {hub}),
+    }
+    assert all(profile["inbound"] == "block" for profile in state(lab)["firewall"].values())
+
+
+def test_releases_and_rollback(lab: Lab) -> None:
+    written, first, linux = check_rights(lab), running(), linux_gateway(lab)
+    limit = ("--limit", fleet.GATEWAY)
+    answer = play("site.yml", "--tags", "gateway", *limit, "-e", "gateway_poll_interval_s=0.31")
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    second = running()
+    assert second["state"] == "confirmed"
+    assert second["current"] != first["current"]
+    answer = play("rollback.yml", "--tags", "gateway", *limit)
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert running()["current"] == first["current"]
+
+    answer = play("site.yml", "--tags", "gateway", *limit, "-e", "gateway_bind=192.0.2.1")
+    assert answer.returncode != 0
+    assert running()["current"] == first["current"]
+    assert running()["units"] == {"mt5crs-gateway.service": "active"}
+    for secret in scenario.secrets_of(INVENTORY):
+        assert secret not in answer.stdout + answer.stderr
+
+    assert linux_gateway(lab) == linux
+    assert check_rights(lab) > written
+
+
+def test_secrets_are_in_no_log_and_no_process_list(lab: Lab) -> None:
+    for secret in scenario.secrets_of(INVENTORY):
+        logs = lab.exec(WINDOWS, ["cat", f"{ROOT}/effects.jsonl"]).stdout
+        logs += lab.exec(WINDOWS, ["cat", f"{ROOT}/fs/C/ProgramData/mt5crs/state/gateway/service.log"]).stdout
+        logs += lab.exec(WINDOWS, ["cat", f"{ROOT}/fs/C/ProgramData/mt5crs/gateway/journal.jsonl"]).stdout
+        logs += lab.exec(WINDOWS, ["ps", "-eo", "args"]).stdout
+        assert secret not in logs
