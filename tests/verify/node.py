@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import testinfra
 from testinfra.host import Host
+
+
+@cache
+def control_directory() -> str:
+    """Directory of this run's shared SSH connections; they close by themselves when nobody asks any more."""
+    return tempfile.mkdtemp(prefix="verify-")
+
 
 PARTS = {"gateway": ("gateway",), "inf": ("reconciler", "strategy"), "hub": ()}
 
@@ -38,7 +47,7 @@ class Node:
             "-o", "BatchMode=yes",
             "-o", "ControlMaster=auto",
             "-o", "ControlPersist=30",
-            "-o", "ControlPath=~/.ssh/mt5crs-verify-%C",
+            "-o", f"ControlPath={control_directory()}/%C",
             "-i", str(self.variables["ansible_ssh_private_key_file"]),
             "-p", str(self.variables.get("ansible_port", 22)),
         ]  # fmt: skip

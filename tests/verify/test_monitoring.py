@@ -4,12 +4,12 @@ import json
 
 from tests.verify.node import Node
 
-URL = "http://127.0.0.1:9090/api/v1/"
 FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
 
 
 def ask(hub: Node, path: str) -> dict[str, object]:
-    answer = hub.run("python3", "-c", FETCH, URL + path)
+    port = hub.variables["monitoring_prometheus_port"]
+    answer = hub.run("python3", "-c", FETCH, f"http://{hub.address}:{port}/api/v1/{path}")
     assert answer.returncode == 0, answer.stderr
     data = json.loads(answer.stdout)["data"]
     assert isinstance(data, dict)

@@ -17,8 +17,9 @@ def test_service_is_enabled_and_running(node: Node, unit: str, host: Host) -> No
 
 def test_service_says_it_is_healthy(node: Node, unit: str) -> None:
     current = f"/opt/mt5crs/{unit}/current"
-    port = str(node.variables[f"{unit}_metrics_port"])
-    health = node.run(f"{current}/venv/bin/python", "-m", "mt5crs", "health", unit, "--port", port)
+    health = node.run(
+        f"{current}/venv/bin/python", "-m", "mt5crs", "health", unit, "--env-file", f"{current}/.env"
+    )
     assert health.returncode == 0, health.stdout + health.stderr + journal(node, f"mt5crs-{unit}")
 
 
