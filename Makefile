@@ -46,7 +46,7 @@ TEST_STAGES := lint unit faults lab-test verify molecule
 .PHONY: rollback-drill
 rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
 	@echo "drill: a new reconciler generation with another re-check interval"
-	$(RUN) ansible-playbook -i $(LAB_INVENTORY) site.yml --tags reconciler -e reconciler_recheck_interval_s=7
+	$(RUN) ansible-playbook -i $(LAB_INVENTORY) site.yml --tags reconciler -e '{"reconciler_recheck_interval_s": 7}'
 	@echo "drill: back to the previous generation (code, .env and unit)"
 	$(RUN) ansible-playbook -i $(LAB_INVENTORY) rollback.yml --tags reconciler
 
