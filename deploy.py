@@ -15,8 +15,7 @@ from deploy.strategy import strategy
 rollout = run.begin("deploy")
 
 # First, and by Ansible: pyinfra does Linux only.
-if run.windows_targets():
-    windows.deployed(rollout, run.windows_targets(), name="Windows gateways", _run_once=True)
+windows.deploy(rollout, run.windows_targets())
 
 baseline()
 monitoring_packages()
@@ -38,5 +37,4 @@ strategy.confirm(rollout)
 monitoring.confirm(rollout)
 
 put_back(rollout, name="Put back")
-if run.windows_targets():
-    windows.put_back(rollout, run.windows_targets(), name="Put back Windows gateways", _run_once=True)
+windows.settle(rollout, run.windows_targets())

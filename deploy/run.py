@@ -21,7 +21,7 @@ from pyinfra import config, logger, state
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
-from deploy import report, settings
+from deploy import report, settings, windows
 from deploy.inventory import Fleet, fleet
 from deploy.rollout import Failure, Phase, Rollout
 from mt5crs.settings.schema import SettingsError
@@ -109,21 +109,9 @@ def begin(action: str) -> Rollout:
 
 
 def windows_targets() -> tuple[str, ...]:
-    """Windows gateways this run is for; in a dry run they are checked here, at once."""
-    global _windows
-    if _windows is None:
-        from deploy import windows
-
-        options = _options()
-        _windows = windows.targets(
-            fleet(), list(options.get("limit") or ()), list(options.get("exclude") or ())
-        )
-        if _windows and _rollout is not None and _rollout.dry:
-            windows.check(_rollout, _windows)
-    return _windows
-
-
-_windows: tuple[str, ...] | None = None
+    """Windows gateways this run is for."""
+    options = _options()
+    return windows.targets(fleet(), list(options.get("limit") or ()), list(options.get("exclude") or ()))
 
 
 def _options() -> dict[str, Any]:
@@ -184,7 +172,7 @@ class _Narration(BaseStateCallback):
             if op_hash in of.ops[host]:
                 self.hosts.add(host.name)
                 done = of.get_op_data_for_host(host, op_hash).operation_meta
-                if done.is_complete() and done.did_change():
+                if done.is_complete() and done.did_change() and not windows.nothing_changed(self.name):
                     self.changed.add(host.name)
         if of.get_op_order()[-1] == op_hash:
             self.close()

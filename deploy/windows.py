@@ -27,7 +27,10 @@ from deploy.rollout import Failure, Rollout
 from deploy.vault_password import PROJECT
 
 GROUP = "windows"
+PHASE = "Windows gateways"
 PLAY_TIMEOUT_S = 1500
+_outcomes: list[str] = []
+"""How the plays of this process ended, in one word each."""
 _REPORT = re.compile(r"^report: (\S+)/report\.md$", re.MULTILINE)
 
 
@@ -48,10 +51,13 @@ def chosen_by(patterns: Sequence[str], host: str, of: Fleet) -> bool:
     return any(word in groups or fnmatch(host, word) for word in patterns)
 
 
-def command(playbook: str, inventory: Path, hosts: Sequence[str], tags: str, *, check: bool) -> list[str]:
-    """The ansible-playbook command line for these hosts."""
+def command(
+    playbook: str, inventory: Path, hosts: Sequence[str], tags: str, *, check: bool, to: str | None = None
+) -> list[str]:
+    """The ansible-playbook command line for these hosts; `to` names the generation to go back to."""
     words = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), playbook]
     words += ["--tags", tags, "--limit", ",".join(hosts)]
+    words += ["-e", f"to={to}"] if to else []
     return [*words, "--check"] if check else words
 
 
@@ -66,10 +72,45 @@ def outcome(record: Mapping[str, Any], into: Rollout) -> None:
         into.fail(Failure(**{**entry, "journal": tuple(entry["journal"])}))
 
 
+def deploy(rollout: Rollout, hosts: Sequence[str]) -> None:
+    """For deploy.py: deploy the Windows gateways before anything else; in a dry run, only look."""
+    if rollout.dry:
+        _check_once(rollout, "site.yml", hosts, "baseline,gateway")
+    elif hosts:
+        deployed(rollout, hosts, name=PHASE, _run_once=True)
+
+
+def roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
+    """For rollback.py: roll the Windows gateways back; in a dry run, only look."""
+    if rollout.dry:
+        _check_once(rollout, "rollback.yml", hosts, "gateway")
+    elif hosts:
+        rolled_back(rollout, hosts, to, name=PHASE, _run_once=True)
+
+
+def settle(rollout: Rollout, hosts: Sequence[str]) -> None:
+    """For deploy.py, at the end: put back what this run changed when anything failed afterwards."""
+    if hosts and not rollout.dry:
+        put_back(rollout, hosts, name="Put back Windows gateways", _run_once=True)
+
+
+def nothing_changed(phase: str) -> bool:
+    """Whether the play of this phase found everything as it should be."""
+    return phase == PHASE and _outcomes == ["unchanged"]
+
+
 @operation()
 def deployed(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
     """Deploy the Windows gateways; a failure ends the run before a Linux host is touched."""
     yield FunctionCommand(_deploy, (rollout, tuple(hosts)), {})
+
+
+@operation()
+def rolled_back(
+    rollout: Rollout, hosts: Sequence[str], to: str | None
+) -> Generator[FunctionCommand, None, None]:
+    """Roll the Windows gateways back; a failure ends the run before a Linux host is touched."""
+    yield FunctionCommand(_roll_back, (rollout, tuple(hosts), to), {})
 
 
 @operation()
@@ -79,9 +120,15 @@ def put_back(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionComman
         yield FunctionCommand(_put_back, (rollout, tuple(hosts)), {})
 
 
-def check(rollout: Rollout, hosts: Sequence[str]) -> None:
-    """What a deployment would do on the Windows gateways (`--dry`)."""
-    _play(rollout, "site.yml", hosts, "baseline,gateway", check=True)
+def _check_once(rollout: Rollout, playbook: str, hosts: Sequence[str], tags: str) -> None:
+    """Run the play in check mode; pyinfra reads deploy files once per host."""
+    if hosts and not _outcomes:
+        _play(rollout, playbook, hosts, tags, check=True)
+
+
+def _roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
+    if not _play(rollout, "rollback.yml", hosts, "gateway", check=False, to=to):
+        raise OperationError("the Windows gateways could not be rolled back; the reason is below")
 
 
 def _deploy(rollout: Rollout, hosts: Sequence[str]) -> None:
@@ -99,9 +146,11 @@ def _put_back(rollout: Rollout, hosts: Sequence[str]) -> None:
         rollout.put_back += [f"gateway on {host}" for host in changed]
 
 
-def _play(rollout: Rollout, playbook: str, hosts: Sequence[str], tags: str, *, check: bool) -> bool:
+def _play(
+    rollout: Rollout, playbook: str, hosts: Sequence[str], tags: str, *, check: bool, to: str | None = None
+) -> bool:
     """Run a playbook for these hosts; note in the run's record how it ended."""
-    words = command(playbook, fleet().inventory, hosts, tags, check=check)
+    words = command(playbook, fleet().inventory, hosts, tags, check=check, to=to)
     began = time.monotonic()
     try:
         answer = subprocess.run(
@@ -119,8 +168,11 @@ def _play(rollout: Rollout, playbook: str, hosts: Sequence[str], tags: str, *, c
         rollout.fail(Failure(hosts[0], playbook, reason, f"run it by hand: {' '.join(words)}"))
         return False
     found = _REPORT.findall(answer.stdout)
+    record = {}
     if found:
-        outcome(json.loads((PROJECT / found[-1] / "record.json").read_text(encoding="utf-8")), rollout)
+        record = json.loads((PROJECT / found[-1] / "record.json").read_text(encoding="utf-8"))
+        outcome(record, rollout)
+    _outcomes.append(str(record.get("outcome", "unknown")))
     if answer.returncode != 0 and not rollout.failures:
         lines = [line for line in (answer.stdout + answer.stderr).splitlines() if line.strip()]
         reason = lines[-1] if lines else "it said nothing"

@@ -36,7 +36,8 @@ def directory(name: str) -> Path:
 
 def environment(name: str) -> dict[str, str]:
     """The environment in which Ansible finds the modelled modules (and nothing else differs)."""
-    return {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(directory(name) / "model")}
+    plain = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+    return {**os.environ, **plain, "ANSIBLE_COLLECTIONS_PATH": str(directory(name) / "model")}
 
 
 def up(name: str, *, alone: bool = False) -> Path:

@@ -1,4 +1,4 @@
-"""What the Molecule scenario `windows` does besides converging: ``create``, ``destroy``, ``releases``.
+"""What the Molecule scenario `windows` does besides converging: create, destroy, verify, releases.
 
 On the modelled host, unless MT5CRS_WINDOWS_HOST is set. A real host needs further MT5CRS_WINDOWS_USER, …_KEY
 (private SSH key), …_KNOWN_HOSTS, …_CONTROLLER (address the host sees the controller under), …_PYTHON (the
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -129,6 +130,23 @@ def check(condition: object, what: str, answer: subprocess.CompletedProcess[str]
     print(f"ok: {what}", flush=True)
 
 
+def verify() -> None:
+    """The gateway is confirmed, unchanged on disk, runs, and both its ports answer a listed peer."""
+    found = running()
+    wanted = {"state": "confirmed", "intact": True, "pending": None}
+    seen = {name: found[name] for name in wanted}
+    if seen != wanted or set(found["units"].values()) != {"active"}:
+        raise ScenarioError(f"the gateway is not as it should be: {found}")
+    print(f"ok: {found['current']} is confirmed, unchanged and runs")
+    host = resolve(INVENTORY).hosts[fleet.GATEWAY]
+    for port in (host["gateway_port"], host["gateway_pub_port"]):
+        with socket.create_connection((host["fleet_address"], port), timeout=10) as connection:
+            connection.settimeout(10)
+            if connection.recv(1) != b"\xff":
+                raise ScenarioError(f"port {port} does not speak ZMTP")
+        print(f"ok: port {port} greets as ZeroMQ does")
+
+
 def releases() -> None:
     """A second release, a rollback to the first, and a failing one, which must leave the first running."""
     first = running()
@@ -158,6 +176,6 @@ def secrets_of(inventory: Path) -> list[str]:
 
 if __name__ == "__main__":
     try:
-        {"create": create, "destroy": destroy, "releases": releases}[sys.argv[1]]()
+        {"create": create, "destroy": destroy, "verify": verify, "releases": releases}[sys.argv[1]]()
     except ScenarioError as problem:
         sys.exit(str(problem))

@@ -55,6 +55,11 @@ def test_command() -> None:
     ]
 
 
+def test_command_to_a_generation() -> None:
+    words = windows.command("rollback.yml", Path("i.yml"), ["w1"], "gateway", check=False, to="0001-a")
+    assert words[-2:] == ["-e", "to=0001-a"]
+
+
 def test_the_record_of_the_play_becomes_part_of_the_run() -> None:
     rollout = Rollout("pyinfra", "x")
     play = Rollout("ansible", "x")
