@@ -144,7 +144,7 @@ def test_firewall_rules_are_the_inventory(lab: Lab) -> None:
 def test_releases_and_rollback(lab: Lab) -> None:
     written, first, linux = check_rights(lab), running(), linux_gateway(lab)
     limit = ("--limit", fleet.GATEWAY)
-    answer = play("site.yml", "--tags", "gateway", *limit, "-e", "gateway_poll_interval_s=0.31")
+    answer = play("site.yml", "--tags", "gateway", *limit, "-e", '{"gateway_poll_interval_s": 0.31}')
     assert answer.returncode == 0, answer.stdout[-3000:]
     second = running()
     assert second["state"] == "confirmed"

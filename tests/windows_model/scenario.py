@@ -150,7 +150,7 @@ def verify() -> None:
 def releases() -> None:
     """A second release, a rollback to the first, and a failing one, which must leave the first running."""
     first = running()
-    done = play("site.yml", "--tags", "gateway", "-e", "gateway_poll_interval_s=0.3")
+    done = play("site.yml", "--tags", "gateway", "-e", '{"gateway_poll_interval_s": 0.3}')
     second = running()
     check(done.returncode == 0, "the second release is deployed", done)
     check(second["current"] != first["current"], "another generation runs", done)
