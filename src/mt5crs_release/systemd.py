@@ -35,7 +35,7 @@ class Systemd:
         """
         missing = self.not_enabled(units)
         if missing:
-            self._run(["systemctl", "enable", "--no-reload", *missing])
+            self._run(["systemctl", "enable", *missing])
 
     def not_enabled(self, units: Sequence[str]) -> list[str]:
         """Return those of ``units`` that do not start at boot yet."""
