@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LOCK_WAIT_S = 30.0
 _KEEP = 3
+_STOP_TIMEOUT_S = 60.0
 _CONFIRM_TIMEOUT_S = 120.0
 
 
@@ -178,6 +179,13 @@ def _launch(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     if not system.WINDOWS:
         raise RefusedError("systemd starts services here", remedy=f"systemctl start mt5crs-{options.service}")
     _require(host, options.service)
+
+    if options.stop:
+        unit = f"mt5crs-{options.service}.service"
+        services = windows.Services(host.base)
+        ran = services.look([unit])[unit].active in ("active", "activating")
+        services.stop([unit], _STOP_TIMEOUT_S)
+        return {"changed": ran, "service": options.service, "generation": None, "reason": "stopped"}
 
     def body(should_stop: Callable[[], bool]) -> int:
         return launch(host, options.service, should_stop)
@@ -405,6 +413,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     recover.add_argument("--force", action="store_true", help="also after it has failed too often")
     run = add("run", "Windows: be the service, start what is current and look after it.")
+    run.add_argument("--stop", action="store_true", help="instead: stop the one that runs, and wait for it")
     run.add_argument("--as-task", action="store_true", help="started by a logon task, not as a service")
     add("install-units", "Install the unit that reverts unconfirmed generations at boot.", dry, service=None)
     return parser

@@ -409,8 +409,6 @@ def _scheduled_task(given: Answer, check: bool) -> Answer:
         known = now["tasks"].get(name)
         if given["state"] == "absent":
             if known is not None and not check:
-                if known.get("pid"):
-                    commands.end(known["pid"])
                 del now["tasks"][name]
                 state.effect("task", name=name, created=False)
             return {"changed": known is not None}
