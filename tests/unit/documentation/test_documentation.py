@@ -1,0 +1,47 @@
+"""What the documentation points at exists, and what is generated is current."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy import command_reference
+
+PROJECT = Path(__file__).resolve().parents[3]
+PAGES = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    dead = []
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        goal = (page.parent / path).resolve() if path else page
+        if not goal.exists() or (anchor and goal.suffix == ".md" and anchor not in anchors(goal)):
+            dead.append(target)
+    assert dead == []
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, flags=re.MULTILINE))
+    named = {
+        target
+        for page in PAGES
+        for target in re.findall(r"`make ([a-z][a-z0-9-]*)", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert named - targets == set()
+
+
+def test_command_reference_is_current() -> None:
+    assert command_reference.PAGE.read_text(encoding="utf-8") == command_reference.rendered(), "make docs"
