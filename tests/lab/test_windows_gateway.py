@@ -171,3 +171,21 @@ def test_secrets_are_in_no_log_and_no_process_list(lab: Lab) -> None:
         logs += lab.exec(WINDOWS, ["cat", f"{ROOT}/fs/C/ProgramData/mt5crs/gateway/journal.jsonl"]).stdout
         logs += lab.exec(WINDOWS, ["ps", "-eo", "args"]).stdout
         assert secret not in logs
+
+
+def test_the_other_run_mode_and_back(lab: Lab) -> None:
+    limit = ("site.yml", "--tags", "gateway", "--limit", fleet.GATEWAY)
+    before = running()
+    for mode in ("logon_task", "service"):
+        answer = play(*limit, "-e", f"gateway_run_mode={mode}")
+        assert answer.returncode == 0, answer.stdout[-3000:]
+        assert running()["current"] == before["current"]
+        assert running()["units"] == {"mt5crs-gateway.service": "active"}
+        found = state(lab)
+        as_task = mode == "logon_task"
+        assert ("\\mt5crs\\mt5crs-gateway" in found["tasks"]) is as_task
+        assert ("mt5crs-gateway" in found["services"]) is not as_task
+        assert (found["auto_logon"] is not None) is as_task
+        again = play(*limit, "-e", f"gateway_run_mode={mode}")
+        assert again.returncode == 0
+        assert changed(again) == 0
