@@ -21,8 +21,8 @@ _NEEDS: dict[type[ask.Request], frozenset[str]] = {
     ask.OrderQuery: frozenset({"observe", "lease", "trade"}),
     ask.OrderCheck: frozenset({"trade"}),
     ask.OrderSend: frozenset({"trade"}),
-    ask.OrderCancel: frozenset({"trade"}),
-    ask.PositionClose: frozenset({"trade"}),
+    ask.OrderCancel: frozenset({"trade", "administer"}),
+    ask.PositionClose: frozenset({"trade", "administer"}),
     ask.LeaseAcquire: frozenset({"lease", "trade"}),
     ask.LeaseRenew: frozenset({"lease", "trade"}),
     ask.LeaseRelease: frozenset({"lease", "trade"}),
@@ -30,7 +30,9 @@ _NEEDS: dict[type[ask.Request], frozenset[str]] = {
     ask.Resume: frozenset({"administer"}),
     ask.OrderResolve: frozenset({"administer"}),
 }
-"""One of these permissions is needed for a kind. A trader may also halt its own magic number."""
+"""One of these permissions is needed for a kind. A trader may also halt its own magic number; who administers
+closes and cancels only under a halt (`is_operator`).
+"""
 
 _OWN_MAGIC_ONLY = frozenset(
     {
@@ -43,6 +45,10 @@ _OWN_MAGIC_ONLY = frozenset(
         ask.LeaseRelease,
     }
 )
+
+
+_FOR_ANY_MAGIC = (ask.Halt, ask.Resume, ask.OrderResolve, ask.OrderCancel, ask.PositionClose)
+"""What a client that administers may do for magic numbers that are not its own."""
 
 
 class ClientsFileError(ValueError):
@@ -160,7 +166,7 @@ def authorise(peer: Peer, request: ask.Request) -> None:
 
 def _own_magic(peer: Peer, request: ask.Request) -> None:
     if request.magic not in peer.magics and not (
-        "administer" in peer.permissions and isinstance(request, (ask.Halt, ask.Resume, ask.OrderResolve))
+        "administer" in peer.permissions and isinstance(request, _FOR_ANY_MAGIC)
     ):
         raise Refusal(
             "FORBIDDEN",
@@ -168,3 +174,11 @@ def _own_magic(peer: Peer, request: ask.Request) -> None:
             f"magic number {request.magic} does not belong to {peer.name}",
             f"use one of {sorted(peer.magics)}, or add it to this client in the clients file",
         )
+
+
+def is_operator(peer: Peer, request: ask.Request) -> bool:
+    """Whether this client closes and cancels as an operator: it administers and does not trade this magic
+    number itself. Pure.
+    """
+    trades = "trade" in peer.permissions and request.magic in peer.magics
+    return "administer" in peer.permissions and not trades

@@ -41,6 +41,21 @@ class _Lease(Struct, frozen=True, kw_only=True):
     """Monotonic seconds; 0 for a lease that was given back."""
 
 
+@contextmanager
+def _recording(consequence: str) -> Iterator[None]:
+    """Turn a failure of the disk into a Refusal INTERNAL that says what holds now."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise Refusal(
+            "INTERNAL",
+            "control",
+            f"leases and halts cannot be recorded ({error}); {consequence}",
+            "free disk space on the gateway, then send it again",
+            retry_ms=5000,
+        ) from error
+
+
 class Control:
     """Thread-safe."""
 
@@ -91,7 +106,9 @@ class Control:
     # --- leases --------------------------------------------------------------------------------------------
 
     def acquire(self, magic: int, client: str, instance: str, ttl_ms: int) -> int:
-        """A new epoch for this instance, or its present one again. Raises Refusal LEASE_HELD or BUSY."""
+        """A new epoch for this instance, or its present one again. Raises Refusal LEASE_HELD or BUSY, and as
+        everything that writes INTERNAL when the disk fails.
+        """
         with self._lock:
             held = self._leases.get(magic)
             now = self._monotonic()
@@ -190,32 +207,39 @@ class Control:
     def _store_lease(
         self, magic: int, epoch: int, client: str, instance: str, ttl_ms: int, *, released: bool
     ) -> None:
-        self._db.execute(
-            "REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (self._account, magic, epoch, client, instance, ttl_ms, int(released)),
-        )
+        with _recording("nothing was changed"):
+            self._db.execute(
+                "REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (self._account, magic, epoch, client, instance, ttl_ms, int(released)),
+            )
 
     # --- halts ---------------------------------------------------------------------------------------------
 
     def halt(self, scope: HaltScope, magic: int, client: str, reason: str) -> int:
-        """Stop order flow, durably, before this returns. Returns how many orders the broker already has."""
+        """Stop order flow, durably, before this returns. Returns how many orders the broker already has.
+
+        Raises Refusal INTERNAL when it could not be recorded: it is in force all the same, but a restart
+        would lift it, so it should be repeated.
+        """
         key = FLEET if scope == "FLEET" else magic
         with self._lock:
-            if key not in self._halts:
-                info = HaltInfo(magic=key, reason=reason, client=client, since_msc=self._wall_msc())
-                self._halts[key] = info  # in force even if the disk then fails
+            info = HaltInfo(magic=key, reason=reason, client=client, since_msc=self._wall_msc())
+            info = self._halts.setdefault(key, info)  # in force even if the disk then fails
+            with _recording("the halt is in force, but a restart would lift it"):
                 self._db.execute(
-                    "INSERT INTO halts VALUES (?, ?, ?, ?)", (key, reason, client, info.since_msc)
+                    "INSERT OR IGNORE INTO halts VALUES (?, ?, ?, ?)",
+                    (key, info.reason, info.client, info.since_msc),
                 )
-            self._act("halt", key, client, reason)
+                self._act("halt", key, client, reason)
             return sum(n for m, n in self._in_flight.items() if key in (FLEET, m))
 
     def resume(self, scope: HaltScope, magic: int, client: str, reason: str) -> None:
         """Lift a halt, durably, before this returns."""
         key = FLEET if scope == "FLEET" else magic
         with self._lock:
-            self._act("resume", key, client, reason)
-            self._db.execute("DELETE FROM halts WHERE magic = ?", (key,))
+            with _recording("the halt stays in force"):
+                self._act("resume", key, client, reason)
+                self._db.execute("DELETE FROM halts WHERE magic = ?", (key,))
             self._halts.pop(key, None)
 
     def halts(self) -> list[HaltInfo]:
@@ -230,13 +254,17 @@ class Control:
 
     # --- the last check before the broker ------------------------------------------------------------------
 
-    def check(self, magic: int, epoch: int) -> None:
-        """Raise Refusal HALTED or FENCED if an order of this epoch may not go out now."""
+    def check(self, magic: int, epoch: int | None) -> None:
+        """Raise Refusal HALTED or FENCED if an order of this epoch may not go out now.
+
+        `epoch` None: an operator closes or cancels. That needs no lease but a halt, so that no program trades
+        the same magic number meanwhile; without one it is FORBIDDEN.
+        """
         with self._lock:
             self._check(magic, epoch)
 
     @contextmanager
-    def permit(self, magic: int, epoch: int) -> Iterator[None]:
+    def permit(self, magic: int, epoch: int | None) -> Iterator[None]:
         """Check, and keep the lease from moving until the block ends. Raises Refusal as `check` does."""
         with self._lock:
             self._check(magic, epoch)
@@ -247,7 +275,10 @@ class Control:
             with self._lock:
                 self._in_flight[magic] -= 1
 
-    def _check(self, magic: int, epoch: int) -> None:
+    def _check(self, magic: int, epoch: int | None) -> None:
+        if epoch is None:
+            self._check_halted(magic)
+            return
         for key in (FLEET, magic):
             halt = self._halts.get(key)
             if halt is not None:
@@ -263,3 +294,12 @@ class Control:
         except Refusal as refusal:
             refusal.final = True
             raise
+
+    def _check_halted(self, magic: int) -> None:
+        if FLEET not in self._halts and magic not in self._halts:
+            raise Refusal(
+                "FORBIDDEN",
+                "magic",
+                f"magic {magic} is not halted; an operator closes and cancels only under a halt",
+                "halt it first (`mt5crs halt`), so that no program trades it meanwhile",
+            )

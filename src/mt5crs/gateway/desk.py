@@ -101,8 +101,12 @@ class Desk:
     def reset_breaker(self, magic: int) -> None:
         """Close the circuit breaker of a magic number (0: of all)."""
         for each in [magic] if magic else list(self._failures):
-            self._journal.reset_failures(each)
-            self._failures[each] = 0
+            try:
+                self._journal.reset_failures(each)
+            except JournalError as error:  # it stays open: better than a count that a restart brings back
+                self._note("journal.failed", error=str(error), magic=each)
+            else:
+                self._failures[each] = 0
 
     def require_account(self, identity: Identity) -> None:
         """Raise Refusal NOT_READY when the terminal shows another account than the configured one."""
@@ -138,13 +142,19 @@ class Desk:
 
     # --- submissions ---------------------------------------------------------------------------------------
 
-    def submit(self, request: ask.Submission, waited_ms: Callable[[], int]) -> Reply:
-        """Carry out a submission once, or give the recorded answer. `waited_ms`: how long it has waited."""
+    def submit(
+        self, request: ask.Submission, waited_ms: Callable[[], int], *, operator: bool = False
+    ) -> Reply:
+        """Carry out a submission once, or give the recorded answer. `waited_ms`: how long it has waited.
+
+        `operator`: it comes from a client that administers and does not trade this magic number; it may close
+        and cancel while the magic number is halted, without a lease.
+        """
         known = self._journal.find(request.magic, request.client_order_id)
         if known is not None:
             return self._repeat(request, known)
         try:
-            return self._first_time(request, waited_ms)
+            return self._first_time(request, waited_ms, None if operator else request.lease_epoch)
         except Refusal as refusal:
             return self._refuse(request, refusal)
         except BrokerError as error:
@@ -184,12 +194,16 @@ class Desk:
             return _journal_failed(error).reply(request.id)
         return answer
 
-    def _first_time(self, request: ask.Submission, waited_ms: Callable[[], int]) -> Reply:
-        self._control.check(request.magic, request.lease_epoch)
+    def _first_time(self, request: ask.Submission, waited_ms: Callable[[], int], epoch: int | None) -> Reply:
+        self._control.check(request.magic, epoch)
         self._require_settled(request)
         books = self.look()
         self.require_ready(books.identity)
-        limits = risk.limits_of(self._limits(), request.magic)
+        limits = (
+            risk.limits_of(self._limits(), request.magic)
+            if epoch is not None
+            else self._limits().get(request.magic, risk.CLOSING_ONLY)
+        )
         trade = self._prepare(request, books, limits)
         if waited_ms() > request.valid_ms:
             raise Refusal(
@@ -201,7 +215,7 @@ class Desk:
             )
         if limits.dry_run:
             return self._dry_run(request, books.time_msc)
-        with self._control.permit(request.magic, request.lease_epoch):
+        with self._control.permit(request.magic, epoch):
             entry = new_entry(request, "sent", self._broker.time_msc())
             try:
                 self._journal.record(entry)
@@ -300,7 +314,7 @@ class Desk:
                 final=True,
             )
         floating = sum(p.profit + p.swap for p in positions)
-        self._daily[terms.magic] = self._ledger.realised_today(terms.magic) + floating
+        self._daily[terms.magic] = self._ledger.realised_today(terms.magic, books.time_msc) + floating
         symbols = {terms.symbol, *(p.symbol for p in positions), *(o.symbol for o in orders)}
         risk.check_order(
             terms,
@@ -373,12 +387,9 @@ class Desk:
         request = entry.request
         magic, key = request.magic, (request.magic, request.client_order_id)
         failures = self._failures.get(magic, 0)
-        if answer.outcome in _SUCCESS or (
-            isinstance(request, ask.OrderCancel) and answer.outcome == "CANCELED"
-        ):
-            failures = 0
-        elif isinstance(request, ask.OrderSend):
-            failures += 1
+        if isinstance(request, ask.OrderSend):  # closing and cancelling say nothing about new orders
+            good = answer.outcome in _SUCCESS and not self._slipped(request, answer)
+            failures = 0 if good else failures + 1
         try:
             self._journal.settle(entry, answer, failures)
         except JournalError as error:
@@ -390,6 +401,29 @@ class Desk:
         self._failures[magic] = failures
         self._unresolved.pop(key, None)
         return answer
+
+    def _slipped(self, request: ask.OrderSend, answer: OrderResult) -> bool:
+        """Whether a market order was filled worse than its bound allows; it counts as a failure then."""
+        limits = self._limits().get(request.magic)
+        if limits is None or not answer.volume:
+            return False
+        try:
+            spec = self._broker.symbol(request.symbol)
+        except BrokerError as error:
+            self._note("slippage.unknown", client_order_id=request.client_order_id, error=str(error))
+            return False
+        points = risk.slipped_points(request, answer.price, spec.point) if spec else None
+        bound = risk.slippage_points(request.max_slippage_points, limits)
+        if points is None or bound is None or points <= bound + 1e-6:
+            return False
+        self._note(
+            "order.slipped",
+            magic=request.magic,
+            client_order_id=request.client_order_id,
+            points=round(points, 1),
+            bound=bound,
+        )
+        return True
 
     def _verdict(self, entry: Entry) -> Verdict | None:
         """What the books say now; None also when they could not be read (then it is asked again)."""

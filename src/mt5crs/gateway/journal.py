@@ -150,8 +150,11 @@ class Journal:
         )
 
     def reset_failures(self, magic: int) -> None:
-        """Close the circuit breaker."""
-        self._db.execute("REPLACE INTO failures VALUES (?, ?, 0)", (self._account, magic))
+        """Close the circuit breaker. Raises JournalError."""
+        try:
+            self._db.execute("REPLACE INTO failures VALUES (?, ?, 0)", (self._account, magic))
+        except sqlite3.Error as error:
+            raise JournalError(str(error)) from error
 
 
 _COLUMNS = "request, fingerprint, comment_id, state, sent_msc, answer"

@@ -46,9 +46,12 @@ class Ledger:
         self._seen = {ticket: at for ticket, at in self._seen.items() if at >= oldest}
         return [] if first else fresh
 
-    def realised_today(self, magic: int) -> float:
-        """Profit, commission, fee and swap of today's deals of a magic number, as of the last update."""
-        return self._realised.get(magic, 0.0)
+    def realised_today(self, magic: int, now_msc: int) -> float:
+        """Profit, commission, fee and swap of today's deals of a magic number, as of the last update.
+
+        A day on which nothing was dealt yet starts at 0 without an update.
+        """
+        return self._realised.get(magic, 0.0) if now_msc // DAY_MS == self._day else 0.0
 
     def owner(self, deal: Deal) -> int:
         """The magic number a deal belongs to: its own, or (0: closed by hand) that of the deal that opened

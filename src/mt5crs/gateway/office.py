@@ -13,6 +13,7 @@ from mt5crs.protocol.replies import HaltState, Lease, Pong, Reply, StatusState
 
 from .control import Control
 from .desk import Desk
+from .refusal import Refusal
 from .stream import Stream
 from .terminal import Terminal
 
@@ -108,7 +109,11 @@ class Office:
     def _halt(self, request: ask.Halt | ask.Resume) -> HaltState:
         in_flight = 0
         if isinstance(request, ask.Halt):
-            in_flight = self._control.halt(request.scope, request.magic, request.client, request.reason)
+            try:
+                in_flight = self._control.halt(request.scope, request.magic, request.client, request.reason)
+            except Refusal:
+                self._announce()  # it is in force though it could not be recorded
+                raise
             self._note(
                 "halt", scope=request.scope, magic=request.magic, client=request.client, reason=request.reason
             )

@@ -11,6 +11,8 @@ from mt5crs.settings.gateway import Limits
 from .refusal import Refusal
 
 _EPSILON = 1e-9
+CLOSING_ONLY = Limits(dry_run=False, symbols=[], max_order_volume=1e6, max_position_volume=1e6)
+"""For an operator who closes what a magic number without limits has left behind."""
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -143,6 +145,16 @@ def slippage_points(wanted: int | None, limits: Limits) -> int | None:
     """The tighter of the client's and the gateway's bound; None when neither is set."""
     bounds = [b for b in (wanted, limits.max_slippage_points) if b is not None]
     return min(bounds) if bounds else None
+
+
+def slipped_points(terms: OrderTerms, price: float, point: float) -> float | None:
+    """How many points worse than the client's price a market order was filled (negative: better); None when
+    the client named no price.
+    """
+    if terms.type != "MARKET" or terms.price is None or not point:
+        return None
+    worse = price - terms.price if terms.side == "BUY" else terms.price - price
+    return worse / point
 
 
 def _limit(field: str, message: str, remedy: str) -> Refusal:

@@ -22,7 +22,7 @@ from mt5crs.protocol.requests import (
     Status,
 )
 
-from .access import Access, Peer, authorise
+from .access import Access, Peer, authorise, is_operator
 from .legacy import LegacyDoor
 from .listen import Listener
 from .metrics import GatewayMetrics
@@ -179,6 +179,7 @@ class Server:
                     door=router,
                     encode=lambda reply: [*envelope, self._counted(kind, reply, request)],
                     received=time.monotonic(),
+                    operator=is_operator(peer, request),
                 )
             )
         except Refusal as refusal:

@@ -288,6 +288,8 @@ _WARNINGS = frozenset(
         "refused",
         "order.unresolved",
         "order.no_reply",
+        "order.slipped",
+        "slippage.unknown",
         "order.declared",
         "evidence.unavailable",
         "journal.failed",

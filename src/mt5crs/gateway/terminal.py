@@ -30,6 +30,8 @@ class Job(msgspec.Struct, eq=False):
     door: object
     encode: Callable[[Reply], list[bytes]]
     received: float
+    operator: bool = False
+    """Whether it comes from a client that administers and does not trade the request's magic number."""
     state: JobState = "waiting"
     answered: bool = False
 
@@ -268,7 +270,7 @@ class Terminal:
 
     def _reply(self, request: ask.AnyRequest, job: Job) -> Reply:
         if isinstance(request, (ask.OrderSend, ask.OrderCancel, ask.PositionClose)):
-            return self._desk.submit(request, job.waited_ms)
+            return self._desk.submit(request, job.waited_ms, operator=job.operator)
         if isinstance(request, ask.OrderQuery):
             return self._desk.query(request)
         if isinstance(request, ask.OrderCheck):

@@ -17,3 +17,12 @@ def trader(gateway: Running) -> Caller:
     caller = gateway.client("strategy")
     caller.lease()
     return caller
+
+
+@pytest.fixture(scope="module")
+def bad_input(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Caller]]:
+    """One gateway for many refusals: none of them may change anything."""
+    with running(tmp_path_factory.mktemp("bad-input")) as started:
+        caller = started.client("strategy")
+        caller.lease()
+        yield started, caller

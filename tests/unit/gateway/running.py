@@ -48,7 +48,7 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def eventually(condition: Callable[[], _T], timeout_s: float = 10.0) -> _T:
+def eventually(condition: Callable[[], _T | None], timeout_s: float = 10.0) -> _T:
     """The first true value of a condition; fails loudly when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:

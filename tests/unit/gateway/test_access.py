@@ -106,7 +106,10 @@ def test_authenticator_survives_a_callback_that_raises() -> None:
     def explode(_: str) -> bool:
         raise RuntimeError("boom")
 
-    authenticator = Authenticator(context, explode, explode, lambda *_: explode(""))
+    def explode_too(_: str, __: str) -> None:
+        raise RuntimeError("boom")
+
+    authenticator = Authenticator(context, explode, explode, explode_too)
     authenticator.start()
     asker = context.socket(zmq.REQ)
     asker.connect("inproc://zeromq.zap.01")

@@ -1,0 +1,80 @@
+"""`mt5crs flatten`: cancel and close everything of one halted magic number."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from mt5crs.checks.connection import env_file_option, json_option, load_connection
+from mt5crs.checks.report import one_line_errors, table
+from mt5crs.client.errors import GatewayError, RefusedError
+from mt5crs.client.gateway import GatewayClient
+from mt5crs.protocol import replies, requests
+
+_VALID_MS = 10_000
+_NO_LEASE = 1
+"""The protocol wants an epoch; the gateway looks at the halt instead when an operator closes."""
+_GOOD = frozenset({"FILLED", "CANCELED"})
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One order cancelled or one position closed, or why not."""
+
+    what: str
+    ticket: int
+    result: str
+    message: str
+
+
+@click.command()
+@click.option("--magic", type=click.IntRange(1), required=True, help="The halted magic number.")
+@click.option("--dry-run", is_flag=True, help="Show what would be cancelled and closed.")
+@env_file_option
+@json_option
+def flatten(magic: int, dry_run: bool, env_file: Path | None, as_json: bool) -> None:
+    """Cancel every working order and close every position of a halted magic number, at market.
+
+    Needs a client with the permissions observe and administer that does not trade this magic number. Exit 1
+    when something is left.
+    """
+    connection = load_connection(env_file)
+    with one_line_errors(GatewayError), connection.client() as client:
+        books = client.snapshot(magic, history_since_msc=None, whole_account=False)
+        steps = [_step(client, magic, "order", order.ticket, dry_run) for order in books.orders]
+        steps += [_step(client, magic, "position", p.identifier, dry_run) for p in books.positions]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(steps)).decode())
+    else:
+        rows = [(step.what, step.ticket, step.result, step.message) for step in steps]
+        click.echo(table(("WHAT", "TICKET", "RESULT", "MESSAGE"), rows) if rows else "nothing is open")
+    raise SystemExit(0 if dry_run or all(step.result in _GOOD for step in steps) else 1)
+
+
+def _step(client: GatewayClient, magic: int, what: str, ticket: int, dry_run: bool) -> Step:
+    if dry_run:
+        return Step(what, ticket, "would be cancelled" if what == "order" else "would be closed", "")
+    common: dict[str, Any] = {
+        "magic": magic,
+        "client_order_id": f"flatten-{uuid.uuid4().hex}",
+        "lease_epoch": _NO_LEASE,
+        "valid_ms": _VALID_MS,
+    }
+    try:
+        if what == "order":
+            answer = client.call(requests.OrderCancel, replies.OrderResult, order=ticket, **common)
+        else:
+            answer = client.call(
+                requests.PositionClose,
+                replies.OrderResult,
+                position=ticket,
+                volume=None,
+                max_slippage_points=None,
+                **common,
+            )
+    except RefusedError as error:
+        return Step(what, ticket, error.reply.code, f"{error.reply.message}; {error.reply.remedy}")
+    return Step(what, ticket, answer.outcome, answer.message)

@@ -1,0 +1,97 @@
+"""What an operator does when something is wrong, through the real commands and a real gateway."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from mt5crs.checks.rehearsal import MAGIC, Fleet
+from mt5crs.protocol import replies, requests
+from tests.unit.checks.test_commands import env_file, run
+from tests.unit.gateway.running import Caller
+
+
+class Trader:
+    """The strategy's client on the rehearsal fleet, with its lease."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._client = fleet.client("strategy")
+        self._caller = Caller.__new__(Caller)
+        lease = self._client.call(
+            requests.LeaseAcquire, replies.Lease, magic=MAGIC, instance="run", ttl_ms=60_000
+        )
+        self._caller.epoch = lease.epoch
+
+    def order(self, **changes: object) -> replies.OrderResult:
+        """ORDER_SEND; raises RefusedError."""
+        return self._client.call(
+            requests.OrderSend, replies.OrderResult, magic=MAGIC, **self._caller.terms(**changes)
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture
+def trader(fleet: Fleet) -> Iterator[Trader]:
+    fleet.settings["gateway"]["SIM_FAULTS"] = "true"
+    fleet.start_ready("gateway")
+    made = Trader(fleet)
+    yield made
+    made.close()
+
+
+def ops(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command with the operator's key."""
+    fleet.settings["reconciler"] = {"CLIENT_NAME": "ops", "CLIENT_SECRET_KEY": fleet.secrets["ops"]}
+    return run(*arguments, "--env-file", env_file(fleet, "reconciler"))
+
+
+def test_resolve_is_refused_while_the_books_show_it_and_frees_the_magic_otherwise(
+    fleet: Fleet, trader: Trader
+) -> None:
+    fleet.broker(do="faults", faults={"send": [{"kind": "lose_request"}]})
+    assert trader.order(client_order_id="lost").outcome == "UNRESOLVED"
+    unknown = ops(fleet, "resolve", "never-sent", "--magic", str(MAGIC), "--reason", "a slip of the pen")
+    assert unknown.returncode == 1
+    assert "UNKNOWN_ORDER" in unknown.stdout + unknown.stderr
+    with pytest.raises(Exception, match="UNRESOLVED"):
+        trader.order()
+    done = ops(
+        fleet, "resolve", "lost", "--magic", str(MAGIC), "--reason", "not in the terminal's history", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["outcome"], answer["evidence"]) == ("REJECTED", "operator")
+    assert "not in the terminal's history" in answer["message"]
+    assert trader.order().outcome == "FILLED"
+    executed = trader.order(client_order_id="there")
+    assert executed.outcome == "FILLED"
+    told = ops(fleet, "resolve", "there", "--magic", str(MAGIC), "--reason", "I think not", "--json")
+    assert json.loads(told.stdout)["outcome"] == "FILLED"  # what is known is not overruled
+
+
+def test_flatten_needs_a_halt_and_then_closes_everything(fleet: Fleet, trader: Trader) -> None:
+    fleet.broker(do="price", symbol="EURUSD", bid=1.1, ask=1.1001)
+    trader.order()
+    trader.order(side="SELL", volume=0.2)
+    trader.order(type="LIMIT", price=1.0, filling="RETURN")
+    refused = ops(fleet, "flatten", "--magic", str(MAGIC))
+    assert refused.returncode == 1
+    assert "not halted" in refused.stdout
+    assert ops(fleet, "halt", "--magic", str(MAGIC), "--reason", "flatten it").returncode == 0
+    shown = ops(fleet, "flatten", "--magic", str(MAGIC), "--dry-run", "--json")
+    assert [step["what"] for step in json.loads(shown.stdout)] == ["order", "position", "position"]
+    with fleet.client() as client:
+        assert len(client.snapshot(MAGIC, history_since_msc=None).positions) == 2
+        done = ops(fleet, "flatten", "--magic", str(MAGIC), "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [step["result"] for step in json.loads(done.stdout)] == ["CANCELED", "FILLED", "FILLED"]
+        after = client.snapshot(MAGIC, history_since_msc=None)
+    assert (after.positions, after.orders) == ([], [])
+    with pytest.raises(Exception, match="HALTED"):
+        trader.order()
+    assert "nothing is open" in ops(fleet, "flatten", "--magic", str(MAGIC)).stdout

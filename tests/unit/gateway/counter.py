@@ -1,0 +1,117 @@
+"""The gateway's desk over real files and the simulated broker, without sockets: quick to open many times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
+from mt5crs.broker.sim.faults import Faults, SendFault
+from mt5crs.gateway.control import Control
+from mt5crs.gateway.desk import Desk
+from mt5crs.gateway.journal import Journal
+from mt5crs.gateway.ledger import Ledger
+from mt5crs.gateway.stream import Stream
+from mt5crs.gateway.watch import Watch
+from mt5crs.protocol.fields import MarginMode
+from mt5crs.protocol.replies import Error, OrderResult
+from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose, Submission
+from mt5crs.settings.gateway import Limits
+
+MAGIC, LOGIN, SERVER = 7, 90_000_001, "Sim-Demo"
+START_MSC = 1_700_000_000_000
+
+
+class Counter:
+    """One desk with its lease taken. Prices stand still at 1.1 unless moved."""
+
+    def __init__(self, directory: Path, margin_mode: MarginMode = "HEDGING", **limits: Any) -> None:
+        self.now = START_MSC
+        usual: dict[str, Any] = {
+            "dry_run": False,
+            "symbols": ["EURUSD"],
+            "max_order_volume": 5.0,
+            "max_position_volume": 20.0,
+        }
+        self.limits = {MAGIC: Limits(**{**usual, **limits})}
+        profile = Profile(balance=1e6, margin_mode=margin_mode)
+        self.broker = SimulatedBroker(directory / "sim", profile, clock=lambda: self.now, durable=False)
+        self.journal = Journal(directory / "journal.db", "x", durable=False)
+        self.control = Control(
+            directory / "control.db",
+            "x",
+            monotonic=lambda: self.now / 1000,
+            wall_msc=lambda: self.now,
+            durable=False,
+        )
+        stream, ledger = Stream("s", lambda _: None), Ledger(self.broker)
+        self.notes: list[str] = []
+        self.desk = Desk(
+            self.broker,
+            self.journal,
+            self.control,
+            Watch(self.broker, stream, ledger),
+            ledger,
+            stream,
+            lambda: self.limits,
+            LOGIN,
+            SERVER,
+            lambda event, **_: self.notes.append(event),
+        )
+        self.price(1.1)
+        self.desk.look()
+        self.epoch = self.control.acquire(MAGIC, "c", "run", 60_000)
+        self._number = 0
+
+    def price(self, bid: float, ask: float | None = None) -> None:
+        """Set the quote of EURUSD."""
+        self.broker.command(
+            Command(do="price", symbol="EURUSD", bid=bid, ask=bid + 0.0001 if ask is None else ask)
+        )
+
+    def fault(self, *send: SendFault, **flags: Any) -> None:
+        """Replace the broker's faults."""
+        self.broker.command(Command(do="faults", faults=Faults(send=list(send), **flags)))
+
+    def order(self, **changes: Any) -> OrderResult | Error:
+        """ORDER_SEND."""
+        terms: dict[str, Any] = {
+            "symbol": "EURUSD",
+            "side": "BUY",
+            "type": "MARKET",
+            "volume": 0.1,
+            "price": None,
+            "sl": None,
+            "tp": None,
+            "max_slippage_points": None,
+            "filling": "IOC",
+            "expiration_msc": None,
+        }
+        return self.submit(OrderSend(**{**self._head(), **terms, **changes}))
+
+    def close(self, position: int, *, operator: bool = False, **changes: Any) -> OrderResult | Error:
+        """POSITION_CLOSE."""
+        terms: dict[str, Any] = {"position": position, "volume": None, "max_slippage_points": None}
+        return self.submit(PositionClose(**{**self._head(), **terms, **changes}), operator=operator)
+
+    def cancel(self, order: int, *, operator: bool = False, **changes: Any) -> OrderResult | Error:
+        """ORDER_CANCEL."""
+        return self.submit(OrderCancel(**{**self._head(), "order": order, **changes}), operator=operator)
+
+    def submit(self, request: Submission, *, operator: bool = False) -> OrderResult | Error:
+        """Any submission."""
+        reply = self.desk.submit(request, lambda: 0, operator=operator)
+        assert isinstance(reply, (OrderResult, Error))
+        return reply
+
+    def _head(self) -> dict[str, Any]:
+        self._number += 1
+        return {
+            "v": 1,
+            "id": f"m{self._number}",
+            "client": "c",
+            "magic": MAGIC,
+            "client_order_id": f"o{self._number}",
+            "lease_epoch": self.epoch,
+            "valid_ms": 5000,
+        }
