@@ -17,12 +17,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mt5crs.broker.interface import TradeRequest, TradeResult
-from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
+from mt5crs.broker.interface import TradeRequest
+from mt5crs.broker.sim.backend import Command, Profile
 from mt5crs.broker.sim.faults import Faults, SendFault
 from mt5crs.gateway.control import Control
 from mt5crs.gateway.desk import Desk
-from mt5crs.gateway.journal import Entry, Journal
 from mt5crs.gateway.ledger import Ledger
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.gateway.stream import Stream
@@ -31,48 +30,24 @@ from mt5crs.protocol.identifiers import comment_id
 from mt5crs.protocol.replies import Error, OrderResult, Reply
 from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose, Submission
 from mt5crs.settings.gateway import Limits
+from tests.unit.gateway.crashing import POINTS, Crash, CrashingBroker, CrashingJournal
 
 RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "1000"))
 MAGIC = 7
 LIMITS = Limits(dry_run=False, symbols=["EURUSD"], max_order_volume=0.5, max_position_volume=1.5)
-POINTS = ("before_record", "after_record", "before_send", "after_send", "before_settle", "after_settle")
 LOGIN, SERVER, TTL_MS = 90_000_001, "Sim-Demo", 20_000
-FAULTS = st.none() | st.none() | st.none() | st.builds(
-    SendFault,
-    kind=st.sampled_from(["lose_reply", "lose_request", "late_fill"]),
-    retcode=st.sampled_from([0, 10012, 10031, 10008]),
-    delay_ms=st.just(1500),
+FAULTS = (
+    st.none()
+    | st.none()
+    | st.none()
+    | st.builds(
+        SendFault,
+        kind=st.sampled_from(["lose_reply", "lose_request", "late_fill"]),
+        retcode=st.sampled_from([0, 10012, 10031, 10008]),
+        delay_ms=st.just(1500),
+    )
 )
 CRASHES = st.none() | st.none() | st.sampled_from(POINTS)
-
-
-class Crash(BaseException):
-    """kill -9, here and now."""
-
-
-class CrashingJournal(Journal):
-    machine: "Machine"
-
-    def record(self, entry: Entry) -> None:
-        self.machine.crash_if("before_record")
-        super().record(entry)
-        self.machine.crash_if("after_record")
-
-    def settle(self, entry: Entry, answer: OrderResult, failures: int) -> None:
-        self.machine.crash_if("before_settle")
-        super().settle(entry, answer, failures)
-        self.machine.crash_if("after_settle")
-
-
-class CrashingBroker(SimulatedBroker):
-    machine: "Machine"
-
-    def send(self, request: TradeRequest) -> TradeResult | None:
-        self.machine.crash_if("before_send")
-        self.machine.about_to_send(request)
-        result = super().send(request)
-        self.machine.crash_if("after_send")
-        return result
 
 
 class Machine(RuleBasedStateMachine):
@@ -368,7 +343,7 @@ class Machine(RuleBasedStateMachine):
                 raise AssertionError("the books show it and it is still unresolved")
 
 
-class TestMachine(Machine.TestCase):  # type: ignore[misc,name-defined]
+class TestMachine(Machine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(
         max_examples=RUNS,
         stateful_step_count=25,

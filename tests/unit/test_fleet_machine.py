@@ -1,0 +1,557 @@
+"""Random histories of the whole fleet: two strategies, gateway, reconciler and broker, on a line that loses,
+delays, repeats and reorders messages, with crashes of each at every point and the lease moving between them.
+
+All parts are the real ones on real files; only the socket is replaced, by a line that carries encoded frames.
+`MT5CRS_MACHINE_RUNS=100000` makes it run longer.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any, Literal
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mt5crs.broker.interface import TradeRequest
+from mt5crs.broker.sim.backend import Command, Profile
+from mt5crs.broker.sim.faults import Faults, SendFault
+from mt5crs.client.connection import Peer as Address
+from mt5crs.client.errors import GatewayError, GatewaySilentError, GatewayUnreachableError
+from mt5crs.client.gateway import GatewayClient, Patience
+from mt5crs.gateway.access import Peer, authorise, is_operator
+from mt5crs.gateway.control import Control
+from mt5crs.gateway.desk import Desk
+from mt5crs.gateway.ledger import Ledger
+from mt5crs.gateway.office import Office
+from mt5crs.gateway.reader import Reader
+from mt5crs.gateway.refusal import Refusal
+from mt5crs.gateway.server import _OFFICE
+from mt5crs.gateway.stream import Stream
+from mt5crs.gateway.watch import Watch
+from mt5crs.protocol import replies, requests
+from mt5crs.protocol.codec import decode_reply, decode_request, encode
+from mt5crs.protocol.identifiers import comment_id
+from mt5crs.protocol.records import Position
+from mt5crs.reconciler.compare import compare, deals_wanted_from
+from mt5crs.reconciler.evidence import flaws
+from mt5crs.reconciler.model import evidence_of
+from mt5crs.reconciler.store import Store
+from mt5crs.service.logs import Log
+from mt5crs.settings.gateway import Limits
+from mt5crs.strategy.api import OrderError
+from mt5crs.strategy.execution import ExecutionAdapter
+from mt5crs.strategy.journal import IntentJournal
+from mt5crs.strategy.lease import LeaseKeeper
+from tests.unit.gateway.crashing import POINTS, Crash, CrashingBroker, CrashingJournal
+
+RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "1000"))
+MAGIC, LOGIN, SERVER = 7, 90_000_001, "Sim-Demo"
+LIMITS = Limits(dry_run=False, symbols=["EURUSD"], max_order_volume=0.5, max_position_volume=1.5)
+TTL_S, TIMEOUT_S = 20.0, 3.0
+PEERS = {
+    "strategy": Peer(name="strategy", permissions=frozenset({"trade"}), magics=frozenset({MAGIC})),
+    "reconciler": Peer(name="reconciler", permissions=frozenset({"observe"}), magics=frozenset({MAGIC})),
+    "ops": Peer(name="ops", permissions=frozenset({"observe", "administer"}), magics=frozenset()),
+}
+Fate = Literal[
+    "arrives", "request_lost", "reply_lost", "late", "twice", "no_connection", "dies_before", "dies_after"
+]
+FATES = st.lists(
+    st.sampled_from(
+        ["arrives", "arrives", "request_lost", "reply_lost", "late", "twice", "no_connection"]
+        + ["dies_before", "dies_after"]
+    ),
+    max_size=4,
+)
+NO_FATES = st.just([]) | st.just([]) | FATES
+CRASHES = st.none() | st.none() | st.sampled_from(POINTS)
+FAULTS = st.none() | st.none() | st.builds(
+    SendFault,
+    kind=st.sampled_from(["lose_reply", "lose_request", "late_fill"]),
+    retcode=st.sampled_from([0, 10012, 10031, 10008]),
+    delay_ms=st.just(1500),
+)  # fmt: skip
+
+
+class Death(BaseException):
+    """kill -9 of the program that asks."""
+
+
+class Line:
+    """A connection of one client. What becomes of each message is decided beforehand; without a decision it
+    arrives.
+    """
+
+    def __init__(self, world: Fleet) -> None:
+        self._world = world
+
+    def ask(self, message: requests.Request, timeout_s: float) -> replies.AnyReply:
+        """The reply, as the real connection gives it. Raises GatewayError."""
+        world = self._world
+        fate = world.fates.popleft() if world.fates else "arrives"
+        frame = encode(message)
+        world.now += 1
+        if fate == "no_connection":
+            world.now += int(timeout_s * 1000)
+            raise GatewayUnreachableError("no connection")
+        if fate == "dies_before":
+            raise Death
+        if fate == "late":
+            world.late.append(frame)
+        if fate in ("request_lost", "late"):
+            world.now += int(timeout_s * 1000)
+            raise GatewaySilentError("no answer")
+        if fate == "twice":
+            world.late.append(frame)
+        answer = world.serve(frame)
+        if fate == "dies_after":
+            raise Death
+        if fate == "reply_lost" or answer is None:
+            world.now += int(timeout_s * 1000)
+            raise GatewaySilentError("no answer")
+        return decode_reply(answer)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class LineClient(GatewayClient):
+    """The real client on a line instead of a socket."""
+
+    def __init__(self, world: Fleet, name: str) -> None:
+        address = Address(host="gateway", port=1, pub_port=2, server_key="", client_name=name, secret_key="")
+        super().__init__(address, Patience(timeout_s=1.0, attempts=1, pause_s=0.0))
+        self._world = world
+
+    def once(self, *arguments: Any, **fields: Any) -> Any:
+        """One attempt, on a fresh connection."""
+        self._connection = Line(self._world)  # type: ignore[assignment]
+        return super().once(*arguments, **fields)
+
+
+class Keeper(LeaseKeeper):
+    """The real keeper, renewed when the machine says so and not by a thread."""
+
+    def _renew_for_ever(self) -> None:
+        return
+
+    def renew(self) -> None:
+        """What the thread does every quarter of the lease."""
+        if self._wanted:
+            self._renew()
+
+
+class Adapter(ExecutionAdapter):
+    """The real adapter; its pauses let the world's time pass."""
+
+    world: Fleet
+
+    def _wait(self, seconds: float) -> None:
+        self.world.now += int(seconds * 1000) + 1
+
+
+class Strategy:
+    """One strategy program: journal, lease and adapter in its own directory."""
+
+    def __init__(self, world: Fleet, name: str) -> None:
+        log = Log("strategy", "CRITICAL", io.StringIO())
+        self.journal = IntentJournal(world.directory / name)
+        clock = world.seconds
+        self.keeper = Keeper(
+            LineClient(world, "strategy"),
+            log,
+            magic=MAGIC,
+            instance=self.journal.instance(),
+            ttl_s=TTL_S,
+            margin_s=TTL_S / 4,
+            clock=clock,
+        )
+        client = LineClient(world, "strategy")
+        self.adapter = Adapter(
+            client, self.journal, self.keeper, log, magic=MAGIC, timeout_s=TIMEOUT_S, clock=clock
+        )
+        self.adapter.world = world
+
+
+class Errands:
+    """The gateway's terminal, as far as leases and halts need it: errands are run at once."""
+
+    @staticmethod
+    def errand(errand: Any) -> None:
+        """Run it."""
+        errand()
+
+
+class Fleet(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        root = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        self.directory = Path(tempfile.mkdtemp(prefix="mt5crs-", dir=root))
+        self.now = 1_700_000_000_000
+        self.fates: deque[Fate] = deque()
+        self.late: list[bytes] = []
+        self.armed: str | None = None
+        self.current: requests.Submission | None = None
+        self.operating = False
+        self.sent_to_broker: dict[str, int] = {}
+        self.boot_gateway()
+        self.store = Store(self.directory / "reconciler", MAGIC)
+        self.strategies = {name: Strategy(self, name) for name in "ab"}
+
+    def seconds(self) -> float:
+        """Monotonic time."""
+        return self.now / 1000
+
+    # --- the gateway ---------------------------------------------------------------------------------------
+
+    def boot_gateway(self) -> None:
+        self.broker = CrashingBroker(
+            self.directory / "sim", Profile(balance=1e6), clock=lambda: self.now, durable=False
+        )
+        self.journal = CrashingJournal(self.directory / "journal.db", "x", durable=False)
+        self.broker.machine = self.journal.machine = self
+        self.control = Control(
+            self.directory / "control.db", "x", monotonic=self.seconds, wall_msc=lambda: self.now,
+            durable=False,
+        )  # fmt: skip
+        stream = Stream("s", lambda _: None)
+        ledger = Ledger(self.broker)
+        watch = Watch(self.broker, stream, ledger)
+        self.desk = Desk(
+            self.broker, self.journal, self.control, watch, ledger, stream, lambda: {MAGIC: LIMITS},
+            LOGIN, SERVER, lambda *_, **__: None,
+        )  # fmt: skip
+        self.reader = Reader(self.broker, self.desk, watch, ledger, self.control, stream)
+        terminal: Any = Errands()
+        self.office = Office(self.control, self.desk, terminal, stream, 10, lambda *_, **__: None)
+
+    def crash_gateway(self) -> None:
+        for part in (self.broker, self.journal, self.control):
+            part.close()
+        self.armed = None
+        self.boot_gateway()
+
+    def serve(self, frame: bytes) -> bytes | None:
+        """What the gateway answers to a frame; None when it dies of it."""
+        request = decode_request(frame)
+        try:
+            return encode(self._answer(request))
+        except Refusal as refusal:
+            return encode(refusal.reply(request.id))
+        except Crash:
+            self.crash_gateway()
+            return None
+        finally:
+            self.current, self.operating = None, False
+
+    def _answer(self, request: requests.AnyRequest) -> replies.Reply:
+        peer = PEERS[request.client]
+        authorise(peer, request)
+        if isinstance(request, _OFFICE):
+            return self.office.answer(request)
+        if isinstance(request, (requests.OrderSend, requests.OrderCancel, requests.PositionClose)):
+            self.current, self.operating = request, is_operator(peer, request)
+            return self.desk.submit(request, lambda: 0, operator=self.operating)
+        if isinstance(request, requests.OrderQuery):
+            return self.desk.query(request)
+        assert isinstance(request, (requests.SyncAll, requests.HistoryQuery))
+        return self.reader.answer(request)
+
+    def crash_if(self, point: str) -> None:
+        if self.armed == point:
+            raise Crash(point)
+
+    def about_to_send(self, trade: TradeRequest) -> None:
+        """What must hold at the moment an order goes out."""
+        request = self.current
+        assert request is not None, "the broker was called outside a submission"
+        halted = bool(self.control.halts())
+        if self.operating:
+            assert halted, "an operator acts beside running programs"
+            assert trade.action == "REMOVE" or trade.position, "an operator opens risk"
+        else:
+            assert not halted, "an order while halted"
+            (lease,) = self.control.leases()
+            assert request.lease_epoch == lease.epoch, "an order under a stale epoch"
+            assert lease.remaining_ms > 0, "an order under a lease that has run out"
+        assert trade.position or trade.action == "REMOVE" or trade.volume <= LIMITS.max_order_volume
+        key = request.client_order_id
+        self.sent_to_broker[key] = self.sent_to_broker.get(key, 0) + 1
+        assert self.sent_to_broker[key] == 1, "one client order id was handed to the broker twice"
+
+    # --- strategies ----------------------------------------------------------------------------------------
+
+    def _act(self, who: str, fates: list[Fate], act: Any) -> None:
+        """Let a strategy do something on a bad line; it may die of it, and is started again then."""
+        self.fates = deque(fates)
+        try:
+            act(self.strategies[who])
+        except OrderError:
+            pass
+        except Death:
+            self._restart(who)
+        finally:
+            self.fates.clear()
+
+    def _restart(self, who: str) -> None:
+        self.strategies[who].journal.close()
+        self.strategies[who] = Strategy(self, who)
+
+    @initialize()
+    def begin(self) -> None:
+        self.take_lease("a", [])
+
+    @rule(who=st.sampled_from("aab"), fates=NO_FATES)
+    def take_lease(self, who: str, fates: list[Fate]) -> None:
+        """As the strategy's runner does: a fresh epoch, then the fate of what is open."""
+
+        def act(strategy: Strategy) -> None:
+            if strategy.keeper.epoch is None or strategy.journal.unsettled():
+                if strategy.keeper.acquire(fresh_epoch=True):
+                    strategy.adapter.settle()
+
+        self._act(who, fates, act)
+
+    @rule(who=st.sampled_from("ab"), fates=NO_FATES)
+    def renew(self, who: str, fates: list[Fate]) -> None:
+        self.strategies[who].keeper.feed()
+        self._act(who, fates, lambda strategy: strategy.keeper.renew())
+
+    @rule(
+        who=st.sampled_from("aab"),
+        side=st.sampled_from(["BUY", "SELL"]),
+        volume=st.sampled_from([0.1, 0.1, 0.2, 0.5, 0.7]),
+        kind=st.sampled_from(["MARKET", "MARKET", "MARKET", "LIMIT"]),
+        filling=st.sampled_from(["IOC", "RETURN", "FOK"]),
+        fates=NO_FATES,
+        fault=FAULTS,
+        crash=CRASHES,
+    )
+    def order(
+        self,
+        who: str,
+        side: str,
+        volume: float,
+        kind: str,
+        filling: str,
+        fates: list[Fate],
+        fault: SendFault | None,
+        crash: str | None,
+    ) -> None:
+        price = (0.5 if side == "BUY" else 2.0) if kind == "LIMIT" else None
+        terms = {
+            "symbol": "EURUSD", "side": side, "type": kind, "volume": volume, "price": price, "sl": None,
+            "tp": None, "max_slippage_points": None, "filling": filling, "expiration_msc": None,
+        }  # fmt: skip
+        self.armed = crash
+        if fault is not None:
+            self.broker.faults.send.append(fault)
+        self._act(who, fates, lambda strategy: strategy.adapter.submit(requests.OrderSend, **terms))
+        self.armed = None
+
+    @precondition(lambda self: bool(self.broker._positions))
+    @rule(who=st.sampled_from("ab"), data=st.data(), fates=NO_FATES, crash=CRASHES)
+    def close(self, who: str, data: st.DataObject, fates: list[Fate], crash: str | None) -> None:
+        position = data.draw(st.sampled_from(sorted(self.broker._positions)))
+        terms = {
+            "position": position, "volume": data.draw(st.sampled_from([None, 0.1])),
+            "max_slippage_points": None,
+        }  # fmt: skip
+        self.armed = crash
+        self._act(who, fates, lambda strategy: strategy.adapter.submit(requests.PositionClose, **terms))
+        self.armed = None
+
+    @precondition(lambda self: bool(self.broker._orders))
+    @rule(who=st.sampled_from("ab"), data=st.data(), fates=NO_FATES)
+    def cancel(self, who: str, data: st.DataObject, fates: list[Fate]) -> None:
+        ticket = data.draw(st.sampled_from(sorted(self.broker._orders)))
+        self._act(who, fates, lambda s: s.adapter.submit(requests.OrderCancel, order=ticket))
+
+    @rule(who=st.sampled_from("ab"))
+    def kill_strategy(self, who: str) -> None:
+        self._restart(who)
+
+    # --- the line, the operator, the broker, time ----------------------------------------------------------
+
+    @precondition(lambda self: bool(self.late))
+    @rule(data=st.data(), again=st.booleans(), crash=CRASHES)
+    def late_message_arrives(self, data: st.DataObject, again: bool, crash: str | None) -> None:
+        index = data.draw(st.integers(0, len(self.late) - 1))
+        frame = self.late[index] if again else self.late.pop(index)
+        self.armed = crash
+        self.serve(frame)  # its answer belongs to an id that nobody waits for any more
+        self.armed = None
+
+    def _ops(self, kind: type[requests.Request], **fields: Any) -> None:
+        head = {"v": 1, "id": f"ops-{self.now}", "client": "ops", "magic": MAGIC}
+        self.now += 1
+        self.serve(encode(kind(**{**head, **fields})))
+
+    @rule(really=st.integers(0, 5), scope=st.sampled_from(["FLEET", "MAGIC"]))
+    def halt(self, really: int, scope: str) -> None:
+        if not really:
+            self._ops(requests.Halt, scope=scope, reason="drill")
+
+    @precondition(lambda self: bool(self.control.halts()))
+    @rule(scope=st.sampled_from(["FLEET", "MAGIC"]))
+    def resume(self, scope: str) -> None:
+        self._ops(requests.Resume, scope=scope, reason="over")
+
+    @precondition(lambda self: bool(self.broker._positions))
+    @rule(data=st.data())
+    def operator_closes(self, data: st.DataObject) -> None:
+        position = data.draw(st.sampled_from(sorted(self.broker._positions)))
+        self._ops(
+            requests.PositionClose, client_order_id=f"ops-{self.now}", lease_epoch=1, valid_ms=1000,
+            position=position, volume=None, max_slippage_points=None,
+        )  # fmt: skip
+
+    @precondition(lambda self: bool(self.broker._positions))
+    @rule(data=st.data())
+    def closed_by_hand(self, data: st.DataObject) -> None:
+        position = data.draw(st.sampled_from(sorted(self.broker._positions)))
+        self.broker.command(Command(do="close", position=position))
+
+    @rule(magic=st.sampled_from([0, 99]))
+    def another_program_trades(self, magic: int) -> None:
+        self.broker.command(Command(do="trade", symbol="EURUSD", side="BUY", volume=0.1, magic=magic))
+
+    @rule(failing=st.integers(0, 2), liquidity=st.sampled_from([0.0, 0.0, 0.2]))
+    def broker_gets_worse(self, failing: int, liquidity: float) -> None:
+        self.broker.command(Command(do="faults", faults=Faults(fail_queries=failing, liquidity=liquidity)))
+
+    @rule(bid=st.sampled_from([0.4, 1.0, 1.1, 2.5]))
+    def price_moves(self, bid: float) -> None:
+        self.broker.command(Command(do="price", symbol="EURUSD", bid=bid, ask=bid + 0.0001))
+
+    @rule(ms=st.sampled_from([1, 300, 2000, 6000, 21_000]))
+    def time_passes(self, ms: int) -> None:
+        self.now += ms
+        self.desk.resolve_all()
+
+    @rule()
+    def kill_gateway(self) -> None:
+        self.crash_gateway()
+
+    # --- the reconciler ------------------------------------------------------------------------------------
+
+    @rule(fates=NO_FATES, dies=st.booleans())
+    def reconcile(self, fates: list[Fate], dies: bool) -> None:
+        self.fates = deque(fates)
+        try:
+            self._reconcile(dies=dies)
+        except (GatewayError, Death):
+            self._restart_reconciler()
+        finally:
+            self.fates.clear()
+
+    def _reconcile(self, *, dies: bool = False) -> tuple[list[str], int]:
+        """One check. Keys of the discrepancies, and how many events were new."""
+        local = self.store.load()
+        since = 0 if local is None else deals_wanted_from(local)
+        snapshot = LineClient(self, "reconciler").snapshot(MAGIC, history_since_msc=since)
+        assert flaws(snapshot, MAGIC, LOGIN) == []
+        found = compare(local, evidence_of(snapshot, MAGIC))
+        if dies:
+            raise Death
+        fresh = self.store.save(found.state, found.events)
+        return [each.key for each in found.discrepancies], len(fresh)
+
+    def _restart_reconciler(self) -> None:
+        self.store.close()
+        self.store = Store(self.directory / "reconciler", MAGIC)
+
+    # --- what must always hold -----------------------------------------------------------------------------
+
+    @invariant()
+    def no_order_is_doubled(self) -> None:
+        tickets: dict[str, set[int]] = {}
+        for order in (*self.broker._store.closed_orders(0), *self.broker._store.orders()):
+            if order.comment.startswith("c-"):
+                tickets.setdefault(order.comment, set()).add(order.ticket)
+        assert all(len(found) == 1 for found in tickets.values()), tickets
+
+    @invariant()
+    def limits_hold(self) -> None:
+        exposure = sum(p.volume for p in self.broker._store.positions() if p.magic == MAGIC)
+        exposure += sum(o.volume_current for o in self.broker._store.orders() if o.magic == MAGIC)
+        assert exposure <= LIMITS.max_position_volume + 1e-9
+
+    @invariant()
+    def at_most_one_believes_to_hold_the_lease(self) -> None:
+        holders = [name for name, each in self.strategies.items() if each.keeper.epoch is not None]
+        assert len(holders) <= 1, holders
+
+    def teardown(self) -> None:
+        try:
+            self.all_is_known_once_it_is_quiet()
+        finally:
+            for part in (self.broker, self.journal, self.control, self.store):
+                part.close()
+            for strategy in self.strategies.values():
+                strategy.journal.close()
+            shutil.rmtree(self.directory)
+
+    def all_is_known_once_it_is_quiet(self) -> None:
+        """Everything starts again, late messages are in, the broker behaves: who knows what?"""
+        self.crash_gateway()
+        self.broker.command(Command(do="faults", faults=Faults()))
+        for _ in range(3):
+            self.now += 10_000
+            self.desk.resolve_all()
+        for scope in ("FLEET", "MAGIC"):
+            self._ops(requests.Resume, scope=scope, reason="over")
+        for name in "ab":
+            self._restart(name)
+            self.now += int(TTL_S * 1000) + 1
+            self.take_lease(name, [])
+        for frame in self.late:
+            self.serve(frame)
+        self.intents_are_told_truly()
+        self.nothing_is_lost()
+
+    def intents_are_told_truly(self) -> None:
+        """What each strategy believes of its orders is what the broker's books show."""
+        self.now += 10_000
+        deals = {deal.comment for deal in self.broker._store.deals(0)}
+        for strategy in self.strategies.values():
+            for client_order_id, state in strategy.journal.states().items():
+                if state in ("never_sent", "refused"):
+                    assert comment_id(MAGIC, client_order_id) not in deals, f"{state}, but it was executed"
+                if state in ("unknown", "intent"):
+                    assert client_order_id in self.desk.unresolved(MAGIC), "the gateway knows its fate"
+
+    def nothing_is_lost(self) -> None:
+        """The reconciler's record is the broker's books, and looking again shows nothing new."""
+        self._restart_reconciler()
+        for _ in range(2):
+            problems, fresh = self._reconcile()
+        assert [key for key in problems if not key.startswith("unresolved:")] == []
+        assert fresh == 0, "the same evidence made new events"
+        record = self.store.load()
+        assert record is not None
+        theirs = [p for p in self.broker.books().positions if p.magic == MAGIC]
+        assert held(record.positions) == held(theirs)
+
+
+def held(positions: Any) -> dict[int, tuple[str, float]]:
+    """Side and volume by identifier."""
+    found: list[Position] = list(positions)
+    return {p.identifier: (p.type, p.volume) for p in found}
+
+
+class TestFleet(Fleet.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(
+        max_examples=RUNS,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
