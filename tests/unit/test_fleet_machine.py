@@ -63,14 +63,23 @@ PEERS = {
 Fate = Literal[
     "arrives", "request_lost", "reply_lost", "late", "twice", "no_connection", "dies_before", "dies_after"
 ]
-FATES = st.lists(
+FATES: st.SearchStrategy[list[Any]] = st.lists(
     st.sampled_from(
-        ["arrives", "arrives", "request_lost", "reply_lost", "late", "twice", "no_connection"]
-        + ["dies_before", "dies_after"]
+        [
+            "arrives",
+            "arrives",
+            "request_lost",
+            "reply_lost",
+            "late",
+            "twice",
+            "no_connection",
+            "dies_before",
+            "dies_after",
+        ]
     ),
     max_size=4,
 )
-NO_FATES = st.just([]) | st.just([]) | FATES
+NO_FATES: st.SearchStrategy[list[Any]] = st.just([]) | st.just([]) | FATES
 CRASHES = st.none() | st.none() | st.sampled_from(POINTS)
 FAULTS = st.none() | st.none() | st.builds(
     SendFault,
@@ -313,9 +322,9 @@ class Fleet(RuleBasedStateMachine):
         """As the strategy's runner does: a fresh epoch, then the fate of what is open."""
 
         def act(strategy: Strategy) -> None:
-            if strategy.keeper.epoch is None or strategy.journal.unsettled():
-                if strategy.keeper.acquire(fresh_epoch=True):
-                    strategy.adapter.settle()
+            wanted = strategy.keeper.epoch is None or strategy.journal.unsettled()
+            if wanted and strategy.keeper.acquire(fresh_epoch=True):
+                strategy.adapter.settle()
 
         self._act(who, fates, act)
 
