@@ -30,7 +30,10 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not self.done.is_set():
             for host in self.fleet.lab.plan.hosts:
-                script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | tr -cd '[:print:]'; ls -A /tmp /var/tmp"
+                script = (
+                    "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | tr -cd '[:print:]'; "
+                    "ls -A /tmp /var/tmp"
+                )
                 self.seen.append(self.fleet.lab.exec(host.name, ["sh", "-c", script], check=False).stdout)
             self.done.wait(0.05)
 
