@@ -78,7 +78,8 @@ FATES: st.SearchStrategy[list[Any]] = st.lists(
         ]
     ),
     max_size=4,
-)
+) | st.sampled_from(["request_lost", "reply_lost", "late", "no_connection"]).map(lambda fate: [fate] * 4)
+"""One by one, or the line is bad for longer than anyone waits."""
 NO_FATES: st.SearchStrategy[list[Any]] = st.just([]) | st.just([]) | FATES
 CRASHES = st.none() | st.none() | st.sampled_from(POINTS)
 FAULTS = st.none() | st.none() | st.builds(
@@ -209,6 +210,8 @@ class Fleet(RuleBasedStateMachine):
         self.armed: str | None = None
         self.current: requests.Submission | None = None
         self.operating = False
+        self.holders: dict[int, str] = {}
+        self.ended: set[int] = set()
         self.sent_to_broker: dict[str, int] = {}
         self.boot_gateway()
         self.store = Store(self.directory / "reconciler", MAGIC)
@@ -264,7 +267,9 @@ class Fleet(RuleBasedStateMachine):
         peer = PEERS[request.client]
         authorise(peer, request)
         if isinstance(request, _OFFICE):
-            return self.office.answer(request)
+            answer = self.office.answer(request)
+            self.note_lease(request, answer)
+            return answer
         if isinstance(request, (requests.OrderSend, requests.OrderCancel, requests.PositionClose)):
             self.current, self.operating = request, is_operator(peer, request)
             return self.desk.submit(request, lambda: 0, operator=self.operating)
@@ -272,6 +277,16 @@ class Fleet(RuleBasedStateMachine):
             return self.desk.query(request)
         assert isinstance(request, (requests.SyncAll, requests.HistoryQuery))
         return self.reader.answer(request)
+
+    def note_lease(self, request: requests.AnyRequest, answer: replies.Reply) -> None:
+        """Epochs rise for ever, one holder each; one that was given back or ran out never returns."""
+        if isinstance(request, requests.LeaseRelease):
+            self.ended.add(request.lease_epoch)
+        if isinstance(request, requests.LeaseAcquire) and isinstance(answer, replies.Lease):
+            assert answer.epoch >= max(self.holders, default=0), "an epoch fell"
+            assert answer.epoch not in self.ended, "an epoch came back"
+            holder = self.holders.setdefault(answer.epoch, request.instance)
+            assert holder == request.instance, "two holders of one epoch"
 
     def crash_if(self, point: str) -> None:
         if self.armed == point:

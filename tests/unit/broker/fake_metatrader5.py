@@ -52,7 +52,7 @@ SymbolInfo = namedtuple(
     "filling_mode select",
 )
 OrderSendResult = namedtuple(
-    "OrderSendResult", "retcode deal order volume price bid ask comment request_id retcode_external"
+    "OrderSendResult", "retcode deal order volume price bid ask comment request_id retcode_external request"
 )
 OrderCheckResult = namedtuple(
     "OrderCheckResult", "retcode balance equity profit margin margin_free margin_level comment request"
@@ -229,6 +229,7 @@ class FakeMetaTrader5:
             result.comment,
             1,
             0,
+            request,
         )
 
     def order_check(self, request: dict[str, Any]) -> Any:
