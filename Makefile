@@ -65,7 +65,7 @@ lint: setup ## ruff, mypy strict, yamllint, ansible-lint (profile production)
 
 .PHONY: unit
 unit: setup ## unit tests, with coverage (at least 80 %)
-	$(PYTEST) tests/unit --cov --cov-report=term:skip-covered --cov-fail-under=80
+	$(PYTEST) tests/unit --durations=10 --cov --cov-report=term:skip-covered --cov-fail-under=80
 
 .PHONY: faults
 faults: setup ## kill -9, ENOSPC and EIO injected into the release tool (bounded)
@@ -81,6 +81,10 @@ states-long: setup ## 100 000 random runs of the trading state machine (hours)
 
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests on the lab fleet
+	$(PYTEST) tests/lab --timeout 900 -m "not slow" --durations=10
+
+.PHONY: lab-test-long
+lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check with the other engine
 	$(PYTEST) tests/lab --timeout 900
 
 .PHONY: verify
@@ -88,9 +92,10 @@ verify: setup ## testinfra suite against INVENTORY (default: the lab)
 	$(PYTEST) tests/verify --inventory $(INVENTORY)
 
 .PHONY: molecule
-molecule: setup bundle ## Molecule scenarios default and rollback
+molecule: setup bundle ## Molecule scenarios default, rollback and windows (on the modelled host)
 	$(RUN) molecule test -s default
 	$(RUN) molecule test -s rollback
+	$(RUN) molecule test -s windows
 
 .PHONY: bench
 bench: setup ## latency, sync, journal and memory figures, as ratios
