@@ -77,7 +77,7 @@ faults-long: setup ## the same at every single system call (hours)
 
 .PHONY: states-long
 states-long: setup ## 100 000 random runs of the trading state machine (hours)
-	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py --timeout 0
+	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
 
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests on the lab fleet
