@@ -135,10 +135,10 @@ def _prepare(
     plan = directory.load()
     if plan is None:
         if existing is not None:
-            raise LabError(
-                f"lab {directory.name} was only half removed: finish it with "
-                f"`python -m lab down --name {directory.name}`, then `up` again"
-            )
+            # Its keys went with the directory it was booted from: nobody can log in to these hosts.
+            _remove_containers(podman, directory.name)
+            podman.run("network", "rm", "--force", network_name(directory.name))
+            existing = None
         network = choose_network(directory.name, _networks_in_use(networks.values()))
         plan = make_plan(directory.name, network, host_count or DEFAULT_HOSTS, debian or "13")
         directory.save(plan)

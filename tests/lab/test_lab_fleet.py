@@ -280,3 +280,18 @@ def test_down_leaves_nothing_of_the_lab_and_all_of_the_others(default_lab: Lab) 
     assert not lab.directory.root.exists()
     assert containers(default_lab) == others
     assert "nothing to do" in command("down", "--name", name).stdout
+
+
+def test_hosts_whose_keys_are_gone_are_replaced() -> None:
+    name = "orphan-test"
+    fleet.up(name, ignore, 3)
+    before = containers(Lab.open(name))
+    shutil.rmtree(Lab.open(name).directory.root)
+    try:
+        again = command("up", "--name", name, "--hosts", "3")
+
+        assert again.returncode == 0, again.stderr
+        assert "3 booted" in again.stdout
+        assert containers(Lab.open(name)).isdisjoint(before)
+    finally:
+        fleet.down(name, ignore)
