@@ -44,8 +44,8 @@ FLEET = pytest.StashKey[tuple[Node, ...]]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`node` is every host; `hub`, `inf`, `gateway` the hosts of that group; `unit` every service of ours."""
-    fleet = fleet_of(metafunc.config)
+    """`node` is every Linux host; `hub`, `inf`, `gateway` those of that group; `unit` is each service."""
+    fleet = tuple(node for node in fleet_of(metafunc.config) if not node.is_windows)
     if "unit" in metafunc.fixturenames:
         pairs = [(node, service) for node in fleet for service in node.services]
         metafunc.parametrize(

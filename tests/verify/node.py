@@ -36,6 +36,11 @@ class Node:
         return str(self.variables["ansible_host"])
 
     @property
+    def is_windows(self) -> bool:
+        """Whether it is a Windows host, which this suite does not log in to (docs/windows.md)."""
+        return "windows" in self.groups
+
+    @property
     def services(self) -> tuple[str, ...]:
         """Our services that run on this host, in the order in which they start."""
         return tuple(part for group in PARTS if group in self.groups for part in PARTS[group])
