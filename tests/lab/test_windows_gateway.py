@@ -10,12 +10,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.inventory import resolve
+from lab import fleet as labs
 from lab.handle import Lab
 from tests.windows_model import fleet, scenario
 
@@ -51,8 +53,9 @@ def changed(answer: subprocess.CompletedProcess[str]) -> int:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Lab:
-    """The fleet, deployed by the one command: `pyinfra inventory.py deploy.py`."""
+def lab() -> Iterator[Lab]:
+    """The fleet, deployed by the one command: `pyinfra … deploy.py`; a lab booted here is removed."""
+    was_there = (fleet.PROJECT / ".lab" / NAME / "lab.json").exists()
     fleet.up(NAME)
     command = [
         str(Path(sys.executable).parent / "pyinfra"),
@@ -75,7 +78,9 @@ def lab() -> Lab:
     assert phases[0] == "Windows gateways"
     for secret in scenario.secrets_of(INVENTORY):
         assert secret not in answer.stdout + answer.stderr
-    return Lab.open(NAME)
+    yield Lab.open(NAME)
+    if not was_there:
+        labs.down(NAME, lambda _phase: None)
 
 
 def effects(lab: Lab) -> list[dict[str, Any]]:
