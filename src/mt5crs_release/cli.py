@@ -27,7 +27,7 @@ _CONFIRM_TIMEOUT_S = 120.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         try:
             answer = _run(options)
@@ -330,8 +330,9 @@ def _generation_line(entry: dict[str, Any]) -> str:
     return f"{mark} {entry['generation']}  {version}  {entry['state']}  staged {entry['staged_at']}{can}{why}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Build the command line of the tool; the command reference is made from it."""
+    whole = argparse.ArgumentParser(
         prog="mt5crs-release",
         description="Stages, activates, confirms and rolls back generations of a service on this host.",
         epilog="Exit status: 0 ok, 1 failed (the previous state runs again, or it says why not), 2 refused.",
@@ -358,7 +359,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the state has been restored to format N: allow older code",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(
         name: str, about: str, *parents: argparse.ArgumentParser, service: str | None = "SERVICE"
@@ -416,7 +417,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--stop", action="store_true", help="instead: stop the one that runs, and wait for it")
     run.add_argument("--as-task", action="store_true", help="started by a logon task, not as a service")
     add("install-units", "Install the unit that reverts unconfirmed generations at boot.", dry, service=None)
-    return parser
+    return whole
 
 
 def _seconds(text: str) -> float:
