@@ -65,7 +65,7 @@ lint: setup ## ruff, mypy strict, yamllint, ansible-lint (profile production)
 
 .PHONY: unit
 unit: setup ## unit tests
-	$(PYTEST) tests/unit --durations=10
+	$(PYTEST) tests/unit --numprocesses 3 --dist loadfile --durations=10
 
 .PHONY: coverage
 coverage: setup ## unit tests with branch coverage; services that tests start or kill as processes count little
