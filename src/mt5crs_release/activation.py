@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from mt5crs_release import generation, health, machine, watchdog
+from mt5crs_release import generation, health, machine, standby, watchdog
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
 from mt5crs_release.lock import boot_clock, boot_id
-from mt5crs_release.recovery import recover, revert
+from mt5crs_release.recovery import leave_standby, recover, revert
 from mt5crs_release.session import Session
-from mt5crs_release.spec import HealthSpec
+from mt5crs_release.spec import HealthSpec, StandbySpec
 from mt5crs_release.state import Generation, Transaction
 from mt5crs_release.switch import check_units, switch
 
@@ -31,14 +32,17 @@ def activate(
     force: bool = False,
     accept_state_format: int | None = None,
     dry_run: bool = False,
+    with_standby: bool = False,
 ) -> dict[str, Any]:
     """Make a staged generation run, provisional under its health gate.
 
     :param name: the generation; ``None``: the one staged last
     :param confirm_timeout_s: seconds until it reverts by itself; 0 confirms at once
     :param force: also a generation that has failed before
+    :param with_standby: let it observe beside what runs first, and switch only if both hold the same state
     :raises RefusedError: it may not be activated
-    :raises FailedError: it was not healthy; the previous generation runs again
+    :raises FailedError: it was not healthy (the previous generation runs again), or its state differed in
+        standby (the previous generation was never stopped)
     """
     if not dry_run:
         recover(session)
@@ -49,9 +53,10 @@ def activate(
     _check(session, entry, force=force, accept_state_format=accept_state_format)
     content = session.content(entry.name)
     check_units(session, content)
+    beside = standby.require(session, content) if with_standby else None
     if dry_run:
         return result(session, entry, changed=True, reason=f"would activate {entry.name}")
-    return _run(session, entry, content, confirm_timeout_s, content.health, rollback=False)
+    return _run(session, entry, content, confirm_timeout_s, content.health, rollback=False, beside=beside)
 
 
 def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
@@ -174,6 +179,7 @@ def result(
         "seconds": round(time.monotonic() - session.began, 3),
         "reason": reason,
         "health": report.as_json() if report else None,
+        "standby": session.standby,
         "journal": [],
     }
 
@@ -186,6 +192,7 @@ def _run(
     policy: HealthSpec,
     *,
     rollback: bool,
+    beside: StandbySpec | None = None,
 ) -> dict[str, Any]:
     previous = session.state.current
     leaving = None if previous is None else session.content(previous)
@@ -194,14 +201,17 @@ def _run(
     transaction = Transaction(
         entry.name, previous, timestamp(), confirm_timeout_s, rollback=rollback, boot_id=boot_id()
     )
-    session.advance(entry.name, "force" if entry.state == machine.FAILED else "activate")
+    forced = entry.state == machine.FAILED
     entry.left_because = None
     session.state.desired = entry.name
     session.state.transaction = transaction
+    compared = beside is not None and _compare(session, entry, leaving, content, beside, forced=forced)
+    if not compared:
+        session.advance(entry.name, "force" if forced else "activate")
     try:
         session.save()
         session.record("activating", generation=entry.name, previous=previous, rollback=rollback)
-        complaints = switch(session, leaving, content)
+        complaints = switch(session, leaving, content, prove_stopped=compared)
         report = health.watch(session, content, policy)
     except InterruptedRunError as error:
         _fail(session, entry, content, error.message, None, "interrupted")
@@ -226,6 +236,62 @@ def _run(
     )
     reason = f"healthy; reverts by itself at {transaction.deadline_at} unless confirmed"
     return result(session, entry, changed=True, reason=reason, report=report)
+
+
+def _compare(
+    session: Session,
+    entry: Generation,
+    leaving: Content | None,
+    content: Content,
+    beside: StandbySpec,
+    *,
+    forced: bool,
+) -> bool:
+    """Let ``entry`` stand by, compare it and stop it again; tell whether that was done.
+
+    Left out when nothing runs that it could be compared with: then the health gate alone decides.
+
+    :raises FailedError: it differs or could not be compared; what runs was not touched
+    """
+    report = standby.nothing_to_compare(session, leaving)
+    if report is not None:
+        session.standby = report.as_json()
+        return False
+    session.advance(entry.name, "stand by forced" if forced else "stand by")
+    try:
+        session.save()
+        session.record("standing by", generation=entry.name)
+        report = standby.compare(session, content, beside)
+        session.standby = report.as_json()
+        session.record("compared", generation=entry.name, standby=session.standby)
+    except (ReleaseError, OSError) as error:
+        _turn_away(session, entry, "interrupted", str(error), ())
+    if report.event != standby.EQUAL:
+        _turn_away(session, entry, report.event, report.reason, report.differences, report.units)
+    session.advance(entry.name, report.event)
+    return True
+
+
+def _turn_away(
+    session: Session,
+    entry: Generation,
+    event: str,
+    reason: str,
+    differences: Sequence[str],
+    units: Sequence[str] = (),
+) -> NoReturn:
+    """Stop the standby, record why it is not to follow, and raise.
+
+    :raises FailedError: always
+    """
+    lines = session.systemd.last_lines(units) if units else []
+    undone = leave_standby(session, event, "; ".join([reason, *differences]))
+    raise FailedError(
+        f"{session.service} {entry.name} was turned away in standby: {undone['reason']}; "
+        f"{undone['generation']} runs on and was never stopped",
+        remedy=standby.REMEDIES.get(event, "repeat the command when the cause is mended"),
+        details={**result(session, entry, changed=True, reason=reason), "journal": lines},
+    )
 
 
 def _settle(session: Session, entry: Generation, transaction: Transaction) -> None:

@@ -128,6 +128,7 @@ def _activate(host: Host, options: argparse.Namespace) -> dict[str, Any]:
             force=options.force,
             accept_state_format=options.accept_state_format,
             dry_run=options.dry_run,
+            with_standby=options.standby,
         )
 
 
@@ -394,6 +395,11 @@ def parser() -> argparse.ArgumentParser:
         help="seconds until it reverts by itself (default 120); 0 confirms at once",
     )
     activate.add_argument("--force", action="store_true", help="also a generation that has failed before")
+    activate.add_argument(
+        "--standby",
+        action="store_true",
+        help="blue/green: first let it observe beside what runs; go on only if both hold the same state",
+    )
     confirm = add("confirm", "Keep the provisional generation.", locking)
     confirm.add_argument("--generation", metavar="G", help="fail unless it is this one")
     add("revert", "Leave the provisional generation now.", locking)

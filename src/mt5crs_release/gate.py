@@ -36,6 +36,8 @@ class UnitSample:
     restarts: int
     """NRestarts since the switch."""
     exit_status: int
+    invocation: str = ""
+    """systemd's name of this one run of the unit; empty where there is no such thing."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mt5crs_release import store, system, windows
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.paths import MANIFEST, TEMPORARY
-from mt5crs_release.spec import HealthSpec, Spec
+from mt5crs_release.spec import HealthSpec, Spec, StandbySpec
 from mt5crs_release.unit_install import install_directories
 
 FORMAT = 1
@@ -31,6 +31,8 @@ class Content:
     """For each whole unit, the directories that make it start at boot."""
     start: tuple[str, ...]
     health: HealthSpec
+    standby: StandbySpec | None = None
+    """How it runs beside another generation; ``None``: it does not (or an older tool wrote it)."""
 
     @property
     def running(self) -> frozenset[str]:
@@ -56,7 +58,7 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
         store.write_new(temporary / path, content, file.mode, owners[file.owner, file.group])
         files[path] = {"mode": file.mode, "sha256": hashlib.sha256(content).hexdigest()}
     _parents(temporary, "units/x")
-    for unit, text in sorted(spec.units.items()):
+    for unit, text in sorted({**spec.units, **spec.standby_units}.items()):
         _parents(temporary, f"units/{unit}")
         store.write_new(temporary / "units" / unit, text.encode(), 0o644)
         files[f"units/{unit}"] = {"mode": 0o644, "sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -76,6 +78,7 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
         "install": {unit: install_directories(text) for unit, text in spec.units.items() if "/" not in unit},
         "start": list(spec.start),
         "health": spec.raw["health"],
+        "standby": None if spec.standby is None else asdict(spec.standby),
     }
     # Root only: a hash of a file with a short secret would let others try guesses.
     store.write_new(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode(), 0o600)
@@ -101,6 +104,7 @@ def read(directory: Path) -> Content:
             install=dict(manifest["install"]),
             start=tuple(manifest["start"]),
             health=HealthSpec(**{**health, "command": tuple(health["command"])}),
+            standby=_standby(manifest.get("standby")),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FailedError(
@@ -148,6 +152,12 @@ def problems(directory: Path) -> list[str]:
 def _manifest(directory: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
     return manifest
+
+
+def _standby(entry: dict[str, Any] | None) -> StandbySpec | None:
+    if entry is None:
+        return None
+    return StandbySpec(**{**entry, "units": tuple(entry["units"]), "check": tuple(entry["check"])})
 
 
 def _parents(base: Path, path: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from mt5crs_release.errors import FailedError
 
 STAGED = "staged"
+STANDBY = "standby"
 ACTIVATING = "activating"
 PROVISIONAL = "provisional"
 CONFIRMED = "confirmed"
@@ -15,9 +16,18 @@ REVERTING = "reverting"
 REVERTED = "reverted"
 FAILED = "failed"
 
-STATES = (STAGED, ACTIVATING, PROVISIONAL, CONFIRMED, REVERTING, REVERTED, FAILED)
+STATES = (STAGED, STANDBY, ACTIVATING, PROVISIONAL, CONFIRMED, REVERTING, REVERTED, FAILED)
 
 TRANSITIONS: dict[tuple[str, str], str] = {
+    (STAGED, "stand by"): STANDBY,
+    (REVERTED, "stand by"): STANDBY,
+    (CONFIRMED, "stand by"): STANDBY,
+    (FAILED, "stand by forced"): STANDBY,
+    (STANDBY, "equal"): ACTIVATING,
+    (STANDBY, "differs"): FAILED,
+    (STANDBY, "unhealthy"): FAILED,
+    (STANDBY, "inconclusive"): REVERTED,
+    (STANDBY, "interrupted"): REVERTED,
     (STAGED, "activate"): ACTIVATING,
     (REVERTED, "activate"): ACTIVATING,
     (CONFIRMED, "activate"): ACTIVATING,
@@ -39,7 +49,7 @@ TRANSITIONS: dict[tuple[str, str], str] = {
 MAX_ATTEMPTS = 5
 """How often an interrupted revert is taken up again by itself before a person must look."""
 
-PENDING = frozenset({ACTIVATING, PROVISIONAL, REVERTING})
+PENDING = frozenset({STANDBY, ACTIVATING, PROVISIONAL, REVERTING})
 """States in which a transaction is open; at most one generation of a service is in one of them."""
 
 OUTCOME = {"unhealthy": "failed"}

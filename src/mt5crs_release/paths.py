@@ -7,6 +7,7 @@ from pathlib import Path
 from mt5crs_release import system, windows
 
 CURRENT = "current"
+STANDBY = "standby"
 MANIFEST = "manifest.json"
 COMPLETE = ".complete"
 """Marker inside a runtime: written last, so a runtime without it is rubble."""
@@ -29,6 +30,8 @@ class Host:
         self.runtimes = self.base / "runtimes"
         self.bundles = self.base / "bundles"
         self.units = root / "etc/systemd/system"
+        self.volatile_units = root / "run/systemd/system"
+        """Units of a standby phase are linked here: no boot finds them."""
         self.allowed_signers = (
             self.base / "allowed_signers" if system.WINDOWS else root / "etc/mt5crs/allowed_signers"
         )
@@ -53,6 +56,8 @@ class ServicePaths:
         self.base = base
         self.generations = base / "generations"
         self.current = base / CURRENT
+        self.standby = base / STANDBY
+        """The second pointer: the generation that is being compared with the running one, else nothing."""
         self.journal = base / "journal.jsonl"
         self.state = base / "state.json"
         self.lock = base / "lock"

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from mt5crs_release import health, machine, signals, watchdog
+from mt5crs_release import health, machine, signals, standby, watchdog
 from mt5crs_release.errors import FailedError
 from mt5crs_release.generation import Content
 from mt5crs_release.lock import boot_clock, boot_id
@@ -29,6 +29,8 @@ def pending_event(
     ``None``: it is provisional and its time has not come. Pure apart from reading the clock and boot id.
     """
     current = session.state.generations[transaction.generation].state
+    if current == machine.STANDBY:
+        return "interrupted", "the run that compared it in standby died; nothing had been switched"
     if current == machine.ACTIVATING:
         return "interrupted", "the run that activated it died"
     if current == machine.REVERTING:
@@ -49,6 +51,7 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
     """
     transaction = session.state.transaction
     if transaction is None:
+        standby.clear(session, boot=boot)
         if session.lock.dead_owner is not None:
             # It may have died just before it began, or after it had ended, a change.
             watchdog.disarm(session.systemd, session.service)
@@ -64,9 +67,12 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
             remedy="see journal.jsonl and the disk (df, dmesg), mend the cause, then "
             f"`mt5crs-release recover {session.service} --force`",
         )
+    if session.state.generations[transaction.generation].state == machine.STANDBY:
+        return leave_standby(session, *event, boot=boot)
+    standby.clear(session, boot=boot)
     if event[0] == "interrupted" and not boot and _nothing_was_changed(session, transaction):
         session.advance(transaction.generation, "interrupted")
-        return _finish(session, transaction, "interrupted", event[1], None)
+        return _finish(session, transaction, machine.revert_ending("interrupted"), event[1], None)
     return revert(session, *event, boot=boot)
 
 
@@ -109,7 +115,26 @@ def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> 
     if entering is not None and not boot:
         policy = replace(entering.health, min_healthy_s=min(entering.health.min_healthy_s, 0.5))
         report = health.watch(session, entering, policy)
-    return _finish(session, transaction, transaction.event or event, reason, report, complaints)
+    ending = machine.revert_ending(transaction.event or event)
+    return _finish(session, transaction, ending, reason, report, complaints)
+
+
+def leave_standby(session: Session, event: str, reason: str, *, boot: bool = False) -> dict[str, Any]:
+    """Give up a candidate that was being compared. What runs was never touched and is not touched now.
+
+    :param event: what the table of transitions calls the cause
+    :raises FailedError: systemd does not answer; the next run takes it up again
+    """
+    signals.ignore()
+    session.phase_prefix = GOING_BACK
+    transaction = session.state.transaction
+    if transaction is None:
+        raise FailedError("nothing is pending", remedy="see `mt5crs-release status`")
+    transaction.attempts += 1
+    with contextlib.suppress(OSError):  # the count of attempts; a full disk must not keep a standby alive
+        session.save()
+    standby.clear(session, boot=boot)
+    return _finish(session, transaction, event, reason, None)
 
 
 def _switch_back(session: Session, leaving: Content, entering: Content | None, *, boot: bool) -> list[str]:
@@ -137,7 +162,7 @@ def _finish(
     complaints: list[str] | None = None,
 ) -> dict[str, Any]:
     name = transaction.generation
-    ended = session.advance(name, machine.revert_ending(event))
+    ended = session.advance(name, event)
     session.state.generations[name].left_because = reason
     session.state.current = transaction.previous
     session.state.desired = transaction.previous

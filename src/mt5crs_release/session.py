@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mt5crs_release import generation, machine, state, store, system, windows
 from mt5crs_release.errors import RefusedError
@@ -32,6 +33,8 @@ class Session:
         self.phase_prefix = ""
         self.systemd: Systemd | windows.Services = service_manager(host, lambda: lock.beat(self.phase))
         self.began = time.monotonic()
+        self.standby: dict[str, Any] | None = None
+        """How the standby phase of this run ended, as ``activate`` answers it."""
 
     def enter(self, phase: str) -> None:
         """Say what is being done now, in the lock."""
@@ -129,6 +132,7 @@ def _sweep(session: Session) -> None:
     owner = session.lock.dead_owner
     if owner is not None and isinstance(owner.get("pid"), int):
         store.sweep_of(session.host.units, owner["pid"])
+        store.sweep_of(session.host.volatile_units, owner["pid"])
     store.sweep(session.paths.base)
     store.sweep(session.paths.generations)
     if session.paths.generations.is_dir():

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mt5crs_release.errors import RefusedError, SpecError
@@ -50,6 +50,20 @@ class HealthSpec:
 
 
 @dataclass(frozen=True)
+class StandbySpec:
+    """How the generation runs beside another one, observing only, and how the two are compared."""
+
+    units: tuple[str, ...]
+    """The units to start, in order; they reach the generation through the pointer ``standby``."""
+    start_timeout_s: float
+    """Seconds that each may take until it is active."""
+    check: tuple[str, ...]
+    """Asked once they are: exits 0 when both hold the same state, 1 when they differ for good, 75 when that
+    could not be found out; its last line of output is a JSON object."""
+    check_timeout_s: float
+
+
+@dataclass(frozen=True)
 class Spec:
     """A valid desired generation; ``raw`` is the document it was read from (for the digest)."""
 
@@ -61,6 +75,9 @@ class Spec:
     health: HealthSpec
     state_format: int
     raw: Mapping[str, Any]
+    standby: StandbySpec | None = None
+    standby_units: Mapping[str, str] = field(default_factory=dict)
+    """Text of the standby's units by name."""
 
 
 def is_service_name(name: str) -> bool:
@@ -121,7 +138,7 @@ class _Checker:
     def spec(self, document: Any) -> Spec | None:
         top = self._mapping("specification", document)
         required = {"format", "service", "code", "files", "units", "start", "health", "state_format"}
-        if top is None or not self._keys("specification", top, required):
+        if top is None or not self._keys("specification", top, required, {"standby"}):
             return None
         if top["format"] != FORMAT:
             self._add("format", f"must be {FORMAT}: this tool reads no other")
@@ -132,9 +149,10 @@ class _Checker:
         start = self._start(top["start"])
         health = self._health(top["health"])
         state_format = self._integer("state_format", top["state_format"], 1, 1_000_000)
+        standby, standby_units = self._standby(top.get("standby"), units)
         if health is None:
             return None
-        return Spec(service, code, files, units, start, health, state_format, top)
+        return Spec(service, code, files, units, start, health, state_format, top, standby, standby_units)
 
     def _files(self, value: Any) -> dict[str, FileSpec]:
         files: dict[str, FileSpec] = {}
@@ -172,38 +190,72 @@ class _Checker:
             units[name] = self._text(f"units[{name!r}]", text)
         return units
 
-    def _start(self, value: Any) -> tuple[str, ...]:
+    def _standby(self, value: Any, units: Mapping[str, str]) -> tuple[StandbySpec | None, dict[str, str]]:
+        if value is None:
+            return None, {}
+        fields = self._mapping("standby", value)
+        keys = {"units", "start", "start_timeout_s", "check", "check_timeout_s"}
+        if fields is None or not self._keys("standby", fields, keys):
+            return None, {}
+        texts: dict[str, str] = {}
+        for name, text in (self._mapping("standby.units", fields["units"]) or {}).items():
+            if not _UNIT.match(name):
+                self._add(f"standby.units[{name!r}]", "must be a unit such as x.service")
+            elif name in units:
+                self._add(f"standby.units[{name!r}]", "is also a unit of the service itself")
+            texts[name] = self._text(f"standby.units[{name!r}]", text)
+        start = self._start(fields["start"], "standby.start")
+        for name in start:
+            if name not in texts:
+                self._add("standby.start", f"names {name}, which is not in standby.units")
+        return StandbySpec(
+            units=start,
+            start_timeout_s=self._seconds("standby.start_timeout_s", fields["start_timeout_s"]),
+            check=self._command("standby.check", fields["check"]),
+            check_timeout_s=self._seconds("standby.check_timeout_s", fields["check_timeout_s"]),
+        ), texts
+
+    def _start(self, value: Any, where: str = "start") -> tuple[str, ...]:
         if not isinstance(value, list) or not value:
-            self._add("start", "must be a list of at least one unit")
+            self._add(where, "must be a list of at least one unit")
             return ()
         names = [
-            self._text(f"start[{i}]", name, _UNIT.match, "a unit such as x.service")
+            self._text(f"{where}[{i}]", name, _UNIT.match, "a unit such as x.service")
             for i, name in enumerate(value)
         ]
         if len(set(names)) != len(names):
-            self._add("start", "names a unit twice")
+            self._add(where, "names a unit twice")
         return tuple(names)
+
+    def _command(self, where: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
+            self._add(where, "must be a list of at least one word")
+            return ()
+        return tuple(value)
 
     def _health(self, value: Any) -> HealthSpec | None:
         fields = self._mapping("health", value)
         times = ("timeout_s", "min_healthy_s", "healthy_deadline_s", "progress_deadline_s")
         if fields is None or not self._keys("health", fields, {"command", "max_restarts", *times}):
             return None
-        command = fields["command"]
-        if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
-            self._add("health.command", "must be a list of at least one word")
-            command = []
+        command = self._command("health.command", fields["command"])
         seconds = {name: self._seconds(f"health.{name}", fields[name]) for name in times}
         restarts = self._integer("health.max_restarts", fields["max_restarts"], 0, 1000)
         for shorter, longer in itertools.pairwise(times[1:]):
             if seconds[shorter] >= seconds[longer]:
                 self._add(f"health.{shorter}", f"must be less than health.{longer}")
-        return HealthSpec(tuple(command), max_restarts=restarts, **seconds)
+        return HealthSpec(command, max_restarts=restarts, **seconds)
 
-    def _keys(self, where: str, fields: Mapping[str, Any], required: set[str]) -> bool:
+    def _keys(
+        self,
+        where: str,
+        fields: Mapping[str, Any],
+        required: set[str],
+        optional: frozenset[str] | set[str] = frozenset(),
+    ) -> bool:
         for key in sorted(required - set(fields)):
             self._add(where, f"lacks the key {key!r}")
-        for key in sorted(set(fields) - required):
+        for key in sorted(set(fields) - required - optional):
             self._add(where, f"has the unknown key {key!r}")
         return required <= set(fields)
 

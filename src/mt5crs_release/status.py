@@ -8,7 +8,7 @@ from typing import Any
 
 from mt5crs_release import generation, machine, state, store, system, windows
 from mt5crs_release.lock import boot_clock
-from mt5crs_release.paths import COMPLETE, CURRENT, Host
+from mt5crs_release.paths import COMPLETE, CURRENT, STANDBY, Host
 from mt5crs_release.state import ServiceState
 
 FORMAT = 1
@@ -80,6 +80,7 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "deadline_in_s": left,
         "intact": entry is not None and not generation.problems(paths.generation(entry.name)),
         "pending": transaction.generation if transaction else None,
+        STANDBY: (store.read_link(paths.standby) or "").rpartition("/")[2] or None,
         "newest": {"generation": newest.name, "state": newest.state, "reason": newest.left_because}
         if newest
         else None,

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from mt5crs_release import store, system
-from mt5crs_release.errors import RefusedError
+from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.generation import Content
 from mt5crs_release.session import Session
 from mt5crs_release.unit_install import link_at_boot
@@ -36,13 +36,19 @@ def check_units(session: Session, entering: Content) -> None:
 
 
 def switch(
-    session: Session, leaving: Content | None, entering: Content | None, *, boot: bool = False
+    session: Session,
+    leaving: Content | None,
+    entering: Content | None,
+    *,
+    boot: bool = False,
+    prove_stopped: bool = False,
 ) -> list[str]:
     """Leave one generation and enter another (``None``: nothing); return what systemd complained about.
 
     The pointer moves first: a run that dies before has changed nothing, one that dies after is undone as a
     whole. During ``boot`` services are only queued, since waiting for them would block the boot.
 
+    :param prove_stopped: see that the old services have ended before a new one is started
     :raises FailedError: systemd does not answer, or a unit does not stop
     :raises OSError: the disk is full or broken
     """
@@ -76,6 +82,8 @@ def switch(
     if boot:
         session.systemd.start_later(entering.start)
         return []
+    if prove_stopped and leaving is not None:
+        _stop_and_see(session, leaving, timeout_s)
     return _start(session, leaving, entering, timeout_s)
 
 
@@ -103,6 +111,25 @@ def _unlink(session: Session, units: set[str]) -> None:
 def _remove_empty(directory: Path) -> None:
     directory.rmdir()
     store.sync_directory(directory.parent)
+
+
+def _stop_and_see(session: Session, leaving: Content, timeout_s: float) -> None:
+    """Stop the services of ``leaving`` and see that every process of theirs has ended.
+
+    One that a socket has started again since is of the new generation: the pointer has moved before.
+
+    :raises FailedError: one has not
+    """
+    services = [unit for unit in leaving.start if unit.endswith(".service")]
+    before = session.systemd.look(services)
+    session.systemd.stop(services, timeout_s)
+    for name, unit in session.systemd.look(services).items():
+        same_run = unit.invocation == before[name].invocation
+        if same_run and unit.active not in ("inactive", "failed"):
+            raise FailedError(
+                f"{name} is still {unit.active} after it was stopped; no second one is started beside it",
+                remedy=f"see `systemctl status {name}`; end it (systemctl kill -s KILL {name}), then repeat",
+            )
 
 
 def _start(session: Session, leaving: Content | None, entering: Content, timeout_s: float) -> list[str]:

@@ -12,7 +12,7 @@ from mt5crs_release.gate import UnitSample
 
 _QUICK_S = 30.0
 _STARTS_AT_BOOT = ("enabled", "static", "alias", "indirect")
-_PROPERTIES = "Id,ActiveState,SubState,Result,NRestarts,ExecMainStatus,MainPID"
+_PROPERTIES = "Id,ActiveState,SubState,Result,NRestarts,ExecMainStatus,MainPID,InvocationID"
 
 
 class Systemd:
@@ -200,6 +200,7 @@ def _sample(properties: Mapping[str, str]) -> UnitSample:
         result=properties.get("Result", "success"),
         restarts=number("NRestarts"),
         exit_status=number("ExecMainStatus"),
+        invocation=properties.get("InvocationID", ""),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.release_host.host import UNIT, FakeHost, specification
+from tests.release_host.host import UNIT, FakeHost, beside, specification
 
 SIDE = "mt5crs-side.service"
 DROP_IN = "mt5crs-gateway.service.d/10-limits.conf"
@@ -81,6 +81,16 @@ def _bad_staged(host: FakeHost) -> None:
     _staged(host, new("#crashloop"))
 
 
+def _new_can_stand_by(host: FakeHost) -> None:
+    _old_runs(host)
+    _staged(host, new(standby=beside()))
+
+
+def _different_staged(host: FakeHost) -> None:
+    _old_runs(host)
+    _staged(host, new(standby=beside("#differs")))
+
+
 def _new_provisional(host: FakeHost) -> None:
     _old_runs(host)
     _deployed(host, new(), 600)
@@ -115,6 +125,10 @@ SCENARIOS = [
     Scenario("activate", _new_staged, ("activate", "gateway", "--confirm-timeout", "600")),
     Scenario("activate and confirm", _new_staged, ACTIVATE_NOW),
     Scenario("activate a bad one", _bad_staged, ACTIVATE_NOW, spoilt=True, allowed=frozenset({OLD})),
+    Scenario("activate after standby", _new_can_stand_by, (*ACTIVATE_NOW, "--standby")),
+    Scenario(
+        "activate what differs", _different_staged, (*ACTIVATE_NOW, "--standby"), allowed=frozenset({OLD})
+    ),
     Scenario("confirm", _new_provisional, ("confirm", "gateway")),
     Scenario("revert", _new_provisional, ("revert", "gateway")),
     Scenario("recover", _new_overdue, ("recover", "gateway", "--watch"), allowed=frozenset({OLD})),

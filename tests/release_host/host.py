@@ -16,6 +16,7 @@ _SOURCES = _HERE.parent.parent / "src"
 PYTHON = os.environ.get("MT5CRS_RELEASE_PYTHON") or str(Path(sys.executable).resolve())
 """The interpreter that runs the tool; hosts have 3.10 to 3.13."""
 UNIT = "mt5crs-gateway.service"
+STANDBY_UNIT = "mt5crs-gateway-standby.service"
 
 CHECK = """\
 #!/bin/sh
@@ -32,6 +33,38 @@ echo fine
 """
 
 
+COMPARE = """\
+#!/bin/sh
+# Compares what runs with what stands by: both must be there; the standby's text says how it ends.
+read -r state restarts running < "$FAKE_SYSTEMD/active/mt5crs-gateway.service" || exit 75
+read -r state restarts text < "$FAKE_SYSTEMD/active/mt5crs-gateway-standby.service" || exit 75
+[ "$state" = active ] || exit 75
+echo "compared with: $running" >> "$FAKE_SYSTEMD/comparisons"
+case $text in
+*"#differs"*)
+    echo '{"digest_running": "aa", "digest_standby": "bb", "reason": "states differ",' \
+        '"differences": ["position 7 is held by the running one only"]}'
+    exit 1 ;;
+*"#inconclusive"*) echo '{"reason": "the running one says unknown"}'; exit 75 ;;
+*"#broken"*) echo "Traceback"; exit 3 ;;
+*"#slow"*) exec sleep 30 ;;
+*"#dies"*) echo "failed 0 $text" > "$FAKE_SYSTEMD/active/mt5crs-gateway-standby.service" ;;
+esac
+echo '{"digest_running": "aa", "digest_standby": "aa", "reason": "equal at event 5"}'
+"""
+
+
+def beside(remark: str = "") -> dict[str, Any]:
+    """Return how a generation stands by; ``remark`` (such as #differs) decides how the comparison ends."""
+    return {
+        "units": {STANDBY_UNIT: f"standby {remark}".strip()},
+        "start": [STANDBY_UNIT],
+        "start_timeout_s": 5,
+        "check": ["/usr/bin/env", "FAKE_SYSTEMD=@SYSTEMD@", "sh", "{standby}/compare"],
+        "check_timeout_s": 2,
+    }
+
+
 def specification(text: str = "one", **changes: Any) -> dict[str, Any]:
     """Return a valid specification whose unit and ``.env`` carry ``text``."""
     return {
@@ -42,6 +75,7 @@ def specification(text: str = "one", **changes: Any) -> dict[str, Any]:
             ".env": {"mode": "0600", "owner": "root", "group": "root", "content": f"SECRET=canary-{text}\n"},
             "data/clients.json": {"mode": "0644", "owner": "root", "group": "root", "content": "{}"},
             "check": {"mode": "0755", "owner": "root", "group": "root", "content": CHECK},
+            "compare": {"mode": "0755", "owner": "root", "group": "root", "content": COMPARE},
         },
         "units": {UNIT: text},
         "start": [UNIT],
