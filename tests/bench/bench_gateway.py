@@ -26,7 +26,8 @@ from mt5crs.broker.sim.store import Changes, Store
 from mt5crs.gateway.authenticator import Authenticator
 from mt5crs.protocol import requests
 from mt5crs.protocol.codec import encode
-from mt5crs.protocol.curve import MAX_REPLY_BYTES, new_keypair, secure_client, secure_server
+from mt5crs.protocol.curve import new_keypair, secure_client, secure_server
+from mt5crs.protocol.fields import MAX_REPLY_BYTES
 from mt5crs.protocol.replies import OrderResult, Snapshot
 from tests.unit.gateway.running import MAGIC, Caller, Running
 

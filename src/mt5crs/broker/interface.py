@@ -62,7 +62,8 @@ class CheckOutcome(Struct, frozen=True, kw_only=True):
 class Books(Struct, frozen=True, kw_only=True):
     """Positions and working orders of the whole account, read together.
 
-    `version` changes whenever anything but prices does; None when the backend cannot tell.
+    `version` changes whenever anything but prices does; None when the backend cannot tell. A list is never
+    changed once handed out: the same one again means that nothing in it has changed, prices included.
     """
 
     time_msc: int

@@ -1,5 +1,6 @@
 """`python -m mt5crs.gateway`: run the gateway with the settings of the environment."""
 
+import gc
 import signal
 import sqlite3
 import sys
@@ -43,6 +44,7 @@ def main() -> int:
         signal.signal(signal.SIGBREAK, stop)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, reload)
+    gc.freeze()  # what is there now stays: no need to look through it again in the middle of a request
     gateway.run()
     log.info("stopped")
     return exits.FAILED if gateway.failed else exits.OK

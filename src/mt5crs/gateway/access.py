@@ -151,8 +151,8 @@ def authorise(peer: Peer, request: ask.Request) -> None:
             "send the name under which the gateway lists this key",
         )
     needed = _NEEDS[type(request)]
-    own_halt = isinstance(request, ask.Halt) and request.scope == "MAGIC" and "trade" in peer.permissions
-    if not (needed & peer.permissions or own_halt):
+    own_halt = type(request) is ask.Halt and request.scope == "MAGIC" and "trade" in peer.permissions
+    if needed.isdisjoint(peer.permissions) and not own_halt:
         raise Refusal(
             "FORBIDDEN",
             "kind",
@@ -180,5 +180,6 @@ def is_operator(peer: Peer, request: ask.Request) -> bool:
     """Whether this client closes and cancels as an operator: it administers and does not trade this magic
     number itself. Pure.
     """
-    trades = "trade" in peer.permissions and request.magic in peer.magics
-    return "administer" in peer.permissions and not trades
+    if "administer" not in peer.permissions:
+        return False
+    return "trade" not in peer.permissions or request.magic not in peer.magics

@@ -244,6 +244,8 @@ class Control:
 
     def halts(self) -> list[HaltInfo]:
         """Halts in force."""
+        if not self._halts:  # no need to wait for a lease that is being written to disk
+            return []
         with self._lock:
             return [self._halts[key] for key in sorted(self._halts)]
 

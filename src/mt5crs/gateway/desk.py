@@ -78,7 +78,7 @@ class Desk:
 
     def unresolved(self, magic: int) -> list[str]:
         """Client order ids of a magic number whose fate is not known."""
-        return sorted(cid for m, cid in list(self._unresolved) if m == magic)
+        return sorted(cid for m, cid in list(self._unresolved) if m == magic) if self._unresolved else []
 
     def guards(self) -> list[GuardInfo]:
         """What the risk gate knows, per magic number with limits. Safe to call from another thread."""
@@ -131,6 +131,8 @@ class Desk:
     def require_ready(self, identity: Identity) -> None:
         """Raise Refusal NOT_READY unless this is the right account, connected and allowed to trade."""
         self.require_account(identity)
+        if identity.connected and identity.trade_allowed:
+            return
         for field, good, remedy in (
             ("connected", identity.connected, "check the terminal's connection to the trade server"),
             ("trade_allowed", identity.trade_allowed, "switch auto-trading on in the terminal"),

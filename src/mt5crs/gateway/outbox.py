@@ -3,10 +3,9 @@
 from collections import deque
 from collections.abc import Callable
 
-import zmq
 from msgspec import Struct
 
-from mt5crs.protocol.curve import Context, Socket
+from .bell import Bell
 
 
 class Delivery(Struct, frozen=True):
@@ -24,14 +23,11 @@ class Publication(Struct, frozen=True):
 
 
 class Outbox:
-    """One producer thread, one consumer thread; a wake-up byte over an in-process socket between them."""
+    """One producer thread, one consumer thread."""
 
-    def __init__(self, context: Context, name: str) -> None:
-        address = f"inproc://outbox-{name}"
-        self.wakeup: Socket = context.socket(zmq.PAIR)
-        self.wakeup.bind(address)
-        self._bell: Socket = context.socket(zmq.PAIR)
-        self._bell.connect(address)
+    def __init__(self) -> None:
+        self.bell = Bell(timeout_s=0)
+        """Rings in the network thread, which polls it with its sockets."""
         self._items: deque[Delivery | Publication] = deque()
 
     def put(self, item: Delivery | Publication) -> None:
@@ -41,10 +37,7 @@ class Outbox:
     def ring(self) -> None:
         """Wake the network thread if there is anything for it."""
         if self._items:
-            try:
-                self._bell.send(b"", zmq.NOBLOCK)
-            except zmq.Again:
-                return  # it has a thousand wake-ups waiting; one is enough
+            self.bell.ring()
 
     def filled(self) -> bool:
         """Whether there is anything to hand out."""
@@ -52,8 +45,6 @@ class Outbox:
 
     def drain(self, deliver: Callable[[Delivery], None], publish: Callable[[Publication], None]) -> None:
         """Hand out everything there is. Called by the network thread."""
-        while self.wakeup.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator,arg-type]
-            self.wakeup.recv(zmq.NOBLOCK)
         while self._items:
             item = self._items.popleft()
             if isinstance(item, Delivery):
@@ -62,6 +53,5 @@ class Outbox:
                 publish(item)
 
     def close(self) -> None:
-        """Close both ends; the producer must have stopped."""
-        self._bell.close()
-        self.wakeup.close()
+        """Close the bell; the producer must have stopped."""
+        self.bell.close()

@@ -31,6 +31,7 @@ class Reader:
         self._ledger = ledger
         self._control = control
         self._stream = stream
+        self._picked: tuple[list[Position], int, list[Position]] = ([], 0, [])
 
     def answer(self, request: Query) -> Reply:
         """The reply to a question. Raises Refusal."""
@@ -71,9 +72,7 @@ class Reader:
     def _snapshot(self, request: ask.SyncAll) -> Snapshot:
         books, deals, closed, complete = self._consistent(request)
         everything = request.whole_account
-        positions = (
-            books.positions if everything else [p for p in books.positions if p.magic == request.magic]
-        )
+        positions = books.positions if everything else self._own(books.positions, request.magic)
         orders = books.orders if everything else [o for o in books.orders if o.magic == request.magic]
         return Snapshot(
             v=VERSION,
@@ -94,6 +93,14 @@ class Reader:
             halts=self._control.halts(),
             digest=self._watch.digest(books, request.magic),
         )
+
+    def _own(self, positions: list[Position], magic: int) -> list[Position]:
+        """Positions of a magic number; the same list again for the same positions."""
+        source, owner, picked = self._picked
+        if source is not positions or owner != magic:
+            picked = [position for position in positions if position.magic == magic]
+            self._picked = (positions, magic, picked)
+        return picked
 
     def _consistent(self, request: ask.SyncAll) -> tuple[Books, list[Deal], list[Order], bool]:
         """Books and history that belong together: read again while they change in between."""

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast, get_args
 
 import zmq
 
@@ -23,19 +23,23 @@ from mt5crs.protocol.requests import (
 )
 
 from .access import Access, Peer, authorise, is_operator
+from .frames import ReplyEncoder
 from .legacy import LegacyDoor
 from .listen import Listener
 from .metrics import GatewayMetrics
-from .office import Office
+from .office import Office, OfficeRequest
 from .outbox import Delivery, Outbox, Publication
 from .refusal import Refusal
 from .stream import Stream
 from .terminal import Job, Terminal
 
-_OFFICE = (Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume)
+_OFFICE = frozenset({Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume})
+_KINDS = {each: str(each.__struct_config__.tag) for each in get_args(AnyRequest)}
 _BATCH = 64
 """Requests taken before replies and timers get their turn."""
 _TICK_S = 0.1
+_NOBLOCK, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
+"""As plain numbers: arithmetic on pyzmq's enumerations takes longer than the calls they are for."""
 _REMEDIES = {
     "BAD_VERSION": "update the client, or the gateway, to a common protocol version",
     "TOO_LARGE": "send smaller messages",
@@ -74,6 +78,7 @@ class Server:
         self._legacy = legacy
         self._every_second = every_second
         self._note = note
+        self._encode = ReplyEncoder()
         self._stopping = threading.Event()
         self._kick = threading.Event()
 
@@ -87,10 +92,11 @@ class Server:
 
     def run(self) -> None:
         """Serve until stopped."""
-        router = self._requests.socket
+        router, outbox = self._requests.socket, self._outbox
         poller = zmq.Poller()
         poller.register(router, zmq.POLLIN)
-        poller.register(self._outbox.wakeup, zmq.POLLIN)
+        bell = outbox.bell.fileno()
+        poller.register(bell, zmq.POLLIN)
         if self._legacy is not None:
             poller.register(self._legacy.socket, zmq.POLLIN)
         next_heartbeat = next_tick = next_second = time.monotonic()
@@ -112,13 +118,17 @@ class Server:
                 if self._legacy is not None:
                     self._legacy.kick()
             due = min(next_heartbeat, next_second, next_tick if self._terminal.occupied() else next_second)
-            ready = dict(poller.poll(max(0, int((due - time.monotonic()) * 1000) + 1)))
+            pause = 0 if outbox.filled() else max(0, int((due - time.monotonic()) * 1000) + 1)
+            ready = dict(poller.poll(pause))
+            outbox.drain(self._deliver, self._publish)
+            if bell in ready:
+                outbox.bell.hear()  # an item that came in between the two lines is seen by `filled`
             if router in ready:
                 self._take(router)
             if self._legacy is not None and self._legacy.socket in ready:
                 self._take_legacy(self._legacy)
-            if self._outbox.wakeup in ready or self._outbox.filled():
-                self._outbox.drain(self._deliver, self._publish)
+            # the terminal's thread may have answered while this one waited for the interpreter's lock
+            outbox.drain(self._deliver, self._publish)
 
     def finish(self) -> None:
         """Send what is still in the outbox (the terminal has stopped)."""
@@ -128,20 +138,28 @@ class Server:
 
     def _take(self, router: "zmq.Socket[Any]") -> None:
         for _ in range(_BATCH):
+            # [routing id, payload] from a DEALER, [routing id, empty, payload] from a REQ
             try:
-                frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+                envelope = [router.recv(_NOBLOCK)]
+            except zmq.Again:  # readable a moment ago, but its sender has gone
                 return
-            self._handle(router, frames)
+            frame = router.recv(_NOBLOCK, copy=False)
+            rest = router.recv_multipart(_NOBLOCK, copy=False) if frame.more else []
+            if not rest:
+                self._handle(router, envelope, frame)
+            elif len(rest) == 1 and not len(frame):
+                self._handle(router, [*envelope, b""], rest[0])
+            else:
+                self._metrics.refused.inc("BAD_MESSAGE")
+            if self._terminal.occupied() or self._outbox.filled():
+                return  # let it work, or send what it has done
+            # asked, not tried: an exception on every request costs a tenth of a PING
+            if not router.getsockopt(zmq.EVENTS) & _READABLE:  # type: ignore[operator]
+                return
 
-    def _handle(self, router: "zmq.Socket[Any]", frames: list[zmq.Frame]) -> None:
-        # [routing id, payload] from a DEALER, [routing id, empty, payload] from a REQ
-        if len(frames) < 2 or len(frames) > 3 or (len(frames) == 3 and len(frames[1])):
-            self._metrics.refused.inc("BAD_MESSAGE")
-            return
-        envelope = [frame.bytes for frame in frames[:-1]]
-        payload = frames[-1].bytes
-        peer = self._access().by_key.get(_user_id(frames[-1]))
+    def _handle(self, router: "zmq.Socket[Any]", envelope: list[bytes], frame: zmq.Frame) -> None:
+        payload = frame.bytes
+        peer = self._access().by_key.get(_user_id(frame))
         if peer is None:  # revoked after the handshake
             self._metrics.refused.inc("revoked")
             refusal = Refusal(
@@ -167,11 +185,11 @@ class Server:
             )
             self._finish(router, envelope, "?", refusal.reply(error.request_id))
             return
-        kind = _kind(request)
+        kind = _KINDS[type(request)]
         try:
             authorise(peer, request)
-            if isinstance(request, _OFFICE):
-                self._finish(router, envelope, kind, self._office.answer(request))
+            if type(request) in _OFFICE:
+                self._finish(router, envelope, kind, self._office.answer(cast(OfficeRequest, request)))
                 return
             self._terminal.submit(
                 Job(
@@ -211,7 +229,7 @@ class Server:
                     epoch=reply.epoch,
                     replayed=reply.replayed,
                 )
-        return encode(reply)
+        return self._encode(reply)
 
     def _take_legacy(self, door: LegacyDoor) -> None:
         for _ in range(_BATCH):
@@ -229,7 +247,9 @@ class Server:
 
     def _send(self, router: "zmq.Socket[Any]", frames: list[bytes]) -> None:
         try:
-            router.send_multipart(frames, zmq.NOBLOCK)
+            for frame in frames[:-1]:
+                router.send(frame, _MORE)
+            router.send(frames[-1], _NOBLOCK)
         except zmq.ZMQError:
             # gone (EHOSTUNREACH) or not reading (EAGAIN): it will ask again
             self._metrics.dropped.inc()
@@ -266,7 +286,3 @@ def _user_id(frame: zmq.Frame) -> str:
         return str(frame.get("User-Id"))
     except zmq.ZMQError:
         return ""
-
-
-def _kind(request: AnyRequest) -> str:
-    return str(type(request).__struct_config__.tag)

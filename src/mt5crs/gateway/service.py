@@ -91,7 +91,7 @@ class Gateway:
         self._cleanup.callback(self._journal.close)
         context: Context = zmq.Context()
         self._cleanup.callback(context.destroy, linger=0)
-        self._outbox = Outbox(context, "terminal")
+        self._outbox = Outbox()
         self.stream = Stream(secrets.token_hex(8), self._outbox.put)
         ledger = Ledger(broker)
         watch = Watch(broker, self.stream, ledger)

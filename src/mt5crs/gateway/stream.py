@@ -15,23 +15,25 @@ class Stream:
         self.name = name
         self._publish = publish
         self._seqs: dict[str, int] = {}
+        self._fleeting: dict[str, int] = {}
 
     def next(self, topic: str) -> int:
         """The next sequence number of a topic; it must be published."""
-        self._seqs[topic] = seq = self._seqs.get(topic, 0) + 1
+        seqs = self._of(topic)
+        seqs[topic] = seq = seqs.get(topic, 0) + 1
         return seq
 
     def last(self, topic: str) -> int:
         """The last sequence number of a topic, 0 if nothing was published."""
-        return self._seqs.get(topic, 0)
+        return self._of(topic).get(topic, 0)
+
+    def _of(self, topic: str) -> dict[str, int]:
+        fleeting = topic.startswith("tick.") or topic == events.HEARTBEAT_TOPIC
+        return self._fleeting if fleeting else self._seqs
 
     def seqs(self) -> dict[str, int]:
         """Last sequence number of every topic but quotes and heartbeats."""
-        return {
-            topic: seq
-            for topic, seq in list(self._seqs.items())
-            if not topic.startswith("tick.") and topic != events.HEARTBEAT_TOPIC
-        }
+        return self._seqs.copy()
 
     def publish(self, topic: str, event: events.Event) -> None:
         """Publish an event whose `seq` came from `next`."""

@@ -13,9 +13,10 @@ from mt5crs.protocol import requests as ask
 from mt5crs.protocol.records import Identity
 from mt5crs.protocol.replies import Reply
 
+from .bell import Bell
 from .desk import Desk
 from .outbox import Delivery, Outbox
-from .reader import Reader
+from .reader import Query, Reader
 from .refusal import Refusal
 from .watch import Watch
 
@@ -74,12 +75,11 @@ class Terminal:
         self._watch = watch
         self._outbox = outbox
         self._queue_limit = queue_limit
-        self._poll_interval_s = poll_interval_s
         self._timeout_s = timeout_s
         self._symbols = symbols
         self._note = note
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
+        self._bell = Bell(poll_interval_s)
         self._queue: deque[Job] = deque()
         self._errands: deque[Callable[[], None]] = deque()
         self._running: Job | None = None
@@ -107,13 +107,13 @@ class Terminal:
             if len(self._queue) >= self._queue_limit:
                 raise self._busy(f"{self._queue_limit} requests are waiting already")
             self._queue.append(job)
-            self._work.notify()
+        self._bell.ring()
 
     def errand(self, errand: Callable[[], None]) -> None:
         """Have something small done on the terminal's thread."""
         with self._lock:
             self._errands.append(errand)
-            self._work.notify()
+        self._bell.ring()
 
     def overdue(self) -> list[tuple[Job, Refusal]]:
         """Jobs whose client should be told BUSY now; a waiting one is thereby taken back, it will not be
@@ -163,9 +163,12 @@ class Terminal:
         """Finish the job at hand and end; False when the terminal hangs longer than that."""
         with self._lock:
             self._stopping = True
-            self._work.notify()
+        self._bell.ring()
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            return False
+        self._bell.close()
+        return True
 
     def _hung(self) -> bool:
         return bool(self._busy_since) and time.monotonic() - self._busy_since > self._timeout_s
@@ -216,34 +219,29 @@ class Terminal:
                 self._mark(busy=False)
                 self._view = View(False, False, f"the terminal did not start: {error}", None)
                 self._note("terminal.not_started", error=str(error))
-            with self._lock:
-                if not self._stopping:
-                    self._work.wait(pause)
+            until = time.monotonic() + pause
+            while not self._stopping and time.monotonic() < until:
+                self._bell.hear()
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     def _next(self) -> Job | None:
         """The next job, or None when it is time to look for changes. Runs errands in between."""
-        deadline = time.monotonic() + self._poll_interval_s
-        with self._lock:
-            while not self._stopping:
+        while not self._stopping:
+            errand = job = None
+            with self._lock:
                 if self._errands:
                     errand = self._errands.popleft()
-                    self._lock.release()
-                    try:
-                        errand()
-                    finally:
-                        self._lock.acquire()
-                    continue
-                if self._queue:
+                elif self._queue:
                     job = self._queue.popleft()
                     job.state = "running"
                     self._running = job
                     self._busy_since = time.monotonic()
-                    return job
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return None
-                self._work.wait(left)
+            if job is not None:
+                return job
+            if errand is not None:
+                errand()
+            elif not self._bell.hear():
+                return None
         return None
 
     def _do(self, job: Job) -> None:
@@ -269,6 +267,8 @@ class Terminal:
             self._outbox.put(Delivery(job.door, frames))
 
     def _reply(self, request: ask.AnyRequest, job: Job) -> Reply:
+        if isinstance(request, Query):
+            return self._reader.answer(request)
         if isinstance(request, (ask.OrderSend, ask.OrderCancel, ask.PositionClose)):
             return self._desk.submit(request, job.waited_ms, operator=job.operator)
         if isinstance(request, ask.OrderQuery):
@@ -277,10 +277,6 @@ class Terminal:
             return self._desk.check(request)
         if isinstance(request, ask.OrderResolve):
             return self._desk.declare(request)
-        if isinstance(
-            request, (ask.SyncAll, ask.AccountQuery, ask.SymbolQuery, ask.TickQuery, ask.HistoryQuery)
-        ):
-            return self._reader.answer(request)
         raise Refusal("UNKNOWN_KIND", "kind", "not a request for the terminal", "see docs/protocol.md")
 
     def _poll(self) -> None:

@@ -51,7 +51,7 @@ class _Metric:
     def _key(self, labels: tuple[object, ...]) -> LabelValues:
         if len(labels) != len(self.label_names):
             raise ValueError(f"metric {self.name} takes the labels {self.label_names}, got {labels}")
-        return tuple(str(value) for value in labels)
+        return tuple(map(str, labels))
 
     def samples(self) -> list[str]:
         """Sample lines of this metric."""

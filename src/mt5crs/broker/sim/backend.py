@@ -312,12 +312,15 @@ class SimulatedBroker:
         if self._inbox is not None:
             for entry in self._inbox.pending():
                 self._inbox.answer(entry, self._obey)
-        due = [request for at, request in self._late if at <= self._time]
-        if due:
-            self._late = [(at, request) for at, request in self._late if at > self._time]
-            for request in due:
-                self._execute(request)
+        if self._late:
+            self._execute_late()
         self._match()
+
+    def _execute_late(self) -> None:
+        due = [request for at, request in self._late if at <= self._time]
+        self._late = [(at, request) for at, request in self._late if at > self._time]
+        for request in due:
+            self._execute(request)
 
     def _obey(self, text: bytes) -> dict[str, Any]:
         return self.command(msgspec.json.decode(text, type=Command))
