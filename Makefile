@@ -102,9 +102,8 @@ molecule: setup bundle ## Molecule scenarios default, rollback and windows (on t
 	$(RUN) molecule test -s windows
 
 .PHONY: bench
-bench: setup ## latency, sync, journal and memory figures, as ratios
-	$(RUN) python -m tests.bench.bench_gateway
-	$(RUN) python -m tests.bench.bench_client
+bench: setup ## all figures in one table, with their targets (half an hour; BENCH=--quick: minutes)
+	$(RUN) python -m tests.bench $(BENCH)
 
 ##: the lab and the fleet -----------------------------------------------------------------------------
 .PHONY: bundle

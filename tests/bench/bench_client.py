@@ -1,7 +1,7 @@
 """Figures of the client side: start-up sync, recovery after kill -9, memory and CPU of the reconciler.
 
-Run: `uv run python tests/bench/bench_client.py [--quick]`. One line per figure, with its bound and the ratio
-to it (below 1 is good). Nothing here is a test; the spread shows the noise of the machine.
+Run: `uv run python -m tests.bench.bench_client [--quick]`. Nothing here is a test; the spread shows the noise
+of the machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,15 +18,9 @@ from pathlib import Path
 from mt5crs.checks.rehearsal import MAGIC, Fleet, Service, free_ports
 from mt5crs.client.published import StateUnavailableError
 from mt5crs.protocol import replies, requests
+from tests.bench.figures import Table
 
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def line(name: str, value: float, bound: float, unit: str, note: str = "") -> None:
-    """One figure beside its bound."""
-    print(
-        f"{name:52} {value:10.2f} {unit:4} bound {bound:8.1f}  ratio {value / bound:6.3f}  {note}", flush=True
-    )
 
 
 def resident_mb(fleet: Fleet, service: Service) -> float:
@@ -87,7 +80,7 @@ def wait_ready_and_equal(fleet: Fleet) -> None:
     fleet.wait(equal, "equality")
 
 
-def startup(directory: Path, rounds: int) -> None:
+def startup(table: Table, directory: Path, rounds: int) -> None:
     """Process start to READY, first start and with a record, 100 positions."""
     with (
         Fleet(directory, {"gateway": {"SIM_FAULTS": "true"}}) as fleet,
@@ -101,14 +94,16 @@ def startup(directory: Path, rounds: int) -> None:
             times.append(until_ready(fleet, listener))
             fleet.kill("reconciler")
         spread = f"min {min(times):.0f} max {max(times):.0f}, {rounds} starts"
-        line("process start to READY, 100 positions (median)", statistics.median(times), 300, "ms", spread)
+        table.add(
+            "reconciler start to READY, 100 positions (median)", statistics.median(times), "ms", 300, spread
+        )
         sync = [
             entry["seconds"] * 1000 for entry in fleet.log("reconciler") if entry["event"] == "startup.synced"
         ]
-        line("of that, the sync itself (median)", statistics.median(sync), 300, "ms")
+        table.add("of that, the sync itself (median)", statistics.median(sync), "ms", 300)
 
 
-def recovery(directory: Path, rounds: int) -> None:
+def recovery(table: Table, directory: Path, rounds: int) -> None:
     """kill -9 to equal state again, by service."""
     busy = {"TICK_INTERVAL_S": 0.05, "STRATEGY_OPTIONS": '{"positions": 4, "hold_s": 0.2}'}
     with Fleet(directory, {"strategy": busy}) as fleet:
@@ -126,10 +121,12 @@ def recovery(directory: Path, rounds: int) -> None:
                 wait_ready_and_equal(fleet)
                 times.append((time.perf_counter() - began) * 1000)
             spread = f"max {max(times):.0f}, {rounds} kills"
-            line(f"kill -9 {service} to equal state (median)", statistics.median(times), 2000, "ms", spread)
+            table.add(
+                f"kill -9 {service} to equal state (median)", statistics.median(times), "ms", 2000, spread
+            )
 
 
-def rest(directory: Path, seconds: float) -> None:
+def rest(table: Table, directory: Path, seconds: float) -> None:
     """Memory and CPU with 100 positions and nothing going on."""
     with Fleet(directory, {"gateway": {"SIM_FAULTS": "true"}}) as fleet:
         fleet.start_ready("gateway")
@@ -144,11 +141,16 @@ def rest(directory: Path, seconds: float) -> None:
         time.sleep(seconds)
         for service in services:
             used = (cpu_s(fleet, service) - before[service]) / seconds * 100
-            line(f"{service} CPU at rest", used, 1, "%", f"over {seconds:g} s")
-            line(f"{service} memory at rest", resident_mb(fleet, service), 40, "MB")
+            table.add(f"{service} CPU at rest", used, "%", 1, f"over {seconds:g} s")
+            table.add(
+                f"{service} memory at rest",
+                resident_mb(fleet, service),
+                "MB",
+                40 if service == "reconciler" else None,
+            )
 
 
-def growth(directory: Path, messages: int) -> None:
+def growth(table: Table, directory: Path, messages: int) -> None:
     """Memory of the reconciler while orders rain, each with its events and a sync."""
     gateway = {"SIM_FAULTS": "true", "POLL_INTERVAL_S": 0.02, "HEARTBEAT_INTERVAL_S": 0.05}
     with Fleet(directory, {"gateway": gateway}) as fleet:
@@ -205,10 +207,12 @@ def growth(directory: Path, messages: int) -> None:
         client.close()
         half = samples[len(samples) // 2]
         note = f"start {samples[0]:.1f}, half way {half:.1f} MB; {2 * messages} orders"
-        line("reconciler memory after a rain of orders", resident_mb(fleet, "reconciler"), 40, "MB", note)
+        table.add(
+            "reconciler memory after a rain of orders", resident_mb(fleet, "reconciler"), "MB", 40, note
+        )
 
 
-def messages(directory: Path, count: int) -> None:
+def messages(table: Table, directory: Path, count: int) -> None:
     """Memory of the reconciler before and after `count` heartbeats on the event socket."""
     import zmq
 
@@ -246,7 +250,7 @@ def messages(directory: Path, count: int) -> None:
             if not first and heard > 1000:
                 first = resident_mb(fleet, "reconciler")
         note = f"after the first thousand {first:.1f} MB; {received(fleet):.0f} messages heard"
-        line("reconciler memory after many messages", resident_mb(fleet, "reconciler"), 40, "MB", note)
+        table.add("reconciler memory after many messages", resident_mb(fleet, "reconciler"), "MB", 40, note)
         publisher.close()
         context.term()
 
@@ -261,20 +265,41 @@ def received(fleet: Fleet) -> float:
     return next(float(row.split()[1]) for row in text.splitlines() if row.startswith(name))
 
 
-def main() -> int:
-    """Run everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    quick = parser.parse_args().quick
+def trading(table: Table, directory: Path, seconds: float) -> None:
+    """Memory of all three services while the strategy trades as fast as it can."""
+    busy = {"TICK_INTERVAL_S": 0.02, "STRATEGY_OPTIONS": '{"positions": 4, "hold_s": 0.05}'}
+    services: tuple[Service, ...] = ("gateway", "reconciler", "strategy")
+    with Fleet(directory, {"strategy": busy}) as fleet:
+        for service in services:
+            fleet.start_ready(service)
+        time.sleep(seconds / 2)  # the first half warms up
+        half = {service: resident_mb(fleet, service) for service in services}
+        time.sleep(seconds / 2)
+        orders = sum(1 for entry in fleet.log("gateway") if entry["event"] == "order")
+        for service in services:
+            grown = resident_mb(fleet, service) - half[service]
+            note = f"at {half[service]:.1f} MB half way; {orders} orders in {seconds:g} s"
+            table.add(f"{service} memory growth, second half of trading", grown, "MB", 1, note)
+
+
+def run(table: Table, *, quick: bool) -> None:
+    """All figures of the client side."""
     with tempfile.TemporaryDirectory(prefix="mt5crs-bench-") as name:
         directory = Path(name)
-        startup(directory / "startup", 5 if quick else 20)
-        recovery(directory / "recovery", 3 if quick else 10)
-        rest(directory / "rest", 10 if quick else 60)
-        messages(directory / "messages", 50_000 if quick else 1_000_000)
-        growth(directory / "growth", 400 if quick else 5000)
-    return 0
+        startup(table, directory / "startup", 5 if quick else 20)
+        recovery(table, directory / "recovery", 3 if quick else 10)
+        rest(table, directory / "rest", 10 if quick else 60)
+        messages(table, directory / "messages", 50_000 if quick else 1_000_000)
+        trading(table, directory / "trading", 20 if quick else 600)
+        growth(table, directory / "growth", 400 if quick else 5000)
+
+
+def main() -> None:
+    """Print the figures of the client side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    run(Table(), quick=parser.parse_args().quick)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

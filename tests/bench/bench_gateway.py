@@ -29,6 +29,7 @@ from mt5crs.protocol.codec import encode
 from mt5crs.protocol.curve import new_keypair, secure_client, secure_server
 from mt5crs.protocol.fields import MAX_REPLY_BYTES
 from mt5crs.protocol.replies import OrderResult, Snapshot
+from tests.bench.figures import Table
 from tests.unit.gateway.running import MAGIC, Caller, Running
 
 
@@ -101,8 +102,10 @@ def bare_echo(gateway: Running, frame: bytes, size: int) -> Iterator[Callable[[]
         process.join()
 
 
-def compare(name: str, gateway: Running, caller: Caller, request: requests.Request, samples: int) -> None:
-    """One line: gateway, echo of the same sizes, ratios. Both sides exchange bytes; nobody decodes."""
+def compare(
+    table: Table, name: str, gateway: Running, caller: Caller, request: requests.Request, samples: int
+) -> None:
+    """Gateway against an echo of the same sizes. Both sides exchange bytes; nobody decodes."""
     frame = encode(request)
 
     def once() -> bytes:
@@ -112,12 +115,9 @@ def compare(name: str, gateway: Running, caller: Caller, request: requests.Reque
     size = len(once())
     with bare_echo(gateway, frame, size) as bare:
         (p50, p99), (e50, e99) = take_turns(once, bare, samples)
-    print(
-        f"{name:26} {size:6d} B  gateway P50 {p50:6.0f} P99 {p99:6.0f} us  echo P50 {e50:6.0f} "
-        f"P99 {e99:6.0f} us"
-        f"   ratio P50 {p50 / e50:5.2f} P99 {p99 / e99:5.2f}",
-        flush=True,
-    )
+    note = f"{size} B; gateway {p50:.0f} and {p99:.0f} us, echo {e50:.0f} and {e99:.0f} us"
+    table.add(f"{name} against a bare echo, P50", p50 / e50, "times", 1.5, note)
+    table.add(f"{name} against a bare echo, P99", p99 / e99, "times", 2)
 
 
 def fill(directory: Path, count: int) -> None:
@@ -156,7 +156,7 @@ def sync_cost(directory: Path, samples: int) -> float:
     return p50
 
 
-def orders(gateway: Running, caller: Caller, directory: Path, count: int) -> None:
+def orders(table: Table, gateway: Running, caller: Caller, directory: Path, count: int) -> None:
     """ORDER_SEND with its durable journal."""
     caller.lease()
     numbers = iter(range(10**9))
@@ -168,20 +168,31 @@ def orders(gateway: Running, caller: Caller, directory: Path, count: int) -> Non
 
     p50, p99 = measure(once, count)
     disk = sync_cost(directory, count)
-    print(
-        f"{'ORDER_SEND, journal':26} P50 {p50:.0f} P99 {p99:.0f} us, {1e6 / p50:.0f} orders/s; "
-        f"disk sync: one commit P50 {disk:.0f} us, three an order (journal twice, "
-        f"simulated broker once): {300 * disk / p50:.0f} %",
-        flush=True,
-    )
+    note = f"P99 {p99:.0f} us; one disk sync {disk:.0f} us, three an order: {300 * disk / p50:.0f} %"
+    table.add("ORDER_SEND with durable journal, P50", p50 / 1000, "ms", None, note)
+    table.add("ORDER_SEND with durable journal", 1e6 / p50, "per s")
 
 
-def main() -> None:
-    """Print all figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--messages", type=int, default=50_000, help="messages for the memory figure")
-    options = parser.parse_args()
+def memory(table: Table, gateway: Running, caller: Caller, frame: bytes, messages: int, rest: float) -> None:
+    """Memory of the gateway while it answers, and its CPU when nobody asks."""
+    samples = []
+    for _ in range(2):  # the first half warms up
+        for _ in range(messages // 2):
+            caller.socket.send(frame)
+            caller.socket.recv()
+        samples.append(gateway.metric("process_resident_memory_bytes") / 1e6)
+    table.add("gateway memory at rest", rest, "MB")
+    note = f"at {samples[0]:.1f} MB half way; {messages} requests"
+    table.add("gateway memory growth, second half of messages", samples[1] - samples[0], "MB", 1, note)
+    time.sleep(1)
+    used = gateway.metric("process_cpu_seconds_total")
+    time.sleep(10)
+    idle = (gateway.metric("process_cpu_seconds_total") - used) / 10 * 100
+    table.add("gateway CPU at rest", idle, "%", 1, "over 10 s")
+
+
+def run(table: Table, *, samples: int, messages: int) -> None:
+    """All figures of the gateway."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         for each in ("small", "large"):
@@ -192,23 +203,10 @@ def main() -> None:
             head: dict[str, Any] = {"v": 1, "id": "bench", "client": "strategy", "magic": MAGIC}
             sync = requests.SyncAll(**head, whole_account=False, history_since_msc=None)
             rest = gateway.metric("process_resident_memory_bytes") / 1e6
-            compare("PING", gateway, caller, requests.Ping(**head), options.samples)
-            compare("SYNC_ALL, 100 positions", gateway, caller, sync, options.samples)
-            before = gateway.metric("process_resident_memory_bytes") / 1e6
-            frame = encode(requests.Ping(**head))
-            for _ in range(options.messages):
-                caller.socket.send(frame)
-                caller.socket.recv()
-            after = gateway.metric("process_resident_memory_bytes") / 1e6
-            cpu = gateway.metric("process_cpu_seconds_total")
-            time.sleep(5)
-            idle = (gateway.metric("process_cpu_seconds_total") - cpu) / 5 * 100
-            print(
-                f"{'memory':26} at rest {rest:.1f} MB, before {before:.1f} and after "
-                f"{options.messages} messages {after:.1f} MB; CPU at rest {idle:.2f} %",
-                flush=True,
-            )
-            orders(gateway, caller, directory, options.samples // 2)
+            compare(table, "PING", gateway, caller, requests.Ping(**head), samples)
+            compare(table, "SYNC_ALL of 100 positions", gateway, caller, sync, samples)
+            memory(table, gateway, caller, encode(requests.Ping(**head)), messages, rest)
+            orders(table, gateway, caller, directory, samples // 2)
         finally:
             gateway.close()
         gateway = gateway_with(directory / "large", 10_000)
@@ -221,14 +219,19 @@ def main() -> None:
                 times.append((time.perf_counter() - start) * 1e3)
                 if not isinstance(snapshot, Snapshot) or len(snapshot.positions) != 10_000:
                     raise RuntimeError("snapshot incomplete")
-            print(
-                f"{'SYNC_ALL, 10 000 positions':26} P50 {statistics.median(times):.1f} ms, "
-                f"worst {max(times):.1f} ms "
-                "(decoded by the client)",
-                flush=True,
-            )
+            note = f"worst {max(times):.1f} ms; decoded by the client"
+            table.add("SYNC_ALL of 10 000 positions, P50", statistics.median(times), "ms", 60, note)
         finally:
             gateway.close()
+
+
+def main() -> None:
+    """Print the figures of the gateway."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--messages", type=int, default=50_000, help="messages for the memory figure")
+    options = parser.parse_args()
+    run(Table(), samples=options.samples, messages=options.messages)
 
 
 if __name__ == "__main__":

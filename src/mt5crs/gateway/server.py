@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import zmq
 
@@ -27,13 +27,13 @@ from .frames import ReplyEncoder
 from .legacy import LegacyDoor
 from .listen import Listener
 from .metrics import GatewayMetrics
-from .office import Office, OfficeRequest
+from .office import Office
 from .outbox import Delivery, Outbox, Publication
 from .refusal import Refusal
 from .stream import Stream
 from .terminal import Job, Terminal
 
-_OFFICE = frozenset({Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume})
+_OFFICE = (Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume)
 _KINDS = {each: str(each.__struct_config__.tag) for each in get_args(AnyRequest)}
 _BATCH = 64
 """Requests taken before replies and timers get their turn."""
@@ -188,8 +188,8 @@ class Server:
         kind = _KINDS[type(request)]
         try:
             authorise(peer, request)
-            if type(request) in _OFFICE:
-                self._finish(router, envelope, kind, self._office.answer(cast(OfficeRequest, request)))
+            if isinstance(request, _OFFICE):
+                self._finish(router, envelope, kind, self._office.answer(request))
                 return
             self._terminal.submit(
                 Job(
