@@ -69,6 +69,9 @@ class Rollout:
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    strategy: str = ""
+    plan: str = ""
+    steps: list[dict[str, Any]] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     results: dict[tuple[str, str], ServiceResult] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
@@ -125,6 +128,9 @@ class Rollout:
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 2),
             "outcome": self.outcome,
+            "strategy": self.strategy,
+            "plan": self.plan,
+            "steps": list(self.steps),
             "phases": [vars(phase) for phase in self.phases],
             "services": [vars(result) for result in sorted_results(self.results.values())],
             "failures": [vars(failure) | {"journal": list(failure.journal)} for failure in self.failures],

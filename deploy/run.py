@@ -22,19 +22,22 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
 from deploy import report, settings, windows
+from deploy.batches import STRATEGIES
 from deploy.inventory import Fleet, fleet
 from deploy.rollout import Failure, Phase, Rollout
 from mt5crs.settings.schema import SettingsError
 
 _rollout: Rollout | None = None
 _context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
+DATA = {"deploy.py": ("strategy", "plan"), "rollback.py": ("part", "to")}
+"""What `--data` may name, by file."""
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
 _PHASES = (
     "Baseline",
     "Upload",
     "Stage",
+    "Plan",
     "Activate",
-    "Start",
     "Confirm",
     "Put back",
     "Monitoring",
@@ -56,6 +59,9 @@ def prepare(of: Fleet) -> None:
     if not {"deploy.py", "rollback.py"} & set(files):
         return
     _refuse_options(options)
+    for file in files:
+        if file in DATA:
+            refuse_data(file, [str(given) for given in options.get("data") or ()])
     refuse_empty_target(of, list(options.get("limit") or ()), list(options.get("exclude") or ()))
     try:
         settings.require(of)
@@ -69,6 +75,22 @@ def _refuse_options(options: dict[str, Any]) -> None:
             raise PyinfraError(
                 f"--{name.replace('_', '-')} breaks the order of a deployment (gateway before Inf, all "
                 "healthy before any is confirmed); run without it"
+            )
+
+
+def refuse_data(file: str, given: list[str]) -> None:
+    """PyinfraError when a `--data name=value` has a name the file does not know, or an unknown strategy."""
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in DATA[file]:
+            raise PyinfraError(
+                f"--data {text}: {file} knows no {name!r}; it takes {', '.join(DATA[file])}. "
+                "Nothing was changed"
+            )
+        if name == "strategy" and value not in STRATEGIES:
+            raise PyinfraError(
+                f"--data {text}: there is no such strategy; choose one of {', '.join(STRATEGIES)}. "
+                "Nothing was changed"
             )
 
 
@@ -145,6 +167,7 @@ class _Narration(BaseStateCallback):
         self.hosts: set[str] = set()
         self.changed: set[str] = set()
         self.failures_before = 0
+        self.barrier = False  # an operation on one host for all of them
 
     def operation_start(self, of: Any, op_hash: str) -> None:
         """A new phase begins when the operation's name says so."""
@@ -153,8 +176,9 @@ class _Narration(BaseStateCallback):
             logger.setLevel(logging.WARNING)
         name = ", ".join(of.get_op_meta(op_hash).names)
         phase = next((word for word in _PHASES if name.startswith(word)), name)
-        if phase in ("Stage", "Activate", "Start", "Confirm"):
+        if phase in ("Stage", "Activate", "Confirm"):
             phase = name.partition(" | ")[0]
+        self.barrier = phase == "Plan" or name.endswith("| checks")
         if phase != self.name:
             self.close()
             self.name, self.began = phase, time.monotonic()
@@ -169,7 +193,7 @@ class _Narration(BaseStateCallback):
     def operation_end(self, of: Any, op_hash: str) -> None:
         """The last operation closes its phase; from here on pyinfra knows of a failure and exits with 1."""
         for host in of.inventory.iter_activated_hosts():
-            if op_hash in of.ops[host]:
+            if op_hash in of.ops[host] and not self.barrier:
                 self.hosts.add(host.name)
                 done = of.get_op_data_for_host(host, op_hash).operation_meta
                 if done.is_complete() and done.did_change() and not windows.nothing_changed(self.name):

@@ -72,6 +72,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "stage": _stage,
         "activate": _activate,
         "confirm": _confirm,
+        "extend": _extend,
         "revert": _revert,
         "rollback": _rollback,
     }
@@ -137,6 +138,13 @@ def _confirm(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
     with _session(host, options) as session:
         return confirm(session, options.generation)
+
+
+def _extend(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.activation import extend
+
+    with _session(host, options) as session:
+        return extend(session, options.generation, options.confirm_timeout)
 
 
 def _revert(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -402,6 +410,15 @@ def parser() -> argparse.ArgumentParser:
     )
     confirm = add("confirm", "Keep the provisional generation.", locking)
     confirm.add_argument("--generation", metavar="G", help="fail unless it is this one")
+    extend = add("extend", "Give the provisional generation more time: its deployment goes on.", locking)
+    extend.add_argument("--generation", metavar="G", help="fail unless it is this one")
+    extend.add_argument(
+        "--confirm-timeout",
+        type=_seconds,
+        default=_CONFIRM_TIMEOUT_S,
+        metavar="S",
+        help="seconds from now until it reverts by itself (default 120)",
+    )
     add("revert", "Leave the provisional generation now.", locking)
     rollback = add("rollback", "Return to a generation that was confirmed once.", locking, dry, formats)
     rollback.add_argument("--to", metavar="G", help="default: the one that ran before")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store, system, windows
+from mt5crs_release import runtime_marker, store, system, windows
 from mt5crs_release.bundle import Bundle, this_python
 from mt5crs_release.digest import SHORT
 from mt5crs_release.errors import FailedError, RefusedError
@@ -39,12 +39,8 @@ def lock_runtimes(host: Host, command: str) -> Lock:
 
 def find_runtime(host: Host, content: str) -> dict[str, Any] | None:
     """Return what the marker of the complete runtime for ``content`` says, ``None`` when there is none."""
-    marker = host.runtimes / runtime_name(content) / COMPLETE
-    try:
-        record = json.loads(marker.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("content") == content else None
+    record = runtime_marker.read(host, runtime_name(content))
+    return record if record is not None and record.get("content") == content else None
 
 
 def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> dict[str, Any]:
@@ -74,7 +70,12 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
         _install(target, wheelhouse)
         target.chmod(0o755)
         store.sync_file_system(target)
-        record = {"content": bundle.content, "version": bundle.version, "bundle": bundle.path.name}
+        record = {
+            "content": bundle.content,
+            "version": bundle.version,
+            "bundle": bundle.path.name,
+            "protocol": bundle.protocol,
+        }
         store.write_new(target / COMPLETE, json.dumps(record).encode(), 0o644)
         store.sync_directory(target)
         store.sync_directory(host.runtimes)

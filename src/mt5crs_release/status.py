@@ -6,7 +6,7 @@ import platform
 import subprocess
 from typing import Any
 
-from mt5crs_release import generation, machine, state, store, system, windows
+from mt5crs_release import generation, machine, runtime_marker, state, store, system, windows
 from mt5crs_release.lock import boot_clock
 from mt5crs_release.paths import COMPLETE, CURRENT, STANDBY, Host
 from mt5crs_release.state import ServiceState
@@ -74,6 +74,7 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "digest": entry.digest if entry else None,
         "bundle": entry.bundle if entry else None,
         "version": entry.version if entry else None,
+        "protocol": runtime_marker.protocol(host, entry.runtime) if entry else None,
         "state": entry.state if entry else (newest.state if newest else None),
         "previous": transaction.previous if transaction else record.previous,
         "deadline": transaction.deadline_at if transaction else None,
