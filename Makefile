@@ -84,8 +84,8 @@ states-long: setup ## 100 000 random runs of the trading state machine (hours)
 	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
 
 .PHONY: lab-test
-lab-test: setup bundle lab-up ## end-to-end tests on the lab fleet
-	$(PYTEST) tests/lab --timeout 900 -m "not slow" --durations=10
+lab-test: setup bundle lab-up ## end-to-end tests, on two lab fleets at once
+	$(PYTEST) tests/lab --timeout 900 -m "not slow" --numprocesses 2 --dist loadfile --durations=10
 
 .PHONY: lab-test-long
 lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check with the other engine
