@@ -67,6 +67,8 @@ def _make(rollout: Rollout) -> Plan | str:
     except (BundleError, OrderError, PlanError) as error:
         return str(error)
     release.use(made, seen)
+    for name, status in seen.items():
+        rollout.seen(name, status)
     rollout.strategy, rollout.plan = made.strategy, made.id
     rollout.steps = [{"name": step.name, "hosts": list(step.hosts)} for step in made.steps]
     if rollout.dry:

@@ -81,8 +81,12 @@ class Call:
         if answer is not None:
             result.generation = str(answer.get("generation") or result.generation)
         if good and answer is not None:
+            result.version = answer.get("version", result.version)
+            outcome = "changed" if answer.get("changed") else "unchanged"
+            self.rollout.spent(host.name, self.service, self.step, began, outcome, answer)
             return answer
-        result.state = "failed"
+        self.rollout.spent(host.name, self.service, self.step, began, "failed", answer)
+        result.state, result.version = "failed", result.previous_version
         self.rollout.fail(failure_of(host.name, f"{self.step} {self.service}", answer, text))
         return None
 
@@ -202,6 +206,7 @@ def _upload(rollout: Rollout, want: Desired) -> None:
     except Exception as error:  # see run_tool
         done, reason = False, f"{type(error).__name__}: {error}"
     rollout.result(host.name, want.service).seconds += time.monotonic() - began
+    rollout.spent(host.name, want.service, "upload", began, "changed" if done else "failed")
     if not done:
         remedy = f"check the space and the rights of {BUNDLES} on the host"
         rollout.fail(Failure(host.name, step, reason or "it failed and gave no reason", remedy))
@@ -239,6 +244,7 @@ def _start(rollout: Rollout, service: str, units: Sequence[str]) -> None:
     began = time.monotonic()
     good, lines = shell(script, timeout_s=ACTIVATE_TIMEOUT_S)
     result.seconds += time.monotonic() - began
+    rollout.spent(host.name, service, "start", began, "changed" if good else "failed")
     result.state, result.changed = ("started", True) if good else ("down", False)
     if not good:
         remedy = "read the journal lines; what it depends on may be down"
@@ -280,7 +286,7 @@ _fresh: set[str] = set()
 
 def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:
     arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
-    answer = Call(rollout, service, "roll back")(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    answer = Call(rollout, service, "rollback")(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
     if answer is not None and not dry_run:
         result = rollout.result(host.name, service)
         result.state, result.changed = str(answer.get("state") or "confirmed"), bool(answer.get("changed"))
@@ -289,13 +295,18 @@ def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool)
 
 def _put_back(rollout: Rollout) -> None:
     for result in rollout.touched(host.name):
+        began = time.monotonic()
         answer, text, good = run_tool(
             ["revert", result.service, "--json"], stdin=None, timeout_s=ACTIVATE_TIMEOUT_S
         )
         if good and answer is not None:
             result.state = "reverted"
+            result.generation = str(answer.get("generation") or "")
+            result.version = result.previous_version
             rollout.put_back.append(f"{result.service} on {result.host}")
+            rollout.spent(host.name, result.service, "put back", began, "changed", answer)
         else:
+            rollout.spent(host.name, result.service, "put back", began, "failed", answer)
             result.state = "provisional"
             rollout.fail(failure_of(host.name, f"put back {result.service}", answer, text))
 

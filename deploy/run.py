@@ -44,6 +44,8 @@ _PHASES = (
     "Roll back",
 )
 
+_OF_THE_HOST = {"Baseline": "baseline", "Monitoring": "packages"}
+
 
 def prepare(of: Fleet) -> None:
     """Refuse what cannot go well, before a connection is made; PyinfraError with every reason.
@@ -168,6 +170,8 @@ class _Narration(BaseStateCallback):
         self.changed: set[str] = set()
         self.failures_before = 0
         self.barrier = False  # an operation on one host for all of them
+        self.host_began: dict[str, float] = {}
+        self.host_ended: dict[str, float] = {}
 
     def operation_start(self, of: Any, op_hash: str) -> None:
         """A new phase begins when the operation's name says so."""
@@ -182,6 +186,14 @@ class _Narration(BaseStateCallback):
         if phase != self.name:
             self.close()
             self.name, self.began = phase, time.monotonic()
+
+    def operation_host_start(self, _state: Any, host: Any, _op_hash: str) -> None:
+        """The first operation of a phase on a host begins its span."""
+        self.host_began.setdefault(host.name, time.monotonic())
+
+    def operation_host_success(self, _state: Any, host: Any, _op_hash: str, _retry_count: int = 0) -> None:
+        """So far the last operation of the phase on this host."""
+        self.host_ended[host.name] = time.monotonic()
 
     def operation_host_error(
         self, _state: Any, host: Any, _op_hash: str, _retry_count: int = 0, _max_retries: int = 0
@@ -212,6 +224,16 @@ class _Narration(BaseStateCallback):
             phase = Phase(self.name, len(self.hosts), len(self.changed), seconds, len(failed), skipped)
             self.rollout.phases.append(phase)
             print(report.phase_line(phase), flush=True)
+            if self.name in _OF_THE_HOST and (self.changed or failed or self.name == "Baseline"):
+                self._spans(failed)
         self.name = ""
         self.hosts, self.changed = set(), set()
+        self.host_began, self.host_ended = {}, {}
         self.failures_before = len(self.rollout.failures)
+
+    def _spans(self, failed: set[str]) -> None:
+        """What concerns a host as a whole has no release tool's call that records its step."""
+        for host, began in self.host_began.items():
+            outcome = "failed" if host in failed else "changed" if host in self.changed else "unchanged"
+            ended = self.host_ended.get(host, time.monotonic())
+            self.rollout.spent(host, "", _OF_THE_HOST[self.name], began, outcome, until=ended)

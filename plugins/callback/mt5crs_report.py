@@ -38,6 +38,9 @@ VERBS = ("stage", "activate", "confirm", "revert", "rollback")
 # On Windows a command is reported as one line: PYTHON TOOL VERB SERVICE …
 _WINDOWS_CALL = re.compile(rf"{TOOL}\.pyz\"? (status|{'|'.join(VERBS)}) ([\w-]+)")
 STATES = {"stage": "staged", "revert": "reverted"}
+STEPS = {"revert": "put back"}
+# Staging has secrets on its standard input, so of its result only the name of the task is to be seen.
+_STAGING = re.compile(r"(?:^|: )(Stage|Stop unless staged:) ([\w-]+)$")
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -56,7 +59,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.hosts: set[str] = set()
         self.changed: set[str] = set()
         self.failed: set[str] = set()
-        self.task_began: dict[str, float] = {}
+        self.task_began: dict[tuple[str, str], float] = {}
+        self.host_began: dict[str, float] = {}
+        self.host_ended: dict[str, float] = {}
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Begin a record if it is one of our playbooks."""
@@ -84,10 +89,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._close()
         self.play, self.began = play.get_name(), time.monotonic()
 
-    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """Remember when a task began, for the seconds of a service."""
-        del is_conditional
-        self.task_began[task._uuid] = time.monotonic()
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """Remember when a task began on a host, for its span."""
+        now = time.monotonic()
+        self.task_began[host.get_name(), task._uuid] = now
+        self.host_began.setdefault(host.get_name(), now)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Count the host; read the release tool's answer if the task called it."""
@@ -131,46 +137,50 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         host = result._host.get_name()
         self.hosts.add(host)
+        self.host_ended[host] = time.monotonic()
         data = result._result
         if data.get("changed"):
             self.changed.add(host)
+        staging = _STAGING.search(result._task.get_name())
+        if staging is not None and (staging[1] == "Stage") != bool(data.get("failed")):
+            began = self.task_began.get((host, result._task._uuid), time.monotonic())
+            outcome = "failed" if data.get("failed") else "changed" if data.get("changed") else "unchanged"
+            self.rollout.spent(host, staging[2], "stage", began, outcome)
         call = _call(data)
         if call is None:
             return
         answer = _json(str(data.get("stdout", "")))
         if call[0] == "status":
-            self._unchanged(host, (answer or {}).get("services", {}))
+            assert self.rollout is not None  # noqa: S101 -- checked above
+            self.rollout.seen(host, answer or {})
             return
         verb, service = call
-        seconds = time.monotonic() - self.task_began.get(result._task._uuid, time.monotonic())
-        self._answered(host, verb, service, answer, data, seconds)
-
-    def _unchanged(self, host: str, services: dict[str, Any]) -> None:
-        """What runs before anything is done; services that need nothing stay like this in the table."""
-        assert self.rollout is not None  # noqa: S101 -- only called with one
-        for service, now in services.items():
-            if (host, service) not in self.rollout.results:
-                entry = self.rollout.result(host, service)
-                entry.generation, entry.previous = str(now.get("current") or ""), now.get("previous")
+        began = self.task_began.get((host, result._task._uuid), time.monotonic())
+        self._answered(host, verb, service, answer, data, began)
 
     def _answered(
-        self, host: str, verb: str, service: str, answer: Any, data: dict[str, Any], seconds: float
+        self, host: str, verb: str, service: str, answer: Any, data: dict[str, Any], began: float
     ) -> None:
         assert self.rollout is not None  # noqa: S101 -- only called with one
         entry = self.rollout.result(host, service)
-        entry.seconds += seconds
+        entry.seconds += time.monotonic() - began
+        step = STEPS.get(verb, verb)
         if data.get("rc") != 0 or answer is None:
-            entry.state = "failed"
+            entry.state, entry.version = "failed", entry.previous_version
+            self.rollout.spent(host, service, step, began, "failed", answer)
             text = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
             self.rollout.fail(failure_of(host, f"{verb} {service}", answer, text))
             self.failed.add(host)
             return
+        outcome = "changed" if answer.get("changed") else "unchanged"
+        self.rollout.spent(host, service, step, began, outcome, answer)
         entry.generation = str(answer.get("generation") or entry.generation)
+        entry.version = answer.get("version", entry.version)
         entry.previous = answer.get("previous", entry.previous)
         entry.changed = entry.changed or bool(answer.get("changed"))
         entry.state = str(answer.get("state") or STATES.get(verb, "changed"))
         if verb == "revert":
-            entry.state = "reverted"
+            entry.state, entry.version = "reverted", entry.previous_version
             self.rollout.put_back.append(f"{service} on {host}")
 
     def _close(self) -> None:
@@ -180,8 +190,19 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             phase = Phase(self.play, len(self.hosts), len(self.changed), seconds, len(self.failed))
             self.rollout.phases.append(phase)
             self._display.display(report.phase_line(phase))
+            if self.play == "Baseline":
+                self._spans()
         self.play = ""
         self.hosts, self.changed, self.failed = set(), set(), set()
+        self.task_began, self.host_began, self.host_ended = {}, {}, {}
+
+    def _spans(self) -> None:
+        """What concerns a host as a whole has no release tool's call that records its step."""
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        for host, began in self.host_began.items():
+            outcome = "failed" if host in self.failed else "changed" if host in self.changed else "unchanged"
+            ended = self.host_ended.get(host, time.monotonic())
+            self.rollout.spent(host, "", "baseline", began, outcome, until=ended)
 
 
 def _call(data: dict[str, Any]) -> tuple[str, str] | None:

@@ -193,6 +193,7 @@ def result(
         "service": session.service,
         "generation": session.state.current,
         "attempted": entry.name if entry else None,
+        "version": entry.version if entry else None,
         "previous": transaction.previous if transaction else session.state.previous,
         "state": entry.state if entry else None,
         "deadline": transaction.deadline_at if transaction else None,
