@@ -44,6 +44,12 @@ class Alert:
     severity: str
     labels: tuple[tuple[str, str], ...] = field(default=(), compare=True)
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Alert:
+        """The alert whose fields are given as plain values."""
+        labels = tuple((str(name), str(value)) for name, value in values["labels"])
+        return cls(str(values["name"]), str(values["host"]), str(values["severity"]), labels)
+
     def __str__(self) -> str:
         return f"{self.name} ({self.severity}{f', {self.host}' if self.host else ''})"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy import ssh
@@ -39,18 +39,46 @@ class StepCheck:
     fleet: Fleet
     variables: Mapping[str, Any]
     said: list[str] = field(default_factory=list)
+    checks: int = 0
     _watch: Watch | None = None
     _waiting: dict[tuple[str, str], Waiting] = field(default_factory=dict)
 
+    @classmethod
+    def restored(cls, fleet: Fleet, variables: Mapping[str, Any], kept: Mapping[str, Any]) -> StepCheck:
+        """The checks as they were `kept`, for an engine that has a process of its own for every task."""
+        made = cls(fleet, variables, checks=int(kept["checks"]))
+        made._waiting = {(one["host"], one["service"]): Waiting(**one) for one in kept["waiting"]}
+        if kept["watch"] is not None:
+            watch = made._watched()
+            before = kept["watch"]["before"]
+            watch.began, watch.waited_s = float(kept["watch"]["began"]), float(kept["watch"]["waited_s"])
+            watch.before = None if before is None else frozenset(Alert.of(one) for one in before)
+            made._watch = watch
+        return made
+
+    def kept(self) -> dict[str, Any]:
+        """What `restored` needs, in plain values."""
+        watch = None
+        if self._watch is not None:
+            before = self._watch.before
+            watch = {
+                "began": self._watch.began,
+                "waited_s": self._watch.waited_s,
+                "before": None if before is None else [asdict(alert) for alert in sorted(before)],
+            }
+        waiting = [asdict(one) for one in self._waiting.values()]
+        return {"checks": self.checks, "waiting": waiting, "watch": watch}
+
+    def _watched(self) -> Watch:
+        ask = on_hub(self.fleet.hosts[self.fleet.in_group("hub")[0]])
+        return Watch(ask, float(self.variables["fleet_alerts_unknown_s"]), time.monotonic, self._sleep)
+
     def begin(self, monitored: bool) -> None:
         """Remember which alerts fire before anything is activated. monitored: the Hub runs Prometheus."""
-        hubs = self.fleet.in_group("hub")
-        if not hubs or not monitored:
+        if not self.fleet.in_group("hub") or not monitored:
             self.said.append("no Prometheus runs on the Hub yet: alerts are not looked at")
             return
-        budget = float(self.variables["fleet_alerts_unknown_s"])
-        ask = on_hub(self.fleet.hosts[hubs[0]])
-        self._watch = Watch(ask, budget, time.monotonic, self._sleep)
+        self._watch = self._watched()
         verdict = self._watch.begin()
         firing = sorted(self._watch.before or ())
         if firing:
@@ -64,13 +92,9 @@ class StepCheck:
         if known is None or known.generation != generation:
             self._waiting[host, service] = Waiting(host, service, generation, time.monotonic())
 
-    def watch_s(self, step: Step, *, last: bool) -> float:
-        """How long a step is watched: a canary stage for its pause, the last step before the end as set."""
-        pause = float(self.variables["fleet_step_pause_s"]) if step.stage_ends else 0.0
-        return max(pause, float(self.variables["fleet_alert_check_s"])) if last else pause
-
     def after(self, step: str, touched: Sequence[str], watch_s: float) -> Failure | None:
         """Check a step that is done; `touched`: hosts activated so far. Watches for `watch_s` seconds."""
+        self.checks += 1
         self._extend_due()
         if self._watch is None:
             self._sleep(watch_s)
@@ -108,6 +132,17 @@ class StepCheck:
         reply = ssh.run(self.fleet.hosts[one.host], command, timeout_s=_EXTEND_TIMEOUT_S)
         if reply.status == 0:
             one.since = asked
+
+
+def watch_s(variables: Mapping[str, Any], step: Step, *, last: bool) -> float:
+    """Seconds that a step is watched: a canary stage for its pause, the last step as set."""
+    pause = float(variables["fleet_step_pause_s"]) if step.stage_ends else 0.0
+    return max(pause, float(variables["fleet_alert_check_s"])) if last else pause
+
+
+def watched_s(steps: Sequence[Step], variables: Mapping[str, Any]) -> float:
+    """Seconds that all steps are watched together."""
+    return sum(watch_s(variables, step, last=step is steps[-1]) for step in steps)
 
 
 def judge(step: str, verdict: Verdict, unknown: str, waited_s: float) -> Failure | None:

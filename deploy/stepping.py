@@ -17,7 +17,7 @@ from deploy.batches import Step
 from deploy.inventory import fleet
 from deploy.plan import Plan
 from deploy.rollout import Rollout
-from deploy.step_check import StepCheck
+from deploy.step_check import StepCheck, watch_s
 
 
 def steps(rollout: Rollout, plan: Plan) -> Iterator[Step]:
@@ -61,7 +61,7 @@ def _check(rollout: Rollout, check: StepCheck, plan: Plan, step: Step) -> None:
     for (name, service), result in rollout.results.items():
         if result.state == "provisional":
             check.waits(name, service, result.generation)
-    seconds = check.watch_s(step, last=step == plan.steps[-1])
+    seconds = watch_s(check.variables, step, last=step == plan.steps[-1])
     failure = check.after(f"step {step.name.strip()}", plan.touched(step), seconds)
     _say(check)
     if failure is not None:

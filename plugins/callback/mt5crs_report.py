@@ -37,6 +37,8 @@ TOOL = "mt5crs-release"
 VERBS = ("stage", "activate", "confirm", "revert", "rollback")
 # On Windows a command is reported as one line: PYTHON TOOL VERB SERVICE …
 _WINDOWS_CALL = re.compile(rf"{TOOL}\.pyz\"? (status|{'|'.join(VERBS)}) ([\w-]+)")
+STEP = "Activate "
+"""How the plays begin whose batches are the steps of the plan, one after the other."""
 STATES = {"stage": "staged", "revert": "reverted"}
 STEPS = {"revert": "put back"}
 # Staging has secrets on its standard input, so of its result only the name of the task is to be seen.
@@ -62,6 +64,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.task_began: dict[tuple[str, str], float] = {}
         self.host_began: dict[str, float] = {}
         self.host_ended: dict[str, float] = {}
+        self.steps: list[str] = []
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Begin a record if it is one of our playbooks."""
@@ -139,6 +142,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.hosts.add(host)
         self.host_ended[host] = time.monotonic()
         data = result._result
+        self._told(data)
         if data.get("changed"):
             self.changed.add(host)
         staging = _STAGING.search(result._task.get_name())
@@ -157,6 +161,23 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         verb, service = call
         began = self.task_began.get((host, result._task._uuid), time.monotonic())
         self._answered(host, verb, service, answer, data, began)
+
+    def _told(self, data: dict[str, Any]) -> None:
+        """Show what the plan and the checks between its steps have said; note a failed check."""
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        for line in data.get("rollout_said", ()):
+            self._display.display(line if line.startswith(("plan ", "  ")) else f"  {line}")
+        failure = data.get("rollout_failure")
+        if failure is not None:
+            self.rollout.fail(Failure(**{**failure, "journal": tuple(failure["journal"])}))
+            self.failed.add(failure["host"])
+        plan = data.get("rollout_plan")
+        if plan is not None:
+            self.rollout.strategy, self.rollout.plan = str(plan["strategy"]), str(plan["id"])
+            self.rollout.steps = [
+                {"name": str(step["name"]), "hosts": list(step["hosts"])} for step in plan["steps"]
+            ]
+            self.steps = [str(step["name"]) for step in plan["steps"]]
 
     def _answered(
         self, host: str, verb: str, service: str, answer: Any, data: dict[str, Any], began: float
@@ -187,6 +208,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Print the line of the play that ends."""
         if self.rollout is not None and self.play and self.hosts:
             seconds = time.monotonic() - self.began
+            if self.play.startswith(STEP) and self.steps:
+                self.play = f"{STEP}{self.steps.pop(0)}"
             phase = Phase(self.play, len(self.hosts), len(self.changed), seconds, len(self.failed))
             self.rollout.phases.append(phase)
             self._display.display(report.phase_line(phase))
