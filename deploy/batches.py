@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 
 ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE = "rolling", "canary", "blue_green", "all_at_once"
-STRATEGIES = (ROLLING, CANARY, ALL_AT_ONCE)
+STRATEGIES = (ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE)
 
 GATEWAY, INF, MONITORING = "gateway", "inf", "monitoring"
 KINDS: Mapping[str, tuple[str, ...]] = {

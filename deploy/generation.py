@@ -45,6 +45,8 @@ class Desired:
     bundle: Bundle | None
     digest: str
     confirm_timeout_s: int
+    stands_by: bool = False
+    """Whether the generation brings units that stand by beside what runs (strategy blue_green)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def desired(service: str, settings: Mapping[str, Any]) -> Desired:
         bundle,
         generation_digest(specification, bundle.content if bundle else None),
         int(settings["fleet_confirm_timeout_s"]),
+        stands_by="standby" in specification,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.batches import (
+    BLUE_GREEN,
     GROUP_OF,
     INF,
     KINDS,
@@ -94,6 +95,13 @@ class Plan:
             "observed": {host: dict(of) for host, of in self.observed.items()},
             "settings": dict(self.settings),
         }
+
+    @property
+    def standing_by(self) -> tuple[str, ...]:
+        """Services whose new generation stands by first and is compared with what runs."""
+        if self.strategy != BLUE_GREEN:
+            return ()
+        return tuple(dict.fromkeys(name for (_, name), work in self.work.items() if work.want.stands_by))
 
     def monitored(self, hubs: Collection[str]) -> bool:
         """Whether a Prometheus is there to be asked; also assumed of a Hub that this run does not look at."""

@@ -20,7 +20,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
 from pyinfra.api.exceptions import DeployError
 
-from deploy.batches import Step
+from deploy.batches import BLUE_GREEN, Step
 from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
 from deploy.plan import Plan, Work
@@ -181,7 +181,7 @@ def rolled_back(rollout: Rollout, service: str, to: str | None) -> Generator[Fun
 @operation()
 def put_back(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
     """When anything failed anywhere: return to what ran before, last service first."""
-    if rollout.failed:
+    if rollout.failed and rollout.touched(host.name):
         yield FunctionCommand(_put_back, (rollout,), {})
 
 
@@ -226,6 +226,8 @@ def _activate(rollout: Rollout, want: Desired) -> None:
     result = rollout.result(host.name, want.service)
     call = Call(rollout, want.service, "activate")
     arguments = ["activate", want.service, "--confirm-timeout", str(want.confirm_timeout_s)]
+    if rollout.strategy == BLUE_GREEN and want.stands_by:
+        arguments.append("--standby")
     # Noted before the call: if the connection is lost in it, the host may have gone ahead.
     result.state = "provisional"
     answer = call(arguments, timeout_s=ACTIVATE_TIMEOUT_S)

@@ -61,6 +61,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "strategy": made.strategy,
             "monitored": made.monitored(fleet.in_group("hub")),
             "batches": batches(made),
+            "standing_by": made.standing_by,
             "steps": made.document()["steps"],
             "watched_s": watched_s(made.steps, fleet.hosts[next(iter(seen))]),
         }

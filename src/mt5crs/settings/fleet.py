@@ -52,10 +52,11 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = 180
     strategy: Annotated[
-        Literal["rolling", "canary", "all_at_once"],
+        Literal["rolling", "canary", "blue_green", "all_at_once"],
         setting(
             "How a roll-out goes through the fleet: rolling (in batches), canary (wider and wider, with a "
-            "pause after each stage), all_at_once.",
+            "pause after each stage), blue_green (rolling; the new generation first stands by beside the old "
+            "one and must hold the same state), all_at_once.",
             in_env=False,
         ),
     ] = "rolling"
