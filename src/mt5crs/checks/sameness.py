@@ -99,7 +99,7 @@ class Sameness:
         return None
 
     def give_up(self, seconds: float) -> Outcome:
-        """The verdict when time is up: nothing certain, and why."""
+        """The verdict when time is up: who does not know its state, or why the two never met."""
         running, standby = self._last
         for name, sighting in (("running", running), ("standby", standby)):
             if sighting is None or not sighting.digest:
@@ -107,6 +107,9 @@ class Sameness:
                     "has said nothing" if sighting is None else f"does not know its state: {sighting.reason}"
                 )
                 return Outcome(result="unknown", reason=f"after {seconds:g} s the {name} one {why}")
+        if running is not None and standby is not None and running.key[0] != standby.key[0]:
+            streams = f"event stream of the running one {running.key[0]}, of the standby one {standby.key[0]}"
+            return Outcome(result="differ", reason="they follow different gateways", differences=(streams,))
         return Outcome(
             result="unknown",
             reason=f"within {seconds:g} s the two were never seen at the same event; "
