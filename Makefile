@@ -106,6 +106,10 @@ bench: setup ## latency, sync, journal and memory figures, as ratios
 	$(RUN) python -m tests.bench.bench_gateway
 	$(RUN) python -m tests.bench.bench_client
 
+.PHONY: bench-deploy
+bench-deploy: setup bundle ## seconds of deployments: pyinfra, Ansible, Ansible with Mitogen; 4, 16 and 40 lab hosts
+	$(RUN) --group bench python -m tests.bench.bench_deploy
+
 ##: the lab and the fleet -----------------------------------------------------------------------------
 .PHONY: bundle
 bundle: setup ## build, lock, sign the release bundle into dist/
