@@ -60,6 +60,7 @@ lint: setup ## ruff, mypy strict, yamllint, ansible-lint (profile production)
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
+	$(RUN) mypy --platform win32 -p mt5crs_release
 	$(RUN) yamllint --strict .
 	$(RUN) ansible-lint --offline -q
 

@@ -8,11 +8,11 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt5crs_release import system, windows
+from mt5crs_release import system
 from mt5crs_release.errors import EXIT_OK, BusyError, FailedError, RefusedError, ReleaseError
 from mt5crs_release.paths import Host, default_root
 
@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         return list_generations(load(options.service, host.service(options.service).state))
     if options.command == "run":
         return _launch(host, options)
-    if host.root == default_root() and not _may_change():
+    if host.root == default_root() and not system.here().may_change():
         raise RefusedError(
             f"`{options.command}` changes the host, so it must be run as root",
             remedy="use sudo (Windows: a session of an Administrator)",
@@ -175,7 +175,7 @@ def _install_units(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     from mt5crs_release.host_units import install_units
     from mt5crs_release.systemd import Systemd
 
-    if system.WINDOWS:
+    if not system.here().links_units:
         raise RefusedError(
             "Windows has no units", remedy="the baseline role registers the task that recovers at boot"
         )
@@ -183,37 +183,24 @@ def _install_units(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _launch(host: Host, options: argparse.Namespace) -> dict[str, Any]:
-    from mt5crs_release.launcher import launch
-
-    if not system.WINDOWS:
+    if system.here().links_units:
         raise RefusedError("systemd starts services here", remedy=f"systemctl start mt5crs-{options.service}")
     _require(host, options.service)
 
     if options.stop:
         unit = f"mt5crs-{options.service}.service"
-        services = windows.Services(host.base)
+        services = system.here().services(host.base)
         ran = services.look([unit])[unit].active in ("active", "activating")
         services.stop([unit], _STOP_TIMEOUT_S)
         return {"changed": ran, "service": options.service, "generation": None, "reason": "stopped"}
 
-    def body(should_stop: Callable[[], bool]) -> int:
-        return launch(host, options.service, should_stop)
+    from mt5crs_release.launcher import run
 
-    if options.as_task:
-        status = body(lambda: False)
-    else:
-        status = windows.kernel.serve(f"mt5crs-{options.service}", body)
-    if status != 0:
+    if run(host, options.service, as_task=options.as_task) != 0:
         raise FailedError(
             f"{options.service} died too often", remedy="see service.log and `mt5crs-release status`"
         )
     return {"changed": True, "service": options.service, "generation": None, "reason": "stopped"}
-
-
-def _may_change() -> bool:
-    return (
-        windows.kernel.is_administrator() if system.WINDOWS else hasattr(os, "geteuid") and os.geteuid() == 0
-    )
 
 
 def _recover(host: Host, options: argparse.Namespace) -> dict[str, Any]:

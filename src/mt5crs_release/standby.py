@@ -73,7 +73,7 @@ def require(session: Session, candidate: Content) -> StandbySpec:
 
     :raises RefusedError: it cannot, or a unit file of someone else is in the way; nothing was changed
     """
-    if system.WINDOWS:
+    if not system.here().links_units:
         raise RefusedError(
             "Windows services cannot run beside each other under one name",
             remedy="activate without --standby (strategy rolling)",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from typing import Any
 
-from mt5crs_release import generation, machine, runtime_marker, state, store, system, windows
+from mt5crs_release import generation, machine, runtime_marker, state, store, system
 from mt5crs_release.lock import boot_clock
 from mt5crs_release.paths import COMPLETE, CURRENT, STANDBY, Host
 from mt5crs_release.state import ServiceState
@@ -24,7 +23,8 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
         services[name] = _describe(host, record)
         current = services[name]["current"]
         starts[name] = generation.start_units(paths.generation(current)) if current else []
-    active = _active(host, {unit for units in starts.values() for unit in units})
+    started = sorted({unit for units in starts.values() for unit in units})
+    active = system.here().active(host.base, started) if started else {}
     for name, units in starts.items():
         services[name]["units"] = {unit: active.get(unit, "unknown") for unit in units}
     return {
@@ -87,18 +87,3 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         else None,
         "units": {},
     }
-
-
-def _active(host: Host, units: set[str]) -> dict[str, str]:
-    names = sorted(units)
-    if not names:
-        return {}
-    if system.WINDOWS:
-        return {name: unit.active for name, unit in windows.Services(host.base).look(names).items()}
-    command = ["systemctl", "show", "-p", "ActiveState", "--value", *names]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    values = answer.stdout.split()
-    return dict(zip(names, values, strict=True)) if len(values) == len(names) else {}
