@@ -25,13 +25,13 @@ from deploy.inventory import fleet, variables
 from deploy.plan import Plan, PlanError
 from deploy.rollout import Rollout
 
-_first = Semaphore()
+first = Semaphore()
 _made: list[Plan | str] = []
 
 
 def plan(rollout: Rollout) -> Plan:
     """What this run is going to do. DeployError when it must not begin; nothing was changed then."""
-    with _first:
+    with first:
         if not _made:
             _made.append(_make(rollout))
     found = _made[0]

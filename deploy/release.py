@@ -226,6 +226,7 @@ def _activate(rollout: Rollout, want: Desired) -> None:
     result = rollout.result(host.name, want.service)
     call = Call(rollout, want.service, "activate")
     arguments = ["activate", want.service, "--confirm-timeout", str(want.confirm_timeout_s)]
+    arguments += ["--deployment", rollout.id]
     if rollout.strategy == BLUE_GREEN and want.stands_by:
         arguments.append("--standby")
     # Noted before the call: if the connection is lost in it, the host may have gone ahead.
@@ -379,7 +380,7 @@ def service_named(name: str | None) -> Service:
     groups = {"gateway": "gateway", "reconciler": "inf", "strategy": "inf", "monitoring": "all"}
     if name not in groups:
         given = f"there is no part {name!r}" if name else "no part is named"
-        raise DeployError(f"{given}; add --data part=<{'|'.join(groups)}>. Nothing was changed")
+        raise DeployError(f"{given}; add --data part=<{'|'.join([*groups, 'fleet'])}>. Nothing was changed")
     return Service(str(name), groups[str(name)])
 
 

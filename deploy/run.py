@@ -29,7 +29,7 @@ from mt5crs.settings.schema import SettingsError
 
 _rollout: Rollout | None = None
 _context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
-DATA = {"deploy.py": ("strategy", "plan"), "rollback.py": ("part", "to")}
+DATA = {"deploy.py": ("strategy", "plan"), "rollback.py": ("part", "to", "deployment")}
 """What `--data` may name, by file."""
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
 _PHASES = (
@@ -41,7 +41,6 @@ _PHASES = (
     "Confirm",
     "Put back",
     "Monitoring",
-    "Roll back",
 )
 
 _OF_THE_HOST = {"Baseline": "baseline", "Monitoring": "packages"}
@@ -208,12 +207,16 @@ class _Narration(BaseStateCallback):
             if op_hash in of.ops[host] and not self.barrier:
                 self.hosts.add(host.name)
                 done = of.get_op_data_for_host(host, op_hash).operation_meta
-                if done.is_complete() and done.did_change() and not windows.nothing_changed(self.name):
+                if done.is_complete() and done.did_change() and not self._only_looked():
                     self.changed.add(host.name)
         if of.get_op_order()[-1] == op_hash:
             self.close()
             if self.rollout.failed:
                 of.failed_hosts.update(of.inventory.iter_activated_hosts())
+
+    def _only_looked(self) -> bool:
+        """Whether the phase's operations change nothing, though they run."""
+        return self.name.startswith("Ask") or windows.nothing_changed(self.name)
 
     def close(self) -> None:
         """Print the line of the phase that ends."""

@@ -33,7 +33,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = [source for source in context.CLIARGS["inventory"] or () if not source.endswith(",")]
         sources = [source for source in given if Path(source).is_file()] or given
         extra = {
-            name: value for name, value in load_extra_vars(self._loader).items() if name not in ("to", "plan")
+            name: value
+            for name, value in load_extra_vars(self._loader).items()
+            if name not in ("to", "plan", "deployment")
         }
         hosts = 0
         try:

@@ -7,6 +7,7 @@ kept; with `plan` among the extra variables the run is refused unless the kept p
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from deploy.plan import Plan, PlanError
 from deploy.rendering import RenderingError
 from deploy.step_check import watched_s
 
-OF_THE_RUN = ("to", "plan")
-"""Extra variables that are no settings."""
+DEPLOYMENT = "MT5CRS_DEPLOYMENT"
+"""Environment variable in which the callback plugin tells the id of its record."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -39,9 +40,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the plan as a fact and in lines, or a failed result that says why there is none."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         known = task_vars or {}
-        extra = dict(load_extra_vars(self._loader))
-        named = extra.pop("plan", None)
-        settings = {name: value for name, value in extra.items() if name not in OF_THE_RUN}
+        settings = dict(load_extra_vars(self._loader))
+        named = settings.pop("plan", None)
         given = [source for source in context.CLIARGS["inventory"] or () if Path(source).is_file()]
         try:
             fleet = resolve(Path(given[0]), settings)
@@ -58,6 +58,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             plans.save(made)
         found = {
             "id": made.id,
+            "deployment": os.environ.get(DEPLOYMENT, ""),
             "strategy": made.strategy,
             "monitored": made.monitored(fleet.in_group("hub")),
             "batches": batches(made),

@@ -7,6 +7,7 @@ the results of the tasks; tasks with secrets are hidden from it as from everyone
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -19,7 +20,7 @@ from ansible.plugins.callback import CallbackBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import report
+from deploy import report, undoing
 from deploy.inventory import explain
 from deploy.rollout import Failure, Phase, Rollout, failure_of
 from deploy.vault_password import environment_of, vault_files
@@ -76,6 +77,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._open_vaults(playbook._loader, Path(inventory))
         dry = bool(context.CLIARGS.get("check"))
         self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)
+        os.environ["MT5CRS_DEPLOYMENT"] = self.rollout.id
         self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
     def _open_vaults(self, loader: Any, inventory: Path) -> None:
@@ -159,6 +161,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self.rollout.seen(host, answer or {})
             return
         verb, service = call
+        if verb == "undo":
+            self._undone(host, result, answer)
+            return
         began = self.task_began.get((host, result._task._uuid), time.monotonic())
         self._answered(host, verb, service, answer, data, began)
 
@@ -204,6 +209,20 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             entry.state, entry.version = "reverted", entry.previous_version
             self.rollout.put_back.append(f"{service} on {host}")
 
+    def _undone(self, host: str, result: Any, answer: Any) -> None:
+        """Every service of a host whose deployment was undone, or asked about."""
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        data = result._result
+        began = self.task_began.get((host, result._task._uuid), time.monotonic())
+        if data.get("rc") != 0 or answer is None:
+            text = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
+            self.rollout.fail(failure_of(host, "roll back", answer, text))
+            self.failed.add(host)
+        if "--dry-run" in data["cmd"]:
+            return
+        for service, entry in undoing.outcomes(answer or {}):
+            self.rollout.undone(host, service, entry, began)
+
     def _close(self) -> None:
         """Print the line of the play that ends."""
         if self.rollout is not None and self.play and self.hosts:
@@ -233,11 +252,13 @@ def _call(data: dict[str, Any]) -> tuple[str, str] | None:
     command = data.get("cmd")
     if isinstance(command, str) and f"{TOOL} status" in command:
         return ("status", "")
+    if isinstance(command, str) and f"{TOOL}.pyz undo" in command:
+        return ("undo", "")
     windows = _WINDOWS_CALL.search(command) if isinstance(command, str) else None
     if windows is not None:
         return ("status", "") if windows[1] == "status" else (windows[1], windows[2])
     if isinstance(command, list) and len(command) > 2 and Path(str(command[0])).name == TOOL:
-        return (str(command[1]), str(command[2])) if command[1] in VERBS else None
+        return (str(command[1]), str(command[2])) if command[1] in (*VERBS, "undo") else None
     return None
 
 

@@ -33,12 +33,14 @@ def activate(
     accept_state_format: int | None = None,
     dry_run: bool = False,
     with_standby: bool = False,
+    deployment: str | None = None,
 ) -> dict[str, Any]:
     """Make a staged generation run, provisional under its health gate.
 
     :param name: the generation; ``None``: the one staged last
     :param confirm_timeout_s: seconds until it reverts by itself; 0 confirms at once
     :param force: also a generation that has failed before
+    :param deployment: id of the deployment this belongs to, so that `undo` finds it
     :param with_standby: let it observe beside what runs first, and switch only if both hold the same state
     :raises RefusedError: it may not be activated
     :raises FailedError: it was not healthy (the previous generation runs again), or its state differed in
@@ -56,6 +58,7 @@ def activate(
     beside = standby.require(session, content) if with_standby else None
     if dry_run:
         return result(session, entry, changed=True, reason=f"would activate {entry.name}")
+    entry.deployment, entry.deployed_at = deployment, timestamp()
     return _run(session, entry, content, confirm_timeout_s, content.health, rollback=False, beside=beside)
 
 

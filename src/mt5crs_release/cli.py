@@ -75,6 +75,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "extend": _extend,
         "revert": _revert,
         "rollback": _rollback,
+        "undo": _undo,
     }
     return runners[options.command](host, options)
 
@@ -130,7 +131,14 @@ def _activate(host: Host, options: argparse.Namespace) -> dict[str, Any]:
             accept_state_format=options.accept_state_format,
             dry_run=options.dry_run,
             with_standby=options.standby,
+            deployment=options.deployment,
         )
+
+
+def _undo(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.undo import undo
+
+    return undo(host, options.deployment, dry_run=options.dry_run)
 
 
 def _confirm(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -300,6 +308,9 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
             "\n".join(f"{name}: {entry['reason']}" for name, entry in answer["services"].items())
             or "no services"
         )
+    if command == "undo":
+        told = [_sentences("rollback", entry) for entry in answer["services"].values()]
+        return "\n".join(told) or f"nothing of deployment {answer['deployment']} runs on this host"
     if command == "install-units":
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
@@ -389,6 +400,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds until it reverts by itself (default 120); 0 confirms at once",
     )
+    activate.add_argument("--deployment", metavar="ID", help="the deployment this belongs to, for `undo`")
     activate.add_argument("--force", action="store_true", help="also a generation that has failed before")
     activate.add_argument(
         "--standby",
@@ -409,6 +421,13 @@ def parser() -> argparse.ArgumentParser:
     add("revert", "Leave the provisional generation now.", locking)
     rollback = add("rollback", "Return to a generation that was confirmed once.", locking, dry, formats)
     rollback.add_argument("--to", metavar="G", help="default: the one that ran before")
+    undo = add(
+        "undo",
+        "Roll back every service of this host that still runs what a deployment brought.",
+        dry,
+        service=None,
+    )
+    undo.add_argument("--deployment", metavar="ID", help="default: the newest on this host")
     add("status", "What runs; without SERVICE: all services.", service="?")
     add("list", "All generations of a service.")
     prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")

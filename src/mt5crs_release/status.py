@@ -77,6 +77,8 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "protocol": runtime_marker.protocol(host, entry.runtime) if entry else None,
         "state": entry.state if entry else (newest.state if newest else None),
         "previous": transaction.previous if transaction else record.previous,
+        "deployment": entry.deployment if entry else None,
+        "deployed_at": entry.deployed_at if entry else None,
         "deadline": transaction.deadline_at if transaction else None,
         "deadline_in_s": left,
         "intact": entry is not None and not generation.problems(paths.generation(entry.name)),
