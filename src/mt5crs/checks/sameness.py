@@ -32,6 +32,8 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     """Empty while it does not know its state; then `reason` says why."""
     reason: str = ""
+    numbered: bool = True
+    """False when events have no numbers (a legacy gateway): what differs may just have been read earlier."""
     items: Mapping[str, str] | None = None
     """What the digest is made of: name of a position or order to its description; None when not told."""
 
@@ -88,7 +90,8 @@ class Sameness:
                 digest_running=running.digest,
                 digest_standby=standby.digest,
             )
-        if self._differs_since is not None and at - self._differs_since >= self._settle_s:
+        differed_s = 0.0 if self._differs_since is None else at - self._differs_since
+        if differed_s >= self._settle_s and running.numbered and standby.numbered:
             return Outcome(
                 result="differ",
                 reason=f"the states at event {number} differ",
@@ -110,6 +113,16 @@ class Sameness:
         if running is not None and standby is not None and running.key[0] != standby.key[0]:
             streams = f"event stream of the running one {running.key[0]}, of the standby one {standby.key[0]}"
             return Outcome(result="differ", reason="they follow different gateways", differences=(streams,))
+        if self._pair is not None and self._differs_since is not None:
+            numbered = self._pair[0].numbered and self._pair[1].numbered
+            why = "not for long enough to be sure"
+            if not numbered:
+                why = "this gateway does not number its events, so one may just have been read earlier"
+            return Outcome(
+                result="unknown",
+                reason=f"after {seconds:g} s the states differ, but {why}",
+                differences=_differences(*self._pair),
+            )
         return Outcome(
             result="unknown",
             reason=f"within {seconds:g} s the two were never seen at the same event; "
@@ -166,6 +179,7 @@ def sighting_of(state: PublishedState) -> Sighting:
         key=(state.stream, state.seq),
         digest=state.digest if settled else "",
         reason=f"{state.state}: {state.reason}".rstrip(": "),
+        numbered=state.state != "shadow",
         items=_items(state.positions or (), state.orders or ()),
     )
 

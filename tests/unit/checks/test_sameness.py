@@ -95,6 +95,19 @@ def test_when_time_is_up_the_one_that_does_not_know_is_named() -> None:
     assert (outcome.result, outcome.reason) == ("differ", "they follow different gateways")
 
 
+def test_without_numbered_events_equal_counts_and_a_difference_proves_nothing() -> None:
+    sameness = Sameness(hold_s=1.0, settle_s=3.0)
+    sameness.running(seen(0, "aa", numbered=False), 0.0)
+    sameness.standby(seen(0, "bb", numbered=False), 0.0)
+    assert sameness.outcome(15.0) is None
+    outcome = sameness.give_up(20)
+    assert (outcome.result, "does not number its events" in outcome.reason) == ("unknown", True)
+    sameness.standby(seen(0, "aa", numbered=False), 16.0)
+    later = sameness.outcome(17.0)
+    assert later is not None
+    assert later.result == "equal"
+
+
 def test_a_gateway_that_restarts_begins_anew() -> None:
     sameness = Sameness(hold_s=1.0)
     for side in (sameness.running, sameness.standby):
