@@ -3,9 +3,10 @@
     pyinfra -y inventory/<environment>.py rollback.py --data part=reconciler
     pyinfra -y inventory/<environment>.py rollback.py --data part=fleet
 
-A part: code, .env and unit go back together, all other parts keep running; `--data to=<generation>` names another
-generation. The fleet: everything that the newest deployment brought goes back, on all hosts at once;
-`--data deployment=<id>` names another one. `--limit HOST` takes one host. The same as rollback.yml with a tag.
+A part: code, .env and unit go back together, all other parts keep running; `--data to=<generation>` names
+another generation. The fleet: everything that the newest deployment brought goes back, on all hosts at once;
+`--data deployment=<id>` names another one. `--limit HOST` takes one host. The same as rollback.yml with a
+tag.
 """
 
 from pyinfra import host
