@@ -34,6 +34,8 @@ class Session:
         self.began = time.monotonic()
         self.standby: dict[str, Any] | None = None
         """How the standby phase of this run ended, as ``activate`` answers it."""
+        self.cutover: dict[str, dict[str, float]] = {}
+        """What the switch of this run cost each unit (:func:`mt5crs_release.cutover.gaps`)."""
 
     def enter(self, phase: str) -> None:
         """Say what is being done now, in the lock."""

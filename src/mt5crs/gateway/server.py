@@ -36,6 +36,7 @@ _OFFICE = (Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume)
 _BATCH = 64
 """Requests taken before replies and timers get their turn."""
 _TICK_S = 0.1
+_LINGER_MS = 100
 _REMEDIES = {
     "BAD_VERSION": "update the client, or the gateway, to a common protocol version",
     "TOO_LARGE": "send smaller messages",
@@ -120,9 +121,33 @@ class Server:
             if self._outbox.wakeup in ready or self._outbox.filled():
                 self._outbox.drain(self._deliver, self._publish)
 
+    def drain(self, timeout_s: float) -> None:
+        """Answer every request that has arrived, at most for `timeout_s`.
+
+        A client whose request comes later sees its connection end, and asks again at the next gateway.
+        (Unbinding first would end every connection at once.)
+        """
+        router = self._requests.socket
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            arrived = bool(router.poll(0))
+            if arrived:
+                self._take(router)
+            if self._legacy is not None and self._legacy.socket.poll(0):
+                self._take_legacy(self._legacy)
+                arrived = True
+            self._outbox.drain(self._deliver, self._publish)
+            if self._terminal.occupied() or self._outbox.filled():
+                self._outbox.wakeup.poll(int(_TICK_S * 1000))
+            elif not arrived:
+                return
+
     def finish(self) -> None:
-        """Send what is still in the outbox (the terminal has stopped)."""
+        """Send what is still in the outbox (the terminal has stopped), and let go of the connections."""
         self._outbox.drain(self._deliver, self._publish)
+        for listener in (self._requests, self._publications):
+            # Answers are on their way for a moment; a client that does not read is not waited for.
+            listener.socket.close(linger=_LINGER_MS)
 
     # --- requests ------------------------------------------------------------------------------------------
 
