@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from mt5crs_release import cutover, generation, health, machine, runtime_marker, standby, system, watchdog
+from mt5crs_release import cutover, generation, health, machine, runtime_marker, standby, watchdog
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
@@ -239,8 +239,7 @@ def _run(
         began = time.monotonic()
         complaints = switch(session, leaving, content, prove_stopped=compared)
         report = health.watch(session, content, policy)
-        if not system.WINDOWS:
-            session.cutover = cutover.gaps(session.systemd.stamps(content.start, cutover.PROPERTIES), began)
+        session.cutover = cutover.gaps(session.systemd.stamps(content.start, cutover.PROPERTIES), began)
     except InterruptedRunError as error:
         _fail(session, entry, content, error.message, None, "interrupted")
     except (ReleaseError, OSError) as error:

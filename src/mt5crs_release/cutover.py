@@ -16,7 +16,7 @@ PROPERTIES = (_STOPPING, _STOPPED, _READY)
 def gaps(units: Mapping[str, Mapping[str, int]], since: float) -> dict[str, dict[str, float]]:
     """Return what the switch that began at ``since`` (s, CLOCK_MONOTONIC) cost each unit that it restarted.
 
-    ``gap_s``: from being told to stop until READY, ``stopped_s``: from the end of the old process until READY.
+    ``gap_s``: from being told to stop, ``stopped_s``: from the old process' end, each until READY.
     A unit that did not run before, or is not ready, is left out. Pure.
     """
     found = {}

@@ -91,7 +91,7 @@ class Systemd:
         return samples
 
     def stamps(self, units: Sequence[str], properties: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Return monotonic times (microseconds) of ``units`` by property; those that are not known are left out.
+        """Return monotonic times (microseconds) of ``units`` by property; unknown ones are left out.
 
         :raises FailedError: systemd does not answer
         """

@@ -121,6 +121,10 @@ class WindowsServices:
         """Return what is known of ``units``: the launcher's record, believed while the launcher lives."""
         return {unit: self._sample(service_of(unit)) for unit in units}
 
+    def stamps(self, _units: Sequence[str], _properties: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Windows keeps no such times: nothing is known of any unit."""
+        return {}
+
     def last_lines(self, units: Sequence[str], count: int = 20) -> list[str]:
         """Return the last lines of the services' own logs; says so in a line when they cannot be read."""
         lines: list[str] = []
