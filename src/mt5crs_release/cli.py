@@ -76,8 +76,39 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "revert": _revert,
         "rollback": _rollback,
         "undo": _undo,
+        "deployment": _deployment,
     }
     return runners[options.command](host, options)
+
+
+def _deployment(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.deployments import Deployments
+
+    kept = Deployments(host)
+    if options.action == "list":
+        return kept.listed()
+    if options.action == "open":
+        return kept.open(_document())
+    if not options.id:
+        raise RefusedError(
+            f"`deployment {options.action}` needs the id of a deployment",
+            remedy="see `mt5crs-release deployment list`",
+        )
+    if options.action == "show":
+        return kept.show(options.id)
+    if options.action == "close":
+        return kept.close(options.id, _document())
+    return kept.beat(options.id, options.phase, options.provisional, options.gone)
+
+
+def _document() -> dict[str, Any]:
+    try:
+        found = json.loads(sys.stdin.read())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RefusedError("standard input is no JSON object", remedy="send the deployment's record")
+    return found
 
 
 def _require(host: Host, service: str) -> None:
@@ -311,6 +342,8 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
     if command == "undo":
         told = [_sentences("rollback", entry) for entry in answer["services"].values()]
         return "\n".join(told) or f"nothing of deployment {answer['deployment']} runs on this host"
+    if command == "deployment":
+        return _deployment_text(answer)
     if command == "install-units":
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
@@ -327,6 +360,22 @@ def _status_table(answer: dict[str, Any]) -> str:
         what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{damage}"
         lines.append(f"{name}: {what}; {units or 'no units'}")
     return "\n".join(lines) or "no services"
+
+
+def _deployment_text(answer: dict[str, Any]) -> str:
+    if "deployments" not in answer:
+        return json.dumps(answer, indent=2, sort_keys=True)
+    lines = [
+        f"{str(entry['id'])[:8]}  {entry['started']}  {entry['action']}  {entry['outcome']}  "
+        f"by {entry['who']}  {entry['sentence'] or ''}".rstrip()
+        for entry in answer["deployments"]
+    ]
+    holder = answer["holder"]
+    if holder is not None:
+        lines.insert(
+            0, f"deploying now: {holder['who']} on {holder['controller']}, phase '{holder['phase']}'"
+        )
+    return "\n".join(lines) or "no deployments"
 
 
 def _generation_line(entry: dict[str, Any]) -> str:
@@ -445,6 +494,28 @@ def parser() -> argparse.ArgumentParser:
     run = add("run", "Windows: be the service, start what is current and look after it.")
     run.add_argument("--stop", action="store_true", help="instead: stop the one that runs, and wait for it")
     run.add_argument("--as-task", action="store_true", help="started by a logon task, not as a service")
+    deployment = add(
+        "deployment",
+        "On the Hub: the fleet's deployment lock and the record of every deployment.",
+        service=None,
+    )
+    deployment.add_argument(
+        "action",
+        choices=("open", "beat", "close", "list", "show"),
+        help="open and close read a record on standard input",
+    )
+    deployment.add_argument("id", nargs="?", metavar="ID")
+    deployment.add_argument("--phase", metavar="P", help="beat: what the deployment is doing")
+    deployment.add_argument(
+        "--provisional",
+        action="append",
+        default=[],
+        metavar="HOST:SERVICE:GENERATION",
+        help="beat: what waits for its confirmation",
+    )
+    deployment.add_argument(
+        "--gone", metavar="WHY", help="beat: the deployer is dead, its lock is free to take"
+    )
     add("install-units", "Install the unit that reverts unconfirmed generations at boot.", dry, service=None)
     return whole
 

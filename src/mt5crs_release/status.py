@@ -6,6 +6,8 @@ import platform
 from typing import Any
 
 from mt5crs_release import generation, machine, runtime_marker, state, store, system
+from mt5crs_release.deployments import Deployments
+from mt5crs_release.errors import ReleaseError
 from mt5crs_release.lock import boot_clock
 from mt5crs_release.paths import COMPLETE, CURRENT, STANDBY, Host
 from mt5crs_release.state import ServiceState
@@ -31,9 +33,18 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
         "host": platform.node(),
         "format": FORMAT,
         "services": services,
+        "deployment": _deployment(host),
         "bundles": sorted(path.name for path in host.bundles.glob("*.tar")),
         "runtimes": sorted(path.parent.name for path in host.runtimes.glob(f"*/{COMPLETE}")),
     }
+
+
+def _deployment(host: Host) -> dict[str, Any] | None:
+    """Who deploys the fleet now, on the Hub; ordinary users cannot see it."""
+    try:
+        return Deployments(host).holder()
+    except (OSError, ReleaseError):
+        return None
 
 
 def list_generations(record: ServiceState) -> dict[str, Any]:
