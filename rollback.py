@@ -18,7 +18,10 @@ rollout = run.begin("rollback")
 if host.data.get("part") == "fleet":
     fleet_rollback.roll_back(rollout, host.data.get("deployment"))
 else:
-    part = service_named(host.data.get("part"))
+    try:
+        part = service_named(host.data.get("part"))
+    except ValueError as error:
+        raise run.refusal(rollout, str(error)) from None
     if part.name == "gateway":
         windows.roll_back(rollout, run.windows_targets(), host.data.get("to"))
     part.ask_rollback(rollout, host.data.get("to"))

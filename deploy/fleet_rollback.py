@@ -10,9 +10,8 @@ from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
-from pyinfra.api.exceptions import DeployError
 
-from deploy import planning, undoing
+from deploy import planning, run, undoing
 from deploy.batches import OrderError
 from deploy.inventory import fleet
 from deploy.release import ACTIVATE_TIMEOUT_S, run_tool
@@ -70,7 +69,7 @@ def roll_back(rollout: Rollout, named: str | None) -> None:
                 _begun.append(str(error))
     begun = _begun[0]
     if isinstance(begun, str):
-        raise DeployError(begun)
+        raise run.refusal(rollout, begun)
     asked(rollout, begun, name="Ask every host")
     for number in host.loop(range(WAVES)):
         undone(rollout, begun, number, name=f"Roll back, wave {number + 1}")

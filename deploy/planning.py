@@ -14,11 +14,10 @@ from typing import Any
 import gevent
 from gevent.lock import Semaphore
 from pyinfra import host, state
-from pyinfra.api.exceptions import DeployError
 from pyinfra.context import ctx_host
 
 from deploy import plan as plans
-from deploy import release
+from deploy import release, run
 from deploy.batches import OrderError
 from deploy.generation import BundleError
 from deploy.inventory import fleet, variables
@@ -36,7 +35,7 @@ def plan(rollout: Rollout) -> Plan:
             _made.append(_make(rollout))
     found = _made[0]
     if isinstance(found, str):
-        raise DeployError(found)
+        raise run.refusal(rollout, found)
     return found
 
 

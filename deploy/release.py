@@ -18,7 +18,6 @@ from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
-from pyinfra.api.exceptions import DeployError
 
 from deploy.batches import BLUE_GREEN, Step
 from deploy.generation import BUNDLES, Desired, code_arguments
@@ -376,11 +375,11 @@ class Service:
 
 
 def service_named(name: str | None) -> Service:
-    """The part called `name`; DeployError that lists the parts if there is none."""
+    """The part called `name`; ValueError that lists the parts if there is none."""
     groups = {"gateway": "gateway", "reconciler": "inf", "strategy": "inf", "monitoring": "all"}
     if name not in groups:
         given = f"there is no part {name!r}" if name else "no part is named"
-        raise DeployError(f"{given}; add --data part=<{'|'.join([*groups, 'fleet'])}>. Nothing was changed")
+        raise ValueError(f"{given}; add --data part=<{'|'.join([*groups, 'fleet'])}>. Nothing was changed")
     return Service(str(name), groups[str(name)])
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 from pyinfra import config, logger, state
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.exceptions import DeployError, PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
 from deploy import report, settings, windows
@@ -129,6 +129,12 @@ def begin(action: str) -> Rollout:
     if _context is not None:
         _context.call_on_close(_end)
     return _rollout
+
+
+def refusal(rollout: Rollout, reason: str) -> DeployError:
+    """Note in the run's record that it was refused; returns what is to be raised."""
+    rollout.fail(Failure("fleet", "prepare", reason))
+    return DeployError("refused; the reason is above")
 
 
 def windows_targets() -> tuple[str, ...]:
