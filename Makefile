@@ -60,6 +60,7 @@ lint: setup ## ruff, mypy strict, yamllint, ansible-lint (profile production)
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
+	$(RUN) mypy --platform win32 -p mt5crs_release
 	$(RUN) yamllint --strict .
 	$(RUN) ansible-lint --offline -q
 
@@ -84,8 +85,8 @@ states-long: setup ## 100 000 random runs of the trading state machine (hours)
 	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
 
 .PHONY: lab-test
-lab-test: setup bundle lab-up ## end-to-end tests on the lab fleet
-	$(PYTEST) tests/lab --timeout 900 -m "not slow" --durations=10
+lab-test: setup bundle lab-up ## end-to-end tests, on two lab fleets at once
+	$(PYTEST) tests/lab --timeout 900 -m "not slow" --numprocesses 2 --dist loadfile --durations=10
 
 .PHONY: lab-test-long
 lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check with the other engine
@@ -104,6 +105,10 @@ molecule: setup bundle ## Molecule scenarios default, rollback and windows (on t
 .PHONY: bench
 bench: setup ## all figures in one table, with their targets (half an hour; BENCH=--quick: minutes)
 	$(RUN) python -m tests.bench $(BENCH)
+
+.PHONY: bench-deploy
+bench-deploy: setup bundle ## seconds of deployments: pyinfra, Ansible, Ansible with Mitogen; 4, 16 and 40 lab hosts
+	$(RUN) --group bench python -m tests.bench.bench_deploy
 
 ##: the lab and the fleet -----------------------------------------------------------------------------
 .PHONY: bundle

@@ -1,10 +1,11 @@
 """Deploys the fleet: `pyinfra -y inventory/<environment>.py deploy.py` (`--dry` without -y only looks).
 
 Each line below is done on every host before the next one begins. Nothing is activated before everything is
-staged, nothing is confirmed before everything is healthy, and a failure puts back what was activated.
+staged; then it goes step by step (--data strategy=…), each checked before the next one. Nothing is confirmed
+before everything is healthy, and a failure puts back what was activated.
 """
 
-from deploy import run, windows
+from deploy import planning, run, stepping, windows
 from deploy.baseline import baseline
 from deploy.gateway import gateway
 from deploy.monitoring import monitoring, monitoring_packages
@@ -13,6 +14,7 @@ from deploy.release import put_back, upload_bundle
 from deploy.strategy import strategy
 
 rollout = run.begin("deploy")
+plan = planning.plan(rollout)
 
 # First, and by Ansible: pyinfra does Linux only.
 windows.deploy(rollout, run.windows_targets())
@@ -26,10 +28,11 @@ reconciler.stage(rollout)
 strategy.stage(rollout)
 monitoring.stage(rollout)
 
-gateway.activate(rollout)
-reconciler.activate(rollout)
-strategy.activate(rollout)
-monitoring.activate(rollout)
+for step in stepping.steps(rollout, plan):
+    gateway.activate(rollout, step)
+    reconciler.activate(rollout, step)
+    strategy.activate(rollout, step)
+    monitoring.activate(rollout, step)
 
 gateway.confirm(rollout)
 reconciler.confirm(rollout)

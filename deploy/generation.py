@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from deploy.batches import Spoken
 from deploy.rendering import render
 from deploy.vault_password import PROJECT
-from mt5crs_release.bundle import peek_content
+from mt5crs_release.bundle import peek_manifest
 from mt5crs_release.digest import SHORT, generation_digest
 
 BUNDLES = "/opt/mt5crs/bundles"
@@ -23,10 +24,11 @@ class BundleError(RuntimeError):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on the controller: its file and the digest of its content."""
+    """A bundle on the controller: its file, the digest of its content, the protocol versions it speaks."""
 
     path: Path
     content: str
+    protocol: Spoken | None = None
 
     @property
     def remote(self) -> str:
@@ -43,6 +45,8 @@ class Desired:
     bundle: Bundle | None
     digest: str
     confirm_timeout_s: int
+    stands_by: bool = False
+    """Whether the generation brings units that stand by beside what runs (strategy blue_green)."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,12 @@ def find_bundle(name: str) -> Bundle:
     path = PROJECT / name
     if not path.is_file():
         raise BundleError(f"the bundle {name} does not exist; build it with `make bundle`")
-    content = peek_content(path)
-    if content is None:
+    manifest = peek_manifest(path)
+    if manifest is None:
         raise BundleError(f"{name} is no bundle (no manifest in it); build it again with `make bundle`")
-    return Bundle(path, content)
+    versions = manifest.get("protocol") or {}
+    protocol = Spoken(versions["min"], versions["max"]) if {"min", "max"} <= versions.keys() else None
+    return Bundle(path, str(manifest["content"]), protocol)
 
 
 def desired(service: str, settings: Mapping[str, Any]) -> Desired:
@@ -85,6 +91,7 @@ def desired(service: str, settings: Mapping[str, Any]) -> Desired:
         bundle,
         generation_digest(specification, bundle.content if bundle else None),
         int(settings["fleet_confirm_timeout_s"]),
+        stands_by="standby" in specification,
     )
 
 

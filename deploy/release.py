@@ -12,16 +12,17 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
-from pyinfra.api.exceptions import DeployError
 
-from deploy.generation import BUNDLES, BundleError, Desired, Todo, code_arguments, decide, desired
+from deploy.batches import BLUE_GREEN, Step
+from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
+from deploy.plan import Plan, Work
 from deploy.rollout import Failure, Rollout, failure_of
 
 TOOL = "/usr/local/sbin/mt5crs-release"
@@ -50,15 +51,14 @@ class ReleaseStatus(FactBase[dict[str, Any]]):
         return dict(json.loads(text)) if text else {}
 
 
-def status_of_host() -> dict[str, Any]:
-    """The release tool's status of the current host, asked once a run."""
-    known: dict[str, dict[str, Any]] = _statuses
-    if host.name not in known:
-        known[host.name] = host.get_fact(ReleaseStatus)
-    return known[host.name]
+def use(plan: Plan, seen: Mapping[str, Mapping[str, Any]]) -> None:
+    """Take what is to be done, and what every host said, for the phases of this run."""
+    _work.update(plan.work)
+    _statuses.update(seen)
 
 
-_statuses: dict[str, dict[str, Any]] = {}
+_work: dict[tuple[str, str], Work] = {}
+_statuses: dict[str, Mapping[str, Any]] = {}
 
 
 class Call:
@@ -80,8 +80,12 @@ class Call:
         if answer is not None:
             result.generation = str(answer.get("generation") or result.generation)
         if good and answer is not None:
+            result.version = answer.get("version", result.version)
+            outcome = "changed" if answer.get("changed") else "unchanged"
+            self.rollout.spent(host.name, self.service, self.step, began, outcome, answer)
             return answer
-        result.state = "failed"
+        self.rollout.spent(host.name, self.service, self.step, began, "failed", answer)
+        result.state, result.version = "failed", result.previous_version
         self.rollout.fail(failure_of(host.name, f"{self.step} {self.service}", answer, text))
         return None
 
@@ -176,7 +180,7 @@ def rolled_back(rollout: Rollout, service: str, to: str | None) -> Generator[Fun
 @operation()
 def put_back(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
     """When anything failed anywhere: return to what ran before, last service first."""
-    if rollout.failed:
+    if rollout.failed and rollout.touched(host.name):
         yield FunctionCommand(_put_back, (rollout,), {})
 
 
@@ -201,6 +205,7 @@ def _upload(rollout: Rollout, want: Desired) -> None:
     except Exception as error:  # see run_tool
         done, reason = False, f"{type(error).__name__}: {error}"
     rollout.result(host.name, want.service).seconds += time.monotonic() - began
+    rollout.spent(host.name, want.service, "upload", began, "changed" if done else "failed")
     if not done:
         remedy = f"check the space and the rights of {BUNDLES} on the host"
         rollout.fail(Failure(host.name, step, reason or "it failed and gave no reason", remedy))
@@ -210,7 +215,7 @@ def _stage(rollout: Rollout, want: Desired) -> None:
     call = Call(rollout, want.service, "stage")
     arguments = ["stage", want.service]
     if want.bundle is not None:
-        arguments += code_arguments(want.bundle, status_of_host())
+        arguments += code_arguments(want.bundle, _statuses[host.name])
     answer = call(arguments, timeout_s=STAGE_TIMEOUT_S, stdin=want.specification)
     if answer is not None:
         rollout.result(host.name, want.service).state = "staged"
@@ -220,6 +225,9 @@ def _activate(rollout: Rollout, want: Desired) -> None:
     result = rollout.result(host.name, want.service)
     call = Call(rollout, want.service, "activate")
     arguments = ["activate", want.service, "--confirm-timeout", str(want.confirm_timeout_s)]
+    arguments += ["--deployment", rollout.id]
+    if rollout.strategy == BLUE_GREEN and want.stands_by:
+        arguments.append("--standby")
     # Noted before the call: if the connection is lost in it, the host may have gone ahead.
     result.state = "provisional"
     answer = call(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
@@ -238,6 +246,7 @@ def _start(rollout: Rollout, service: str, units: Sequence[str]) -> None:
     began = time.monotonic()
     good, lines = shell(script, timeout_s=ACTIVATE_TIMEOUT_S)
     result.seconds += time.monotonic() - began
+    rollout.spent(host.name, service, "start", began, "changed" if good else "failed")
     result.state, result.changed = ("started", True) if good else ("down", False)
     if not good:
         remedy = "read the journal lines; what it depends on may be down"
@@ -279,7 +288,7 @@ _fresh: set[str] = set()
 
 def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:
     arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
-    answer = Call(rollout, service, "roll back")(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    answer = Call(rollout, service, "rollback")(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
     if answer is not None and not dry_run:
         result = rollout.result(host.name, service)
         result.state, result.changed = str(answer.get("state") or "confirmed"), bool(answer.get("changed"))
@@ -288,13 +297,18 @@ def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool)
 
 def _put_back(rollout: Rollout) -> None:
     for result in rollout.touched(host.name):
+        began = time.monotonic()
         answer, text, good = run_tool(
             ["revert", result.service, "--json"], stdin=None, timeout_s=ACTIVATE_TIMEOUT_S
         )
         if good and answer is not None:
             result.state = "reverted"
+            result.generation = str(answer.get("generation") or "")
+            result.version = result.previous_version
             rollout.put_back.append(f"{result.service} on {result.host}")
+            rollout.spent(host.name, result.service, "put back", began, "changed", answer)
         else:
+            rollout.spent(host.name, result.service, "put back", began, "failed", answer)
             result.state = "provisional"
             rollout.fail(failure_of(host.name, f"put back {result.service}", answer, text))
 
@@ -314,49 +328,40 @@ class Service:
         """Whether the current host has this service."""
         return self.group == "all" or self.group in variables(host.name)["group_names"]
 
-    def _todo(self) -> tuple[Desired, Todo] | None:
-        """What the current host is to run and what has to be done; None when it has no such service."""
-        settings = variables(host.name)
-        if not self.here:
-            return None
-        key = (host.name, self.name)
-        if key not in _todos:
-            try:
-                want = desired(self.name, settings)
-            except BundleError as error:
-                raise DeployError(str(error)) from None
-            _todos[key] = (want, decide(want, status_of_host()))
-        return _todos[key]
+    def _work(self) -> Work | None:
+        """What is to be done for this service on the current host; None when the host has no such service."""
+        return _work.get((host.name, self.name))
 
     def missing_bundle(self) -> Desired | None:
         """What the current host is to run, if it has not got the code for it yet."""
-        found = self._todo()
-        return found[0] if found is not None and found[1].upload else None
+        work = self._work()
+        return work.want if work is not None and work.todo.upload else None
 
     def stage(self, rollout: Rollout) -> None:
         """Put the wanted generation on the host, beside what runs."""
-        found = self._todo()
-        if found is None:
+        work = self._work()
+        if work is None:
             return
-        want, todo = found
         result = rollout.result(host.name, self.name)
-        result.generation, result.previous = todo.generation, todo.previous
-        if todo.stage:
-            staged(rollout, want, name=f"Stage {self.name}")
+        result.generation, result.previous = work.todo.generation, work.todo.previous
+        if work.todo.stage:
+            staged(rollout, work.want, name=f"Stage {self.name}")
 
-    def activate(self, rollout: Rollout) -> None:
-        """Run the staged generation, provisionally."""
-        found = self._todo()
-        if found is not None and found[1].activate:
-            activated(rollout, found[0], name=f"Activate {self.name}")
-        if found is not None and found[1].start:
-            started(rollout, self.name, found[1].start, name=f"Start {self.name}")
+    def activate(self, rollout: Rollout, step: Step) -> None:
+        """Run the staged generation, provisionally, if the current host's turn is in this step."""
+        work = self._work()
+        if work is None or host.name not in step.hosts or self.name not in step.services:
+            return
+        if work.todo.activate:
+            activated(rollout, work.want, name=f"Activate {step.name} | {self.name}")
+        if work.todo.start:
+            started(rollout, self.name, work.todo.start, name=f"Activate {step.name} | start {self.name}")
 
     def confirm(self, rollout: Rollout) -> None:
         """Make the provisional generation the one to stay."""
-        found = self._todo()
-        if found is not None and found[1].activate:
-            settled(rollout, found[0], name=f"Confirm {self.name}")
+        work = self._work()
+        if work is not None and work.todo.activate:
+            settled(rollout, work.want, name=f"Confirm {self.name}")
 
     def ask_rollback(self, rollout: Rollout, to: str | None) -> None:
         """Find out whether the current host can return to `to` (None: the generation before)."""
@@ -370,15 +375,12 @@ class Service:
 
 
 def service_named(name: str | None) -> Service:
-    """The part called `name`; DeployError that lists the parts if there is none."""
+    """The part called `name`; ValueError that lists the parts if there is none."""
     groups = {"gateway": "gateway", "reconciler": "inf", "strategy": "inf", "monitoring": "all"}
     if name not in groups:
         given = f"there is no part {name!r}" if name else "no part is named"
-        raise DeployError(f"{given}; add --data part=<{'|'.join(groups)}>. Nothing was changed")
+        raise ValueError(f"{given}; add --data part=<{'|'.join([*groups, 'fleet'])}>. Nothing was changed")
     return Service(str(name), groups[str(name)])
-
-
-_todos: dict[tuple[str, str], tuple[Desired, Todo]] = {}
 
 
 def upload_bundle(rollout: Rollout, *services: Service) -> None:

@@ -101,8 +101,10 @@ def _inventory(rollout: Rollout, suffix: str) -> str:
 
 def _deploy(rollout: Rollout) -> str:
     if rollout.engine == "ansible":
-        return f"ansible-playbook -i {_inventory(rollout, '.yml')} site.yml"
-    return f"pyinfra -y {_inventory(rollout, '.py')} deploy.py"
+        plan = f" -e plan={rollout.plan}" if rollout.dry and rollout.plan else ""
+        return f"ansible-playbook -i {_inventory(rollout, '.yml')} site.yml{plan}"
+    plan = f" --data plan={rollout.plan}" if rollout.dry and rollout.plan else ""
+    return f"pyinfra -y {_inventory(rollout, '.py')} deploy.py{plan}"
 
 
 def _again(rollout: Rollout) -> str:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import getpass
 import os
+import platform
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 SERVICES = ("gateway", "reconciler", "strategy", "monitoring")
 """In the order they are activated; they are put back in the opposite one."""
+RECORD_FORMAT = 2
+"""Of record.json, and of the records on the Hub; raised when a field changes its meaning."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,27 @@ class ServiceResult:
     state: str = "unchanged"
     changed: bool = False
     seconds: float = 0.0
+    version: str | None = None
+    previous_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """One step of one service on one host: when it began (seconds since the run did), how long it took.
+
+    `service` is empty for what concerns the host as a whole (baseline). The last three are as the release
+    tool answered them, where it did: how long requests waited, the comparison in standby, the health gate.
+    """
+
+    host: str
+    service: str
+    step: str
+    began: float
+    seconds: float
+    outcome: str
+    cutover: Mapping[str, Any] | None = None
+    standby: Mapping[str, Any] | None = None
+    health: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +89,18 @@ class Rollout:
     dry: bool = False
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     who: str = field(default_factory=lambda: os.environ.get("SUDO_USER") or getpass.getuser())
+    controller: str = field(default_factory=platform.node)
+    why: str = ""
     command: str = field(default_factory=lambda: " ".join(sys.argv))
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    strategy: str = ""
+    plan: str = ""
+    steps: list[dict[str, Any]] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     results: dict[tuple[str, str], ServiceResult] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     put_back: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -83,6 +113,45 @@ class Rollout:
     def result(self, host: str, service: str) -> ServiceResult:
         """The entry of a service on a host, made on first use."""
         return self.results.setdefault((host, service), ServiceResult(host, service))
+
+    def spent(
+        self,
+        host: str,
+        service: str,
+        step: str,
+        since: float,
+        outcome: str,
+        answer: Mapping[str, Any] | None = None,
+        until: float | None = None,
+    ) -> None:
+        """Record a step that is over.
+
+        since, until: time.monotonic() when it began and ended (default: now). answer: the release tool's.
+        """
+        told = {name: _mapping(answer, name) for name in ("cutover", "standby", "health")}
+        ended = time.monotonic() if until is None else until
+        began, seconds = round(max(0.0, since - self.began), 3), round(ended - since, 3)
+        self.spans.append(Span(host, service, step, began, seconds, outcome, **told))
+
+    def undone(self, host: str, service: str, answer: Mapping[str, Any], since: float) -> None:
+        """Note how one service of a host went back; `answer`: the rollback's, `since`: time.monotonic()."""
+        failed = "error" in answer
+        result = self.result(host, service)
+        result.seconds += float(answer.get("seconds", 0.0))
+        result.generation = str(answer.get("generation") or result.generation)
+        result.previous, result.version = answer.get("previous"), answer.get("version", result.version)
+        result.state = "failed" if failed else str(answer.get("state") or "confirmed")
+        result.changed = bool(answer.get("changed")) and not failed
+        outcome = "failed" if failed else "changed" if result.changed else "unchanged"
+        self.spent(host, service, "roll back", since, outcome, answer)
+
+    def seen(self, host: str, status: Mapping[str, Any]) -> None:
+        """Note what the release tool's status says that ran on a host before this run."""
+        for service, now in status.get("services", {}).items():
+            if (host, service) not in self.results:
+                entry = self.result(host, service)
+                entry.generation, entry.previous = str(now.get("current") or ""), now.get("previous")
+                entry.version = entry.previous_version = now.get("version")
 
     def fail(self, failure: Failure) -> None:
         """Record what went wrong; several steps of one host's failure count once."""
@@ -114,19 +183,25 @@ class Rollout:
     def record(self) -> dict[str, Any]:
         """The run as plain values for record.json."""
         return {
-            "format": 1,
+            "format": RECORD_FORMAT,
             "id": self.id,
             "engine": self.engine,
             "action": self.action,
             "environment": self.environment,
             "who": self.who,
+            "controller": self.controller,
+            "why": self.why,
             "command": self.command,
             "dry": self.dry,
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 2),
             "outcome": self.outcome,
+            "strategy": self.strategy,
+            "plan": self.plan,
+            "steps": list(self.steps),
             "phases": [vars(phase) for phase in self.phases],
             "services": [vars(result) for result in sorted_results(self.results.values())],
+            "spans": [vars(span) for span in sorted(self.spans, key=lambda span: (span.began, span.host))],
             "failures": [vars(failure) | {"journal": list(failure.journal)} for failure in self.failures],
             "put_back": list(self.put_back),
         }
@@ -136,6 +211,12 @@ def sorted_results(results: Iterable[ServiceResult]) -> list[ServiceResult]:
     """Results in the order of the services, then of the hosts' names."""
     order = {service: position for position, service in enumerate(SERVICES)}
     return sorted(results, key=lambda result: (order.get(result.service, len(order)), result.host))
+
+
+def _mapping(answer: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+    """A part of an answer, if it has it; tools of an older release have not."""
+    value = (answer or {}).get(name)
+    return value if isinstance(value, Mapping) else None
 
 
 def failure_of(host: str, step: str, answer: dict[str, Any] | None, text: str) -> Failure:

@@ -18,28 +18,32 @@ from typing import Any
 
 import click
 from pyinfra import config, logger, state
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.exceptions import DeployError, PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
 from deploy import report, settings, windows
+from deploy.batches import STRATEGIES
 from deploy.inventory import Fleet, fleet
 from deploy.rollout import Failure, Phase, Rollout
 from mt5crs.settings.schema import SettingsError
 
 _rollout: Rollout | None = None
 _context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
+DATA = {"deploy.py": ("strategy", "plan"), "rollback.py": ("part", "to", "deployment")}
+"""What `--data` may name, by file."""
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
 _PHASES = (
     "Baseline",
     "Upload",
     "Stage",
+    "Plan",
     "Activate",
-    "Start",
     "Confirm",
     "Put back",
     "Monitoring",
-    "Roll back",
 )
+
+_OF_THE_HOST = {"Baseline": "baseline", "Monitoring": "packages"}
 
 
 def prepare(of: Fleet) -> None:
@@ -56,6 +60,9 @@ def prepare(of: Fleet) -> None:
     if not {"deploy.py", "rollback.py"} & set(files):
         return
     _refuse_options(options)
+    for file in files:
+        if file in DATA:
+            refuse_data(file, [str(given) for given in options.get("data") or ()])
     refuse_empty_target(of, list(options.get("limit") or ()), list(options.get("exclude") or ()))
     try:
         settings.require(of)
@@ -69,6 +76,22 @@ def _refuse_options(options: dict[str, Any]) -> None:
             raise PyinfraError(
                 f"--{name.replace('_', '-')} breaks the order of a deployment (gateway before Inf, all "
                 "healthy before any is confirmed); run without it"
+            )
+
+
+def refuse_data(file: str, given: list[str]) -> None:
+    """PyinfraError when a `--data name=value` has a name the file does not know, or an unknown strategy."""
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in DATA[file]:
+            raise PyinfraError(
+                f"--data {text}: {file} knows no {name!r}; it takes {', '.join(DATA[file])}. "
+                "Nothing was changed"
+            )
+        if name == "strategy" and value not in STRATEGIES:
+            raise PyinfraError(
+                f"--data {text}: there is no such strategy; choose one of {', '.join(STRATEGIES)}. "
+                "Nothing was changed"
             )
 
 
@@ -108,6 +131,12 @@ def begin(action: str) -> Rollout:
     return _rollout
 
 
+def refusal(rollout: Rollout, reason: str) -> DeployError:
+    """Note in the run's record that it was refused; returns what is to be raised."""
+    rollout.fail(Failure("fleet", "prepare", reason))
+    return DeployError("refused; the reason is above")
+
+
 def windows_targets() -> tuple[str, ...]:
     """Windows gateways this run is for."""
     options = _options()
@@ -145,6 +174,9 @@ class _Narration(BaseStateCallback):
         self.hosts: set[str] = set()
         self.changed: set[str] = set()
         self.failures_before = 0
+        self.barrier = False  # an operation on one host for all of them
+        self.host_began: dict[str, float] = {}
+        self.host_ended: dict[str, float] = {}
 
     def operation_start(self, of: Any, op_hash: str) -> None:
         """A new phase begins when the operation's name says so."""
@@ -153,11 +185,20 @@ class _Narration(BaseStateCallback):
             logger.setLevel(logging.WARNING)
         name = ", ".join(of.get_op_meta(op_hash).names)
         phase = next((word for word in _PHASES if name.startswith(word)), name)
-        if phase in ("Stage", "Activate", "Start", "Confirm"):
+        if phase in ("Stage", "Activate", "Confirm"):
             phase = name.partition(" | ")[0]
+        self.barrier = phase == "Plan" or name.endswith("| checks")
         if phase != self.name:
             self.close()
             self.name, self.began = phase, time.monotonic()
+
+    def operation_host_start(self, _state: Any, host: Any, _op_hash: str) -> None:
+        """The first operation of a phase on a host begins its span."""
+        self.host_began.setdefault(host.name, time.monotonic())
+
+    def operation_host_success(self, _state: Any, host: Any, _op_hash: str, _retry_count: int = 0) -> None:
+        """So far the last operation of the phase on this host."""
+        self.host_ended[host.name] = time.monotonic()
 
     def operation_host_error(
         self, _state: Any, host: Any, _op_hash: str, _retry_count: int = 0, _max_retries: int = 0
@@ -169,15 +210,19 @@ class _Narration(BaseStateCallback):
     def operation_end(self, of: Any, op_hash: str) -> None:
         """The last operation closes its phase; from here on pyinfra knows of a failure and exits with 1."""
         for host in of.inventory.iter_activated_hosts():
-            if op_hash in of.ops[host]:
+            if op_hash in of.ops[host] and not self.barrier:
                 self.hosts.add(host.name)
                 done = of.get_op_data_for_host(host, op_hash).operation_meta
-                if done.is_complete() and done.did_change() and not windows.nothing_changed(self.name):
+                if done.is_complete() and done.did_change() and not self._only_looked():
                     self.changed.add(host.name)
         if of.get_op_order()[-1] == op_hash:
             self.close()
             if self.rollout.failed:
                 of.failed_hosts.update(of.inventory.iter_activated_hosts())
+
+    def _only_looked(self) -> bool:
+        """Whether the phase's operations change nothing, though they run."""
+        return self.name.startswith("Ask") or windows.nothing_changed(self.name)
 
     def close(self) -> None:
         """Print the line of the phase that ends."""
@@ -188,6 +233,16 @@ class _Narration(BaseStateCallback):
             phase = Phase(self.name, len(self.hosts), len(self.changed), seconds, len(failed), skipped)
             self.rollout.phases.append(phase)
             print(report.phase_line(phase), flush=True)
+            if self.name in _OF_THE_HOST and (self.changed or failed or self.name == "Baseline"):
+                self._spans(failed)
         self.name = ""
         self.hosts, self.changed = set(), set()
+        self.host_began, self.host_ended = {}, {}
         self.failures_before = len(self.rollout.failures)
+
+    def _spans(self, failed: set[str]) -> None:
+        """What concerns a host as a whole has no release tool's call that records its step."""
+        for host, began in self.host_began.items():
+            outcome = "failed" if host in failed else "changed" if host in self.changed else "unchanged"
+            ended = self.host_ended.get(host, time.monotonic())
+            self.rollout.spent(host, "", _OF_THE_HOST[self.name], began, outcome, until=ended)

@@ -38,6 +38,15 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "monitoring": ("all",),
 }
 KNOWN_GROUPS = ("hub", "inf", "gateway")
+OF_THE_WHOLE_FLEET = (
+    "fleet_strategy",
+    "fleet_canary_steps",
+    "fleet_max_unavailable_percent",
+    "fleet_step_pause_s",
+    "fleet_alert_check_s",
+    "fleet_alerts_unknown",
+    "fleet_alerts_unknown_s",
+)
 _DOCUMENTATION = tuple(
     ipaddress.ip_network(network)
     for network in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
@@ -75,6 +84,7 @@ def check(fleet: Fleet) -> list[str]:
         {host: values.get("fleet_networks") for host, values in fleet.hosts.items()},
     )
     found += _check_fleet(fleet)
+    found += _check_rollout(fleet)
     found += _check_bundles(fleet)
     return _merge(found, tuple(fleet.hosts))
 
@@ -230,6 +240,15 @@ def _check_fleet(fleet: Fleet) -> Iterator[str]:
         if gateway is not None and gateway not in fleet.in_group("gateway"):
             known = ", ".join(fleet.in_group("gateway")) or "none"
             yield f"{host}: fleet_gateway is {gateway!r}, which is no host of the group gateway ({known})"
+
+
+def _check_rollout(fleet: Fleet) -> Iterator[str]:
+    """How the fleet is rolled out is one decision for all hosts."""
+    for name in OF_THE_WHOLE_FLEET:
+        given = {host: values[name] for host, values in fleet.hosts.items() if name in values}
+        if any(value != next(iter(given.values())) for value in given.values()):
+            said = ", ".join(f"{value} for {host}" for host, value in given.items())
+            yield f"{_named(fleet, name)} differs between hosts ({said}); set it once for the environment"
 
 
 def _check_bundles(fleet: Fleet) -> Iterator[str]:

@@ -32,7 +32,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # Molecule names one of its own that need not exist; Ansible itself refuses what it cannot read.
         given = [source for source in context.CLIARGS["inventory"] or () if not source.endswith(",")]
         sources = [source for source in given if Path(source).is_file()] or given
-        extra = {name: value for name, value in load_extra_vars(self._loader).items() if name != "to"}
+        extra = {
+            name: value
+            for name, value in load_extra_vars(self._loader).items()
+            if name not in ("to", "plan", "deployment")
+        }
         hosts = 0
         try:
             for source in sources:

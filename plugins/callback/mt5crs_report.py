@@ -7,6 +7,7 @@ the results of the tasks; tasks with secrets are hidden from it as from everyone
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -19,7 +20,7 @@ from ansible.plugins.callback import CallbackBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import report
+from deploy import report, undoing
 from deploy.inventory import explain
 from deploy.rollout import Failure, Phase, Rollout, failure_of
 from deploy.vault_password import environment_of, vault_files
@@ -37,7 +38,12 @@ TOOL = "mt5crs-release"
 VERBS = ("stage", "activate", "confirm", "revert", "rollback")
 # On Windows a command is reported as one line: PYTHON TOOL VERB SERVICE …
 _WINDOWS_CALL = re.compile(rf"{TOOL}\.pyz\"? (status|{'|'.join(VERBS)}) ([\w-]+)")
+STEP = "Activate "
+"""How the plays begin whose batches are the steps of the plan, one after the other."""
 STATES = {"stage": "staged", "revert": "reverted"}
+STEPS = {"revert": "put back"}
+# Staging has secrets on its standard input, so of its result only the name of the task is to be seen.
+_STAGING = re.compile(r"(?:^|: )(Stage|Stop unless staged:) ([\w-]+)$")
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -56,7 +62,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.hosts: set[str] = set()
         self.changed: set[str] = set()
         self.failed: set[str] = set()
-        self.task_began: dict[str, float] = {}
+        self.task_began: dict[tuple[str, str], float] = {}
+        self.host_began: dict[str, float] = {}
+        self.host_ended: dict[str, float] = {}
+        self.steps: list[str] = []
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Begin a record if it is one of our playbooks."""
@@ -68,6 +77,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._open_vaults(playbook._loader, Path(inventory))
         dry = bool(context.CLIARGS.get("check"))
         self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)
+        os.environ["MT5CRS_DEPLOYMENT"] = self.rollout.id
         self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
     def _open_vaults(self, loader: Any, inventory: Path) -> None:
@@ -84,10 +94,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._close()
         self.play, self.began = play.get_name(), time.monotonic()
 
-    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """Remember when a task began, for the seconds of a service."""
-        del is_conditional
-        self.task_began[task._uuid] = time.monotonic()
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """Remember when a task began on a host, for its span."""
+        now = time.monotonic()
+        self.task_began[host.get_name(), task._uuid] = now
+        self.host_began.setdefault(host.get_name(), now)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Count the host; read the release tool's answer if the task called it."""
@@ -131,57 +142,109 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         host = result._host.get_name()
         self.hosts.add(host)
+        self.host_ended[host] = time.monotonic()
         data = result._result
+        self._told(data)
         if data.get("changed"):
             self.changed.add(host)
+        staging = _STAGING.search(result._task.get_name())
+        if staging is not None and (staging[1] == "Stage") != bool(data.get("failed")):
+            began = self.task_began.get((host, result._task._uuid), time.monotonic())
+            outcome = "failed" if data.get("failed") else "changed" if data.get("changed") else "unchanged"
+            self.rollout.spent(host, staging[2], "stage", began, outcome)
         call = _call(data)
         if call is None:
             return
         answer = _json(str(data.get("stdout", "")))
         if call[0] == "status":
-            self._unchanged(host, (answer or {}).get("services", {}))
+            assert self.rollout is not None  # noqa: S101 -- checked above
+            self.rollout.seen(host, answer or {})
             return
         verb, service = call
-        seconds = time.monotonic() - self.task_began.get(result._task._uuid, time.monotonic())
-        self._answered(host, verb, service, answer, data, seconds)
+        if verb == "undo":
+            self._undone(host, result, answer)
+            return
+        began = self.task_began.get((host, result._task._uuid), time.monotonic())
+        self._answered(host, verb, service, answer, data, began)
 
-    def _unchanged(self, host: str, services: dict[str, Any]) -> None:
-        """What runs before anything is done; services that need nothing stay like this in the table."""
+    def _told(self, data: dict[str, Any]) -> None:
+        """Show what the plan and the checks between its steps have said; note a failed check."""
         assert self.rollout is not None  # noqa: S101 -- only called with one
-        for service, now in services.items():
-            if (host, service) not in self.rollout.results:
-                entry = self.rollout.result(host, service)
-                entry.generation, entry.previous = str(now.get("current") or ""), now.get("previous")
+        for line in data.get("rollout_said", ()):
+            self._display.display(line if line.startswith(("plan ", "  ")) else f"  {line}")
+        failure = data.get("rollout_failure")
+        if failure is not None:
+            self.rollout.fail(Failure(**{**failure, "journal": tuple(failure["journal"])}))
+            self.failed.add(failure["host"])
+        plan = data.get("rollout_plan")
+        if plan is not None:
+            self.rollout.strategy, self.rollout.plan = str(plan["strategy"]), str(plan["id"])
+            self.rollout.steps = [
+                {"name": str(step["name"]), "hosts": list(step["hosts"])} for step in plan["steps"]
+            ]
+            self.steps = [str(step["name"]) for step in plan["steps"]]
 
     def _answered(
-        self, host: str, verb: str, service: str, answer: Any, data: dict[str, Any], seconds: float
+        self, host: str, verb: str, service: str, answer: Any, data: dict[str, Any], began: float
     ) -> None:
         assert self.rollout is not None  # noqa: S101 -- only called with one
         entry = self.rollout.result(host, service)
-        entry.seconds += seconds
+        entry.seconds += time.monotonic() - began
+        step = STEPS.get(verb, verb)
         if data.get("rc") != 0 or answer is None:
-            entry.state = "failed"
+            entry.state, entry.version = "failed", entry.previous_version
+            self.rollout.spent(host, service, step, began, "failed", answer)
             text = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
             self.rollout.fail(failure_of(host, f"{verb} {service}", answer, text))
             self.failed.add(host)
             return
+        outcome = "changed" if answer.get("changed") else "unchanged"
+        self.rollout.spent(host, service, step, began, outcome, answer)
         entry.generation = str(answer.get("generation") or entry.generation)
+        entry.version = answer.get("version", entry.version)
         entry.previous = answer.get("previous", entry.previous)
         entry.changed = entry.changed or bool(answer.get("changed"))
         entry.state = str(answer.get("state") or STATES.get(verb, "changed"))
         if verb == "revert":
-            entry.state = "reverted"
+            entry.state, entry.version = "reverted", entry.previous_version
             self.rollout.put_back.append(f"{service} on {host}")
+
+    def _undone(self, host: str, result: Any, answer: Any) -> None:
+        """Every service of a host whose deployment was undone, or asked about."""
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        data = result._result
+        began = self.task_began.get((host, result._task._uuid), time.monotonic())
+        if data.get("rc") != 0 or answer is None:
+            text = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
+            self.rollout.fail(failure_of(host, "roll back", answer, text))
+            self.failed.add(host)
+        if "--dry-run" in data["cmd"]:
+            return
+        for service, entry in undoing.outcomes(answer or {}):
+            self.rollout.undone(host, service, entry, began)
 
     def _close(self) -> None:
         """Print the line of the play that ends."""
         if self.rollout is not None and self.play and self.hosts:
             seconds = time.monotonic() - self.began
+            if self.play.startswith(STEP) and self.steps:
+                self.play = f"{STEP}{self.steps.pop(0)}"
             phase = Phase(self.play, len(self.hosts), len(self.changed), seconds, len(self.failed))
             self.rollout.phases.append(phase)
             self._display.display(report.phase_line(phase))
+            if self.play == "Baseline":
+                self._spans()
         self.play = ""
         self.hosts, self.changed, self.failed = set(), set(), set()
+        self.task_began, self.host_began, self.host_ended = {}, {}, {}
+
+    def _spans(self) -> None:
+        """What concerns a host as a whole has no release tool's call that records its step."""
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        for host, began in self.host_began.items():
+            outcome = "failed" if host in self.failed else "changed" if host in self.changed else "unchanged"
+            ended = self.host_ended.get(host, time.monotonic())
+            self.rollout.spent(host, "", "baseline", began, outcome, until=ended)
 
 
 def _call(data: dict[str, Any]) -> tuple[str, str] | None:
@@ -189,11 +252,13 @@ def _call(data: dict[str, Any]) -> tuple[str, str] | None:
     command = data.get("cmd")
     if isinstance(command, str) and f"{TOOL} status" in command:
         return ("status", "")
+    if isinstance(command, str) and f"{TOOL}.pyz undo" in command:
+        return ("undo", "")
     windows = _WINDOWS_CALL.search(command) if isinstance(command, str) else None
     if windows is not None:
         return ("status", "") if windows[1] == "status" else (windows[1], windows[2])
     if isinstance(command, list) and len(command) > 2 and Path(str(command[0])).name == TOOL:
-        return (str(command[1]), str(command[2])) if command[1] in VERBS else None
+        return (str(command[1]), str(command[2])) if command[1] in (*VERBS, "undo") else None
     return None
 
 

@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "positions": ("mt5crs.checks.operate", "Show positions and working orders at the broker."),
     "resolve": ("mt5crs.checks.operate", "Declare an unresolved order not executed."),
     "resume": ("mt5crs.checks.operate", "Lift a halt, on purpose and with a reason."),
+    "standby": ("mt5crs.checks.standby", "Compare a candidate that stands by with what runs (blue/green)."),
     "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
 }
 """Name: module (which has a click command of the same name), one line of help."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from mt5crs_release import generation, health, machine, standby, watchdog
+from mt5crs_release import cutover, generation, health, machine, runtime_marker, standby, watchdog
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
@@ -33,12 +33,14 @@ def activate(
     accept_state_format: int | None = None,
     dry_run: bool = False,
     with_standby: bool = False,
+    deployment: str | None = None,
 ) -> dict[str, Any]:
     """Make a staged generation run, provisional under its health gate.
 
     :param name: the generation; ``None``: the one staged last
     :param confirm_timeout_s: seconds until it reverts by itself; 0 confirms at once
     :param force: also a generation that has failed before
+    :param deployment: id of the deployment this belongs to, so that `undo` finds it
     :param with_standby: let it observe beside what runs first, and switch only if both hold the same state
     :raises RefusedError: it may not be activated
     :raises FailedError: it was not healthy (the previous generation runs again), or its state differed in
@@ -56,6 +58,7 @@ def activate(
     beside = standby.require(session, content) if with_standby else None
     if dry_run:
         return result(session, entry, changed=True, reason=f"would activate {entry.name}")
+    entry.deployment, entry.deployed_at = deployment, timestamp()
     return _run(session, entry, content, confirm_timeout_s, content.health, rollback=False, beside=beside)
 
 
@@ -70,11 +73,7 @@ def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
     transaction = session.state.transaction
     if transaction is None:
         return _confirm_nothing(session, undone, name)
-    if name is not None and transaction.generation != name:
-        raise RefusedError(
-            f"{session.service} {transaction.generation} is provisional, not {name}",
-            remedy="another deployment is at work on this service: see `mt5crs-release status`",
-        )
+    _require_named(session, transaction, name)
     entry = session.state.generations[transaction.generation]
     content = session.content(entry.name)
     policy = replace(
@@ -89,6 +88,29 @@ def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
         _fail(session, entry, content, f"not healthy when it was to be confirmed: {report.reason}", report)
     _settle(session, entry, transaction)
     return result(session, entry, changed=True, reason="confirmed", report=report)
+
+
+def extend(session: Session, name: str | None, confirm_timeout_s: float) -> dict[str, Any]:
+    """Give the provisional generation time anew, because its deployment goes on elsewhere.
+
+    :param name: the generation that is meant; ``None``: whichever is provisional
+    :raises RefusedError: nothing, or another generation than ``name``, is provisional
+    :raises FailedError: it has gone back already
+    """
+    if confirm_timeout_s <= 0:
+        raise RefusedError("0 seconds would revert at once", remedy="name more, or use `revert`")
+    undone = recover(session)
+    transaction = session.state.transaction
+    if transaction is None:
+        answer = _confirm_nothing(session, undone, name)
+        return {**answer, "reason": "confirmed already, so nothing is waiting"}
+    _require_named(session, transaction, name)
+    _set_deadline(transaction, confirm_timeout_s)
+    session.save()
+    session.record("extended", generation=transaction.generation, deadline=transaction.deadline_at)
+    entry = session.state.generations[transaction.generation]
+    reason = f"reverts by itself at {transaction.deadline_at} unless confirmed"
+    return result(session, entry, changed=True, reason=reason)
 
 
 def ask_revert(session: Session) -> dict[str, Any]:
@@ -133,7 +155,8 @@ def rollback(
     content = session.content(entry.name)
     check_units(session, content)
     if dry_run:
-        return result(session, entry, changed=True, reason=f"would roll back to {entry.name}")
+        answer = result(session, entry, changed=True, reason=f"would roll back to {entry.name}")
+        return {**answer, "protocol": runtime_marker.protocol(session.host, entry.runtime)}
     if session.state.transaction is not None:
         revert(session, "revert", f"a rollback to {entry.name} was asked for")
         if entry.name == session.state.current:
@@ -173,6 +196,7 @@ def result(
         "service": session.service,
         "generation": session.state.current,
         "attempted": entry.name if entry else None,
+        "version": entry.version if entry else None,
         "previous": transaction.previous if transaction else session.state.previous,
         "state": entry.state if entry else None,
         "deadline": transaction.deadline_at if transaction else None,
@@ -180,6 +204,7 @@ def result(
         "reason": reason,
         "health": report.as_json() if report else None,
         "standby": session.standby,
+        "cutover": session.cutover,
         "journal": [],
     }
 
@@ -211,8 +236,10 @@ def _run(
     try:
         session.save()
         session.record("activating", generation=entry.name, previous=previous, rollback=rollback)
+        began = time.monotonic()
         complaints = switch(session, leaving, content, prove_stopped=compared)
         report = health.watch(session, content, policy)
+        session.cutover = cutover.gaps(session.systemd.stamps(content.start, cutover.PROPERTIES), began)
     except InterruptedRunError as error:
         _fail(session, entry, content, error.message, None, "interrupted")
     except (ReleaseError, OSError) as error:
@@ -226,9 +253,7 @@ def _run(
         _settle(session, entry, transaction)
         reason = f"rolled back to {entry.name}" if rollback else "healthy and confirmed"
         return result(session, entry, changed=True, reason=reason, report=report)
-    transaction.deadline = boot_clock() + confirm_timeout_s
-    until = datetime.now(timezone.utc) + timedelta(seconds=confirm_timeout_s)
-    transaction.deadline_at = until.isoformat(timespec="seconds").replace("+00:00", "Z")
+    _set_deadline(transaction, confirm_timeout_s)
     transaction.restarts = {name: unit.restarts for name, unit in session.systemd.look(content.start).items()}
     session.save()
     session.record(
@@ -292,6 +317,22 @@ def _turn_away(
         remedy=standby.REMEDIES.get(event, "repeat the command when the cause is mended"),
         details={**result(session, entry, changed=True, reason=reason), "journal": lines},
     )
+
+
+def _set_deadline(transaction: Transaction, seconds: float) -> None:
+    """Let ``transaction`` revert by itself in ``seconds`` (not saved yet)."""
+    transaction.confirm_timeout_s = seconds
+    transaction.deadline = boot_clock() + seconds
+    until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    transaction.deadline_at = until.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _require_named(session: Session, transaction: Transaction, name: str | None) -> None:
+    if name is not None and transaction.generation != name:
+        raise RefusedError(
+            f"{session.service} {transaction.generation} is provisional, not {name}",
+            remedy="another deployment is at work on this service: see `mt5crs-release status`",
+        )
 
 
 def _settle(session: Session, entry: Generation, transaction: Transaction) -> None:

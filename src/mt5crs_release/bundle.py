@@ -75,6 +75,12 @@ class Bundle:
         """The version of our own package in the bundle."""
         return str(self.manifest["version"])
 
+    @property
+    def protocol(self) -> dict[str, int] | None:
+        """The protocol versions that our own package understands, least and most."""
+        told: dict[str, int] | None = self.manifest.get("protocol")
+        return told
+
     def check_platform(self) -> None:
         """Check that the bundle is for this machine and this Python.
 
@@ -194,15 +200,22 @@ def parse_manifest(content: bytes, path: Path) -> dict[str, Any]:
     return manifest
 
 
-def peek_content(path: Path) -> str | None:
-    """Return the content digest that ``path`` claims, unverified; ``None`` when it is not a bundle."""
+def peek_manifest(path: Path) -> dict[str, Any] | None:
+    """Return the manifest in ``path``, unverified; ``None`` when it is not a bundle."""
     try:
         with tarfile.open(path, "r:") as archive:
             member = archive.extractfile(MANIFEST)
-            content = json.loads(member.read(_MAX_MANIFEST))["content"] if member else None
+            manifest = json.loads(member.read(_MAX_MANIFEST)) if member else None
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
         return None
-    return content if isinstance(content, str) else None
+    usable = isinstance(manifest, dict) and isinstance(manifest.get("content"), str)
+    return manifest if usable else None
+
+
+def peek_content(path: Path) -> str | None:
+    """Return the content digest that ``path`` claims, unverified; ``None`` when it is not a bundle."""
+    manifest = peek_manifest(path)
+    return None if manifest is None else str(manifest["content"])
 
 
 def this_python() -> str:

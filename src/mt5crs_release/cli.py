@@ -8,11 +8,11 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt5crs_release import system, windows
+from mt5crs_release import system
 from mt5crs_release.errors import EXIT_OK, BusyError, FailedError, RefusedError, ReleaseError
 from mt5crs_release.paths import Host, default_root
 
@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         return list_generations(load(options.service, host.service(options.service).state))
     if options.command == "run":
         return _launch(host, options)
-    if host.root == default_root() and not _may_change():
+    if host.root == default_root() and not system.here().may_change():
         raise RefusedError(
             f"`{options.command}` changes the host, so it must be run as root",
             remedy="use sudo (Windows: a session of an Administrator)",
@@ -72,10 +72,43 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "stage": _stage,
         "activate": _activate,
         "confirm": _confirm,
+        "extend": _extend,
         "revert": _revert,
         "rollback": _rollback,
+        "undo": _undo,
+        "deployment": _deployment,
     }
     return runners[options.command](host, options)
+
+
+def _deployment(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.deployments import Deployments
+
+    kept = Deployments(host)
+    if options.action == "list":
+        return kept.listed()
+    if options.action == "open":
+        return kept.open(_document())
+    if not options.id:
+        raise RefusedError(
+            f"`deployment {options.action}` needs the id of a deployment",
+            remedy="see `mt5crs-release deployment list`",
+        )
+    if options.action == "show":
+        return kept.show(options.id)
+    if options.action == "close":
+        return kept.close(options.id, _document())
+    return kept.beat(options.id, options.phase, options.provisional, options.gone)
+
+
+def _document() -> dict[str, Any]:
+    try:
+        found = json.loads(sys.stdin.read())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RefusedError("standard input is no JSON object", remedy="send the deployment's record")
+    return found
 
 
 def _require(host: Host, service: str) -> None:
@@ -129,7 +162,14 @@ def _activate(host: Host, options: argparse.Namespace) -> dict[str, Any]:
             accept_state_format=options.accept_state_format,
             dry_run=options.dry_run,
             with_standby=options.standby,
+            deployment=options.deployment,
         )
+
+
+def _undo(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.undo import undo
+
+    return undo(host, options.deployment, dry_run=options.dry_run)
 
 
 def _confirm(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -137,6 +177,13 @@ def _confirm(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
     with _session(host, options) as session:
         return confirm(session, options.generation)
+
+
+def _extend(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.activation import extend
+
+    with _session(host, options) as session:
+        return extend(session, options.generation, options.confirm_timeout)
 
 
 def _revert(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -167,7 +214,7 @@ def _install_units(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     from mt5crs_release.host_units import install_units
     from mt5crs_release.systemd import Systemd
 
-    if system.WINDOWS:
+    if not system.here().links_units:
         raise RefusedError(
             "Windows has no units", remedy="the baseline role registers the task that recovers at boot"
         )
@@ -175,37 +222,24 @@ def _install_units(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _launch(host: Host, options: argparse.Namespace) -> dict[str, Any]:
-    from mt5crs_release.launcher import launch
-
-    if not system.WINDOWS:
+    if system.here().links_units:
         raise RefusedError("systemd starts services here", remedy=f"systemctl start mt5crs-{options.service}")
     _require(host, options.service)
 
     if options.stop:
         unit = f"mt5crs-{options.service}.service"
-        services = windows.Services(host.base)
+        services = system.here().services(host.base)
         ran = services.look([unit])[unit].active in ("active", "activating")
         services.stop([unit], _STOP_TIMEOUT_S)
         return {"changed": ran, "service": options.service, "generation": None, "reason": "stopped"}
 
-    def body(should_stop: Callable[[], bool]) -> int:
-        return launch(host, options.service, should_stop)
+    from mt5crs_release.launcher import run
 
-    if options.as_task:
-        status = body(lambda: False)
-    else:
-        status = windows.kernel.serve(f"mt5crs-{options.service}", body)
-    if status != 0:
+    if run(host, options.service, as_task=options.as_task) != 0:
         raise FailedError(
             f"{options.service} died too often", remedy="see service.log and `mt5crs-release status`"
         )
     return {"changed": True, "service": options.service, "generation": None, "reason": "stopped"}
-
-
-def _may_change() -> bool:
-    return (
-        windows.kernel.is_administrator() if system.WINDOWS else hasattr(os, "geteuid") and os.geteuid() == 0
-    )
 
 
 def _recover(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -305,6 +339,11 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
             "\n".join(f"{name}: {entry['reason']}" for name, entry in answer["services"].items())
             or "no services"
         )
+    if command == "undo":
+        told = [_sentences("rollback", entry) for entry in answer["services"].values()]
+        return "\n".join(told) or f"nothing of deployment {answer['deployment']} runs on this host"
+    if command == "deployment":
+        return _deployment_text(answer)
     if command == "install-units":
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
@@ -321,6 +360,22 @@ def _status_table(answer: dict[str, Any]) -> str:
         what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{damage}"
         lines.append(f"{name}: {what}; {units or 'no units'}")
     return "\n".join(lines) or "no services"
+
+
+def _deployment_text(answer: dict[str, Any]) -> str:
+    if "deployments" not in answer:
+        return json.dumps(answer, indent=2, sort_keys=True)
+    lines = [
+        f"{str(entry['id'])[:8]}  {entry['started']}  {entry['action']}  {entry['outcome']}  "
+        f"by {entry['who']}  {entry['sentence'] or ''}".rstrip()
+        for entry in answer["deployments"]
+    ]
+    holder = answer["holder"]
+    if holder is not None:
+        lines.insert(
+            0, f"deploying now: {holder['who']} on {holder['controller']}, phase '{holder['phase']}'"
+        )
+    return "\n".join(lines) or "no deployments"
 
 
 def _generation_line(entry: dict[str, Any]) -> str:
@@ -394,6 +449,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds until it reverts by itself (default 120); 0 confirms at once",
     )
+    activate.add_argument("--deployment", metavar="ID", help="the deployment this belongs to, for `undo`")
     activate.add_argument("--force", action="store_true", help="also a generation that has failed before")
     activate.add_argument(
         "--standby",
@@ -402,9 +458,25 @@ def parser() -> argparse.ArgumentParser:
     )
     confirm = add("confirm", "Keep the provisional generation.", locking)
     confirm.add_argument("--generation", metavar="G", help="fail unless it is this one")
+    extend = add("extend", "Give the provisional generation more time: its deployment goes on.", locking)
+    extend.add_argument("--generation", metavar="G", help="fail unless it is this one")
+    extend.add_argument(
+        "--confirm-timeout",
+        type=_seconds,
+        default=_CONFIRM_TIMEOUT_S,
+        metavar="S",
+        help="seconds from now until it reverts by itself (default 120)",
+    )
     add("revert", "Leave the provisional generation now.", locking)
     rollback = add("rollback", "Return to a generation that was confirmed once.", locking, dry, formats)
     rollback.add_argument("--to", metavar="G", help="default: the one that ran before")
+    undo = add(
+        "undo",
+        "Roll back every service of this host that still runs what a deployment brought.",
+        dry,
+        service=None,
+    )
+    undo.add_argument("--deployment", metavar="ID", help="default: the newest on this host")
     add("status", "What runs; without SERVICE: all services.", service="?")
     add("list", "All generations of a service.")
     prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")
@@ -422,6 +494,28 @@ def parser() -> argparse.ArgumentParser:
     run = add("run", "Windows: be the service, start what is current and look after it.")
     run.add_argument("--stop", action="store_true", help="instead: stop the one that runs, and wait for it")
     run.add_argument("--as-task", action="store_true", help="started by a logon task, not as a service")
+    deployment = add(
+        "deployment",
+        "On the Hub: the fleet's deployment lock and the record of every deployment.",
+        service=None,
+    )
+    deployment.add_argument(
+        "action",
+        choices=("open", "beat", "close", "list", "show"),
+        help="open and close read a record on standard input",
+    )
+    deployment.add_argument("id", nargs="?", metavar="ID")
+    deployment.add_argument("--phase", metavar="P", help="beat: what the deployment is doing")
+    deployment.add_argument(
+        "--provisional",
+        action="append",
+        default=[],
+        metavar="HOST:SERVICE:GENERATION",
+        help="beat: what waits for its confirmation",
+    )
+    deployment.add_argument(
+        "--gone", metavar="WHY", help="beat: the deployer is dead, its lock is free to take"
+    )
     add("install-units", "Install the unit that reverts unconfirmed generations at boot.", dry, service=None)
     return whole
 

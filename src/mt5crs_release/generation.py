@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store, system, windows
+from mt5crs_release import store, system
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.paths import MANIFEST, TEMPORARY
 from mt5crs_release.spec import HealthSpec, Spec, StandbySpec
@@ -49,8 +48,7 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
     temporary = directory / f"{TEMPORARY}{name}"
     store.ensure_directory(directory)
     temporary.mkdir(0o700)
-    if system.WINDOWS:  # rights before content: what is written below is never readable by others
-        windows.protect(temporary)
+    system.here().protect(temporary)  # before content: what is written below is never readable by others
     files: dict[str, dict[str, Any]] = {}
     for path, file in sorted(spec.files.items()):
         content = file.content.encode()
@@ -63,10 +61,7 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
         store.write_new(temporary / "units" / unit, text.encode(), 0o644)
         files[f"units/{unit}"] = {"mode": 0o644, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     if runtime is not None:
-        if system.WINDOWS:
-            windows.kernel.junction(temporary / "venv", directory.parents[1] / "runtimes" / runtime)
-        else:
-            (temporary / "venv").symlink_to(f"../../../runtimes/{runtime}")
+        system.here().link_directory(temporary / "venv", directory.parents[1] / "runtimes" / runtime)
     manifest = {
         "format": FORMAT,
         "generation": name,
@@ -82,10 +77,7 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
     }
     # Root only: a hash of a file with a short secret would let others try guesses.
     store.write_new(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode(), 0o600)
-    if system.WINDOWS:
-        windows.check_rights(temporary)
-    else:
-        temporary.chmod(0o755)
+    system.here().release(temporary)
     store.publish_directory(temporary, directory / name)
 
 
@@ -142,7 +134,7 @@ def problems(directory: Path) -> list[str]:
             continue
         if not same:
             found.append(f"{name} was changed")
-        elif not system.WINDOWS and stat.S_IMODE(status.st_mode) != wanted["mode"]:
+        elif system.here().keeps_modes and stat.S_IMODE(status.st_mode) != wanted["mode"]:
             found.append(f"{name} has mode {stat.S_IMODE(status.st_mode):04o}, not {wanted['mode']:04o}")
     if manifest["runtime"] is not None and not (directory / "venv/.complete").is_file():
         found.append(f"its runtime {manifest['runtime']} is missing or incomplete")
@@ -169,21 +161,13 @@ def _parents(base: Path, path: str) -> None:
 
 
 def _owners(spec: Spec) -> dict[tuple[str, str], tuple[int, int] | None]:
-    if system.WINDOWS:  # "root" stands for the administrators there; rights follow from the directory
-        return {(file.owner, file.group): None for file in spec.files.values()}
-    import grp
-    import pwd
-
     owners: dict[tuple[str, str], tuple[int, int] | None] = {}
     missing = []
     for file in spec.files.values():
         try:
-            numbers = pwd.getpwnam(file.owner).pw_uid, grp.getgrnam(file.group).gr_gid
+            owners[file.owner, file.group] = system.here().owner(file.owner, file.group)
         except KeyError:
             missing.append(f"{file.owner}:{file.group}")
-            continue
-        # Only root can give files away; a test below a directory of its own runs without.
-        owners[file.owner, file.group] = numbers if os.geteuid() == 0 else None
     if missing:
         raise RefusedError(
             f"these owners do not exist on this host: {', '.join(sorted(set(missing)))}",

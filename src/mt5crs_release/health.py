@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import gate, system, windows
+from mt5crs_release import gate, system
 from mt5crs_release.generation import Content
 from mt5crs_release.session import Session
 from mt5crs_release.spec import HealthSpec
@@ -85,12 +84,6 @@ def _discount(units: dict[str, gate.UnitSample], before: Mapping[str, int]) -> d
     }
 
 
-def _environment() -> dict[str, str]:
-    if system.WINDOWS:
-        return windows.kernel.base_environment()
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-
-
 def _ask(command: list[str], timeout_s: float, directory: Path) -> tuple[str, str]:
     try:
         answer = subprocess.run(
@@ -102,7 +95,7 @@ def _ask(command: list[str], timeout_s: float, directory: Path) -> tuple[str, st
             errors="replace",
             timeout=timeout_s,
             cwd=directory,
-            env=_environment(),
+            env=system.here().environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:

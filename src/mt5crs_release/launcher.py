@@ -23,10 +23,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store, windows
+from mt5crs_release import store, system
 from mt5crs_release.errors import FailedError
 from mt5crs_release.journal import timestamp
 from mt5crs_release.paths import Host
+from mt5crs_release.windows_kernel import Kernel
+from mt5crs_release.windows_system import Windows
 
 FORMAT = 1
 _POLL_S = 0.1
@@ -93,22 +95,35 @@ def parse_environment(text: str) -> dict[str, str]:
     return found
 
 
-def launch(host: Host, service: str, should_stop: Callable[[], bool]) -> int:
+def run(host: Host, service: str, *, as_task: bool) -> int:
+    """Be ``service``, started by the Service Control Manager, or by a logon task; return its exit status.
+
+    :raises OSError: not a task, and not started by the manager either
+    """
+    here = system.here()
+    kernel = here.kernel if isinstance(here, Windows) else Kernel()
+    if as_task:
+        return launch(kernel, host, service, lambda: False)
+    return kernel.serve(f"mt5crs-{service}", lambda should_stop: launch(kernel, host, service, should_stop))
+
+
+def launch(kernel: Kernel, host: Host, service: str, should_stop: Callable[[], bool]) -> int:
     """Run ``service`` until ``should_stop``; restart its program when it dies.
 
     :return: 0 when it was stopped, or must not be started again; 1 when it died too often
     :raises FailedError: there is nothing to run
     """
-    run = _Run(host, service)
+    it = _Run(kernel, host, service)
     try:
-        return run.until(should_stop)
+        return it.until(should_stop)
     except (FailedError, OSError) as error:
-        run.record("failed", exit_status=1, reason=str(error))
+        it.record("failed", exit_status=1, reason=str(error))
         raise
 
 
 class _Run:
-    def __init__(self, host: Host, service: str) -> None:
+    def __init__(self, kernel: Kernel, host: Host, service: str) -> None:
+        self.kernel = kernel
         self.host = host
         self.service = service
         self.paths = host.service(service)
@@ -125,10 +140,10 @@ class _Run:
             self.record("starting")
             current, description, environment = self._read()
             self.starts.append(time.monotonic())
-            child = windows.kernel.spawn(
+            child = self.kernel.spawn(
                 [word.replace("{current}", str(current)) for word in description.command],
                 {
-                    **windows.kernel.base_environment(),
+                    **self.kernel.base_environment(),
                     **{name: value.replace("{current}", str(current)) for name, value in environment.items()},
                 },
                 self.directory,
@@ -166,7 +181,7 @@ class _Run:
         }
         temporary = self.file.with_name(f".tmp-launch.{os.getpid()}")
         temporary.write_text(json.dumps(content))
-        windows.replace_durably(temporary, self.file)
+        system.here().replace(temporary, self.file)
 
     def _read(self) -> tuple[Path, Description, Mapping[str, str]]:
         target = store.read_link(self.paths.current)
@@ -205,7 +220,7 @@ class _Run:
                     return child.wait(timeout=_POLL_S)
                 except subprocess.TimeoutExpired:
                     continue
-            windows.kernel.interrupt(child)
+            self.kernel.interrupt(child)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=description.stop_timeout_s)
             return None

@@ -8,7 +8,6 @@ people, and tells the next run that the last one died in the middle.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import platform
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store, system, windows
+from mt5crs_release import store, system
 from mt5crs_release.errors import BusyError
 from mt5crs_release.journal import timestamp
 
@@ -25,17 +24,13 @@ _POLL_S = 0.05
 
 
 def boot_id() -> str:
-    """Return the kernel's identifier of this boot (``/proc/sys/kernel/random/boot_id``)."""
-    if system.WINDOWS:
-        return windows.kernel.boot_id()
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """Return the identifier of this boot."""
+    return system.here().boot_id()
 
 
 def boot_clock() -> float:
     """Return seconds since boot including suspended time; no change of the date moves it."""
-    if system.WINDOWS:
-        return windows.kernel.boot_clock()
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return system.here().boot_clock()
 
 
 class Lock:
@@ -97,7 +92,7 @@ class Lock:
     def _wait(self) -> None:
         end = time.monotonic() + self.wait_s
         while True:
-            if _try_lock(self._descriptor):
+            if system.here().try_lock(self._descriptor):
                 return
             if time.monotonic() >= end:
                 raise self._busy()
@@ -128,20 +123,6 @@ class Lock:
                 "the next run of mt5crs-release then undoes what it left"
             )
         return BusyError(f"another run holds the lock: {holder}", remedy=remedy, details={"holder": record})
-
-
-def _try_lock(descriptor: int) -> bool:
-    if system.WINDOWS:
-        return windows.kernel.try_lock(descriptor)
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
-            raise
-        return False
-    return True
 
 
 def _is_stopped(pid: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt5crs_release import system, windows
+from mt5crs_release import system
 
 CURRENT = "current"
 STANDBY = "standby"
@@ -17,7 +17,7 @@ TEMPORARY = ".mt5crs-tmp-"
 
 def default_root() -> Path:
     """Return the root of a real host."""
-    return Path(windows.ROOT if system.WINDOWS else "/")
+    return system.here().root()
 
 
 class Host:
@@ -25,16 +25,13 @@ class Host:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # On Windows the root is the tool's own directory, C:/ProgramData/mt5crs.
-        self.base = root if system.WINDOWS else root / "opt/mt5crs"
+        self.base = system.here().base(root)
         self.runtimes = self.base / "runtimes"
         self.bundles = self.base / "bundles"
         self.units = root / "etc/systemd/system"
         self.volatile_units = root / "run/systemd/system"
         """Units of a standby phase are linked here: no boot finds them."""
-        self.allowed_signers = (
-            self.base / "allowed_signers" if system.WINDOWS else root / "etc/mt5crs/allowed_signers"
-        )
+        self.allowed_signers = system.here().allowed_signers(root)
 
     def service(self, name: str) -> ServicePaths:
         """Return the paths of service ``name``."""

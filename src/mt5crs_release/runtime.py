@@ -11,12 +11,11 @@ import json
 import os
 import shutil
 import subprocess
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store, system, windows
+from mt5crs_release import runtime_marker, store, system
 from mt5crs_release.bundle import Bundle, this_python
 from mt5crs_release.digest import SHORT
 from mt5crs_release.errors import FailedError, RefusedError
@@ -39,12 +38,8 @@ def lock_runtimes(host: Host, command: str) -> Lock:
 
 def find_runtime(host: Host, content: str) -> dict[str, Any] | None:
     """Return what the marker of the complete runtime for ``content`` says, ``None`` when there is none."""
-    marker = host.runtimes / runtime_name(content) / COMPLETE
-    try:
-        record = json.loads(marker.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("content") == content else None
+    record = runtime_marker.read(host, runtime_name(content))
+    return record if record is not None and record.get("content") == content else None
 
 
 def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> dict[str, Any]:
@@ -67,14 +62,16 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
         beat("unpacking the bundle")
         bundle.unpack(wheelhouse)
         beat("building the runtime")
-        if system.WINDOWS:
-            windows.kernel.make_runtime(target)
-        else:
-            venv.EnvBuilder(with_pip=False, symlinks=True).create(target)
+        system.here().make_runtime(target)
         _install(target, wheelhouse)
         target.chmod(0o755)
         store.sync_file_system(target)
-        record = {"content": bundle.content, "version": bundle.version, "bundle": bundle.path.name}
+        record = {
+            "content": bundle.content,
+            "version": bundle.version,
+            "bundle": bundle.path.name,
+            "protocol": bundle.protocol,
+        }
         store.write_new(target / COMPLETE, json.dumps(record).encode(), 0o644)
         store.sync_directory(target)
         store.sync_directory(host.runtimes)
@@ -88,7 +85,7 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
 
 
 def _install(target: Path, wheelhouse: Path) -> None:
-    python = target / ("Scripts/python.exe" if system.WINDOWS else "bin/python")
+    python = system.here().runtime_python(target)
     pip = sorted((wheelhouse / "wheels").glob("pip-*.whl"))
     if not pip:
         raise RefusedError(
@@ -103,14 +100,11 @@ def _install(target: Path, wheelhouse: Path) -> None:
         wheelhouse,
     )
     compile_all = "-m compileall -q --invalidation-mode unchecked-hash"
-    _run([str(python), *compile_all.split(), str(target / ("Lib" if system.WINDOWS else "lib"))], wheelhouse)
+    _run([str(python), *compile_all.split(), str(system.here().runtime_library(target))], wheelhouse)
     _run([str(python), "-I", "-c", "import mt5crs"], wheelhouse)
 
 
 def _run(command: list[str], directory: Path) -> None:
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(directory), "LC_ALL": "C.UTF-8"}
-    if system.WINDOWS:
-        environment = {**windows.kernel.base_environment(), "TEMP": str(directory), "TMP": str(directory)}
     try:
         answer = subprocess.run(
             command,
@@ -120,7 +114,7 @@ def _run(command: list[str], directory: Path) -> None:
             text=True,
             errors="replace",
             cwd=directory,
-            env={**environment, "TMPDIR": str(directory), "PYTHONHASHSEED": "0"},
+            env={**system.here().build_environment(directory), "PYTHONHASHSEED": "0"},
             timeout=_BUILD_TIMEOUT_S,
             check=False,
         )

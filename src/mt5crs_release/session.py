@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mt5crs_release import generation, machine, state, store, system, windows
+from mt5crs_release import generation, machine, state, store, system
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import Journal, timestamp
 from mt5crs_release.lock import Lock, NoLock
 from mt5crs_release.paths import Host
 from mt5crs_release.spec import is_service_name
-from mt5crs_release.systemd import Systemd
 
 
 class Session:
@@ -31,10 +30,12 @@ class Session:
         self.state = state.load(service, self.paths.state)
         self.phase = "begun"
         self.phase_prefix = ""
-        self.systemd: Systemd | windows.Services = service_manager(host, lambda: lock.beat(self.phase))
+        self.systemd: system.Services = service_manager(host, lambda: lock.beat(self.phase))
         self.began = time.monotonic()
         self.standby: dict[str, Any] | None = None
         """How the standby phase of this run ended, as ``activate`` answers it."""
+        self.cutover: dict[str, dict[str, float]] = {}
+        """What the switch of this run cost each unit (:func:`mt5crs_release.cutover.gaps`)."""
 
     def enter(self, phase: str) -> None:
         """Say what is being done now, in the lock."""
@@ -71,13 +72,12 @@ class Session:
 
     def current_directory(self) -> str:
         """Return what ``{current}`` stands for in a health command."""
-        name = self.pointer() if system.WINDOWS else None
-        return str(self.paths.current if name is None else self.paths.generation(name))
+        return str(system.here().follow(self.paths.current))
 
 
-def service_manager(host: Host, beat: Callable[[], None] = lambda: None) -> Systemd | windows.Services:
+def service_manager(host: Host, beat: Callable[[], None] = lambda: None) -> system.Services:
     """Return what starts and stops services on this host."""
-    return windows.Services(host.base, beat) if system.WINDOWS else Systemd(beat)
+    return system.here().services(host.base, beat)
 
 
 @contextmanager

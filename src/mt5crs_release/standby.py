@@ -7,7 +7,6 @@ finds them. Whoever finds the pointer or a link without a living run takes every
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -73,7 +72,7 @@ def require(session: Session, candidate: Content) -> StandbySpec:
 
     :raises RefusedError: it cannot, or a unit file of someone else is in the way; nothing was changed
     """
-    if system.WINDOWS:
+    if not system.here().links_units:
         raise RefusedError(
             "Windows services cannot run beside each other under one name",
             remedy="activate without --standby (strategy rolling)",
@@ -202,7 +201,6 @@ def _links(session: Session) -> list[Path]:
 
 def _ask(session: Session, command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
     """Run the check with heartbeats; its exit status (``None``: none in time) and its output."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     try:
         process = subprocess.Popen(
             command,
@@ -212,7 +210,7 @@ def _ask(session: Session, command: Sequence[str], timeout_s: float) -> tuple[in
             text=True,
             errors="replace",
             cwd=session.paths.base,
-            env=environment,
+            env=system.here().environment(),
         )
     except OSError as error:
         return None, f"{command[0]} cannot be run: {error.strerror}"

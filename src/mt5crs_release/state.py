@@ -33,6 +33,10 @@ class Generation:
     """When it was first confirmed; only such a generation can be rolled back to."""
     left_because: str | None = None
     """Why it was left before it was confirmed, in one sentence."""
+    deployment: str | None = None
+    """Id of the deployment that activated it last; a rollback is none."""
+    deployed_at: str | None = None
+    """When that was."""
 
 
 @dataclass

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from typing import Any
 
-from mt5crs_release import generation, machine, state, store, system, windows
+from mt5crs_release import generation, machine, runtime_marker, state, store, system
+from mt5crs_release.deployments import Deployments
+from mt5crs_release.errors import ReleaseError
 from mt5crs_release.lock import boot_clock
 from mt5crs_release.paths import COMPLETE, CURRENT, STANDBY, Host
 from mt5crs_release.state import ServiceState
@@ -24,16 +25,26 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
         services[name] = _describe(host, record)
         current = services[name]["current"]
         starts[name] = generation.start_units(paths.generation(current)) if current else []
-    active = _active(host, {unit for units in starts.values() for unit in units})
+    started = sorted({unit for units in starts.values() for unit in units})
+    active = system.here().active(host.base, started) if started else {}
     for name, units in starts.items():
         services[name]["units"] = {unit: active.get(unit, "unknown") for unit in units}
     return {
         "host": platform.node(),
         "format": FORMAT,
         "services": services,
+        "deployment": _deployment(host),
         "bundles": sorted(path.name for path in host.bundles.glob("*.tar")),
         "runtimes": sorted(path.parent.name for path in host.runtimes.glob(f"*/{COMPLETE}")),
     }
+
+
+def _deployment(host: Host) -> dict[str, Any] | None:
+    """Who deploys the fleet now, on the Hub; ordinary users cannot see it."""
+    try:
+        return Deployments(host).holder()
+    except (OSError, ReleaseError):
+        return None
 
 
 def list_generations(record: ServiceState) -> dict[str, Any]:
@@ -74,8 +85,11 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "digest": entry.digest if entry else None,
         "bundle": entry.bundle if entry else None,
         "version": entry.version if entry else None,
+        "protocol": runtime_marker.protocol(host, entry.runtime) if entry else None,
         "state": entry.state if entry else (newest.state if newest else None),
         "previous": transaction.previous if transaction else record.previous,
+        "deployment": entry.deployment if entry else None,
+        "deployed_at": entry.deployed_at if entry else None,
         "deadline": transaction.deadline_at if transaction else None,
         "deadline_in_s": left,
         "intact": entry is not None and not generation.problems(paths.generation(entry.name)),
@@ -86,18 +100,3 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         else None,
         "units": {},
     }
-
-
-def _active(host: Host, units: set[str]) -> dict[str, str]:
-    names = sorted(units)
-    if not names:
-        return {}
-    if system.WINDOWS:
-        return {name: unit.active for name, unit in windows.Services(host.base).look(names).items()}
-    command = ["systemctl", "show", "-p", "ActiveState", "--value", *names]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    values = answer.stdout.split()
-    return dict(zip(names, values, strict=True)) if len(values) == len(names) else {}

@@ -10,20 +10,14 @@ import os
 import shutil
 from pathlib import Path
 
-from mt5crs_release import system, windows
+from mt5crs_release import system
 from mt5crs_release.errors import FailedError
 from mt5crs_release.paths import TEMPORARY
 
 
 def sync_directory(path: Path) -> None:
-    """Put the entries of directory ``path`` on disk. Windows writes renames through: nothing to do."""
-    if system.WINDOWS:
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Put the entries of directory ``path`` on disk."""
+    system.here().sync_directory(path)
 
 
 def ensure_directory(path: Path, mode: int = 0o755) -> None:
@@ -43,17 +37,7 @@ def write_new(path: Path, content: bytes, mode: int, owner: tuple[int, int] | No
     :param owner: numeric user and group, ``None`` to leave them
     :raises FileExistsError: when ``path`` exists (a symbolic link is not followed either)
     """
-    if system.WINDOWS:  # its rights are those of its directory, set and checked before
-        windows.kernel.create_file(path, content)
-        return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        if owner is not None:
-            os.fchown(descriptor, *owner)
-        os.fchmod(descriptor, mode)
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
+    system.here().create_file(path, content, mode, owner)
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
@@ -62,10 +46,7 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
     try:
         temporary.unlink(missing_ok=True)
         write_new(temporary, content, mode)
-        if system.WINDOWS:
-            windows.replace_durably(temporary, path)
-        else:
-            temporary.replace(path)
+        system.here().replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -76,7 +57,7 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
 def read_link(path: Path) -> str | None:
     """Return what ``path`` points to; ``None`` when it is none. On Windows it is a small file."""
     try:
-        return path.read_text("utf-8") if system.WINDOWS else str(path.readlink())
+        return system.here().read_pointer(path)
     except OSError:
         return None
 
@@ -85,9 +66,6 @@ def switch_link(path: Path, target: str) -> bool:
     """Make symbolic link ``path`` point to ``target`` in one step; return whether that changed anything."""
     if read_link(path) == target:
         return False
-    if system.WINDOWS:  # no link can be replaced in one step there, a file can
-        replace_file(path, target.encode(), 0o644)
-        return True
     if path.is_dir() and not path.is_symlink():
         raise FailedError(
             f"{path} is a directory where a symbolic link belongs",
@@ -96,8 +74,8 @@ def switch_link(path: Path, target: str) -> bool:
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
     try:
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        temporary.replace(path)
+        system.here().make_pointer(temporary, target)
+        system.here().replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -119,10 +97,7 @@ def publish_directory(temporary: Path, final: Path) -> None:
     """Give a finished directory its name. Its files must be on disk (:func:`write_new`)."""
     for directory, _, _ in os.walk(temporary, topdown=False):
         sync_directory(Path(directory))
-    if system.WINDOWS:
-        windows.publish_durably(temporary, final)
-    else:
-        temporary.rename(final)
+    system.here().publish(temporary, final)
     sync_directory(final.parent)
 
 
@@ -162,19 +137,4 @@ def sync_file_system(path: Path) -> None:
 
     :raises FailedError: when the disk reports an error
     """
-    if system.WINDOWS:
-        windows.kernel.flush_volume(path)
-        return
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if libc.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise FailedError(
-                f"the disk below {path} could not be synced: {os.strerror(code)}",
-                remedy="check the disk (dmesg, df), then repeat the command; nothing was switched",
-            )
-    finally:
-        os.close(descriptor)
+    system.here().sync_file_system(path)

@@ -17,7 +17,7 @@ def check_units(session: Session, entering: Content) -> None:
 
     :raises RefusedError: one is; nothing was changed
     """
-    if system.WINDOWS:  # units stay in the generation, nothing is linked
+    if not system.here().links_units:
         return
     ours = str(session.paths.base)
     foreign = []
@@ -68,7 +68,7 @@ def switch(
         others = [unit for unit in dropped if leaving and unit not in leaving.units]
         if others:
             session.systemd.disable(others)
-    if not system.WINDOWS:
+    if system.here().links_units:
         _link(session, leaving, entering)
     session.systemd.reload()
     if dropped:

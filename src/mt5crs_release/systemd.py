@@ -90,6 +90,21 @@ class Systemd:
             samples[name] = _sample(block)
         return samples
 
+    def stamps(self, units: Sequence[str], properties: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return monotonic times (microseconds) of ``units`` by property; unknown ones are left out.
+
+        :raises FailedError: systemd does not answer
+        """
+        if not units:
+            return {}
+        answer = self._run(["systemctl", "show", "-p", ",".join(["Id", *properties]), *units])
+        blocks = [_properties(block) for block in answer.stdout.strip().split("\n\n")]
+        return {
+            block["Id"]: {name: int(block[name]) for name in properties if block.get(name, "").isdigit()}
+            for block in blocks
+            if "Id" in block
+        }
+
     def last_lines(self, units: Sequence[str], count: int = 20) -> list[str]:
         """Return the last journal lines of ``units``; says so in a line when they cannot be read."""
         selection = [word for unit in units for word in ("-u", unit)]

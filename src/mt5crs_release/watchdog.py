@@ -12,8 +12,6 @@ from pathlib import Path
 
 from mt5crs_release import system
 from mt5crs_release.paths import Host, default_root
-from mt5crs_release.systemd import Systemd
-from mt5crs_release.windows import Services
 
 EVERY_S = 5.0
 
@@ -23,7 +21,7 @@ def timer_name(service: str) -> str:
     return f"mt5crs-release-watch-{service}"
 
 
-def arm(systemd: Systemd | Services, host: Host, service: str) -> None:
+def arm(systemd: system.Services, host: Host, service: str) -> None:
     """Begin to look after ``service``.
 
     :raises FailedError: systemd refused; then nothing may be activated
@@ -31,7 +29,7 @@ def arm(systemd: Systemd | Services, host: Host, service: str) -> None:
     systemd.repeat(timer_name(service), [*own_command(host), "recover", service, "--watch"], EVERY_S)
 
 
-def disarm(systemd: Systemd | Services, service: str) -> None:
+def disarm(systemd: system.Services, service: str) -> None:
     """Stop looking after ``service``; harmless when nobody did."""
     systemd.end_repeat(timer_name(service))
 
@@ -39,7 +37,7 @@ def disarm(systemd: Systemd | Services, service: str) -> None:
 def own_command(host: Host) -> list[str]:
     """Return the command line that runs this tool again."""
     program = Path(sys.argv[0]).resolve()
-    command = [sys.executable, str(program)] if system.WINDOWS else [str(program)]
+    command = system.here().own_program(program)
     if program.suffix == ".py":  # run from sources
         command = [sys.executable, "-m", "mt5crs_release"]
     return command if host.root == default_root() else [*command, "--root", str(host.root)]

@@ -12,11 +12,20 @@ from lab import fleet as labs
 from lab.handle import Lab
 from tests.lab.engines import Fleet
 
+FIRST = "gw0"
+"""What pytest-xdist calls its first process; the lab that this one tests stays for the next run."""
+
+
+def worker() -> str:
+    """Which of pytest's processes this is."""
+    return os.environ.get("PYTEST_XDIST_WORKER", FIRST)
+
 
 def lab_name() -> str:
-    """Name of the lab whose inventory is tested."""
+    """Name of the lab whose inventory is tested; every process of pytest-xdist has a lab of its own."""
     inventory = Path(os.environ.get("MT5CRS_LAB_INVENTORY", "inventory/lab.yml"))
-    return inventory.parent.name if inventory.parent.parent.name == ".lab" else "default"
+    name = inventory.parent.name if inventory.parent.parent.name == ".lab" else "default"
+    return name if worker() == FIRST else f"{name}-{worker()}"
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +38,8 @@ def deployed() -> Iterator[Fleet]:
     assert ran.status == 0, ran.output[-4000:]
     yield made
     made.override()
+    if worker() != FIRST:
+        labs.down(lab_name(), lambda _phase: None)
 
 
 @pytest.fixture

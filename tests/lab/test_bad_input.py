@@ -49,7 +49,10 @@ def undisturbed(fleet: Fleet) -> Iterator[Fleet]:
             {"fleet_networks": ["10.0.0.0/8"], "fleet_address": "10.255.255.255"},
             "is the broadcast address of",
         ),
-        ({"fleet_address": "10.203.0.0"}, "is the address of network"),
+        (
+            {"fleet_networks": ["10.203.0.0/16"], "fleet_address": "10.203.0.0"},
+            "is the address of network",
+        ),
         ({"fleet_address": "192.0.2.9"}, "placeholder reserved for documentation"),
         ({"vault_gateway_secret_keys": {}}, "create it with `python -m deploy.keys"),
         ({"fleet_bundle": "dist/none.tar"}, "build it with `make bundle`"),

@@ -251,6 +251,41 @@ def test_killed_run_is_undone_by_the_watchdog(probe: Probe) -> None:
     assert probe.description() == "Probe first"
 
 
+STANDBY_UNIT = "mt5crs-probe-standby.service"
+
+
+@pytest.mark.parametrize(
+    "end", ["kill", pytest.param("reboot", marks=pytest.mark.slow)], ids=["killed", "power cut"]
+)
+def test_standby_that_loses_its_run_is_taken_back(probe: Probe, end: str) -> None:
+    """The comparison takes for ever; its run goes, and nothing may be left of the candidate."""
+    unit = "[Unit]\nDescription=Standby\n[Service]\nExecStart=/opt/mt5crs/probe/standby/serve\n"
+    beside = {
+        "units": {STANDBY_UNIT: unit},
+        "start": [STANDBY_UNIT],
+        "start_timeout_s": 10,
+        "check": ["sleep", "600"],
+        "check_timeout_s": 600,
+    }
+    assert probe.tool("stage", "probe", spec=specification("new", standby=beside))[0] == 0
+    before = probe.pid()
+    script = f"setsid {TOOL} activate probe --standby >/dev/null 2>&1 & echo $!"
+    run = probe.lab.exec(HOST, ["sh", "-c", script]).stdout.strip()
+    look = ["systemctl", "show", "-p", "ActiveState,LoadState", "--value", STANDBY_UNIT]
+    wait_until(lambda: probe.lab.exec(HOST, look).stdout.split() == ["loaded", "active"], 20, "the standby")
+    assert probe.pid() == before
+    if end == "kill":
+        probe.lab.exec(HOST, ["kill", "-KILL", run])
+    else:
+        faults.reboot(probe.lab, HOST, hard=True)
+    wait_until(lambda: probe.settled(probe.first), 40, "the standby taken back")
+    assert probe.lab.exec(HOST, look).stdout.split() == ["not-found", "inactive"]
+    left = f"ls -d /opt/mt5crs/probe/standby /run/systemd/system/{STANDBY_UNIT} 2>/dev/null; true"
+    assert probe.lab.exec(HOST, ["sh", "-c", left]).stdout == ""
+    assert probe.description() == "Probe first"
+    assert (probe.pid() == before) == (end == "kill")
+
+
 def test_first_generation_that_fails_leaves_nothing_running(probe: Probe) -> None:
     clean = f"systemctl disable --now {UNIT}; rm -rf /opt/mt5crs/probe /etc/systemd/system/{UNIT}"
     probe.lab.exec(HOST, ["sh", "-c", f"{clean}; systemctl daemon-reload"])

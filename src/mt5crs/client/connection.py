@@ -10,6 +10,7 @@ import msgspec
 import zmq
 
 from mt5crs.client.errors import (
+    ConnectionLostError,
     GatewaySilentError,
     GatewayUnreachableError,
     KeyRefusedError,
@@ -25,6 +26,8 @@ _HANDSHAKE_FAILED = (
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
     | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
+_CUT_HANDSHAKES = 3
+"""As many handshakes in a row must be cut off before the server's key is blamed, not a gateway that ends."""
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,15 +73,22 @@ class Connection:
 
     def __init__(self, peer: Peer, context: curve.Context | None = None) -> None:
         self._peer = peer
-        self._socket: curve.Socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
+        self._context = context
+        self._open()
+        self.late_replies = 0
+        """Answers to earlier requests that were dropped."""
+
+    def _open(self) -> None:
+        peer = self._peer
+        self._socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.DEALER)
         curve.secure_client(self._socket, peer.server_key, peer.secret_key)
         if ":" in peer.host:
             self._socket.setsockopt(zmq.IPV6, 1)
-        self._monitor: curve.Socket = self._socket.get_monitor_socket(_HANDSHAKE_FAILED)
+        self._monitor: curve.Socket = self._socket.get_monitor_socket(
+            _HANDSHAKE_FAILED | zmq.Event.DISCONNECTED
+        )
         self._socket.connect(peer.request_url)
         self._connected = False
-        self.late_replies = 0
-        """Answers to earlier requests that were dropped."""
 
     def close(self) -> None:
         """Throw the socket away; nothing lingers."""
@@ -86,24 +96,40 @@ class Connection:
         self._monitor.close(0)
         self._socket.close(0)
 
+    def lost(self) -> bool:
+        """Whether the gateway has ended the connection since it was made."""
+        return self._connected and bool(self._monitor.poll(0))
+
     def ask(self, request: Request, timeout_s: float) -> AnyReply:
         """Send one request and wait for the answer with its id.
 
-        Raises GatewayUnreachableError (nothing sent), GatewaySilentError (sent, fate unknown) or
-        MalformedReplyError. After any of them the connection must be closed.
+        Raises GatewayUnreachableError (nothing sent), GatewaySilentError (sent, fate unknown), its kind
+        ConnectionLostError (at once) or MalformedReplyError. After any of them the connection must be closed.
         """
         deadline = time.monotonic() + timeout_s
         self.connect(timeout_s)
-        try:
-            self._socket.send(encode(request), zmq.NOBLOCK)
-        except zmq.Again:
-            raise GatewayUnreachableError(self._unreachable(timeout_s)) from None
+        if not self._send(request):
+            # The connection ended a moment ago, and nothing was sent: another one.
+            self.close()
+            self._open()
+            self.connect(deadline - time.monotonic())
+            if not self._send(request):
+                raise GatewayUnreachableError(self._unreachable(timeout_s))
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
         while True:
             remaining = deadline - time.monotonic()
-            if remaining <= 0 or not self._socket.poll(milliseconds(remaining), zmq.POLLIN):
+            ready = dict(poller.poll(milliseconds(remaining))) if remaining > 0 else {}
+            if not ready:
                 raise GatewaySilentError(
                     f"no answer from the gateway {self._peer.host}:{self._peer.port} within {timeout_s:g} s; "
                     "look at its log and its /health"
+                )
+            if self._socket not in ready and not self._socket.poll(0):
+                raise ConnectionLostError(
+                    f"the gateway {self._peer.host}:{self._peer.port} ended the connection before it "
+                    "answered; it was restarted or has revoked our key: see its journal"
                 )
             reply = self._decode(self._socket.recv_multipart())
             if reply.id == request.id:
@@ -111,6 +137,13 @@ class Connection:
             if reply.id == "":
                 raise MalformedReplyError(f"the gateway could not read our request: {reply}")
             self.late_replies += 1
+
+    def _send(self, request: Request) -> bool:
+        try:
+            self._socket.send(encode(request), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
 
     def _decode(self, frames: list[bytes]) -> AnyReply:
         if len(frames) != 1:
@@ -128,22 +161,28 @@ class Connection:
         if self._connected:
             return
         deadline = time.monotonic() + timeout_s
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLOUT)
-        poller.register(self._monitor, zmq.POLLIN)
+        cut = 0
         while True:
             remaining = deadline - time.monotonic()
+            poller = zmq.Poller()
+            poller.register(self._socket, zmq.POLLOUT)
+            poller.register(self._monitor, zmq.POLLIN)
             ready = dict(poller.poll(milliseconds(remaining)))
             if self._socket in ready:
                 self._connected = True
                 return
             if self._monitor in ready:
-                self._raise_refused(self._monitor.recv_multipart()[0])
+                event = _event(self._monitor.recv_multipart()[0])
+                if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL and (cut := cut + 1) < _CUT_HANDSHAKES:
+                    # Taken by a gateway that was ending: the next one is waiting for us.
+                    self.close()
+                    self._open()
+                elif event != zmq.Event.DISCONNECTED:
+                    self._raise_refused(event)
             if remaining <= 0:
                 raise GatewayUnreachableError(self._unreachable(timeout_s))
 
-    def _raise_refused(self, frame: bytes) -> None:
-        event, _ = struct.unpack("=HI", frame[:6])
+    def _raise_refused(self, event: int) -> None:
         if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
             raise KeyRefusedError(
                 f"the gateway refuses the key of {self._peer.client_name}; add its public key to "
@@ -159,3 +198,8 @@ class Connection:
             f"no connection to the gateway {self._peer.host}:{self._peer.port} within {timeout_s:g} s; "
             "check that it runs, the address, and the firewall between"
         )
+
+
+def _event(frame: bytes) -> int:
+    """The number of a socket event."""
+    return int(struct.unpack("=HI", frame[:6])[0])

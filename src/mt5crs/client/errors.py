@@ -21,6 +21,10 @@ class GatewaySilentError(GatewayError):
     """Sent, but no answer came in time: the request may or may not have been carried out."""
 
 
+class ConnectionLostError(GatewaySilentError):
+    """The connection ended before the answer: nothing more will come, so asking again at once is right."""
+
+
 class MalformedReplyError(GatewayError):
     """An answer came that is not a message of this protocol, or not one of the kind asked for."""
 

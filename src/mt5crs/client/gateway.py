@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from mt5crs.client.connection import Connection, Peer
-from mt5crs.client.errors import GatewayError, KeyRefusedError, MalformedReplyError, RefusedError
+from mt5crs.client.errors import (
+    ConnectionLostError,
+    GatewayError,
+    KeyRefusedError,
+    MalformedReplyError,
+    RefusedError,
+)
 from mt5crs.protocol import curve, replies, requests
 from mt5crs.protocol.fields import VERSION
 
@@ -67,6 +73,8 @@ class GatewayClient:
         message = request(
             v=VERSION, id=f"{self._run}-{self._requests}", client=self.peer.client_name, magic=magic, **fields
         )
+        if self._connection is not None and self._connection.lost():
+            self.close()
         if self._connection is None:
             self._connection = Connection(self.peer, self._context)
         try:
@@ -108,6 +116,8 @@ class GatewayClient:
                 )
                 if hopeless or attempt == patience.attempts:
                     raise
+                if isinstance(error, ConnectionLostError):
+                    pause = 0.0
                 if isinstance(error, RefusedError):
                     pause = min(pause, (error.reply.retry_ms or 0) / 1000)
             time.sleep(pause)

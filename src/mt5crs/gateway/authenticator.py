@@ -14,7 +14,7 @@ LEGACY_DOMAIN = b"mt5crs-legacy"
 """Domain of the plain door, where the source address decides."""
 
 _ENDPOINT = "inproc://zeromq.zap.01"
-_POLL_MS = 200
+_STOP = "inproc://authenticator-stop"
 
 
 class Authenticator:
@@ -34,7 +34,10 @@ class Authenticator:
         self._known = known
         self._known_address = known_address
         self._refused = refused
-        self._stopping = threading.Event()
+        self._bell: Socket = context.socket(zmq.PAIR)
+        self._bell.bind(_STOP)
+        self._stop: Socket = context.socket(zmq.PAIR)
+        self._stop.connect(_STOP)
         self._socket: Socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(_ENDPOINT)
@@ -50,16 +53,22 @@ class Authenticator:
 
     def stop(self) -> None:
         """Stop answering: from now on every handshake fails."""
-        self._stopping.set()
-        self._thread.join(5)
+        if self._thread.is_alive():
+            self._stop.send(b"")
+            self._thread.join(5)
+        self._stop.close(0)
 
     def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._bell, zmq.POLLIN)
         try:
-            while not self._stopping.is_set():
-                if self._socket.poll(_POLL_MS):
+            while self._bell not in (ready := dict(poller.poll())):
+                if self._socket in ready:
                     self._answer(self._socket.recv_multipart())
         finally:
             self._socket.close()
+            self._bell.close(0)
 
     def _answer(self, frames: list[bytes]) -> None:
         """One reply per request, whatever it looks like; never raises."""

@@ -1,37 +1,22 @@
-"""Sockets that systemd may hold open across restarts (socket activation), and that can be bound anew."""
+"""A listening ZeroMQ socket that can be bound anew, over a socket of our own where systemd keeps one."""
 
 import os
-import socket as sockets
 import time
+from socket import socket as PlainSocket  # noqa: N812  (beside zmq's)
 from typing import Any
 
 import zmq
 
-_FIRST_FD = 3
 _REBIND_S = 5.0
-
-
-def inherited() -> dict[int, int]:
-    """Listening TCP sockets that systemd passed on (LISTEN_FDS): port → file descriptor. Taken once."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return {}
-    count = int(os.environ.pop("LISTEN_FDS", "0") or 0)
-    os.environ.pop("LISTEN_PID", None)
-    found = {}
-    for fd in range(_FIRST_FD, _FIRST_FD + count):
-        os.set_inheritable(fd, False)
-        with sockets.socket(fileno=os.dup(fd)) as peek:
-            found[peek.getsockname()[1]] = fd
-    return found
 
 
 class Listener:
     """One bound socket."""
 
-    def __init__(self, socket: "zmq.Socket[Any]", address: str, port: int, fd: int | None) -> None:
-        """Bind. Raises OSError that names address and port."""
+    def __init__(self, socket: "zmq.Socket[Any]", address: str, port: int, held: PlainSocket | None) -> None:
+        """Bind; `held`: the socket that listens there already. Raises OSError that names address and port."""
         self.socket = socket
-        self._fd = fd
+        self._held = held
         host = f"[{address}]" if ":" in address else address
         self._endpoint = f"tcp://{host}:{port or '*'}"
         if ":" in address:
@@ -41,16 +26,13 @@ class Listener:
             self._endpoint = str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def _bind(self) -> None:
-        if self._fd is not None:
+        if self._held is not None:
             # libzmq closes the descriptor on unbind: give it a copy and keep ours
-            self.socket.setsockopt(zmq.USE_FD, os.dup(self._fd))
+            self.socket.setsockopt(zmq.USE_FD, os.dup(self._held.fileno()))
         try:
             self.socket.bind(self._endpoint)
         except zmq.ZMQError as error:
-            raise OSError(
-                f"cannot listen on {self._endpoint}: {error.strerror}; set GATEWAY_BIND to an address of "
-                "this host and use free ports"
-            ) from error
+            raise cannot_listen(self._endpoint, error.strerror) from error
 
     @property
     def port(self) -> int:
@@ -59,8 +41,7 @@ class Listener:
 
     def kick(self) -> None:
         """Drop every connection and listen again; clients that are still welcome reconnect by themselves."""
-        endpoint = str(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
-        self.socket.unbind(endpoint)
+        self.socket.unbind(str(self.socket.getsockopt_string(zmq.LAST_ENDPOINT)))
         deadline = time.monotonic() + _REBIND_S
         while True:  # unbind is carried out by libzmq's own thread; until then the port is taken
             try:
@@ -71,3 +52,10 @@ class Listener:
                 time.sleep(0.005)
             else:
                 return
+
+
+def cannot_listen(where: str, why: str | None) -> OSError:
+    """The error for an address that cannot be had."""
+    return OSError(
+        f"cannot listen on {where}: {why}; set GATEWAY_BIND to an address of this host and use free ports"
+    )

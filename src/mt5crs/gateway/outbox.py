@@ -26,7 +26,7 @@ class Outbox:
     """One producer thread, one consumer thread."""
 
     def __init__(self) -> None:
-        self.bell = Bell(timeout_s=0)
+        self.bell = Bell(timeout_s=0.1)
         """Rings in the network thread, which polls it with its sockets."""
         self._items: deque[Delivery | Publication] = deque()
 

@@ -40,6 +40,7 @@ _BATCH = 64
 _TICK_S = 0.1
 _NOBLOCK, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
 """As plain numbers: arithmetic on pyzmq's enumerations takes longer than the calls they are for."""
+_LINGER_MS = 100
 _REMEDIES = {
     "BAD_VERSION": "update the client, or the gateway, to a common protocol version",
     "TOO_LARGE": "send smaller messages",
@@ -130,9 +131,34 @@ class Server:
             # the terminal's thread may have answered while this one waited for the interpreter's lock
             outbox.drain(self._deliver, self._publish)
 
+    def drain(self, timeout_s: float) -> None:
+        """Answer every request that has arrived, at most for `timeout_s`.
+
+        A client whose request comes later sees its connection end, and asks again at the next gateway.
+        (Unbinding first would end every connection at once.)
+        """
+        router = self._requests.socket
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            arrived = bool(router.poll(0))
+            if arrived:
+                self._take(router)
+            if self._legacy is not None and self._legacy.socket.poll(0):
+                self._take_legacy(self._legacy)
+                arrived = True
+            self._outbox.drain(self._deliver, self._publish)
+            if arrived or self._outbox.filled():
+                continue
+            if not self._terminal.occupied():
+                return
+            self._outbox.bell.hear()
+
     def finish(self) -> None:
-        """Send what is still in the outbox (the terminal has stopped)."""
+        """Send what is still in the outbox (the terminal has stopped), and let go of the connections."""
         self._outbox.drain(self._deliver, self._publish)
+        for listener in (self._requests, self._publications):
+            # Answers are on their way for a moment; a client that does not read is not waited for.
+            listener.socket.close(linger=_LINGER_MS)
 
     # --- requests ------------------------------------------------------------------------------------------
 

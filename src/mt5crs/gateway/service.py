@@ -8,9 +8,10 @@ from pathlib import Path
 import zmq
 
 from mt5crs.broker.interface import Broker
-from mt5crs.protocol.curve import Context, new_keypair, public_of, secure_server
+from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secure_server
 from mt5crs.service import notify
 from mt5crs.service.endpoint import Endpoint
+from mt5crs.service.held import HeldSockets
 from mt5crs.service.logs import Log
 from mt5crs.settings.gateway import GatewaySettings
 
@@ -21,7 +22,7 @@ from .desk import Desk
 from .journal import Journal
 from .ledger import Ledger
 from .legacy import LegacyDoor, plain_server
-from .listen import Listener, inherited
+from .listen import Listener, cannot_listen
 from .metrics import GatewayMetrics
 from .office import Office
 from .outbox import Outbox
@@ -34,6 +35,8 @@ from .watch import Watch
 
 _SELFTEST_INTERVAL_S = 5.0
 _STOP_TIMEOUT_S = 5.0
+_DRAIN_TIMEOUT_S = 1.0
+"""For how long requests that were taken are still answered when the gateway is stopped."""
 
 
 def open_broker(settings: GatewaySettings) -> tuple[Broker, int, str]:
@@ -59,6 +62,15 @@ def open_broker(settings: GatewaySettings) -> tuple[Broker, int, str]:
         settings.sim_login,
         settings.sim_server,
     )
+
+
+def _listener(held: HeldSockets, socket: Socket, address: str, port: int) -> Listener:
+    try:
+        return Listener(socket, address, port, held.tcp(address, port))
+    except OSError as error:
+        if error.strerror is None:  # says it all already
+            raise
+        raise cannot_listen(f"{address}:{port}", error.strerror) from error
 
 
 class Gateway:
@@ -133,18 +145,17 @@ class Gateway:
         self._cleanup.callback(self.endpoint.close)
 
     def _listen(self, context: Context, settings: GatewaySettings, own_secret: str) -> None:
-        passed = inherited()
+        held = HeldSockets()
         router = context.socket(zmq.ROUTER)
         secure_server(router, settings.secret_key)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 1)
         publisher = context.socket(zmq.PUB)
         secure_server(publisher, settings.secret_key)
-        self.requests = Listener(router, settings.bind, settings.port, passed.get(settings.port))
-        self.publications = Listener(
-            publisher, settings.bind, settings.pub_port, passed.get(settings.pub_port)
-        )
-        legacy = self._legacy_door(context, settings, passed) if settings.legacy_port else None
+        self.requests = _listener(held, router, settings.bind, settings.port)
+        self.publications = _listener(held, publisher, settings.bind, settings.pub_port)
+        legacy = self._legacy_door(context, settings, held) if settings.legacy_port else None
+        held.settle()
         office = Office(self.control, self.desk, self.terminal, self.stream, settings.queue_limit, self._note)
         self._office = office
         self.server = Server(
@@ -172,18 +183,16 @@ class Gateway:
             self._selftest_passed,
         )
 
-    def _legacy_door(self, context: Context, settings: GatewaySettings, passed: dict[int, int]) -> LegacyDoor:
+    def _legacy_door(self, context: Context, settings: GatewaySettings, held: HeldSockets) -> LegacyDoor:
         router = context.socket(zmq.ROUTER)
         plain_server(router)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        requests = Listener(router, settings.bind, settings.legacy_port, passed.get(settings.legacy_port))
+        requests = _listener(held, router, settings.bind, settings.legacy_port)
         publications = None
         if settings.legacy_pub_port:
             publisher = context.socket(zmq.PUB)
             plain_server(publisher)
-            publications = Listener(
-                publisher, settings.bind, settings.legacy_pub_port, passed.get(settings.legacy_pub_port)
-            )
+            publications = _listener(held, publisher, settings.bind, settings.legacy_pub_port)
         return LegacyDoor(requests, publications, self.control, self.metrics, self._note)
 
     # --- running -------------------------------------------------------------------------------------------
@@ -264,6 +273,8 @@ class Gateway:
 
     def _close(self) -> None:
         notify.stopping()
+        if not self.failed:
+            self.server.drain(_DRAIN_TIMEOUT_S)
         self.selftest.stop()
         stopped = self.terminal.stop(_STOP_TIMEOUT_S)
         self.server.finish()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mt5crs.client.published import SIGN_OF_LIFE_S, PublishedState
+from mt5crs.service.held import HeldSockets
 
 _SEND_TIMEOUT_S = 1.0
 
@@ -28,18 +28,15 @@ class Publisher:
         self._closed = False
         self._readers: list[socket.socket] = []
         self._wake_receive, self._wake_send = socket.socketpair()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        held = HeldSockets()
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).unlink(missing_ok=True)
-            self._listener.bind(path)
-            os.chmod(path, 0o660)  # noqa: PTH101  (a socket, named by text everywhere)
-            self._listener.listen(16)
+            self._listener, self._outlives = held.unix(path, 0o660)
         except OSError as error:
             raise OSError(
                 f"cannot publish on {path}: {error.strerror}; "
                 "RECONCILER_SOCKET must be in a directory this user owns"
             ) from error
+        held.settle()
         self._thread = threading.Thread(target=self._serve, name="publisher", daemon=True)
         self._thread.start()
 
@@ -56,12 +53,13 @@ class Publisher:
             self._wake_send.send(b"x")
 
     def close(self) -> None:
-        """Stop; readers see the end of the connection."""
+        """Stop; readers see the end of the connection, who connects later waits for the next reconciler."""
         self._closed = True
         with contextlib.suppress(OSError):
             self._wake_send.send(b"x")
         self._thread.join(2.0)
-        Path(self._path).unlink(missing_ok=True)
+        if not self._outlives:
+            Path(self._path).unlink(missing_ok=True)
 
     def _serve(self) -> None:
         while not self._closed:
@@ -83,7 +81,10 @@ class Publisher:
         return said is not None and said.positions is state.positions and said.orders is state.orders
 
     def _welcome(self, state: PublishedState) -> None:
-        reader, _ = self._listener.accept()
+        try:
+            reader, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # gone again
         reader.settimeout(_SEND_TIMEOUT_S)
         if self._tell([reader], state, whole=True):
             self._readers.append(reader)

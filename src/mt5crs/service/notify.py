@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import os
 import socket
 
 
-def _send(message: str) -> bool:
+def _send(message: str, descriptor: int | None = None) -> bool:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address or not hasattr(socket, "AF_UNIX"):
         return False
@@ -14,7 +15,11 @@ def _send(message: str) -> bool:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
-            sock.sendto(message.encode(), address)
+            if descriptor is None:
+                sock.sendto(message.encode(), address)
+            else:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+                sock.sendmsg([message.encode()], [rights], 0, address)
         except OSError:
             return False
     return True
@@ -33,6 +38,20 @@ def status(text: str) -> bool:
 def stopping(text: str = "") -> bool:
     """Tell systemd that the service is on its way out."""
     return _send("STOPPING=1" + (f"\nSTATUS={text}" if text else ""))
+
+
+def store(descriptor: int, name: str) -> bool:
+    """Leave a copy of a file descriptor to systemd, which passes it to the service's next process.
+
+    The unit needs FileDescriptorStoreMax=.
+    """
+    # FDPOLL=0: systemd is not to judge by itself whether it is still good.
+    return _send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", descriptor)
+
+
+def forget(name: str) -> bool:
+    """Have systemd close its copies of the descriptors of that name."""
+    return _send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
 
 def watchdog() -> bool:

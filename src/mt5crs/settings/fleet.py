@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -50,6 +51,69 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = 180
+    strategy: Annotated[
+        Literal["rolling", "canary", "blue_green", "all_at_once"],
+        setting(
+            "How a roll-out goes through the fleet: rolling (in batches), canary (wider and wider, with a "
+            "pause after each stage), blue_green (rolling; the new generation first stands by beside the old "
+            "one and must hold the same state), all_at_once.",
+            in_env=False,
+        ),
+    ] = "rolling"
+    max_unavailable_percent: Annotated[
+        int,
+        setting(
+            "Most Inf hosts (and gateways) that are restarted together, in percent of them; at least one is, "
+            "and never all of several. Strategy all_at_once does not ask.",
+            ge=1,
+            le=100,
+            in_env=False,
+        ),
+    ] = 25
+    canary_steps: Annotated[
+        list[Annotated[int, msgspec.Meta(ge=1, le=100)]],
+        setting(
+            "Stages of a canary roll-out, in percent of the hosts that change: rising, the last one 100.",
+            min_length=1,
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=lambda: [5, 20, 50, 100])
+    step_pause_s: Annotated[
+        int,
+        setting(
+            "Seconds that a canary roll-out watches each stage before the next one.",
+            ge=0,
+            le=86400,
+            in_env=False,
+        ),
+    ] = 60
+    alert_check_s: Annotated[
+        int,
+        setting(
+            "Seconds that a roll-out watches Prometheus for new alerts before it is confirmed; 10 are two "
+            "looks at the alert rules. After each step it looks once.",
+            ge=0,
+            le=3600,
+            in_env=False,
+        ),
+    ] = 10
+    alerts_unknown: Annotated[
+        Literal["continue", "fail"],
+        setting(
+            "What a roll-out does when Prometheus cannot be asked for longer than fleet_alerts_unknown_s: "
+            "continue (and say so), or fail.",
+            in_env=False,
+        ),
+    ] = "continue"
+    alerts_unknown_s: Annotated[
+        int,
+        setting(
+            "Seconds that a whole roll-out waits for a Prometheus that does not answer.",
+            ge=0,
+            le=3600,
+            in_env=False,
+        ),
+    ] = 20
     gateway: Annotated[
         str, setting("Inventory name of the gateway that this host's services use.", in_env=False)
     ]
@@ -83,3 +147,9 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
         Limits | None,
         setting("What this host's magic number may do; without limits it may not trade.", in_env=False),
     ] = None
+
+    def problems(self) -> Iterable[str]:
+        """Canary stages that do not rise to 100."""
+        steps = self.canary_steps
+        if steps != sorted(set(steps)) or steps[-1] != 100:
+            yield f"fleet_canary_steps is {steps}, expected rising percentages that end with 100"

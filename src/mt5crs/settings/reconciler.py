@@ -87,3 +87,19 @@ class ReconcilerSettings(Settings, frozen=True, kw_only=True):
                 yield "GATEWAY_PUBLIC_KEY is missing; set the gateway's key, or GATEWAY_PROTOCOL=legacy"
             if self.client_secret_key == "0" * 64:
                 yield "CLIENT_SECRET_KEY is missing; create one with `python -m deploy.keys`"
+
+
+class ReconcilerDeployment(Settings, frozen=True, kw_only=True):
+    """What only the deployment of a reconciler uses."""
+
+    part: ClassVar[str] = "reconciler"
+
+    standby_metrics_port: Annotated[
+        int,
+        setting(
+            "TCP port (on 127.0.0.1) of metrics and health while it stands by before a blue/green switch.",
+            ge=1,
+            le=65535,
+            in_env=False,
+        ),
+    ] = 9112

@@ -89,3 +89,19 @@ class StrategySettings(Settings, frozen=True, kw_only=True):
             yield "GATEWAY_PORT and GATEWAY_PUB_PORT are equal; the gateway has two sockets, name both"
         if self.lease_margin_s * 2 > self.lease_ttl_s:
             yield "LEASE_MARGIN_S must be at most half of LEASE_TTL_S, or there is no time left to trade"
+
+
+class StrategyDeployment(Settings, frozen=True, kw_only=True):
+    """What only the deployment of a strategy uses."""
+
+    part: ClassVar[str] = "strategy"
+
+    standby_metrics_port: Annotated[
+        int,
+        setting(
+            "TCP port (on 127.0.0.1) of metrics and health while it stands by before a blue/green switch.",
+            ge=1,
+            le=65535,
+            in_env=False,
+        ),
+    ] = 9113

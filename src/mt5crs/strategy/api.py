@@ -121,7 +121,10 @@ class Strategy:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """`options` is STRATEGY_OPTIONS. Raise ValueError for bad ones: the process exits with status 78."""
+        """`options` is STRATEGY_OPTIONS. Raise ValueError for bad ones: the process exits with status 78.
+
+        Called too while a new version stands by, where nothing can be traded: have no effects here.
+        """
         self.options = options
 
     def on_start(self, trading: Trading) -> None:

@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 
-from mt5crs.client.connection import Peer
-from mt5crs.client.gateway import GatewayClient, Patience
+from mt5crs.client.gateway import GatewayClient
 from mt5crs.service import notify
 from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.logs import Log
 from mt5crs.service.metrics import Registry
-from mt5crs.settings.schema import SettingsError
 from mt5crs.settings.strategy import StrategySettings
-from mt5crs.strategy.api import OrderError, Strategy
+from mt5crs.strategy.api import OrderError
+from mt5crs.strategy.connecting import connection_of, state_feed_of
 from mt5crs.strategy.execution import ExecutionAdapter
 from mt5crs.strategy.journal import IntentJournal
 from mt5crs.strategy.lease import LeaseKeeper
-from mt5crs.strategy.statefeed import StateFeed
+from mt5crs.strategy.loading import make_strategy
+from mt5crs.strategy.statefeed import NOT_KNOWN
 from mt5crs.strategy.trading import LiveTrading
 
-GROUP = "mt5crs.strategies"
 _POLL_S = 0.5
 _RETRY_S = 0.5
-
-
-def load_strategy(name: str) -> type[Strategy]:
-    """The class behind STRATEGY. Raises SettingsError that lists what there is."""
-    if ":" in name:
-        module_name, _, attribute = name.partition(":")
-    else:
-        found = {point.name: point for point in entry_points(group=GROUP)}
-        if name not in found:
-            known = ", ".join(sorted(found)) or "none"
-            raise SettingsError(
-                "strategy settings",
-                [f"STRATEGY {name!r} is not installed (there is: {known}); install its wheel"],
-            )
-        module_name, attribute = found[name].module, found[name].attr
-    try:
-        loaded = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(
-            "strategy settings", [f"STRATEGY {name!r} cannot be loaded: {error}; correct it or its wheel"]
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Strategy)):
-        raise SettingsError(
-            "strategy settings", [f"STRATEGY {name!r} is not a subclass of mt5crs.strategy.api.Strategy"]
-        )
-    return loaded
 
 
 class Runner:
@@ -61,12 +32,7 @@ class Runner:
         """Raises SettingsError or OSError that say what to correct."""
         self._settings = settings
         self._log = log
-        try:
-            self._strategy = load_strategy(settings.strategy)(settings.strategy_options)
-        except (ValueError, TypeError) as error:
-            if isinstance(error, SettingsError):
-                raise
-            raise SettingsError("strategy settings", [f"STRATEGY_OPTIONS: {error}"]) from error
+        self._strategy = make_strategy(settings)
         self._journal = IntentJournal(Path(settings.state_dir))
         registry = Registry()
         self._synced = registry.gauge("mt5crs_strategy_synced", "1 while bound to a ready reconciler.")
@@ -76,17 +42,7 @@ class Runner:
         self._seconds = registry.histogram("mt5crs_strategy_order_seconds", "Time of an order call.")
         self._errors = registry.counter("mt5crs_strategy_errors_total", "Order errors the strategy let pass.")
         self._synced.set(0)
-        peer = Peer(
-            host=settings.gateway_host,
-            port=settings.gateway_port,
-            pub_port=settings.gateway_pub_port,
-            server_key=settings.gateway_public_key,
-            client_name=settings.client_name,
-            secret_key=settings.client_secret_key,
-        )
-        patience = Patience(
-            settings.sync_timeout_s, settings.sync_retry_count, settings.sync_retry_interval_s
-        )
+        peer, patience = connection_of(settings)
         self._client = GatewayClient(peer, patience)
         self._lease = LeaseKeeper(
             GatewayClient(peer, patience),
@@ -105,12 +61,8 @@ class Runner:
             timeout_s=settings.order_timeout_s,
             on_result=self._count,
         )
-        self._feed = StateFeed(
-            settings.reconciler_socket,
-            magic=settings.magic_number,
-            login=settings.expected_account_login,
-            silence_s=settings.reconciler_silence_s,
-        )
+        self._feed = state_feed_of(settings)
+        self._shown = NOT_KNOWN
         self._trading = LiveTrading(settings, self._client, self._adapter, self._feed)
         self._suspended: str | None = "starting"
         self._started = False
@@ -143,8 +95,10 @@ class Runner:
                 fed_at = now
             if now < due_at:
                 self._feed.update(min(_POLL_S, due_at - now))
+                self._shown = self._feed.shown()
                 continue
             self._feed.update(0.0 if self._suspended is None else _POLL_S)
+            self._shown = self._feed.shown()
             due_at = max(due_at + self._settings.tick_interval_s, time.monotonic())
             if self._may_trade():
                 self._call_strategy()
@@ -159,7 +113,9 @@ class Runner:
             "reason": self._suspended or "",
             "strategy": self._settings.strategy,
             "magic": self._settings.magic_number,
+            "login": self._settings.expected_account_login,
             "epoch": self._lease.epoch,
+            **self._shown,
         }
 
     def _may_trade(self) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 
 from mt5crs.client.published import PublishedState, StateReader, StateUnavailableError
 
 _RETRY_S = 0.2
+NOT_KNOWN: Mapping[str, object] = {"digest": "", "stream": "", "seq": 0}
+"""What :meth:`StateFeed.shown` says while nothing may be traded on the state."""
 
 
 class StateFeed:
@@ -57,6 +60,12 @@ class StateFeed:
         if state.state != "ready":
             return f"the reconciler says {state.state}: {state.reason}"
         return None
+
+    def shown(self) -> Mapping[str, object]:
+        """Digest of the state and the gateway's event it goes up to, for /health; see NOT_KNOWN."""
+        if self.unfit() is not None or self._state is None:
+            return NOT_KNOWN
+        return {"digest": self._state.digest, "stream": self._state.stream, "seq": self._state.seq}
 
     def close(self) -> None:
         """Let go of the connection; what was known no longer counts."""

@@ -99,3 +99,29 @@ def test_record_and_report_are_kept(tmp_path: Path) -> None:
     assert [entry["service"] for entry in record["services"]] == ["gateway", "reconciler", "strategy"]
     assert made.id.startswith(directory.name.rpartition("-")[2])
     assert "activate gateway" in (directory / "report.md").read_text()
+
+
+def test_spans_carry_what_the_release_tool_told() -> None:
+    made = rollout()
+    answer = {"cutover": {"stopped_s": 0.1}, "health": {"outcome": "healthy"}, "standby": "not an object"}
+    made.spent("inf-01", "strategy", "activate", made.began + 2.0, "changed", answer, until=made.began + 3.5)
+    made.spent("gtw-01", "", "baseline", made.began - 1.0, "unchanged", until=made.began + 1.0)
+    first, second = made.record()["spans"]
+    assert (first["host"], first["step"], first["began"], first["seconds"]) == (
+        "gtw-01",
+        "baseline",
+        0.0,
+        2.0,
+    )
+    assert (second["began"], second["seconds"]) == (2.0, 1.5)
+    assert second["cutover"] == {"stopped_s": 0.1}
+    assert second["standby"] is None
+
+
+def test_what_ran_before_is_noted_once() -> None:
+    made = Rollout("pyinfra", "lab")
+    made.seen("inf-01", {"services": {"strategy": {"current": "0001-a", "version": "1.0", "previous": None}}})
+    made.result("inf-01", "strategy").version = "1.1"
+    made.seen("inf-01", {"services": {"strategy": {"current": "0002-b", "version": "1.1"}}})
+    entry = made.record()["services"][0]
+    assert (entry["generation"], entry["previous_version"], entry["version"]) == ("0001-a", "1.0", "1.1")

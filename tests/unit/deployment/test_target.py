@@ -6,7 +6,7 @@ import pytest
 from pyinfra.api.exceptions import PyinfraError
 
 from deploy.inventory import Fleet
-from deploy.run import refuse_empty_target
+from deploy.run import refuse_data, refuse_empty_target
 
 FLEET = Fleet(Path("inventory/lab.yml"), "lab", {"inf-01": {}, "gtw-01": {}}, {})
 
@@ -30,3 +30,21 @@ def test_refused(limit: list[str], exclude: list[str], expected: str) -> None:
 )
 def test_taken(limit: list[str], exclude: list[str]) -> None:
     refuse_empty_target(FLEET, limit, exclude)
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "expected"),
+    [
+        ("deploy.py", "strategy=canarry", r"no such strategy; choose one of rolling, canary, .*all_at_once"),
+        ("deploy.py", "stategy=canary", r"knows no 'stategy'; it takes strategy, plan"),
+        ("rollback.py", "strategy=canary", r"rollback\.py knows no 'strategy'; it takes part, to"),
+    ],
+)
+def test_data_that_would_do_nothing_is_refused(file: str, given: str, expected: str) -> None:
+    with pytest.raises(PyinfraError, match=expected):
+        refuse_data(file, [given])
+
+
+def test_known_data_is_taken() -> None:
+    refuse_data("deploy.py", ["strategy=canary", "plan=0123456789ab"])
+    refuse_data("rollback.py", ["part=gateway", "to=0001-0123456789ab"])

@@ -113,9 +113,13 @@ def test_scenario_01_success_resets_the_failure_count(fleet: Fleet) -> None:
     fleet.start("reconciler")
     halted(fleet)
     fleet.start_ready("gateway")
+    metrics = fleet.directory / "reconciler/metrics/reconciler.prom"
+    assert "startup_sync_failures_consecutive 1\n" in metrics.read_text()
     fleet.start_ready("reconciler")
-    text = (fleet.directory / "reconciler/metrics/reconciler.prom").read_text()
-    assert "startup_sync_failures_consecutive 0\n" in text
+    fleet.wait(
+        lambda: "startup_sync_failures_consecutive 0\n" in metrics.read_text(),
+        "the count of failures to be 0",
+    )
 
 
 def test_a_late_answer_to_an_earlier_attempt_is_not_taken_for_the_current_one(fleet: Fleet) -> None:

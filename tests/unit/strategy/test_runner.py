@@ -12,8 +12,8 @@ from mt5crs.protocol.replies import AccountState, OrderResult, StatusState
 from mt5crs.protocol.requests import Status
 from mt5crs.settings.schema import SettingsError
 from mt5crs.strategy.example import PingPong
+from mt5crs.strategy.loading import load_strategy
 from mt5crs.strategy.reference import Leverage, NotReferenceDataError, ReferenceCache
-from mt5crs.strategy.runner import load_strategy
 from tests.unit.reconciler.books import symbol_spec
 
 

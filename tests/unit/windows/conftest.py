@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mt5crs_release import system, windows
+from mt5crs_release import system, windows_system
 
 MODEL = Path(__file__).resolve().parents[3] / "tests/windows_model"
 
@@ -21,15 +21,14 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNam
     from winmodel import commands, kernel, modules, state  # type: ignore[import-not-found]
 
     monkeypatch.setattr(state, "ROOT", tmp_path)
-    monkeypatch.setattr(system, "WINDOWS", True)
     replaced = kernel.ModelKernel()
-    monkeypatch.setattr(windows, "kernel", replaced)
-    root = state.local(windows.ROOT)
-    monkeypatch.setattr(windows, "ROOT", str(root))
+    root = state.local(windows_system.ROOT)
+    before = system.use(windows_system.Windows(replaced, str(root)))
     root.mkdir(parents=True)
     with state.changing() as now:
         now["users"]["mt5crs"] = {"sid": "S-1-5-21-1-2-3-1001", "password": "x"}
     yield SimpleNamespace(state=state, kernel=replaced, modules=modules, commands=commands, root=root)
+    system.use(before)
     for name in [name for name in sys.modules if name.partition(".")[0] == "winmodel"]:
         module: ModuleType = sys.modules.pop(name)
         del module

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,9 +15,13 @@ from typing import Any
 
 import pytest
 
-from mt5crs_release import launcher
+from deploy.zipapp_build import build_zipapp
+from mt5crs_release import launcher, windows_job
 from mt5crs_release.errors import FailedError
 from mt5crs_release.paths import Host
+from mt5crs_release.windows_kernel import Kernel
+
+PROJECT = Path(__file__).resolve().parents[3]
 
 DESCRIPTION = {
     "format": 1,
@@ -62,7 +69,9 @@ def test_runs_until_told_to_stop(model: SimpleNamespace, by_file: bool) -> None:
     host = host_with(model, 'echo "$NAME $WHERE"; exec sleep 60', "NAME='a b'\nWHERE='{current}/x'\n")
     asked = threading.Event()
     ended: list[int] = []
-    thread = threading.Thread(target=lambda: ended.append(launcher.launch(host, "gateway", asked.is_set)))
+    thread = threading.Thread(
+        target=lambda: ended.append(launcher.launch(model.kernel, host, "gateway", asked.is_set))
+    )
     thread.start()
     log = host.base / "state/gateway/service.log"
     until(lambda: record(host).get("state") == "running" and log.exists() and bool(log.read_text()))
@@ -80,14 +89,14 @@ def test_runs_until_told_to_stop(model: SimpleNamespace, by_file: bool) -> None:
 
 def test_dies_too_often(model: SimpleNamespace) -> None:
     host = host_with(model, "exit 3")
-    assert launcher.launch(host, "gateway", lambda: False) == 1
+    assert launcher.launch(model.kernel, host, "gateway", lambda: False) == 1
     assert record(host)["state"] == "failed"
     assert (record(host)["restarts"], record(host)["exit_status"]) == (3, 3)
 
 
 def test_wrong_configuration_is_not_tried_again(model: SimpleNamespace) -> None:
     host = host_with(model, "exit 78")
-    assert launcher.launch(host, "gateway", lambda: False) == 0
+    assert launcher.launch(model.kernel, host, "gateway", lambda: False) == 0
     assert (record(host)["state"], record(host)["exit_status"], record(host)["restarts"]) == ("failed", 78, 0)
 
 
@@ -96,7 +105,7 @@ def test_a_launcher_that_died_counts_as_a_restart(model: SimpleNamespace) -> Non
     (host.base / "state/gateway/launch.json").write_text(
         json.dumps({"state": "running", "restarts": 1, "pid": 1})
     )
-    launcher.launch(host, "gateway", lambda: False)
+    launcher.launch(model.kernel, host, "gateway", lambda: False)
     assert record(host)["restarts"] == 2
 
 
@@ -104,7 +113,7 @@ def test_nothing_to_run(model: SimpleNamespace) -> None:
     host = host_with(model, "exit 0")
     (host.base / "gateway/current").unlink()
     with pytest.raises(FailedError, match="no current generation"):
-        launcher.launch(host, "gateway", lambda: False)
+        launcher.launch(model.kernel, host, "gateway", lambda: False)
     assert record(host)["state"] == "failed"
 
 
@@ -138,3 +147,54 @@ def test_template_is_a_description() -> None:
     found = launcher.parse_description(template.read_text())
     assert found.command[-1] == "mt5crs.gateway"
     assert found.keep_down_status == 78
+
+
+def test_nobody_is_orphaned_when_the_launcher_is_killed(model: SimpleNamespace, tmp_path: Path) -> None:
+    host = host_with(model, "exec sleep 60")
+    tool = tmp_path / "mt5crs-release.pyz"
+    tool.write_bytes(build_zipapp(PROJECT / "src/mt5crs_release"))
+    (host.base / "gateway/state.json").write_text("{}")
+    launching = subprocess.Popen(
+        [sys.executable, "-m", "winmodel.python", str(tool), "run", "gateway", "--as-task"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(PROJECT / "tests/windows_model"),
+            "WINMODEL_ROOT": str(tmp_path),
+        },
+    )
+    try:
+        until(lambda: record(host).get("state") == "running")
+        child = record(host)["child"]
+        assert model.kernel.is_alive(child)
+    finally:
+        launching.kill()
+        launching.wait(20)
+    until(lambda: not model.kernel.is_alive(child))
+
+
+def test_the_launcher_of_a_real_windows_ties_the_program_before_it_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[tuple[str, object]] = []
+
+    class Child:
+        def __init__(self, _command: list[str], **options: object) -> None:
+            calls.append(("start", options["creationflags"]))
+
+        def kill(self) -> None:
+            calls.append(("kill", None))
+
+        def wait(self) -> None:
+            calls.append(("wait", None))
+
+    def refuse(_child: object) -> None:
+        calls.append(("tie", None))
+        raise OSError("refused")
+
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    monkeypatch.setattr(windows_job, "tie", refuse, raising=False)
+    with pytest.raises(OSError, match="refused"):
+        Kernel().spawn(["x"], {}, tmp_path, tmp_path / "log")
+    # A program that cannot be tied never runs: it was created suspended, and is ended.
+    flags = windows_job.CREATE_SUSPENDED | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+    assert calls == [("start", flags), ("tie", None), ("kill", None), ("wait", None)]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mt5crs_release import generation, windows
+from mt5crs_release import generation, windows_rights
 from mt5crs_release.errors import FailedError
 from mt5crs_release.spec import parse_spec
 
-ALLOWED = {windows.SYSTEM_SID, windows.ADMINISTRATORS_SID, "S-1-5-21-1-2-3-1001"}
+ALLOWED = {windows_rights.SYSTEM_SID, windows_rights.ADMINISTRATORS_SID, "S-1-5-21-1-2-3-1001"}
 
 
 def specification() -> dict[str, Any]:
@@ -48,7 +48,7 @@ def effects(model: SimpleNamespace) -> list[dict[str, Any]]:
 
 def test_commands_set_owner_then_entries_then_end_inheritance() -> None:
     path = PureWindowsPath("C:/x")
-    assert windows.protection(path, "mt5crs") == [
+    assert windows_rights.protection(path, "mt5crs") == [
         ["icacls.exe", "C:\\x", "/setowner", "*S-1-5-32-544"],
         [
             "icacls.exe",
@@ -93,14 +93,14 @@ def test_nothing_is_written_when_the_rights_cannot_be_set(model: SimpleNamespace
 def test_a_right_of_others_is_found_wherever_it_is(model: SimpleNamespace, tmp_path: Path) -> None:
     directory = model.root / "kept"
     directory.mkdir()
-    windows.protect(directory)
+    windows_rights.protect(model.kernel, directory)
     (directory / "file").write_text("x")
-    windows.check_rights(directory)
+    windows_rights.check_rights(model.kernel, directory)
     acl = {"owner": "S-1-5-18", "protected": False}
     acl["entries"] = [{"sid": "S-1-1-0", "type": "allow", "rights": "ReadAndExecute"}]
     model.state.set_acl(directory / "file", acl)
     with pytest.raises(FailedError, match=r"file grants rights to WD"):
-        windows.check_rights(directory)
+        windows_rights.check_rights(model.kernel, directory)
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_a_right_of_others_is_found_wherever_it_is(model: SimpleNamespace, tmp_p
     ],
 )
 def test_sddl(sddl: str, problem: str | None) -> None:
-    found = list(windows.rights_problems("x", sddl, ALLOWED))
+    found = list(windows_rights.rights_problems("x", sddl, ALLOWED))
     assert found == [] if problem is None else problem in found[0]
 
 
 def test_saved_rights_are_pairs_of_lines() -> None:
     saved = "\ufeffa\r\nD:(A;;FA;;;SY)\r\na\\.env\r\nD:(A;ID;FA;;;SY)\r\n"
-    assert windows.parse_rights(saved) == {"a": "D:(A;;FA;;;SY)", "a\\.env": "D:(A;ID;FA;;;SY)"}
+    assert windows_rights.parse_rights(saved) == {"a": "D:(A;;FA;;;SY)", "a\\.env": "D:(A;ID;FA;;;SY)"}

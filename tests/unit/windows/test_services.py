@@ -8,20 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from mt5crs_release import windows
 from mt5crs_release.errors import FailedError
-from mt5crs_release.windows import Services
+from mt5crs_release.windows_manager import WindowsServices, service_of
 
 UNIT = "mt5crs-gateway.service"
 
 
-def services(model: SimpleNamespace, **record: object) -> Services:
+def services(model: SimpleNamespace, **record: object) -> WindowsServices:
     """The services of a host whose launcher says ``record``."""
     directory = model.root / "state/gateway"
     directory.mkdir(parents=True, exist_ok=True)
     if record:
         (directory / "launch.json").write_text(json.dumps(record))
-    return Services(model.root)
+    return WindowsServices(model.kernel, model.root)
 
 
 @pytest.mark.parametrize(
@@ -87,5 +86,5 @@ def test_last_lines(model: SimpleNamespace) -> None:
 
 
 def test_names() -> None:
-    assert windows.service_of(UNIT) == "mt5crs-gateway"
-    assert windows.service_of("x") == "x"
+    assert service_of(UNIT) == "mt5crs-gateway"
+    assert service_of("x") == "x"

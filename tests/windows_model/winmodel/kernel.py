@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -15,7 +16,14 @@ from pathlib import Path
 
 from winmodel import commands, state
 
-from mt5crs_release.windows import Kernel
+from mt5crs_release.windows_kernel import Kernel, no_account
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Stand for the job object: Linux kills this child when the thread that started it is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class ModelKernel(Kernel):
@@ -32,12 +40,16 @@ class ModelKernel(Kernel):
     ) -> subprocess.Popen[bytes]:
         """Start the service's real program; Windows paths in its settings mean places of the model."""
         state.effect("process", command=[state.windows_path(Path(command[0])), *command[1:]])
-        return super().spawn(
-            [state.translate(word) for word in command],
-            {name: state.translate(value) for name, value in environment.items()},
-            directory,
-            log,
-        )
+        with log.open("ab") as stream:
+            return subprocess.Popen(
+                [state.translate(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                env={name: state.translate(value) for name, value in environment.items()},
+                preexec_fn=_die_with_parent,
+            )
 
     def base_environment(self) -> dict[str, str]:
         """Return what a program needs here."""
@@ -101,12 +113,10 @@ class ModelKernel(Kernel):
 
     def account_sid(self, account: str) -> str:
         """Return the SID of a local account."""
-        from mt5crs_release.windows import _no_account
-
         try:
             return state.sid_of(account)
         except state.UnknownError:
-            raise _no_account(account) from None
+            raise no_account(account) from None
 
     def is_alive(self, pid: int) -> bool:
         """Tell whether a process runs (a zombie does not)."""

@@ -16,13 +16,11 @@ def main() -> int:
     if not arguments or not arguments[0].endswith(".pyz"):
         os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
     sys.path.insert(0, arguments[0])
-    from mt5crs_release import bundle, system, windows
-
-    system.WINDOWS = True
-    windows.ROOT = str(state.local(windows.ROOT))
     from winmodel.kernel import ModelKernel
 
-    windows.kernel = ModelKernel()
+    from mt5crs_release import bundle, system, windows_system
+
+    system.use(windows_system.Windows(ModelKernel(), str(state.local(windows_system.ROOT))))
     # Wheels cannot be modelled: the host takes the bundle for this machine's platform.
     assert bundle.this_platform() == "linux-x86_64"
     from mt5crs_release.cli import main as tool

@@ -1,0 +1,186 @@
+"""In which steps a roll-out activates: hosts and a strategy in, an ordered list of steps out; pure.
+
+Gateways and Inf hosts are separate kinds of step, an Inf host's reconciler and strategy go together, and
+monitoring comes last. Which of the two is first follows from the protocol versions that run and are wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE = "rolling", "canary", "blue_green", "all_at_once"
+STRATEGIES = (ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE)
+
+GATEWAY, INF, MONITORING = "gateway", "inf", "monitoring"
+KINDS: Mapping[str, tuple[str, ...]] = {
+    GATEWAY: ("gateway",),
+    INF: ("reconciler", "strategy"),
+    MONITORING: ("monitoring",),
+}
+"""Kind of step → the services it activates on a host, in this order."""
+
+GROUP_OF: Mapping[str, str] = {GATEWAY: "gateway", INF: "inf", MONITORING: "all"}
+"""Kind of step → inventory group whose hosts have its services."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a fleet is rolled out; the settings `fleet_…` of the same names."""
+
+    strategy: str = ROLLING
+    canary_steps: tuple[int, ...] = (5, 20, 50, 100)
+    max_unavailable_percent: int = 25
+
+
+@dataclass(frozen=True)
+class Step:
+    """Hosts that are activated together. `stage_ends`: a canary stage is complete, so its pause begins."""
+
+    name: str
+    kind: str
+    hosts: tuple[str, ...]
+    stage_ends: bool = False
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """What is activated on each host, in order."""
+        return KINDS[self.kind]
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Protocol versions of a release: it understands `least` to `most` and speaks `most` itself."""
+
+    least: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Link:
+    """An Inf host and its gateway: what each speaks now and will speak (None: not known, nothing runs)."""
+
+    inf: str
+    gateway: str
+    inf_now: Spoken | None
+    inf_then: Spoken | None
+    gateway_now: Spoken | None
+    gateway_then: Spoken | None
+
+
+class OrderError(ValueError):
+    """No order keeps gateway and Inf able to talk; the text names the hosts, the versions and the remedy."""
+
+
+def steps(
+    policy: Policy,
+    members: Mapping[str, Sequence[str]],
+    busy: Mapping[str, Iterable[str]],
+    order: Sequence[str] = (GATEWAY, INF),
+) -> tuple[Step, ...]:
+    """The steps of a roll-out, in order; none when no host has anything to do.
+
+    members: kind → every host of it in this run, in the inventory's order. busy: kind → those with something
+    to activate. order: which of gateway and inf comes first (`order_of`).
+    """
+    made: list[tuple[str, tuple[str, ...], bool]] = []
+    for kind in order:
+        wanted = set(busy.get(kind, ()))
+        hosts = [host for host in members.get(kind, ()) if host in wanted]
+        made += [(kind, batch, ends) for batch, ends in _batches(policy, hosts, len(members.get(kind, ())))]
+    wanted = set(busy.get(MONITORING, ()))
+    rest = tuple(host for host in members.get(MONITORING, ()) if host in wanted)
+    if rest:
+        made.append((MONITORING, rest, False))
+    width = len(str(len(made)))
+    return tuple(
+        Step(f"{number:>{width}}/{len(made)} {_shown(hosts)}", kind, hosts, ends)
+        for number, (kind, hosts, ends) in enumerate(made, 1)
+    )
+
+
+def _shown(hosts: Sequence[str]) -> str:
+    """`inf-01, inf-02`, or `inf-01 … inf-10 (10)`: a step's hosts on one line of the narration."""
+    if len(hosts) <= 2:
+        return ", ".join(hosts)
+    return f"{hosts[0]} … {hosts[-1]} ({len(hosts)})"
+
+
+def _batches(policy: Policy, hosts: Sequence[str], of: int) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Hosts in batches, each with whether a stage of the strategy ends with it. `of`: hosts in all."""
+    if policy.strategy == ALL_AT_ONCE:
+        if hosts:
+            yield tuple(hosts), False
+        return
+    most = at_once(of, policy.max_unavailable_percent)
+    percentages = policy.canary_steps if policy.strategy == CANARY else (100,)
+    done = 0
+    for percentage in percentages:
+        until = ceil(len(hosts) * percentage / 100)
+        for first in range(done, until, most):
+            last = min(first + most, until)
+            yield tuple(hosts[first:last]), policy.strategy == CANARY and last == until
+        done = max(done, until)
+
+
+def at_once(hosts: int, max_unavailable_percent: int) -> int:
+    """How many of `hosts` may be down together: the percentage, at least one, and never all of several."""
+    allowed = max(1, hosts * max_unavailable_percent // 100)
+    return min(allowed, hosts - 1) if hosts > 1 else 1
+
+
+def serial(of: Iterable[Step]) -> list[int]:
+    """The sizes of the steps, for Ansible's `serial`."""
+    return [len(step.hosts) for step in of]
+
+
+def understood(client: Spoken | None, server: Spoken | None) -> bool:
+    """Whether a gateway understands what a client speaks; what is not known is not judged."""
+    return client is None or server is None or server.least <= client.most <= server.most
+
+
+def order_of(links: Iterable[Link], preferred: Sequence[str] = (GATEWAY, INF)) -> tuple[str, str]:
+    """Which kind goes first, so that every Inf host can talk to its gateway at each moment.
+
+    The gateway, unless its new version does not understand what still runs on the Inf hosts; then the Inf
+    hosts, if the old gateway understands them. `preferred` turns that around (a rollback undoes the newest
+    first).
+    Raises OrderError when neither order works, or the versions do not fit once all is done.
+    """
+    links = list(links)
+    for link in links:
+        if not understood(link.inf_then, link.gateway_then):
+            raise OrderError(
+                f"{link.inf} will speak protocol {_version(link.inf_then)}, which the gateway "
+                f"{link.gateway} will not understand (it accepts {_range(link.gateway_then)}); deploy both "
+                "from one bundle. Nothing was changed"
+            )
+    # Between the two, the first kind is new and the second still old.
+    between = {
+        GATEWAY: [link for link in links if not understood(link.inf_now, link.gateway_then)],
+        INF: [link for link in links if not understood(link.inf_then, link.gateway_now)],
+    }
+    first, second = preferred
+    if not between[first]:
+        return first, second
+    if not between[second]:
+        return second, first
+    new, old = between[GATEWAY][0], between[INF][0]
+    raise OrderError(
+        f"neither order works: the new gateway on {new.gateway} accepts protocol "
+        f"{_range(new.gateway_then)} and {new.inf} speaks {_version(new.inf_now)} until it is deployed; the "
+        f"gateway that runs on {old.gateway} accepts {_range(old.gateway_now)} and {old.inf} would speak "
+        f"{_version(old.inf_then)}. First deploy a release in between, whose gateway accepts both versions. "
+        "Nothing was changed"
+    )
+
+
+def _version(spoken: Spoken | None) -> str:
+    return "an unknown version" if spoken is None else str(spoken.most)
+
+
+def _range(spoken: Spoken | None) -> str:
+    if spoken is None:
+        return "unknown versions"
+    return str(spoken.least) if spoken.least == spoken.most else f"{spoken.least} to {spoken.most}"

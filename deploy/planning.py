@@ -1,0 +1,77 @@
+"""The plan of a pyinfra run: every host is asked at once, the plan is made, shown, kept or compared.
+
+pyinfra reads deploy.py once per host; the first to get here does it for all, the others wait.
+"""
+# mypy: disable-error-code="misc"
+# (pyinfra's own types are not followed, see pyproject.toml)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import gevent
+from gevent.lock import Semaphore
+from pyinfra import host, state
+from pyinfra.context import ctx_host
+
+from deploy import plan as plans
+from deploy import release, run
+from deploy.batches import OrderError
+from deploy.generation import BundleError
+from deploy.inventory import fleet, variables
+from deploy.plan import Plan, PlanError
+from deploy.rollout import Rollout
+
+first = Semaphore()
+_made: list[Plan | str] = []
+
+
+def plan(rollout: Rollout) -> Plan:
+    """What this run is going to do. DeployError when it must not begin; nothing was changed then."""
+    with first:
+        if not _made:
+            _made.append(_make(rollout))
+    found = _made[0]
+    if isinstance(found, str):
+        raise run.refusal(rollout, found)
+    return found
+
+
+def statuses() -> Mapping[str, Mapping[str, Any]]:
+    """The release tool's status of every host of this run, asked in parallel."""
+
+    def ask(one: Any) -> tuple[str, dict[str, Any]]:
+        with ctx_host.use(one):
+            return one.name, one.get_fact(release.ReleaseStatus)
+
+    asked = [gevent.spawn(ask, one) for one in state.inventory.get_active_hosts()]
+    gevent.joinall(asked, raise_error=True)
+    answered = dict(greenlet.value for greenlet in asked)
+    # In the inventory's order, which is the order of the steps.
+    return {name: answered[name] for name in fleet().hosts if name in answered}
+
+
+def _make(rollout: Rollout) -> Plan | str:
+    seen = statuses()
+    policy = plans.policy_of(variables(next(iter(seen))))
+    if host.data.get("strategy"):
+        policy = replace(policy, strategy=str(host.data.get("strategy")))
+    try:
+        made = plans.make(fleet(), seen, policy=policy)
+        named = host.data.get("plan")
+        if named:
+            plans.require_unmoved(str(named), made)
+    except (BundleError, OrderError, PlanError) as error:
+        return str(error)
+    release.use(made, seen)
+    for name, status in seen.items():
+        rollout.seen(name, status)
+    rollout.strategy, rollout.plan = made.strategy, made.id
+    rollout.steps = [{"name": step.name, "hosts": list(step.hosts)} for step in made.steps]
+    if rollout.dry:
+        plans.save(made)
+    if rollout.dry or made.steps:
+        print("\n".join(plans.shown(made)), flush=True)
+    return made

@@ -1,0 +1,169 @@
+"""What a roll-out checks between its steps, alike for both engines: new alerts, and time for what waits.
+
+That a step's services are healthy, the release tool has said already when it activated them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from deploy import ssh
+from deploy.alerts import Alert, Verdict, Watch, on_hub
+from deploy.batches import Step
+from deploy.inventory import Fleet
+from deploy.rollout import Failure
+
+TOOL = "/usr/local/sbin/mt5crs-release"
+_EXTEND_TIMEOUT_S = 30
+_TOGETHER = 20
+
+
+@dataclass
+class Waiting:
+    """A provisional generation whose deadline the roll-out keeps ahead of; `since`: time.monotonic()."""
+
+    host: str
+    service: str
+    generation: str
+    since: float
+
+
+@dataclass
+class StepCheck:
+    """The checks of one roll-out over a fleet; `variables` are those of any of its hosts (all agree)."""
+
+    fleet: Fleet
+    variables: Mapping[str, Any]
+    said: list[str] = field(default_factory=list)
+    checks: int = 0
+    _watch: Watch | None = None
+    _waiting: dict[tuple[str, str], Waiting] = field(default_factory=dict)
+
+    @classmethod
+    def restored(cls, fleet: Fleet, variables: Mapping[str, Any], kept: Mapping[str, Any]) -> StepCheck:
+        """The checks as they were `kept`, for an engine that has a process of its own for every task."""
+        made = cls(fleet, variables, checks=int(kept["checks"]))
+        made._waiting = {(one["host"], one["service"]): Waiting(**one) for one in kept["waiting"]}
+        if kept["watch"] is not None:
+            watch = made._watched()
+            before = kept["watch"]["before"]
+            watch.began, watch.waited_s = float(kept["watch"]["began"]), float(kept["watch"]["waited_s"])
+            watch.before = None if before is None else frozenset(Alert.of(one) for one in before)
+            made._watch = watch
+        return made
+
+    def kept(self) -> dict[str, Any]:
+        """What `restored` needs, in plain values."""
+        watch = None
+        if self._watch is not None:
+            before = self._watch.before
+            watch = {
+                "began": self._watch.began,
+                "waited_s": self._watch.waited_s,
+                "before": None if before is None else [asdict(alert) for alert in sorted(before)],
+            }
+        waiting = [asdict(one) for one in self._waiting.values()]
+        return {"checks": self.checks, "waiting": waiting, "watch": watch}
+
+    def _watched(self) -> Watch:
+        ask = on_hub(self.fleet.hosts[self.fleet.in_group("hub")[0]])
+        return Watch(ask, float(self.variables["fleet_alerts_unknown_s"]), time.monotonic, self._sleep)
+
+    def begin(self, monitored: bool) -> None:
+        """Remember which alerts fire before anything is activated. monitored: the Hub runs Prometheus."""
+        if not self.fleet.in_group("hub") or not monitored:
+            self.said.append("no Prometheus runs on the Hub yet: alerts are not looked at")
+            return
+        self._watch = self._watched()
+        verdict = self._watch.begin()
+        firing = sorted(self._watch.before or ())
+        if firing:
+            self.said.append(f"firing already, so not counted: {', '.join(map(str, firing))}")
+        if verdict.unknown:
+            self.said.append(f"alerts: {verdict.unknown}; asked again after the first step")
+
+    def waits(self, host: str, service: str, generation: str) -> None:
+        """From now on keep this provisional generation from reverting by itself."""
+        known = self._waiting.get((host, service))
+        if known is None or known.generation != generation:
+            self._waiting[host, service] = Waiting(host, service, generation, time.monotonic())
+
+    def after(self, step: str, touched: Sequence[str], watch_s: float) -> Failure | None:
+        """Check a step that is done; `touched`: hosts activated so far. Watches for `watch_s` seconds."""
+        self.checks += 1
+        self._extend_due()
+        if self._watch is None:
+            self._sleep(watch_s)
+            return None
+        verdict = self._watch.check(touched, watch_s)
+        if verdict.unknown:
+            self.said.append(f"alerts after {step}: {verdict.unknown}")
+        return judge(step, verdict, str(self.variables["fleet_alerts_unknown"]), self._watch.unknown_budget_s)
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep, and keep ahead of the deadlines meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, self._every_s))
+            self._extend_due()
+
+    @property
+    def _every_s(self) -> float:
+        return float(self.variables["fleet_confirm_timeout_s"]) / 3
+
+    def _extend_due(self) -> None:
+        """Give more time to what was activated, or extended, a third of its time ago."""
+        now = time.monotonic()
+        due = [one for one in self._waiting.values() if now - one.since >= self._every_s]
+        if not due:
+            return
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            # One that does not answer reverts by itself, and its confirmation fails and says so.
+            list(pool.map(self._extend, due))
+
+    def _extend(self, one: Waiting) -> None:
+        command = [TOOL, "extend", one.service, "--generation", one.generation, "--confirm-timeout"]
+        command += [str(self.variables["fleet_confirm_timeout_s"]), "--json"]
+        asked = time.monotonic()
+        reply = ssh.run(self.fleet.hosts[one.host], command, timeout_s=_EXTEND_TIMEOUT_S)
+        if reply.status == 0:
+            one.since = asked
+
+
+def watch_s(variables: Mapping[str, Any], step: Step, *, last: bool) -> float:
+    """Seconds that a step is watched: a canary stage for its pause, the last step as set."""
+    pause = float(variables["fleet_step_pause_s"]) if step.stage_ends else 0.0
+    return max(pause, float(variables["fleet_alert_check_s"])) if last else pause
+
+
+def watched_s(steps: Sequence[Step], variables: Mapping[str, Any]) -> float:
+    """Seconds that all steps are watched together."""
+    return sum(watch_s(variables, step, last=step is steps[-1]) for step in steps)
+
+
+def judge(step: str, verdict: Verdict, unknown: str, waited_s: float) -> Failure | None:
+    """What a check of alerts means for the roll-out: a failure, or None to go on.
+
+    unknown: the setting fleet_alerts_unknown. waited_s: seconds that a silent Prometheus was waited for.
+    """
+    if verdict.alerts:
+        first: Alert = verdict.alerts[0]
+        names = ", ".join(str(alert) for alert in verdict.alerts)
+        return Failure(
+            first.host or "fleet",
+            f"alerts after {step}",
+            f"firing since the roll-out began: {names}",
+            f"see docs/runbook.md#{first.name.lower()}; mend the cause and deploy again",
+        )
+    if verdict.unknown and unknown == "fail":
+        return Failure(
+            "fleet",
+            f"alerts after {step}",
+            f"whether alerts fire is not known, also after {waited_s:g} s of waiting: {verdict.unknown}",
+            "mend Prometheus on the Hub, or deploy with fleet_alerts_unknown: continue",
+        )
+    return None

@@ -1,0 +1,103 @@
+"""Rolling a whole fleet back: which deployment is undone, on which hosts, and which of them first; pure.
+
+A fleet goes back by undoing a deployment, not by taking every service a generation back: what that deployment
+did not change stays. Each host knows which deployment brought what it runs (`mt5crs-release status`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from deploy.batches import GATEWAY, INF, KINDS, Link, Spoken, order_of
+from deploy.inventory import Fleet
+
+Statuses = Mapping[str, Mapping[str, Any]]
+Answers = Mapping[str, Mapping[str, Any]]
+
+
+class NothingToUndoError(ValueError):
+    """No deployment can be undone; the text names cause and remedy, and nothing was changed."""
+
+
+def chosen(statuses: Statuses, named: str | None) -> str:
+    """The deployment to undo: the one whose id begins with `named`, or the newest that still runs anywhere.
+
+    Raises NothingToUndoError when there is none, or several begin alike.
+    """
+    running = {
+        str(now["deployment"]): str(now.get("deployed_at"))
+        for status in statuses.values()
+        for now in status.get("services", {}).values()
+        if now.get("deployment")
+    }
+    in_order = sorted(running, key=lambda one: running[one])
+    if named is None and in_order:
+        return in_order[-1]
+    fitting = [one for one in in_order if named and one.startswith(named)]
+    if len(fitting) != 1:
+        there = ", ".join(reversed(in_order)) or "none"
+        why = f"{named!r} names no deployment" if named else "no deployment is recorded"
+        raise NothingToUndoError(
+            f"{why} whose generations run on these hosts (newest first: {there}); name one of them, or roll "
+            "single parts back. Nothing was changed"
+        )
+    return fitting[0]
+
+
+def affected(statuses: Statuses, deployment: str) -> dict[str, tuple[str, ...]]:
+    """Host → services that run what the deployment brought; hosts without any are left out."""
+    found = {
+        host: tuple(
+            name for name, now in status.get("services", {}).items() if now.get("deployment") == deployment
+        )
+        for host, status in statuses.items()
+    }
+    return {host: services for host, services in found.items() if services}
+
+
+def waves(fleet: Fleet, statuses: Statuses, answers: Answers) -> tuple[tuple[str, ...], ...]:
+    """Hosts that go back together, one wave after the other: first the Inf hosts, then the gateways.
+
+    That is the other way round when the protocol versions ask for it. The rest (the Hub) goes with the first.
+    answers: host → what `undo --dry-run` said. Raises OrderError when no order lets all talk to each other.
+    """
+    order = order_of(_links(fleet, statuses, answers), preferred=(INF, GATEWAY))
+    gateways = tuple(host for host in answers if host in fleet.in_group(GATEWAY))
+    others = tuple(host for host in answers if host not in gateways)
+    found = (others, gateways) if order[0] == INF else (gateways, others)
+    return tuple(wave for wave in found if wave)
+
+
+def _links(fleet: Fleet, statuses: Statuses, answers: Answers) -> Iterator[Link]:
+    for host in statuses:
+        gateway = str(fleet.hosts[host].get("fleet_gateway"))
+        if host not in fleet.in_group(INF) or gateway not in statuses:
+            continue
+        for service in KINDS[INF]:
+            yield Link(
+                f"{service} of {host}",
+                gateway,
+                _now(statuses, host, service),
+                _then(statuses, answers, host, service),
+                _now(statuses, gateway, GATEWAY),
+                _then(statuses, answers, gateway, GATEWAY),
+            )
+
+
+def _now(statuses: Statuses, host: str, service: str) -> Spoken | None:
+    return _spoken(statuses[host].get("services", {}).get(service, {}).get("protocol"))
+
+
+def _then(statuses: Statuses, answers: Answers, host: str, service: str) -> Spoken | None:
+    answer = answers.get(host, {}).get("services", {}).get(service)
+    return _now(statuses, host, service) if answer is None else _spoken(answer.get("protocol"))
+
+
+def _spoken(told: Mapping[str, Any] | None) -> Spoken | None:
+    return Spoken(int(told["min"]), int(told["max"])) if told else None
+
+
+def outcomes(answer: Mapping[str, Any]) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """(service, what its rollback answered) of an `undo`."""
+    return tuple((str(name), entry) for name, entry in answer.get("services", {}).items())

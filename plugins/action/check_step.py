@@ -1,0 +1,96 @@
+"""Action `check_step`: what a roll-out checks between its steps (deploy/step_check.py), as pyinfra does it.
+
+Runs once for a step's hosts, on the controller; changes nothing but the deadlines of generations that wait. A
+failed check is returned as `rollout_failure`, not raised: what was activated has to be put back first. `kept`
+is what the next check has to know. Argument `kind`: kind of the step (empty: before the first one).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy.batches import Step
+from deploy.inventory import Fleet
+from deploy.step_check import StepCheck, watch_s
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Looks at the alerts before the first step, and after the step of the hosts in this batch."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return how the check ended; in check mode, after a failure and without steps there is none."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        known = task_vars or {}
+        plan = known["fleet_plan"]
+        every = {name: known["hostvars"][name] for name in known["groups"]["all"]}
+        failed = any("release_failure" in of for of in every.values())
+        if self._task.check_mode or failed or not plan["steps"]:
+            return {**result, "changed": False, "skipped": True}
+        steps = [
+            Step(one["name"], one["kind"], tuple(one["hosts"]), bool(one["stage_ends"]))
+            for one in plan["steps"]
+        ]
+        fleet = Fleet(Path(), "", known["hostvars"], known["groups"])
+        variables = known["hostvars"][known["inventory_hostname"]]
+        kept = max(
+            (of["release_check"] for of in every.values() if "release_check" in of), key=_newer, default=None
+        )
+        failure = None
+        if kept is None:
+            unplanned = _unplanned(every, steps)
+            if unplanned:
+                return {**result, "failed": True, "msg": unplanned}
+            check = StepCheck(fleet, variables)
+            check.begin(bool(plan["monitored"]))
+        else:
+            check = StepCheck.restored(fleet, variables, kept)
+            for name, of in every.items():
+                if name not in fleet.in_group("windows"):
+                    for service, generation in (of.get("release_provisional") or {}).items():
+                        check.waits(name, str(service), str(generation))
+            kind, batch = self._task.args["kind"], set(known["ansible_play_batch"])
+            done = next(i for i, one in enumerate(steps, 1) if one.kind == kind and batch & set(one.hosts))
+            touched = dict.fromkeys(host for one in steps[:done] for host in one.hosts)
+            seconds = watch_s(variables, steps[done - 1], last=done == len(steps))
+            failure = check.after(f"step {steps[done - 1].name.strip()}", tuple(touched), seconds)
+        said, check.said = check.said, []
+        return {
+            **result,
+            "changed": False,
+            "kept": check.kept(),
+            "rollout_said": said,
+            "rollout_failure": asdict(failure) if failure is not None else None,
+        }
+
+
+def _newer(kept: Mapping[str, Any]) -> int:
+    return int(kept["checks"])
+
+
+def _unplanned(every: Mapping[str, Mapping[str, Any]], steps: Sequence[Step]) -> str:
+    """What is wrong when staging found services in need that no step activates; empty when there are none."""
+    placed = {(host, service) for step in steps for host in step.hosts for service in step.services}
+    needed = {
+        (host, service)
+        for host, of in every.items()
+        for service, yes in of.get("release_needed", {}).items()
+        if yes
+    }
+    missed = ", ".join(f"{service} of {host}" for host, service in sorted(needed - placed))
+    if not missed:
+        return ""
+    return (
+        f"staging changed {missed}, which the plan has no step for: the host was changed since it was asked. "
+        "Run again; nothing was activated"
+    )

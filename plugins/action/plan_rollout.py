@@ -1,0 +1,93 @@
+"""Action `plan_rollout`: the steps of this run, from what every host has said of itself; nothing is changed.
+
+Runs once, on the controller. Returns `rollout_plan`: `id`, `strategy`, `steps`, `batches` (kind of step → its
+hosts in order and the sizes of the steps, for `hosts` and `serial`), `watched_s`. In check mode the plan is
+kept; with `plan` among the extra variables the run is refused unless the kept plan still fits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy import plan as plans
+from deploy.batches import GATEWAY, INF, KINDS, OrderError, serial
+from deploy.generation import BundleError
+from deploy.inventory import InventoryError, resolve
+from deploy.plan import Plan, PlanError
+from deploy.rendering import RenderingError
+from deploy.step_check import watched_s
+
+DEPLOYMENT = "MT5CRS_DEPLOYMENT"
+"""Environment variable in which the callback plugin tells the id of its record."""
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Makes the same plan that a pyinfra run makes."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the plan as a fact and in lines, or a failed result that says why there is none."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        known = task_vars or {}
+        settings = dict(load_extra_vars(self._loader))
+        named = settings.pop("plan", None)
+        given = [source for source in context.CLIARGS["inventory"] or () if Path(source).is_file()]
+        try:
+            fleet = resolve(Path(given[0]), settings)
+            asked = {
+                name: known["hostvars"][name].get("release_status") for name in known["ansible_play_hosts"]
+            }
+            seen = {name: asked[name] for name in fleet.hosts if asked.get(name) is not None}
+            made = plans.make(fleet, seen, services_of(known))
+            if named:
+                plans.require_unmoved(str(named), made)
+        except (BundleError, InventoryError, OrderError, PlanError, RenderingError) as error:
+            return {**result, "failed": True, "msg": str(error)}
+        if self._task.check_mode:
+            plans.save(made)
+        found = {
+            "id": made.id,
+            "deployment": os.environ.get(DEPLOYMENT, ""),
+            "strategy": made.strategy,
+            "monitored": made.monitored(fleet.in_group("hub")),
+            "batches": batches(made),
+            "standing_by": made.standing_by,
+            "steps": made.document()["steps"],
+            "watched_s": watched_s(made.steps, fleet.hosts[next(iter(seen))]),
+        }
+        said = plans.shown(made) if made.steps or self._task.check_mode else []
+        return {**result, "changed": False, "rollout_plan": found, "rollout_said": said}
+
+
+def services_of(known: dict[str, Any]) -> list[str]:
+    """The services that the tags of this run choose."""
+    chosen, left_out = set(known.get("ansible_run_tags", ["all"])), set(known.get("ansible_skip_tags", ()))
+    everything = bool(chosen & {"all", "tagged"})
+    return [name for name in plans.SERVICES if (everything or name in chosen) and name not in left_out]
+
+
+def batches(made: Plan) -> dict[str, dict[str, Any]]:
+    """Kind of step → its hosts in order and the sizes of its steps.
+
+    `inf_first` has them instead of `inf` when the versions ask for the Inf hosts before the gateway.
+    """
+    of = {kind: [step for step in made.steps if step.kind == kind] for kind in KINDS}
+    kinds = [step.kind for step in made.steps]
+    of["inf_first"] = []
+    if GATEWAY in kinds and INF in kinds and kinds.index(INF) < kinds.index(GATEWAY):
+        of["inf_first"], of[INF] = of[INF], []
+    return {
+        kind: {"hosts": [host for step in steps for host in step.hosts], "serial": serial(steps)}
+        for kind, steps in of.items()
+    }

@@ -1,0 +1,55 @@
+"""Action `plan_undo`: which deployment a rollback of the fleet undoes, where, and which hosts go first.
+
+Runs once, on the controller; changes nothing. Before the hosts are asked it returns `deployment` and the
+hosts it concerns; afterwards (argument `asked`: true) `fleet_plan.batches`: the waves `first` and `second`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy import undoing
+from deploy.batches import OrderError
+from deploy.inventory import Fleet
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Decides as a pyinfra run does."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what is to be undone, or a failed result that says why nothing can be."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        known = task_vars or {}
+        every = {name: known["hostvars"][name] for name in known["ansible_play_hosts"]}
+        statuses = {name: of["release_status"] for name, of in every.items()}
+        fleet = Fleet(Path(), "", known["hostvars"], known["groups"])
+        try:
+            deployment = undoing.chosen(statuses, self._task.args.get("deployment") or None)
+            services = undoing.affected(statuses, deployment)
+            if not self._task.args.get("asked"):
+                where = ", ".join(f"{name} ({', '.join(of)})" for name, of in services.items())
+                said = [f"undoing deployment {deployment}: {where}"]
+                return {
+                    **result,
+                    "changed": False,
+                    "deployment": deployment,
+                    "hosts": list(services),
+                    "rollout_said": said,
+                }
+            answers = {name: json.loads(every[name]["release_undo_answer"]) for name in services}
+            waves = undoing.waves(fleet, statuses, answers)
+        except (OrderError, undoing.NothingToUndoError) as error:
+            return {**result, "failed": True, "msg": str(error)}
+        named = zip(("first", "second"), (*waves, (), ()), strict=False)
+        batches = {name: {"hosts": list(hosts), "serial": [len(hosts)]} for name, hosts in named}
+        return {**result, "changed": False, "fleet_plan": {"batches": batches}}

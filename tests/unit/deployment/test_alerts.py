@@ -1,0 +1,154 @@
+"""Which alerts end a roll-out, and what a Prometheus that does not answer means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from deploy.alerts import Alert, UnknownError, Verdict, Watch, counting, expression, read
+from deploy.step_check import judge
+
+SILENT = Alert("Mt5crsGatewaySilent", "gtw-01", "critical")
+SLOW = Alert("Mt5crsStartupSyncSlow", "inf-01", "warning")
+EVERYWHERE = Alert("Fleet", "", "critical")
+
+
+class Hub:
+    """A Prometheus and a clock: answers are given out one by one, the last one for ever."""
+
+    def __init__(self, *answers: Callable[[], frozenset[Alert]]) -> None:
+        self.answers = list(answers)
+        self.now = 0.0
+        self.asked: list[tuple[float, int]] = []
+
+    def ask(self, within_s: int) -> frozenset[Alert]:
+        self.asked.append((self.now, within_s))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return answer()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def watch(self, budget_s: float = 20) -> Watch:
+        return Watch(self.ask, budget_s, lambda: self.now, self.sleep)
+
+
+def firing(*alerts: Alert) -> Callable[[], frozenset[Alert]]:
+    return lambda: frozenset(alerts)
+
+
+def down() -> frozenset[Alert]:
+    raise UnknownError("Prometheus does not answer: connection refused")
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "touched", "counts"),
+    [
+        ([SILENT], [], [], [SILENT]),
+        ([SILENT], [SILENT], ["gtw-01"], []),
+        ([SLOW], [], ["inf-01"], [SLOW]),
+        ([SLOW], [], ["inf-02"], []),
+        ([EVERYWHERE, SLOW], [], [], [EVERYWHERE]),
+        ([SILENT], [Alert(SILENT.name, "gtw-02", "critical")], [], [SILENT]),
+    ],
+)
+def test_new_alerts_count_when_critical_or_about_a_host_of_the_rollout(
+    now: list[Alert], before: list[Alert], touched: list[str], counts: list[Alert]
+) -> None:
+    assert counting(now, before, touched) == tuple(counts)
+
+
+def test_an_alert_that_fired_before_does_not_end_the_rollout() -> None:
+    hub = Hub(firing(SILENT))
+    watch = hub.watch()
+    assert watch.begin() == Verdict()
+    assert watch.check(["gtw-01"], 5) == Verdict()
+    assert hub.now == 5
+
+
+def test_a_new_alert_ends_the_watch_at_once() -> None:
+    hub = Hub(firing(), firing(), firing(SLOW))
+    watch = hub.watch()
+    watch.begin()
+    assert watch.check(["inf-01"], 600).alerts == (SLOW,)
+    assert hub.now == 2
+
+
+def test_the_whole_rollout_is_asked_about() -> None:
+    """An alert that fired and ended between two looks counts, too."""
+    hub = Hub(firing())
+    watch = hub.watch()
+    watch.begin()
+    hub.now = 41.3
+    watch.check([])
+    assert hub.asked[-1] == (41.3, 42)
+    assert expression(42) == 'max_over_time(ALERTS{alertstate="firing"}[42s])'
+    assert expression(0) == 'ALERTS{alertstate="firing"}'
+
+
+def test_a_silent_prometheus_is_waited_for() -> None:
+    hub = Hub(firing(), down, down, firing(SILENT))
+    watch = hub.watch()
+    watch.begin()
+    assert watch.check([]).alerts == (SILENT,)
+    assert hub.now == 4
+
+
+def test_all_checks_together_wait_no_longer_than_the_budget() -> None:
+    hub = Hub(down)
+    watch = hub.watch(budget_s=7)
+    assert "connection refused" in watch.begin().unknown
+    assert "connection refused" in watch.check([]).unknown
+    assert hub.now == 7
+    assert watch.check([]).unknown
+    assert hub.now == 7
+
+
+def test_what_fires_when_prometheus_is_back_is_not_held_against_the_rollout() -> None:
+    hub = Hub(down, firing(SILENT))
+    watch = hub.watch()
+    watch.begin()
+    assert watch.check([]) == Verdict()
+
+
+def test_a_stage_is_watched_for_its_pause_also_without_prometheus() -> None:
+    hub = Hub(down)
+    watch = hub.watch(budget_s=2)
+    watch.begin()
+    watch.check([], 30)
+    assert hub.now == 30
+
+
+def test_judge() -> None:
+    failure = judge("step 2/4", Verdict(alerts=(SILENT, SLOW)), "continue", 20)
+    assert failure is not None
+    assert failure.host == "gtw-01"
+    assert "Mt5crsGatewaySilent (critical, gtw-01), Mt5crsStartupSyncSlow" in failure.message
+    assert "docs/runbook.md#mt5crsgatewaysilent" in failure.remedy
+    assert judge("step 2/4", Verdict(), "fail", 20) is None
+    unknown = Verdict(unknown="the Hub cannot be reached")
+    assert judge("step 2/4", unknown, "continue", 20) is None
+    failure = judge("step 2/4", unknown, "fail", 20)
+    assert failure is not None
+    assert "the Hub cannot be reached" in failure.message
+    assert "fleet_alerts_unknown" in failure.remedy
+
+
+def test_answers_of_prometheus() -> None:
+    labels = {
+        "__name__": "ALERTS",
+        "alertname": "Mt5crsAbnormalExit",
+        "alertstate": "firing",
+        "host": "inf-01",
+        "name": "mt5crs-strategy.service",
+        "severity": "critical",
+    }
+    text = json.dumps({"status": "success", "data": {"result": [{"metric": labels, "value": [0, "1"]}]}})
+    assert read(text) == {
+        Alert("Mt5crsAbnormalExit", "inf-01", "critical", (("name", "mt5crs-strategy.service"),))
+    }
+    for bad in ("", "[]", "{}", '{"status": "success"}', '{"status": "error", "error": "bad_data"}'):
+        with pytest.raises(UnknownError):
+            read(bad)

@@ -1,0 +1,203 @@
+"""A plan says what will be done, and is refused once the fleet or what is wanted has moved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import plan as plans
+from deploy.batches import CANARY, INF, MONITORING, OrderError, Policy, Spoken
+from deploy.generation import Bundle, Desired
+from deploy.inventory import Fleet
+from deploy.plan import Plan, PlanError
+
+SETTINGS: dict[str, Any] = {
+    "fleet_strategy": "rolling",
+    "fleet_canary_steps": [5, 20, 50, 100],
+    "fleet_max_unavailable_percent": 25,
+    "fleet_gateway": "gtw-01",
+}
+GROUPS = {"hub": ("hub-01",), "inf": ("inf-01", "inf-02"), "gateway": ("gtw-01",)}
+HOSTS = ("hub-01", "inf-01", "inf-02", "gtw-01")
+NEW = Bundle(Path("dist/new.tar"), "c" * 64, Spoken(1, 1))
+
+
+@pytest.fixture(autouse=True)
+def wanted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What `desired` answers: a digest by service; the templates themselves are tested elsewhere."""
+    digests = {service: f"{service}-new" for service in plans.SERVICES}
+
+    def desired(service: str, settings: dict[str, Any]) -> Desired:
+        bundle = None if service == "monitoring" else settings.get("bundle", NEW)
+        return Desired(service, "{}", bundle, digests[service], 180)
+
+    monkeypatch.setattr(plans, "desired", desired)
+    return digests
+
+
+def fleet(**settings: Any) -> Fleet:
+    hosts = {host: {**SETTINGS, "group_names": [], **settings} for host in HOSTS}
+    return Fleet(Path("inventory/lab.yml"), "lab", hosts, GROUPS)
+
+
+def status(host: str, digest: str = "new", protocol: tuple[int, int] | None = (1, 1)) -> dict[str, Any]:
+    services = ["monitoring"]
+    services += ["gateway"] if host == "gtw-01" else []
+    services += ["reconciler", "strategy"] if host.startswith("inf") else []
+    told = {"min": protocol[0], "max": protocol[1]} if protocol else None
+    return {
+        "services": {
+            service: {
+                "current": "0001-abc",
+                "digest": f"{service}-{digest}",
+                "state": "confirmed",
+                "intact": True,
+                "units": {f"{service}.service": "active"},
+                "protocol": told if service != "monitoring" else None,
+            }
+            for service in services
+        }
+    }
+
+
+def statuses(digest: str = "new", **other: Any) -> dict[str, Any]:
+    return {host: status(host, digest, **other) for host in HOSTS}
+
+
+def test_nothing_to_do_has_no_steps() -> None:
+    made = plans.make(fleet(), statuses())
+    assert made.steps == ()
+    assert plans.shown(made) == [f"plan {made.id}: no service has anything to do"]
+
+
+def test_only_services_that_change() -> None:
+    seen = statuses()
+    seen["inf-02"]["services"]["strategy"]["digest"] = "old"
+    made = plans.make(fleet(), seen)
+    assert [(step.kind, step.hosts) for step in made.steps] == [(INF, ("inf-02",))]
+    seen["inf-02"] = status("inf-02")
+    seen["hub-01"]["services"]["monitoring"]["units"]["monitoring.service"] = "inactive"
+    made = plans.make(fleet(), seen)
+    assert [(step.kind, step.hosts) for step in made.steps] == [(MONITORING, ("hub-01",))]
+
+
+def test_a_fresh_fleet_gets_everything() -> None:
+    made = plans.make(fleet(), {host: {} for host in HOSTS})
+    assert [step.hosts for step in made.steps] == [("gtw-01",), ("inf-01",), ("inf-02",), HOSTS]
+    assert made.observed["inf-01"] == dict.fromkeys(("reconciler", "strategy", "monitoring"), plans.NOTHING)
+    assert not made.monitored(("hub-01",))
+    assert made.touched(made.steps[1]) == ("gtw-01", "inf-01")
+
+
+def test_a_hub_outside_the_run_is_assumed_to_be_monitored() -> None:
+    made = plans.make(fleet(), {"inf-01": status("inf-01", "old")})
+    assert made.monitored(("hub-01",))
+    assert list(made.observed) == ["inf-01"]
+
+
+def test_some_services_only() -> None:
+    made = plans.make(fleet(), statuses("old"), services=("monitoring",))
+    assert [step.kind for step in made.steps] == [MONITORING]
+    assert set(made.observed["inf-01"]) == {"reconciler", "strategy", "monitoring"}
+
+
+def test_the_id_follows_from_what_is_planned() -> None:
+    made = plans.make(fleet(), statuses("old"))
+    assert made.id == plans.make(fleet(), statuses("old")).id
+    others = [
+        plans.make(fleet(), statuses("older")),
+        plans.make(fleet(), statuses("old"), policy=Policy(CANARY)),
+        plans.make(fleet(baseline_ssh_sources=["10.0.0.1"]), statuses("old")),
+    ]
+    # What runs is named by its generation: another digest under the same name cannot be.
+    assert [other.id == made.id for other in others] == [True, False, False]
+
+
+def test_secrets_are_in_no_plan() -> None:
+    secret = {"baseline_windows_account_password": "hunter2"}
+    assert plans.make(fleet(**secret), statuses()).id == plans.make(fleet(), statuses()).id
+
+
+def test_protocol_versions_decide_the_order() -> None:
+    two = replace(NEW, protocol=Spoken(2, 2))
+    seen = statuses("old", protocol=(1, 2))
+    for host in ("inf-01", "inf-02"):
+        seen[host] = status(host, "old", protocol=(1, 1))
+    made = plans.make(fleet(bundle=two), seen)
+    assert [step.kind for step in made.steps] == ["inf", "inf", "gateway", "monitoring"]
+    seen["gtw-01"] = status("gtw-01", "old", protocol=(1, 1))
+    with pytest.raises(OrderError, match="neither order works"):
+        plans.make(fleet(bundle=two), seen)
+    with pytest.raises(OrderError, match="reconciler of inf-01 will speak protocol 1"):
+        plans.make(fleet(bundle=two), seen, services=("gateway",))
+
+
+# --- plan → apply -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> tuple[Plan, Path]:
+    made = plans.make(fleet(), statuses("old"))
+    plans.save(made, tmp_path)
+    return made, tmp_path
+
+
+def test_an_unmoved_plan_may_be_applied(kept: tuple[Plan, Path]) -> None:
+    made, directory = kept
+    plans.require_unmoved(made.id, plans.make(fleet(), statuses("old")), directory)
+    plans.require_unmoved(made.id[:4], plans.make(fleet(), statuses("old")), directory)
+    assert (
+        json.loads((directory / f"{made.id}.json").read_text())["wanted"]["gtw-01"]["gateway"]
+        == "gateway-new"
+    )
+
+
+def test_a_fleet_that_moved_is_named(kept: tuple[Plan, Path]) -> None:
+    made, directory = kept
+    seen = statuses("old")
+    seen["inf-01"]["services"]["strategy"]["current"] = "0002-def"
+    seen["inf-02"]["services"]["reconciler"]["state"] = "provisional"
+    with pytest.raises(PlanError) as refused:
+        plans.require_unmoved(made.id, plans.make(fleet(), seen), directory)
+    text = str(refused.value)
+    assert "inf-01 strategy: ran 0001-abc confirmed when it was planned, runs 0002-def confirmed now" in text
+    assert "inf-02 reconciler: ran 0001-abc confirmed when it was planned, runs 0001-abc provisional" in text
+    assert "Nothing was changed" in text
+    assert "gtw-01" not in text
+
+
+def test_other_wishes_are_named(kept: tuple[Plan, Path], wanted: dict[str, str]) -> None:
+    made, directory = kept
+    wanted["gateway"] = "gateway-newer"
+    now = plans.make(fleet(baseline_ssh_sources=["10.0.0.1"]), statuses("old"), policy=Policy(CANARY))
+    with pytest.raises(PlanError) as refused:
+        plans.require_unmoved(made.id, now, directory)
+    text = str(refused.value)
+    assert "gtw-01 gateway: wanted is gateway-newe, planned was gateway-new" in text
+    assert "strategy: planned rolling, now canary" in text
+    assert "hub-01: its settings of baseline or fleet have changed" in text
+
+
+def test_other_hosts_and_steps_are_named(kept: tuple[Plan, Path]) -> None:
+    made, directory = kept
+    fewer = plans.make(fleet(), {host: status(host, "old") for host in HOSTS[:-1]})
+    with pytest.raises(PlanError, match="gtw-01: planned, but not part of this run"):
+        plans.require_unmoved(made.id, fewer, directory)
+    wider = plans.make(fleet(), statuses("old"), policy=Policy(max_unavailable_percent=100))
+    assert plans.differences(made.document(), wider.document()) == []
+    wider = replace(wider, steps=wider.steps[:1])
+    assert plans.differences(made.document(), wider.document()) == [
+        "the steps: the settings of the strategy have changed"
+    ]
+
+
+def test_an_unknown_plan_lists_what_there_is(kept: tuple[Plan, Path], tmp_path: Path) -> None:
+    made, directory = kept
+    with pytest.raises(PlanError, match=rf"no plan 'nonsense'; kept are {made.id}"):
+        plans.load("nonsense", directory)
+    with pytest.raises(PlanError, match="kept are none"):
+        plans.load("nonsense", tmp_path / "nowhere")

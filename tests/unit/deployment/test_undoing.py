@@ -1,0 +1,83 @@
+"""Which deployment a rollback of the fleet undoes, and which hosts go back first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import undoing
+from deploy.batches import OrderError
+from deploy.inventory import Fleet
+from deploy.undoing import NothingToUndoError
+
+GROUPS = {"hub": ("hub-01",), "inf": ("inf-01", "inf-02"), "gateway": ("gtw-01",)}
+HOSTS = ("hub-01", "inf-01", "inf-02", "gtw-01")
+FLEET = Fleet(Path("inventory/lab.yml"), "lab", {host: {"fleet_gateway": "gtw-01"} for host in HOSTS}, GROUPS)
+
+
+def service(deployment: str | None, at: str = "", protocol: tuple[int, int] = (1, 1)) -> dict[str, Any]:
+    told = {"min": protocol[0], "max": protocol[1]}
+    return {"deployment": deployment, "deployed_at": at, "protocol": told}
+
+
+def statuses(gateway: dict[str, Any], reconciler: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hub-01": {"services": {"monitoring": service("aaa", "2026-01-01T00:00:00Z")}},
+        "inf-01": {"services": {"reconciler": reconciler, "monitoring": service(None)}},
+        "inf-02": {"services": {"reconciler": service("aaa", "2026-01-01T00:00:01Z")}},
+        "gtw-01": {"services": {"gateway": gateway}},
+    }
+
+
+SEEN = statuses(service("bbb", "2026-01-02T00:00:00Z"), service("bbb", "2026-01-02T00:00:09Z"))
+
+
+def test_the_newest_that_runs_anywhere_is_undone_where_it_runs() -> None:
+    assert undoing.chosen(SEEN, None) == "bbb"
+    assert undoing.affected(SEEN, "bbb") == {"inf-01": ("reconciler",), "gtw-01": ("gateway",)}
+
+
+def test_another_one_is_named_by_the_beginning_of_its_id() -> None:
+    assert undoing.chosen(SEEN, "a") == "aaa"
+    assert undoing.affected(SEEN, "aaa") == {"hub-01": ("monitoring",), "inf-02": ("reconciler",)}
+
+
+@pytest.mark.parametrize(("seen", "named"), [(SEEN, "ccc"), ({"hub-01": {}}, None), ({"hub-01": {}}, "a")])
+def test_what_cannot_be_undone_is_refused_with_a_list(seen: dict[str, Any], named: str | None) -> None:
+    with pytest.raises(NothingToUndoError, match="Nothing was changed") as refused:
+        undoing.chosen(seen, named)
+    assert ("bbb, aaa" if seen is SEEN else "none") in str(refused.value)
+
+
+def back(protocol: tuple[int, int]) -> dict[str, Any]:
+    return {"protocol": {"min": protocol[0], "max": protocol[1]}}
+
+
+def test_inf_hosts_go_back_before_the_gateway() -> None:
+    answers = {
+        "inf-01": {"services": {"reconciler": back((1, 1))}},
+        "gtw-01": {"services": {"gateway": back((1, 1))}},
+        "hub-01": {"services": {"monitoring": {"protocol": None}}},
+    }
+    assert undoing.waves(FLEET, SEEN, answers) == (("inf-01", "hub-01"), ("gtw-01",))
+    assert undoing.waves(FLEET, SEEN, {"inf-01": answers["inf-01"]}) == (("inf-01",),)
+
+
+def test_the_versions_may_turn_that_around() -> None:
+    """The Inf hosts had gone first: the new gateway does not understand what they go back to."""
+    new = service("bbb", "2026-01-02T00:00:00Z", (2, 2))
+    seen = statuses(new, new)
+    del seen["inf-02"]
+    answers = {
+        "inf-01": {"services": {"reconciler": back((1, 1))}},
+        "gtw-01": {"services": {"gateway": back((1, 2))}},
+    }
+    assert undoing.waves(FLEET, seen, answers) == (("gtw-01",), ("inf-01",))
+
+
+def test_a_part_that_could_not_talk_afterwards_is_refused() -> None:
+    new = service("bbb", "2026-01-02T00:00:00Z", (2, 2))
+    with pytest.raises(OrderError, match="will not understand"):
+        undoing.waves(FLEET, statuses(new, new), {"inf-01": {"services": {"reconciler": back((1, 1))}}})
