@@ -61,6 +61,15 @@ _begun: list[FleetRollback | str] = []
 
 def roll_back(rollout: Rollout, named: str | None) -> None:
     """For rollback.py: undo the deployment `named` (None: the newest) on all hosts of this run."""
+    beyond = run.windows_targets()
+    if beyond:
+        inventory = fleet().inventory
+        raise run.refusal(
+            rollout,
+            f"the Windows gateways {', '.join(beyond)} cannot be rolled back together with the others by "
+            f"pyinfra; use `ansible-playbook -i {inventory} rollback.yml --tags fleet`, or leave them out "
+            "with --exclude. Nothing was changed",
+        )
     with planning.first:
         if not _begun:
             try:

@@ -21,6 +21,9 @@ SERVICES = ("gateway", "reconciler", "strategy", "monitoring")
 RECORD_FORMAT = 2
 """Of record.json, and of the records on the Hub; raised when a field changes its meaning."""
 
+DEPLOYMENT = "MT5CRS_DEPLOYMENT"
+"""Environment variable with the id that hosts record for a deployment; a run's own id unless it is given."""
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -23,7 +23,7 @@ from pyinfra.api import FunctionCommand, operation
 from pyinfra.api.exceptions import OperationError
 
 from deploy.inventory import Fleet, fleet
-from deploy.rollout import Failure, Rollout
+from deploy.rollout import DEPLOYMENT, Failure, Rollout
 from deploy.vault_password import PROJECT
 
 GROUP = "windows"
@@ -52,12 +52,20 @@ def chosen_by(patterns: Sequence[str], host: str, of: Fleet) -> bool:
 
 
 def command(
-    playbook: str, inventory: Path, hosts: Sequence[str], tags: str, *, check: bool, to: str | None = None
+    playbook: str,
+    inventory: Path,
+    hosts: Sequence[str],
+    tags: str,
+    *,
+    check: bool,
+    to: str | None = None,
+    strategy: str = "",
 ) -> list[str]:
     """The ansible-playbook command line for these hosts; `to` names the generation to go back to."""
     words = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), playbook]
     words += ["--tags", tags, "--limit", ",".join(hosts)]
     words += ["-e", f"to={to}"] if to else []
+    words += ["-e", f"fleet_strategy={strategy}"] if strategy else []
     return [*words, "--check"] if check else words
 
 
@@ -153,13 +161,15 @@ def _play(
     rollout: Rollout, playbook: str, hosts: Sequence[str], tags: str, *, check: bool, to: str | None = None
 ) -> bool:
     """Run a playbook for these hosts; note in the run's record how it ended."""
-    words = command(playbook, fleet().inventory, hosts, tags, check=check, to=to)
+    strategy = rollout.strategy if playbook == "site.yml" else ""
+    words = command(playbook, fleet().inventory, hosts, tags, check=check, to=to, strategy=strategy)
     began = time.monotonic()
     try:
         answer = subprocess.run(
             words,
             cwd=PROJECT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+            # One deployment, though two engines carry it out: a rollback of the fleet finds it under one id.
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", DEPLOYMENT: rollout.id},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -24,10 +24,8 @@ from deploy.generation import BundleError
 from deploy.inventory import InventoryError, resolve
 from deploy.plan import Plan, PlanError
 from deploy.rendering import RenderingError
+from deploy.rollout import DEPLOYMENT
 from deploy.step_check import watched_s
-
-DEPLOYMENT = "MT5CRS_DEPLOYMENT"
-"""Environment variable in which the callback plugin tells the id of its record."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy import report, undoing
 from deploy.inventory import explain
-from deploy.rollout import Failure, Phase, Rollout, failure_of
+from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 from deploy.vault_password import environment_of, vault_files
 
 DOCUMENTATION = """
@@ -77,7 +77,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._open_vaults(playbook._loader, Path(inventory))
         dry = bool(context.CLIARGS.get("check"))
         self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)
-        os.environ["MT5CRS_DEPLOYMENT"] = self.rollout.id
+        os.environ.setdefault(DEPLOYMENT, self.rollout.id)
         self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
     def _open_vaults(self, loader: Any, inventory: Path) -> None:

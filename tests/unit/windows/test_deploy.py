@@ -60,6 +60,11 @@ def test_command_to_a_generation() -> None:
     assert words[-2:] == ["-e", "to=0001-a"]
 
 
+def test_command_with_the_strategy_of_the_run() -> None:
+    words = windows.command("site.yml", Path("i.yml"), ["w1"], "gateway", check=False, strategy="canary")
+    assert words[-2:] == ["-e", "fleet_strategy=canary"]
+
+
 def test_the_record_of_the_play_becomes_part_of_the_run() -> None:
     rollout = Rollout("pyinfra", "x")
     play = Rollout("ansible", "x")
