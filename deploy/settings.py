@@ -44,6 +44,7 @@ OF_THE_WHOLE_FLEET = (
     "fleet_max_unavailable_percent",
     "fleet_step_pause_s",
     "fleet_alert_check_s",
+    "fleet_alerts_firing",
     "fleet_alerts_unknown",
     "fleet_alerts_unknown_s",
 )

@@ -102,6 +102,9 @@ class StepCheck:
         verdict = self._watch.check(touched, watch_s)
         if verdict.unknown:
             self.said.append(f"alerts after {step}: {verdict.unknown}")
+        if verdict.alerts and self.variables["fleet_alerts_firing"] == "report":
+            self.said.append(f"firing since the roll-out began: {', '.join(map(str, verdict.alerts))}")
+            return None
         return judge(step, verdict, str(self.variables["fleet_alerts_unknown"]), self._watch.unknown_budget_s)
 
     def _sleep(self, seconds: float) -> None:

@@ -97,6 +97,14 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = 10
+    alerts_firing: Annotated[
+        Literal["fail", "report"],
+        setting(
+            "What a roll-out does when a new alert fires: fail (and put everything back), or only report it, "
+            "for a change that is known to make one fire.",
+            in_env=False,
+        ),
+    ] = "fail"
     alerts_unknown: Annotated[
         Literal["continue", "fail"],
         setting(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deploy import step_check
 from deploy.alerts import Alert, UnknownError, Verdict, Watch, counting, expression, read
-from deploy.step_check import judge
+from deploy.inventory import Fleet
+from deploy.step_check import StepCheck, judge
 
 SILENT = Alert("Mt5crsGatewaySilent", "gtw-01", "critical")
 SLOW = Alert("Mt5crsStartupSyncSlow", "inf-01", "warning")
@@ -152,3 +156,60 @@ def test_answers_of_prometheus() -> None:
     for bad in ("", "[]", "{}", '{"status": "success"}', '{"status": "error", "error": "bad_data"}'):
         with pytest.raises(UnknownError):
             read(bad)
+
+
+SETTINGS: dict[str, Any] = {
+    "fleet_alerts_unknown_s": 0,
+    "fleet_alerts_unknown": "continue",
+    "fleet_alerts_firing": "fail",
+    "fleet_confirm_timeout_s": 180,
+}
+
+
+@pytest.fixture
+def prometheus(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[Alert]]:
+    """What the Hub answers, one after the other; the last one for ever."""
+    answers: list[frozenset[Alert]] = [frozenset()]
+
+    def on_hub(_variables: Any) -> Callable[[int], frozenset[Alert]]:
+        return lambda _within_s: answers.pop(0) if len(answers) > 1 else answers[0]
+
+    monkeypatch.setattr(step_check, "on_hub", on_hub)
+    return answers
+
+
+def checks(**settings: Any) -> StepCheck:
+    fleet = Fleet(Path("lab.yml"), "lab", {"hub-01": {}}, {"hub": ("hub-01",)})
+    return StepCheck(fleet, {**SETTINGS, **settings})
+
+
+def test_a_check_goes_on_where_another_process_has_left_it(prometheus: list[frozenset[Alert]]) -> None:
+    """Ansible has a process of its own for every task."""
+    prometheus[:] = [frozenset({SLOW}), frozenset({SLOW, SILENT})]
+    first = checks()
+    first.begin(monitored=True)
+    assert any("firing already" in text for text in first.said)
+    first.waits("inf-01", "strategy", "0002-abc")
+    kept = json.loads(json.dumps(first.kept()))
+    second = StepCheck.restored(first.fleet, first.variables, kept)
+    assert second.kept() == first.kept()
+    failure = second.after("step 1/2", ["inf-01"], 0)
+    assert failure is not None
+    assert "Mt5crsGatewaySilent" in failure.message
+    assert "Mt5crsStartupSyncSlow" not in failure.message
+
+
+def test_alerts_may_be_reported_only(prometheus: list[frozenset[Alert]]) -> None:
+    prometheus[:] = [frozenset(), frozenset({SILENT})]
+    check = checks(fleet_alerts_firing="report")
+    check.begin(monitored=True)
+    assert check.after("step 1/2", ["gtw-01"], 0) is None
+    assert check.said == ["firing since the roll-out began: Mt5crsGatewaySilent (critical, gtw-01)"]
+
+
+def test_a_fresh_fleet_has_no_prometheus_to_ask(prometheus: list[frozenset[Alert]]) -> None:
+    prometheus[:] = [frozenset({SILENT})]
+    check = checks()
+    check.begin(monitored=False)
+    assert "no Prometheus runs on the Hub yet" in check.said[0]
+    assert check.after("step 1/2", ["gtw-01"], 0) is None
