@@ -12,7 +12,7 @@ import pytest
 from deploy.generation import desired
 from deploy.inventory import resolve
 from lab.handle import wait_until
-from tests.lab.engines import Fleet
+from tests.lab.engines import Fleet, Ran
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -38,9 +38,9 @@ class Node:
         self.settings: Mapping[str, Any] = resolve(fleet.inventory, {}).hosts[HOST]
         self.magic = int(self.settings["strategy_magic_number"])
 
-    def tool(self, *arguments: str, text: str | None = None) -> tuple[int, dict[str, Any]]:
+    def tool(self, *arguments: str, text: str | None = None, host: str = HOST) -> tuple[int, dict[str, Any]]:
         command = [TOOL, *arguments, "--json"]
-        done = self.lab.exec(HOST, command, input_text=text, timeout_s=150, check=False)
+        done = self.lab.exec(host, command, input_text=text, timeout_s=150, check=False)
         assert done.stdout.strip(), done.stderr
         return done.returncode, json.loads(done.stdout)
 
@@ -123,25 +123,43 @@ def node(fleet: Fleet) -> Node:
     return made
 
 
-@pytest.mark.parametrize("service", ["reconciler", "strategy"])
-def test_new_generation_takes_over_under_a_higher_epoch_and_back(node: Node, service: str) -> None:
-    before, epoch = node.service(service), node.epoch()
-    status, answer = node.blue_green(service, **{f"{service}_log_level": "DEBUG"})
-    assert status == 0, answer
-    assert answer["standby"]["equal"] is True, answer["standby"]
-    assert answer["standby"]["digest_running"] == answer["standby"]["digest_standby"] != ""
-    assert (answer["state"], answer["previous"]) == ("confirmed", before["current"])
+def blue_green_by(fleet: Fleet, engine: str) -> Ran:
+    if engine == "pyinfra":
+        return fleet.pyinfra("--data", "strategy=blue_green")
+    return fleet.playbook("site.yml", "-e", "fleet_strategy=blue_green")
+
+
+@pytest.mark.parametrize("engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow)])
+def test_new_generations_take_over_under_a_higher_epoch_and_back(node: Node, engine: str) -> None:
+    services = ("reconciler", "strategy")
+    before, epoch = {name: node.service(name)["current"] for name in services}, node.epoch()
+    node.fleet.override(reconciler_log_level="DEBUG", strategy_log_level="DEBUG")
+    ran = blue_green_by(node.fleet, engine)
+    assert ran.status == 0, ran.output[-3000:]
+    compared = {
+        (span["host"], span["service"]): span["standby"]
+        for span in ran.record["spans"]
+        if span["step"] == "activate"
+    }
+    assert set(compared) == {(host, name) for host in node.fleet.hosts("strategy") for name in services}
+    for standby in compared.values():
+        assert standby["equal"] is True, standby
+        assert standby["digest_running"] == standby["digest_standby"] != ""
+    assert node.fleet.running()
     node.assert_nothing_is_left()
     node.wait_for_trades()
     after = node.epoch()
     assert after > epoch
     node.assert_nothing_doubled()
 
-    status, answer = node.tool("rollback", service)
-    assert status == 0, answer
-    assert node.service(service)["current"] == before["current"]
-    node.wait_for_trades()
-    assert node.epoch() > after
+    for name in services:
+        for host in node.fleet.hosts(name):
+            status, answer = node.tool("rollback", name, host=host)
+            assert status == 0, answer
+        assert node.service(name)["current"] == before[name]
+        node.wait_for_trades()
+        epoch, after = after, node.epoch()
+        assert after > epoch
     node.assert_nothing_doubled()
 
 
