@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from mt5crs_release import store, system
 from mt5crs_release.errors import FailedError, RefusedError
+from mt5crs_release.gate import UnitSample
 from mt5crs_release.generation import Content
 from mt5crs_release.session import Session
 from mt5crs_release.unit_install import link_at_boot
@@ -48,7 +50,7 @@ def switch(
     The pointer moves first: a run that dies before has changed nothing, one that dies after is undone as a
     whole. During ``boot`` services are only queued, since waiting for them would block the boot.
 
-    :param prove_stopped: see that the old services have ended before a new one is started
+    :param prove_stopped: see that not one of the old services' runs is left
     :raises FailedError: systemd does not answer, or a unit does not stop
     :raises OSError: the disk is full or broken
     """
@@ -82,9 +84,11 @@ def switch(
     if boot:
         session.systemd.start_later(entering.start)
         return []
-    if prove_stopped and leaving is not None:
-        _stop_and_see(session, leaving, timeout_s)
-    return _start(session, leaving, entering, timeout_s)
+    services = [unit for unit in leaving.start if unit.endswith(".service")] if leaving else []
+    before = session.systemd.look(services) if prove_stopped else {}
+    complaints = _start(session, leaving, entering, timeout_s)
+    _see_ended(session, before)
+    return complaints
 
 
 def _link(session: Session, leaving: Content | None, entering: Content | None) -> None:
@@ -113,21 +117,17 @@ def _remove_empty(directory: Path) -> None:
     store.sync_directory(directory.parent)
 
 
-def _stop_and_see(session: Session, leaving: Content, timeout_s: float) -> None:
-    """Stop the services of ``leaving`` and see that every process of theirs has ended.
+def _see_ended(session: Session, before: Mapping[str, UnitSample]) -> None:
+    """See that none of the runs of ``before`` is left, by the name that systemd gives every single run.
 
-    One that a socket has started again since is of the new generation: the pointer has moved before.
+    A restart starts the new process only when all of the old ones have ended; this shows that it did restart.
 
-    :raises FailedError: one has not
+    :raises FailedError: one is left
     """
-    services = [unit for unit in leaving.start if unit.endswith(".service")]
-    before = session.systemd.look(services)
-    session.systemd.stop(services, timeout_s)
-    for name, unit in session.systemd.look(services).items():
-        same_run = unit.invocation == before[name].invocation
-        if same_run and unit.active not in ("inactive", "failed"):
+    for name, unit in session.systemd.look(before).items():
+        if unit.invocation == before[name].invocation and unit.active not in ("inactive", "failed"):
             raise FailedError(
-                f"{name} is still {unit.active} after it was stopped; no second one is started beside it",
+                f"{name} of the generation before is still {unit.active}; no second one runs beside it",
                 remedy=f"see `systemctl status {name}`; end it (systemctl kill -s KILL {name}), then repeat",
             )
 

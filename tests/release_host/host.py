@@ -106,7 +106,7 @@ class FakeHost:
     def create(cls, root: Path) -> FakeHost:
         """Make an empty host below ``root``."""
         host = cls(root)
-        for directory in ("active", "loaded", "enabled", "timers"):
+        for directory in ("active", "loaded", "enabled", "timers", "runs"):
             (host.systemd / directory).mkdir(parents=True)
         (root / "etc/systemd/system").mkdir(parents=True)
         (root / "etc/mt5crs").mkdir()

@@ -46,7 +46,7 @@ def assert_nothing_is_left(host: FakeHost) -> None:
     assert host.run("status", "gateway")[1]["services"]["gateway"]["standby"] is None
 
 
-def test_equal_is_switched_after_the_standby_has_gone_and_the_old_has_stopped(host: FakeHost) -> None:
+def test_equal_is_switched_after_the_standby_has_gone(host: FakeHost) -> None:
     host.deploy("one")
     new = stage(host, "two")
     (host.systemd / "log").write_text("")
@@ -64,8 +64,17 @@ def test_equal_is_switched_after_the_standby_has_gone_and_the_old_has_stopped(ho
     assert (host.systemd / "comparisons").read_text() == "compared with: one\n"
     assert (host.pointer(), host.running(), entry_of(host, new)["state"]) == (new, "two", "confirmed")
     order = [line.partition(" ")[2] for line in calls(host)]
-    steps = [f"start {STANDBY_UNIT}", f"stop {STANDBY_UNIT}", f"stop {UNIT}", f"restart {UNIT}"]
+    steps = [f"start {STANDBY_UNIT}", f"stop {STANDBY_UNIT}", f"restart {UNIT}"]
     assert [step for step in order if step in steps] == steps
+    assert_nothing_is_left(host)
+
+
+def test_old_service_that_will_not_end_is_noticed(host: FakeHost) -> None:
+    old = host.deploy("one #undying")
+    stage(host, "two")
+    status, answer = host.run(*ACTIVATE)
+    assert (status, host.pointer(), host.running()) == (1, old, "one #undying")
+    assert f"{UNIT} of the generation before is still active" in answer["error"]["message"]
     assert_nothing_is_left(host)
 
 
