@@ -74,7 +74,8 @@ class Node:
     def sent(self) -> list[list[Any]]:
         """Client order id, comment and epoch of everything that was sent to the broker, oldest first."""
         query = (
-            "SELECT client_order_id, comment_id, epoch FROM submissions WHERE magic = ? + 0 ORDER BY sent_msc"
+            "SELECT client_order_id, comment_id, epoch FROM submissions "
+            "WHERE magic = ? + 0 AND sent_msc > 0 ORDER BY sent_msc"
         )
         return self.read(GATEWAY, GATEWAY_JOURNAL, query, self.magic)
 

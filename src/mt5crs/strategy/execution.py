@@ -19,6 +19,7 @@ from mt5crs.client.errors import (
 )
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
+from mt5crs.protocol.events import trade_topic
 from mt5crs.service.logs import Log
 from mt5crs.strategy.api import (
     OrderError,
@@ -94,6 +95,22 @@ class ExecutionAdapter:
             self._journal.settle(client_order_id, "refused", str(error))
             raise
         return self._conclude(answer)
+
+    def catch_up(self) -> None:
+        """Note how far the broker's state has come; what is decided on must go as far. Raises GatewayError.
+
+        Called under a fresh epoch: no order of the epoch before can follow, but its last one may be so recent
+        that the reconciler has not published it yet.
+        """
+        snapshot = self._client.once(
+            requests.SyncAll,
+            replies.Snapshot,
+            timeout_s=self._client.patience.timeout_s,
+            magic=self._magic,
+            whole_account=False,
+            history_since_msc=None,
+        )
+        self.last_effect = (snapshot.stream, snapshot.seqs.get(trade_topic(self._magic), 0))
 
     def settle(self) -> list[str]:
         """Ask the gateway for the fate of every open intent; returns the ids still unknown.

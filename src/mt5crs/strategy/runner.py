@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mt5crs.client.errors import GatewayError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.service import notify
 from mt5crs.service.endpoint import Endpoint
@@ -68,6 +69,7 @@ class Runner:
         self._started = False
         self._stopping = False
         self._retry_lease_at = 0.0
+        self._caught_up: int | None = None
         self.endpoint = Endpoint(settings.metrics_address, settings.metrics_port, registry, self.health)
 
     def stop(self) -> None:
@@ -138,10 +140,10 @@ class Runner:
         return reason is None
 
     def _ensure_lease(self) -> str | None:
-        """Lease under a fresh epoch and every earlier order settled; else why not."""
+        """Lease under a fresh epoch, every earlier order settled and its effect waited for; else why not."""
         unsettled = self._journal.unsettled()
         self._open.set(len(unsettled))
-        if self._lease.epoch is not None and not unsettled:
+        if self._lease.epoch is not None and not unsettled and self._lease.epoch == self._caught_up:
             return None
         now = time.monotonic()
         if now < self._retry_lease_at:
@@ -153,6 +155,11 @@ class Runner:
         self._open.set(len(unsettled))
         if unsettled:
             return f"the fate of order {', '.join(unsettled)} is not known yet"
+        try:
+            self._adapter.catch_up()
+        except GatewayError as error:
+            return f"how far the broker's state has come is not known yet: {error}"
+        self._caught_up = self._lease.epoch
         return None
 
     def _call_strategy(self) -> None:

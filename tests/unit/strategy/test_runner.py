@@ -10,6 +10,7 @@ from mt5crs.checks.rehearsal import MAGIC, Fleet
 from mt5crs.protocol.records import Position, SymbolSpec, Tick
 from mt5crs.protocol.replies import AccountState, OrderResult, StatusState
 from mt5crs.protocol.requests import Status
+from mt5crs.reconciler.publisher import Publisher
 from mt5crs.settings.schema import SettingsError
 from mt5crs.strategy.example import PingPong
 from mt5crs.strategy.loading import load_strategy
@@ -42,6 +43,32 @@ def test_strategy_waits_for_the_reconciler_and_stops_trading_without_it(fleet: F
     assert stopped_at <= deals(fleet)
     fleet.wait_healthy("strategy")
     fleet.wait(lambda: deals(fleet) > stopped_at, "trades again")
+
+
+def test_a_successor_waits_until_its_reconciler_shows_what_was_traded_last(fleet: Fleet) -> None:
+    """Taking over at once, it must not decide on a state from before the last order of its predecessor."""
+    fleet.settings["strategy"] = {"TICK_INTERVAL_S": 0.05, "ORDER_TIMEOUT_S": 0.5}
+    fleet.start_ready("gateway")
+    fleet.start_ready("reconciler")
+    before = fleet.state()
+    fleet.start_ready("strategy")
+    fleet.wait(lambda: deals(fleet) > 1, "trades")
+    assert fleet.stop("strategy") == 0
+    fleet.wait(lambda: len(fleet.state().positions or ()) == deals(fleet), "the reconciler to see them")
+    after, traded = fleet.state(), deals(fleet)
+    assert after.seq > before.seq
+    assert fleet.stop("reconciler") == 0
+
+    behind = Publisher(fleet.socket_path, before)  # a reconciler that has not heard of the trades yet
+    try:
+        fleet.start("strategy")
+        said = "the reconciler does not show the last order's effect in time"
+        fleet.wait(lambda: said in str(fleet.log("strategy")), "the refusal to decide")
+        assert deals(fleet) == traded
+        behind.publish(after)
+        fleet.wait(lambda: deals(fleet) > traded, "trades again")
+    finally:
+        behind.close()
 
 
 def test_scenario_12_strategy_suspends_while_the_reconciler_says_unknown(fleet: Fleet) -> None:
