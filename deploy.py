@@ -5,7 +5,7 @@ staged; then it goes step by step (--data strategy=…), each checked before the
 before everything is healthy, and a failure puts back what was activated.
 """
 
-from deploy import planning, run, stepping, windows
+from deploy import locking, planning, run, stepping, windows
 from deploy.baseline import baseline
 from deploy.gateway import gateway
 from deploy.monitoring import monitoring, monitoring_packages
@@ -17,10 +17,12 @@ rollout = run.begin("deploy")
 plan = planning.plan(rollout)
 
 # First, and by Ansible: pyinfra does Linux only.
+locking.take(rollout, last=False)
 windows.deploy(rollout, run.windows_targets())
 
 baseline()
 monitoring_packages()
+locking.take(rollout, last=True)
 
 upload_bundle(rollout, gateway, reconciler, strategy)
 gateway.stage(rollout)

@@ -11,10 +11,11 @@ tag.
 
 from pyinfra import host
 
-from deploy import fleet_rollback, run, windows
+from deploy import fleet_rollback, locking, run, windows
 from deploy.release import service_named
 
 rollout = run.begin("rollback")
+locking.take(rollout, last=True)
 if host.data.get("part") == "fleet":
     fleet_rollback.roll_back(rollout, host.data.get("deployment"))
 else:

@@ -19,6 +19,7 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
 
+from deploy import locking
 from deploy.batches import BLUE_GREEN, Step
 from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
@@ -258,6 +259,9 @@ def _confirm(rollout: Rollout, want: Desired) -> None:
     result = rollout.result(host.name, want.service)
     if result.state != "provisional":
         return
+    if rollout.id not in _decided:
+        _decided.add(rollout.id)
+        locking.lock_of(rollout).decide_to_confirm(rollout)
     if not _reconnected(rollout):
         return
     answer = Call(rollout, want.service, "confirm")(
@@ -284,6 +288,7 @@ def _reconnected(rollout: Rollout) -> bool:
 
 
 _fresh: set[str] = set()
+_decided: set[str] = set()
 
 
 def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:

@@ -92,6 +92,22 @@ def verdict(rollout: Rollout) -> str:
     return "\n".join(lines)
 
 
+def sentence(rollout: Rollout) -> str:
+    """How the run ended, for the record on the Hub."""
+    if rollout.interrupted:
+        left = [f"{e.service} on {e.host}" for e in rollout.results.values() if e.state == "provisional"]
+        back = f" Not confirmed, goes back by itself: {', '.join(left)}." if left else ""
+        done = f" Put back: {', '.join(rollout.put_back)}." if rollout.put_back else ""
+        return f"Interrupted on its controller.{done}{back}"
+    if rollout.failures:
+        first = rollout.failures[0]
+        done = f" Put back: {', '.join(rollout.put_back)}." if rollout.put_back else ""
+        return f"Failed on {first.host} at {first.step}: {first.message}.{done}"
+    changed = sorted({entry.host for entry in rollout.results.values() if entry.changed})
+    what = "Rolled back" if rollout.action == "rollback" else "Deployed"
+    return f"{what} in {rollout.seconds:.1f} s; services changed on {', '.join(changed) or 'no host'}."
+
+
 def _inventory(rollout: Rollout, suffix: str) -> str:
     for word in rollout.command.split():
         if word.endswith((".yml", ".py")) and ("inventory" in word or ".lab/" in word):

@@ -107,6 +107,8 @@ class Rollout:
     failures: list[Failure] = field(default_factory=list)
     put_back: list[str] = field(default_factory=list)
     interrupted: bool = False
+    lock_lost: bool = False
+    deployer_seen: bool = False
 
     @property
     def failed(self) -> bool:
@@ -150,6 +152,7 @@ class Rollout:
 
     def seen(self, host: str, status: Mapping[str, Any]) -> None:
         """Note what the release tool's status says that ran on a host before this run."""
+        self.deployer_seen = self.deployer_seen or bool(status.get("deployment"))
         for service, now in status.get("services", {}).items():
             if (host, service) not in self.results:
                 entry = self.result(host, service)

@@ -18,18 +18,23 @@ from typing import Any
 
 import click
 from pyinfra import config, logger, state
+from pyinfra import host as current_host
 from pyinfra.api.exceptions import DeployError, PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
-from deploy import report, settings, windows
+from deploy import locking, report, settings, windows
 from deploy.batches import STRATEGIES
 from deploy.inventory import Fleet, fleet
 from deploy.rollout import Failure, Phase, Rollout
 from mt5crs.settings.schema import SettingsError
 
 _rollout: Rollout | None = None
+_exit_status = 0
 _context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
-DATA = {"deploy.py": ("strategy", "plan"), "rollback.py": ("part", "to", "deployment")}
+DATA = {
+    "deploy.py": ("strategy", "plan", "why", "lock"),
+    "rollback.py": ("part", "to", "deployment", "why", "lock"),
+}
 """What `--data` may name, by file."""
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
 _PHASES = (
@@ -54,7 +59,8 @@ def prepare(of: Fleet) -> None:
     global _context
     _context = click.get_current_context(silent=True)
     config.FAIL_PERCENT = 0
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     options = _options()
     files = [Path(str(name)).name for name in options.get("operations", ())]
     if not {"deploy.py", "rollback.py"} & set(files):
@@ -125,6 +131,7 @@ def begin(action: str) -> Rollout:
     options = _options()
     dry = bool(options.get("dry"))
     _rollout = Rollout("pyinfra", fleet().environment, action=action, dry=dry)
+    _rollout.why = str(current_host.data.get("why") or "")
     state.add_callback_handler(_Narration(_rollout))
     if _context is not None:
         _context.call_on_close(_end)
@@ -155,13 +162,31 @@ def _end() -> None:
     if isinstance(error, PyinfraError) and not rollout.failed:
         rollout.fail(Failure("controller", "prepare", str(error)))
     report.finish(rollout)
+    lock = locking.lock_of(rollout)
+    lock.release({**rollout.record(), "sentence": report.sentence(rollout)})
+    for line in lock.said:
+        print(line, file=sys.stderr)
+    if _exit_status:
+        sys.exit(_exit_status)
 
 
-def _interrupted(_signal: int, _frame: object) -> None:
+def _interrupted(number: int, _frame: object) -> None:
+    """Leave at once when nothing waits for confirmation; otherwise put it back first, unless asked again."""
+    global _exit_status
+    again = _rollout is not None and _rollout.interrupted
     if _rollout is not None:
         _rollout.interrupted = True
+        if not again and any(entry.state == "provisional" for entry in _rollout.results.values()):
+            print(
+                "interrupted: what is not confirmed is put back; once more to leave at once (hosts then go "
+                "back by themselves)",
+                file=sys.stderr,
+                flush=True,
+            )
+            _exit_status = 128 + number
+            return
     print("interrupted", file=sys.stderr)
-    sys.exit(130)
+    sys.exit(128 + number)
 
 
 class _Narration(BaseStateCallback):
@@ -184,13 +209,17 @@ class _Narration(BaseStateCallback):
             # pyinfra's own line per host and operation is for debugging; ours is one per phase.
             logger.setLevel(logging.WARNING)
         name = ", ".join(of.get_op_meta(op_hash).names)
+        lock = locking.lock_of(self.rollout)
+        lock.check(self.rollout)
         phase = next((word for word in _PHASES if name.startswith(word)), name)
         if phase in ("Stage", "Activate", "Confirm"):
             phase = name.partition(" | ")[0]
-        self.barrier = phase == "Plan" or name.endswith("| checks")
+        self.barrier = phase in ("Plan", "Lock", "Lock again") or name.endswith("| checks")
         if phase != self.name:
             self.close()
             self.name, self.began = phase, time.monotonic()
+            if not phase.startswith(("Lock", "Confirm")):
+                lock.phase(phase.lower())
 
     def operation_host_start(self, _state: Any, host: Any, _op_hash: str) -> None:
         """The first operation of a phase on a host begins its span."""
@@ -204,6 +233,8 @@ class _Narration(BaseStateCallback):
         self, _state: Any, host: Any, _op_hash: str, _retry_count: int = 0, _max_retries: int = 0
     ) -> None:
         """An operation that is not ours to judge has failed: pyinfra has said why, and ends the run."""
+        if self.barrier and self.rollout.failed:
+            return
         reason = "an operation failed; its output is above"
         self.rollout.fail(Failure(host.name, self.name, reason, "run again with -vvv to see its commands"))
 

@@ -22,6 +22,7 @@ from typing import Any
 from pyinfra.api import FunctionCommand, operation
 from pyinfra.api.exceptions import OperationError
 
+from deploy.fleet_lock import HELD
 from deploy.inventory import Fleet, fleet
 from deploy.rollout import DEPLOYMENT, Failure, Rollout
 from deploy.vault_password import PROJECT
@@ -169,7 +170,7 @@ def _play(
             words,
             cwd=PROJECT,
             # One deployment, though two engines carry it out: a rollback of the fleet finds it under one id.
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", DEPLOYMENT: rollout.id},
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", DEPLOYMENT: rollout.id, HELD: rollout.id},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

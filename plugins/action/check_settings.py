@@ -35,7 +35,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         extra = {
             name: value
             for name, value in load_extra_vars(self._loader).items()
-            if name not in ("to", "plan", "deployment")
+            if name not in ("to", "plan", "deployment", "why", "lock")
         }
         hosts = 0
         try:

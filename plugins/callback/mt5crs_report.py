@@ -6,9 +6,11 @@ the results of the tasks; tasks with secrets are hidden from it as from everyone
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,10 +19,12 @@ from typing import Any
 from ansible import context
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
+from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy import report, undoing
+from deploy.fleet_lock import FleetLock
 from deploy.inventory import explain
 from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 from deploy.vault_password import environment_of, vault_files
@@ -66,6 +70,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.host_began: dict[str, float] = {}
         self.host_ended: dict[str, float] = {}
         self.steps: list[str] = []
+        self.lock = FleetLock(None, "")
+        self.process = os.getpid()
+        self.decided = False
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Begin a record if it is one of our playbooks."""
@@ -79,6 +86,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)
         os.environ.setdefault(DEPLOYMENT, self.rollout.id)
         self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        self.rollout.why = str(load_extra_vars(playbook._loader).get("why") or "")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._told_to_stop)
+        atexit.register(self._interrupted)
 
     def _open_vaults(self, loader: Any, inventory: Path) -> None:
         """End at once when a vault does not open: Ansible's own error names neither vault nor password."""
@@ -93,6 +104,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Close the phase before, open this one."""
         self._close()
         self.play, self.began = play.get_name(), time.monotonic()
+        if self.rollout is None:
+            return
+        self._still_ours()
+        if self.play.startswith("Confirm") and not self.decided and not self.rollout.failed:
+            self.decided = True
+            self.lock.decide_to_confirm(self.rollout)
+        elif not self.play.startswith("Confirm"):
+            self.lock.phase(self.play.lower())
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """Remember when a task began on a host, for its span."""
@@ -135,7 +154,35 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         del stats
         self._close()
         if self.rollout is not None:
-            report.finish(self.rollout)
+            self._finish(self.rollout)
+
+    def _finish(self, rollout: Rollout) -> None:
+        """Show how it ended, keep the record on the Hub, give the lock back; once."""
+        self.rollout = None
+        report.finish(rollout)
+        self.lock.release({**rollout.record(), "sentence": report.sentence(rollout)})
+        for line in self.lock.said:
+            self._display.display(line)
+
+    def _interrupted(self) -> None:
+        """At the end of the process: a run that did not come to its end was interrupted."""
+        if self.rollout is not None and os.getpid() == self.process:
+            self.rollout.interrupted = True
+            self._finish(self.rollout)
+
+    def _told_to_stop(self, number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() == self.process:
+            self._interrupted()
+        os._exit(128 + number)
+
+    def _still_ours(self) -> None:
+        """End the run here and now when it has lost the fleet's lock: the new holder settles the rest."""
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        self.lock.check(self.rollout)
+        if self.rollout.lock_lost:
+            self._finish(self.rollout)
+            raise SystemExit(1)
 
     def _seen(self, result: Any) -> None:
         if self.rollout is None:
@@ -176,6 +223,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if failure is not None:
             self.rollout.fail(Failure(**{**failure, "journal": tuple(failure["journal"])}))
             self.failed.add(failure["host"])
+        taken = data.get("fleet_lock")
+        if taken and not self.lock.held:
+            self.lock = FleetLock(taken["hub"], self.rollout.id, held=True, settled=taken["settled"])
+            self.lock.watch()
         plan = data.get("rollout_plan")
         if plan is not None:
             self.rollout.strategy, self.rollout.plan = str(plan["strategy"]), str(plan["id"])

@@ -210,6 +210,9 @@ class Deployments:
         return next((record for record in self._records() if record["id"] == name), None)
 
     def _path(self, record: Mapping[str, Any]) -> Path:
+        known = next(self.base.glob(f"*-{record['id']}.record.json"), None)
+        if known is not None:
+            return known
         began = "".join(letter for letter in str(record["started"]) if letter.isalnum())
         return self.base / f"{began[:15]}-{record['id']}.record.json"
 

@@ -129,3 +129,10 @@ def test_an_unknown_id_lists_what_there_is(kept: Deployments) -> None:
     with pytest.raises(RefusedError) as refused:
         kept.show("xyz")
     assert "abcdef" in refused.value.remedy
+
+
+def test_a_deployment_has_one_record_whatever_its_times(kept: Deployments) -> None:
+    kept.open(request("first", 1))
+    kept.open(request("first", 5))
+    end(kept, "first", second=9)
+    assert len(kept.listed()["deployments"]) == 1

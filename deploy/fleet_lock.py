@@ -1,0 +1,212 @@
+"""One deployer at a time: the fleet's lock, which the Hub keeps together with the record of each deployment.
+
+Alike for both engines, over connections of its own (`deploy.ssh`), so it also works for a run that is limited
+to other hosts. A process of its own (`deploy.heartbeat`) says every few seconds that the deployer lives; it
+outlives a killed deployer by a moment and says that too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy import ssh, unfinished
+from deploy.inventory import Fleet
+from deploy.rollout import Failure, Rollout
+from deploy.vault_password import PROJECT
+
+TOOL = "/usr/local/sbin/mt5crs-release"
+HELD = "MT5CRS_FLEET_LOCK"
+"""Environment variable for a run inside a run (the play for Windows gateways): the lock is held already."""
+LIMIT_S = 60
+EVERY_S = 10
+_CALL_TIMEOUT_S = 40
+_CONNECTION = (
+    "ansible_host",
+    "ansible_port",
+    "ansible_user",
+    "ansible_become",
+    "ansible_ssh_private_key_file",
+    "ansible_ssh_common_args",
+)
+
+
+class LockError(RuntimeError):
+    """The lock cannot be had; the text names cause and remedy, and nothing was changed."""
+
+
+def hub_of(fleet: Fleet) -> dict[str, Any] | None:
+    """How to reach the Hub that keeps the lock; None when the inventory has none."""
+    hubs = fleet.in_group("hub")
+    return connection(fleet.hosts[hubs[0]]) if hubs else None
+
+
+def connection(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a host's variables those that `deploy.ssh` needs; no secret is among them."""
+    return {name: variables[name] for name in _CONNECTION if name in variables}
+
+
+@dataclass
+class FleetLock:
+    """The lock of one run; `hub` None: there is nobody to ask, so there is no lock."""
+
+    hub: Mapping[str, Any] | None
+    id: str
+    held: bool = False
+    settled: list[dict[str, str]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    _beats: subprocess.Popen[str] | None = None
+    _lost: str = ""
+
+    def take(self, rollout: Rollout, fleet: Fleet, *, last: bool, beat: bool = True) -> None:
+        """Take the lock, then finish or undo what dead deployments have left. LockError when refused.
+
+        last: the release tool should be on the Hub by now; before that, a Hub without it is asked again.
+        beat: send heartbeats from here on; a short-lived process leaves that to another.
+        """
+        if self.held or os.environ.get(HELD):
+            return
+        if self.hub is None:
+            if last:
+                self.said.append("no Hub in the inventory: no fleet lock, and the record is in reports/ only")
+            return
+        request = {**rollout.record(), "hosts": list(fleet.hosts), "limit_s": LIMIT_S}
+        reply = self._call("open", stdin=json.dumps(request))
+        answer = _answer(reply)
+        if reply.status is None:
+            raise LockError(
+                f"the Hub, which keeps the fleet's lock, does not answer ({reply.error}). Nothing was "
+                "changed; mend the Hub or the way to it. If that cannot wait and nobody else deploys: "
+                "lock=none (pyinfra --data, Ansible -e) goes without lock and record"
+            )
+        if reply.status != 0 and not answer:
+            if last:
+                self.said.append(
+                    "the Hub has no release tool that keeps deployments yet: no fleet lock, no record there"
+                )
+            return
+        if reply.status != 0:
+            error = answer.get("error") or {}
+            raise LockError(f"{error.get('message')}. Nothing was changed; {error.get('remedy')}")
+        self.held = True
+        if beat:
+            self.watch()
+        taken = answer.get("took_over")
+        if taken:
+            self.said.append(
+                f"took the fleet's lock over from {taken['who']} on {taken['controller']} "
+                f"(id {taken['id']}), dead or silent for {taken['age_s']} s in phase '{taken['phase']}'"
+            )
+        for record in answer.get("unfinished") or ():
+            self._settle(record, fleet)
+
+    def _settle(self, record: Mapping[str, Any], fleet: Fleet) -> None:
+        said = f"unfinished deployment {str(record['id'])[:8]} of {record.get('who')}"
+        self.said.append(f"{said}, in phase '{record.get('phase') or 'unknown'}'")
+        done = unfinished.settle(fleet, record)
+        self.said += [f"  {line}" for line in done.lines]
+        if done.failures:
+            self.release({"id": self.id, "outcome": "unchanged"})
+            raise LockError(
+                f"{said} could not be finished or undone: {'; '.join(done.failures)}. Mend the hosts, or "
+                "wait until they have gone back by themselves, then run again"
+            )
+        self.settled.append({"id": str(record["id"]), "outcome": done.outcome, "sentence": done.sentence})
+
+    def watch(self) -> None:
+        """Begin to send heartbeats, in a process that does not share this one's fate."""
+        if self._beats is not None or not self.held:
+            return
+        self._beats = subprocess.Popen(
+            [sys.executable, "-m", "deploy.heartbeat"],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._tell({"hub": self.hub, "id": self.id, "every_s": EVERY_S})
+
+    def phase(self, name: str) -> None:
+        """Say with the next heartbeat what is being done."""
+        self._tell({"phase": name})
+
+    def decide_to_confirm(self, rollout: Rollout) -> None:
+        """Record that everything is healthy: if the deployer dies from here on, the next one finishes it."""
+        if not self.held:
+            return
+        waiting = [entry for entry in rollout.results.values() if entry.state == "provisional"]
+        words = ["--phase", unfinished.CONFIRM]
+        for entry in waiting:
+            words += ["--provisional", f"{entry.host}:{entry.service}:{entry.generation}"]
+        self._call("beat", self.id, *words)
+        self.phase(unfinished.CONFIRM)
+
+    @property
+    def lost(self) -> str:
+        """Who has the lock now, when it was lost; a heartbeat that does not get through loses nothing."""
+        if not self._lost and self._beats is not None and self._beats.stdout is not None:
+            ready, _, _ = select.select([self._beats.stdout], [], [], 0)
+            if ready:
+                self._lost = self._beats.stdout.readline().strip()
+        return self._lost
+
+    def check(self, rollout: Rollout) -> None:
+        """A run that has lost the lock must do nothing more, not even put back: the new holder does that."""
+        if self.lost and not rollout.lock_lost:
+            rollout.lock_lost = True
+            rollout.fail(
+                Failure(
+                    "controller",
+                    "fleet lock",
+                    f"this run has lost the fleet's lock and stops: {self.lost}",
+                    "the deployment that took over settles what this one began; run again after it",
+                )
+            )
+
+    def release(self, record: Mapping[str, Any]) -> None:
+        """Keep the final record on the Hub and give the lock back. Never raises; `said` tells what failed."""
+        if not self.held:
+            return
+        self.held = False
+        self._tell({"end": True})
+        if self._beats is not None:
+            try:
+                self._beats.wait(timeout=_CALL_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._beats.kill()
+        document = {"record": dict(record), "settled": self.settled}
+        reply = self._call("close", self.id, stdin=json.dumps(document))
+        if reply.status != 0:
+            why = (_answer(reply).get("error") or {}).get("message") or reply.error
+            self.said.append(
+                f"the record could not be kept on the Hub ({why}); the lock frees itself after {LIMIT_S} s"
+            )
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        if self._beats is not None and self._beats.stdin is not None:
+            try:
+                self._beats.stdin.write(json.dumps(message) + "\n")
+                self._beats.stdin.flush()
+            except OSError:
+                pass  # it has ended because the lock is lost; `lost` tells
+
+    def _call(self, *words: str, stdin: str = "") -> ssh.Reply:
+        assert self.hub is not None  # noqa: S101 -- only held with one
+        command = [TOOL, "deployment", *words, "--json"]
+        return ssh.run(self.hub, command, stdin=stdin, timeout_s=_CALL_TIMEOUT_S)
+
+
+def _answer(reply: ssh.Reply) -> dict[str, Any]:
+    try:
+        found = json.loads(reply.output)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,85 @@
+"""Says on the Hub that a deployer lives: `python -m deploy.heartbeat`, started by `deploy.fleet_lock`.
+
+Standard input: one JSON object a line; first `hub`, `id`, `every_s`, then `phase` or `end`. When it closes
+without `end` the deployer is dead, and the lock is said to be free. A heartbeat that does not get through is
+tried again; a refused one means that the lock is lost: that is printed, and this process ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+from deploy import ssh
+
+TOOL = "/usr/local/sbin/mt5crs-release"
+_TIMEOUT_S = 20
+
+
+def main() -> int:
+    """Send heartbeats until the deployer ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    lines = _Lines(sys.stdin.fileno())
+    first = lines.next(60.0)
+    if not first:
+        return 1
+    hub, name, every_s = first["hub"], str(first["id"]), float(first["every_s"])
+    due = time.monotonic() + every_s
+    phase = ""
+    while True:
+        message = lines.next(max(0.0, due - time.monotonic()))
+        if message is None:
+            _beat(hub, name, "--gone", "its process ended")
+            return 1
+        if message.get("end"):
+            return 0
+        phase = str(message.get("phase") or phase)
+        if not message.get("phase") and time.monotonic() < due:
+            continue
+        lost = _beat(hub, name, *(["--phase", phase] if phase else []))
+        if lost:
+            print(lost, flush=True)
+            return 0
+        due = time.monotonic() + every_s
+
+
+def _beat(hub: dict[str, Any], name: str, *words: str) -> str:
+    """One heartbeat; returns who holds the lock when it is lost."""
+    reply = ssh.run(hub, [TOOL, "deployment", "beat", name, *words, "--json"], timeout_s=_TIMEOUT_S)
+    try:
+        answer = json.loads(reply.output)
+    except ValueError:
+        return ""
+    return str(answer["error"]["message"]) if answer.get("lost") else ""
+
+
+class _Lines:
+    """JSON objects from a pipe, with a time-out: `{}` when none came in time, None when it is closed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.rest = b""
+
+    def next(self, timeout_s: float) -> dict[str, Any] | None:
+        end = time.monotonic() + timeout_s
+        while b"\n" not in self.rest:
+            ready, _, _ = select.select([self.descriptor], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                return {}
+            read = os.read(self.descriptor, 65536)
+            if not read:
+                return None
+            self.rest += read
+        line, _, self.rest = self.rest.partition(b"\n")
+        found = json.loads(line)
+        return found if isinstance(found, dict) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Action `fleet_lock`: takes the fleet's lock on the Hub and settles what dead deployments have left.
+
+Runs once, on the controller. `last: true` says that the Hub should have its release tool by now. The callback
+plugin, which lives as long as the run, sends the heartbeats and gives the lock back. Skipped in check mode.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy.fleet_lock import HELD, FleetLock, LockError, hub_of
+from deploy.inventory import InventoryError, resolve
+from deploy.rollout import Rollout
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Takes the lock for the run whose record the callback plugin keeps."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return `fleet_lock` (what the callback needs to hold it), or a failed result naming the holder."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        settings = dict(load_extra_vars(self._loader))
+        if self._task.check_mode or settings.get("lock") == "none" or os.environ.get(HELD):
+            return {**result, "changed": False, "skipped": True}
+        if (task_vars or {}).get("ansible_facts", {}).get("fleet_lock_taken"):
+            return {**result, "changed": False}
+        given = [source for source in context.CLIARGS["inventory"] or () if Path(source).is_file()]
+        try:
+            fleet = resolve(Path(given[0]))
+            rollout = Rollout(
+                "ansible",
+                fleet.environment,
+                action=str(self._task.args.get("action", "deploy")),
+                id=os.environ["MT5CRS_DEPLOYMENT"],
+                why=str(settings.get("why") or ""),
+            )
+            lock = FleetLock(hub_of(fleet), rollout.id)
+            lock.take(rollout, fleet, last=bool(self._task.args.get("last", False)), beat=False)
+        except (InventoryError, LockError) as error:
+            return {**result, "failed": True, "msg": str(error)}
+        return {
+            **result,
+            "changed": False,
+            "rollout_said": lock.said,
+            "fleet_lock": {"hub": lock.hub, "settled": lock.settled} if lock.held else None,
+            "ansible_facts": {"fleet_lock_taken": lock.held},
+        }

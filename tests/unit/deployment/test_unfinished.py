@@ -1,0 +1,50 @@
+"""What a dead deployment left is undone, or finished once it had decided to confirm."""
+
+from typing import Any
+
+from deploy.unfinished import CONFIRM, needed
+
+
+def status(**services: tuple[str, str | None]) -> dict[str, Any]:
+    return {
+        "services": {name: {"current": now, "pending": pending} for name, (now, pending) in services.items()}
+    }
+
+
+def calls(record: dict[str, Any], **statuses: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    found = needed(record, {host.replace("_", "-"): said for host, said in statuses.items()})
+    return [(action.verb, action.host, action.service, action.generation) for action in found]
+
+
+def test_before_the_decision_everything_pending_goes_back_last_service_first() -> None:
+    seen = status(reconciler=("2-b", "2-b"), strategy=("2-c", "2-c"), monitoring=("1-m", None))
+    assert calls({"phase": "activate 1/2"}, inf_01=seen) == [
+        ("revert", "inf-01", "strategy", "2-c"),
+        ("revert", "inf-01", "reconciler", "2-b"),
+    ]
+
+
+def test_after_the_decision_it_is_finished_everywhere() -> None:
+    record = {
+        "phase": CONFIRM,
+        "provisional": ["gtw-01:gateway:2-g", "inf-01:reconciler:2-r", "inf-02:reconciler:2-r"],
+    }
+    assert calls(
+        record,
+        gtw_01=status(gateway=("2-g", None)),
+        inf_01=status(reconciler=("2-r", "2-r")),
+        inf_02=status(reconciler=("1-r", None)),
+    ) == [("confirm", "inf-01", "reconciler", "2-r"), ("activate", "inf-02", "reconciler", "2-r")]
+
+
+def test_after_the_decision_what_was_not_part_of_it_goes_back() -> None:
+    record = {"phase": CONFIRM, "provisional": ["inf-01:reconciler:2-r"]}
+    seen = status(reconciler=("3-x", "3-x"), strategy=("2-s", "2-s"))
+    assert calls(record, inf_01=seen) == [
+        ("activate", "inf-01", "reconciler", "2-r"),
+        ("revert", "inf-01", "strategy", "2-s"),
+    ]
+
+
+def test_nothing_is_left() -> None:
+    assert calls({"phase": "stage"}, inf_01=status(strategy=("1-s", None)), hub_01={}) == []
