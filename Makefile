@@ -110,6 +110,10 @@ bench: setup ## all figures in one table, with their targets (half an hour; BENC
 bench-deploy: setup bundle ## seconds of deployments: pyinfra, Ansible, Ansible with Mitogen; 4, 16 and 40 lab hosts
 	$(RUN) --group bench python -m tests.bench.bench_deploy
 
+.PHONY: bench-switch
+bench-switch: setup deploy ## what a client sees of a switch of generations, on the default lab (change a setting and deploy once before)
+	$(RUN) python -m tests.bench.bench_switch
+
 ##: the lab and the fleet -----------------------------------------------------------------------------
 .PHONY: bundle
 bundle: setup ## build, lock, sign the release bundle into dist/

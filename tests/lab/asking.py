@@ -22,7 +22,8 @@ _SOCKET = "/run/mt5crs-reconciler/state.sock"
 class Asker:
     """Context manager: asks `service` from an Inf host while its body runs; then `result` holds the figures.
 
-    `result`: asked, lost (texts of the errors), again (requests that took a second attempt), longest_ms.
+    `result`: asked, lost (texts of the errors), again (requests that took a second attempt), longest_ms
+    (of an answer), away_ms (longest time from one answer to the next).
     """
 
     def __init__(self, lab: Any, host: str, service: str) -> None:
@@ -69,23 +70,34 @@ class Asker:
 def ask_until_told(service: str, mark: Path) -> dict[str, Any]:
     """Ask as long as the file `mark`, made after the first answer, is there."""
     question = _gateway_question() if service == "gateway" else _state_question()
-    asked, again, longest, lost = 0, 0, 0.0, []
-    end = time.monotonic() + _LONGEST_S
+    asked, again, longest, away, lost = 0, 0, 0.0, 0.0, []
+    answered = time.monotonic()
+    end = answered + _LONGEST_S
     while time.monotonic() < end:
         began = time.monotonic()
         try:
             again += question() > 1
         except Exception as error:
             lost.append(f"{type(error).__name__}: {error}")
+        else:
+            if asked:
+                away = max(away, time.monotonic() - answered)
+            answered = time.monotonic()
         seconds = time.monotonic() - began
-        longest = max(longest, seconds)
+        longest = max(longest, seconds) if asked else 0.0  # the first one connects
         asked += 1
         if asked == 1:
             mark.touch()
         elif not mark.exists():
             break
         time.sleep(max(0.0, EVERY_S - seconds))
-    return {"asked": asked, "lost": lost, "again": again, "longest_ms": round(longest * 1000, 1)}
+    return {
+        "asked": asked,
+        "lost": lost,
+        "again": again,
+        "longest_ms": round(longest * 1000, 1),
+        "away_ms": round(away * 1000, 1),
+    }
 
 
 def _gateway_question() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from socket import socket as PlainSocket  # noqa: N812  (beside zmq's)
 
 import zmq
 
@@ -92,9 +93,16 @@ class Subscription:
         """Close the socket."""
         self._socket.close(0)
 
-    def receive(self, timeout_s: float) -> list[tuple[str, AnyEvent]]:
-        """Everything that is there, waiting at most `timeout_s` for the first; malformed ones are counted."""
-        if not self._socket.poll(milliseconds(timeout_s)):
+    def receive(self, timeout_s: float, bell: PlainSocket | None = None) -> list[tuple[str, AnyEvent]]:
+        """Everything that is there, waiting at most `timeout_s` for the first; malformed ones are counted.
+
+        Something to read on `bell` ends the waiting.
+        """
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        if bell is not None:
+            poller.register(bell, zmq.POLLIN)
+        if self._socket not in dict(poller.poll(milliseconds(timeout_s))):
             return []
         arrived: list[tuple[str, AnyEvent]] = []
         for _ in range(1000):

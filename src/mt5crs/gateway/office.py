@@ -4,7 +4,6 @@ once.
 
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 
 from mt5crs.protocol import events
 from mt5crs.protocol import requests as ask
@@ -24,6 +23,9 @@ OfficeRequest = (
 
 def product_version() -> str:
     """Version of the installed product."""
+    # Takes a tenth of the start, and few ever ask.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("mt5crs")
     except PackageNotFoundError:
@@ -49,7 +51,6 @@ class Office:
         self._queue_limit = queue_limit
         self._note = note
         self._started = time.monotonic()
-        self._version = product_version()
 
     def answer(self, request: OfficeRequest) -> Reply:
         """The reply. Raises Refusal."""
@@ -75,7 +76,7 @@ class Office:
         return StatusState(
             v=VERSION,
             id=request_id,
-            version=self._version,
+            version=product_version(),
             protocol_min=VERSION,
             protocol_max=VERSION,
             stream=self._stream.name,

@@ -1,5 +1,6 @@
 """The network thread: requests in, replies and events out. Never waits for the terminal."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -81,11 +82,13 @@ class Server:
         self._note = note
         self._encode = ReplyEncoder()
         self._stopping = threading.Event()
+        self._stop_heard, self._stop_bell = socket.socketpair()
         self._kick = threading.Event()
 
     def stop(self) -> None:
         """End `run` soon. Safe from a signal handler or another thread."""
         self._stopping.set()
+        self._stop_bell.send(b"x")
 
     def kick(self) -> None:
         """Drop all connections before anything else is read; the welcome ones come back."""
@@ -98,6 +101,7 @@ class Server:
         poller.register(router, zmq.POLLIN)
         bell = outbox.bell.fileno()
         poller.register(bell, zmq.POLLIN)
+        poller.register(self._stop_heard, zmq.POLLIN)
         if self._legacy is not None:
             poller.register(self._legacy.socket, zmq.POLLIN)
         next_heartbeat = next_tick = next_second = time.monotonic()

@@ -1,7 +1,7 @@
 """The gateway put together: what is opened, started and closed, in which order."""
 
 import contextlib
-import secrets
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,7 +104,7 @@ class Gateway:
         context: Context = zmq.Context()
         self._cleanup.callback(context.destroy, linger=0)
         self._outbox = Outbox()
-        self.stream = Stream(secrets.token_hex(8), self._outbox.put)
+        self.stream = Stream(os.urandom(8).hex(), self._outbox.put)
         ledger = Ledger(broker)
         watch = Watch(broker, self.stream, ledger)
         self.desk = Desk(

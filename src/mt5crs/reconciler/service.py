@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Reconciler:
         self._skipped_in_a_row = 0
         self._attempts_failed = 0
         self._stopping = False
+        self._stop_heard, self._stop_bell = socket.socketpair()
         self._publisher = Publisher(
             settings.reconciler_socket, self._view("starting", "start-up sync has not ended")
         )
@@ -87,6 +89,7 @@ class Reconciler:
     def stop(self) -> None:
         """Make `run` return soon (signal-safe)."""
         self._stopping = True
+        self._stop_bell.send(b"x")
 
     def close(self) -> None:
         """Let go of everything."""
@@ -276,7 +279,7 @@ class Reconciler:
         if self._subscription is None:
             self._pause(timeout_s)
             return None
-        arrived = self._subscription.receive(timeout_s)
+        arrived = self._subscription.receive(timeout_s, self._stop_heard)
         reason: str | None = None
         if arrived and self._silent:
             self._silent = False
