@@ -95,7 +95,7 @@ def _ways(lab: Lab, host: str, service: str) -> dict[str, Callable[[], float]]:
 
     def switch() -> float:
         known = json.loads(lab.exec(host, [_TOOL, "list", service, "--json"]).stdout)["generations"]
-        other = [each["generation"] for each in known if each["confirmed_at"] and not each["current"]]
+        other = [each["generation"] for each in known if each["state"] == "confirmed" and not each["current"]]
         if not other:
             raise SystemExit(f"{service} on {host} has one generation: change a setting and deploy again")
         command = [_TOOL, "rollback", service, "--to", other[-1], "--json"]
