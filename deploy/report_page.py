@@ -16,7 +16,7 @@ KINDS = (
     ("activate", "activate"),
     ("confirm", "confirm"),
     ("put-back", "put back, rollback"),
-    ("bar failed", "failed"),
+    ("failed", "failed"),
 )
 
 
