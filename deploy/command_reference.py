@@ -52,6 +52,8 @@ def _click_help(name: str, group: click.Group) -> Iterator[tuple[str, str]]:
         if command is not None:
             inner = click.Context(command, info_name=word, parent=context, terminal_width=_WIDTH)
             yield f"{name} {word}", command.get_help(inner)
+            if isinstance(command, click.Group):
+                yield from list(_click_help(f"{name} {word}", command))[1:]
 
 
 def _argparse_help(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:

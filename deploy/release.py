@@ -19,7 +19,7 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
 
-from deploy import locking
+from deploy import locking, resuming
 from deploy.batches import BLUE_GREEN, Step
 from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
@@ -32,6 +32,8 @@ STAGE_TIMEOUT_S = 300
 ACTIVATE_TIMEOUT_S = 240
 SHORT_TIMEOUT_S = 90
 JOURNAL_LINES = 12
+_RESUMED = ("stage", "activate", "confirm")
+_RECONNECT_EVERY_S = 1.0
 
 
 class ReleaseStatus(FactBase[dict[str, Any]]):
@@ -75,8 +77,10 @@ class Call:
     ) -> dict[str, Any] | None:
         """The tool's answer, or None after noting the failure."""
         began = time.monotonic()
-        answer, text, good = run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
         result = self.rollout.result(host.name, self.service)
+        answer, text, good = run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
+        if answer is not None and answer.get("lost") and self.step in _RESUMED:
+            answer, text, good = self._resume(arguments, stdin, timeout_s, answer)
         result.seconds += time.monotonic() - began
         if answer is not None:
             result.generation = str(answer.get("generation") or result.generation)
@@ -89,6 +93,31 @@ class Call:
         result.state, result.version = "failed", result.previous_version
         self.rollout.fail(failure_of(host.name, f"{self.step} {self.service}", answer, text))
         return None
+
+    def _resume(
+        self, arguments: Sequence[str], stdin: str | None, timeout_s: int, lost: dict[str, Any]
+    ) -> tuple[dict[str, Any] | None, str, bool]:
+        """Connect anew and find out what the host did meanwhile; stage and confirm may simply be repeated."""
+        generation = self.rollout.result(host.name, self.service).generation
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if not _connected_anew():
+                time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+                continue
+            if self.step == "activate":
+                listed, _, good = run_tool(
+                    ["list", self.service, "--json"], stdin=None, timeout_s=SHORT_TIMEOUT_S
+                )
+                found = resuming.answer_of(listed, generation) if good and listed else None
+                if found is None:
+                    time.sleep(_RECONNECT_EVERY_S)
+                    continue
+                if found is not resuming.NOT_BEGUN:
+                    print(f"  {host.name}: connection lost in {self.step} {self.service}; read from the host")
+                    return dict(found), "", "error" not in found
+            print(f"  {host.name}: connection lost in {self.step} {self.service}; made again")
+            return run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
+        return lost, "", False
 
 
 def run_tool(
@@ -103,13 +132,30 @@ def run_tool(
         good, output = host.run_shell_command(command, print_output=False, print_input=False, **options)
     except Exception as error:  # whatever ends a connection: it must not hide what has to be put back
         reason = f"the connection was lost or timed out ({type(error).__name__}: {error})"
-        return {"error": {"message": reason, "remedy": "check the host and the network"}}, "", False
+        return _lost(reason), "", False
     text = "\n".join(output.stdout_lines)
     try:
         answer = json.loads(text)
     except ValueError:
+        if not good and not text and not output.stderr_lines:
+            return _lost("the connection was lost: no answer and no exit status"), "", False
         return None, "\n".join([text, *output.stderr_lines]), good
     return (answer if isinstance(answer, dict) else None), text, good
+
+
+def _lost(reason: str) -> dict[str, Any]:
+    return {"lost": True, "error": {"message": reason, "remedy": "check the host and the network"}}
+
+
+def _connected_anew() -> bool:
+    """Replace the connection to the current host; False when that does not succeed now."""
+    try:
+        host.connector.client.close()
+        host.disconnect()
+        host.connect(show_errors=False, raise_exceptions=True)
+    except Exception:
+        return False
+    return True
 
 
 def shell(script: str, *, timeout_s: int) -> tuple[bool, list[str]]:

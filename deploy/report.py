@@ -1,6 +1,6 @@
 """What people see of a run: one line per phase, a table at the end, what to do next; and what is kept of it.
 
-Every run leaves `reports/<UTC>-<short id>/record.json` and `report.md` beside it.
+Every run leaves `reports/<UTC>-<short id>/record.json` and `report.html` beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.report_page import page
 from deploy.rollout import Failure, Phase, Rollout, sorted_results
 from deploy.vault_password import PROJECT
 
@@ -103,6 +104,8 @@ def sentence(rollout: Rollout) -> str:
         first = rollout.failures[0]
         done = f" Put back: {', '.join(rollout.put_back)}." if rollout.put_back else ""
         return f"Failed on {first.host} at {first.step}: {first.message}.{done}"
+    if rollout.outcome in ("unchanged", "checked"):
+        return "Nothing was changed."
     changed = sorted({entry.host for entry in rollout.results.values() if entry.changed})
     what = "Rolled back" if rollout.action == "rollback" else "Deployed"
     return f"{what} in {rollout.seconds:.1f} s; services changed on {', '.join(changed) or 'no host'}."
@@ -135,39 +138,13 @@ def _verify(rollout: Rollout) -> str:
     return f"make verify INVENTORY={_inventory(rollout, '.yml')}"
 
 
-def markdown(rollout: Rollout) -> str:
-    """The readable report of a run."""
-    lines = [
-        f"# {rollout.action.capitalize()} of {rollout.environment}: {rollout.outcome}",
-        "",
-        f"- id: {rollout.id}",
-        f"- by: {rollout.who}, with {rollout.engine}: `{rollout.command}`",
-        f"- started: {rollout.started.isoformat(timespec='seconds')}, took {rollout.seconds:.1f} s",
-        "",
-    ]
-    if rollout.phases:
-        lines += ["## Phases", "", "```", *(phase_line(phase) for phase in rollout.phases), "```", ""]
-    if rollout.results:
-        lines += ["## Services", "", "```", table(rollout), "```", ""]
-    if rollout.failures:
-        lines += [
-            "## Failures",
-            "",
-            "```",
-            *(failure_text(failure) for failure in rollout.failures),
-            "```",
-            "",
-        ]
-    lines += ["## End", "", verdict(rollout)]
-    return "\n".join(lines) + "\n"
-
-
 def write(rollout: Rollout, under: Path = PROJECT / "reports") -> Path:
     """Keep record and report of a run; returns their directory."""
     directory = under / f"{rollout.started.strftime('%Y%m%dT%H%M%SZ')}-{rollout.id[:8]}"
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "record.json").write_text(json.dumps(rollout.record(), indent=2) + "\n", encoding="utf-8")
-    (directory / "report.md").write_text(markdown(rollout), encoding="utf-8")
+    record = {**rollout.record(), "sentence": sentence(rollout)}
+    (directory / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (directory / "report.html").write_text(page(record), encoding="utf-8")
     return directory
 
 
@@ -186,4 +163,4 @@ def finish(rollout: Rollout) -> None:
         print(f"the report could not be kept: {error}; free the disk or correct the rights", file=sys.stderr)
         return
     shown_as = directory.relative_to(PROJECT) if directory.is_relative_to(PROJECT) else directory
-    print(f"report: {shown_as}/report.md", flush=True)
+    print(f"report: {shown_as}/report.html", flush=True)

@@ -32,7 +32,7 @@ PHASE = "Windows gateways"
 PLAY_TIMEOUT_S = 1500
 _outcomes: list[str] = []
 """How the plays of this process ended, in one word each."""
-_REPORT = re.compile(r"^report: (\S+)/report\.md$", re.MULTILINE)
+_REPORT = re.compile(r"^report: (\S+)/report\.html$", re.MULTILINE)
 
 
 def targets(of: Fleet, limit: Sequence[str], exclude: Sequence[str]) -> tuple[str, ...]:

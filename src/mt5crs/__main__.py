@@ -10,6 +10,7 @@ import click
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "accept": ("mt5crs.checks.accept", "Take the broker's state as the reconciler's record (after a halt)."),
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
+    "deployments": ("mt5crs.checks.deployments", "Show who deployed what to the fleet, and what differs."),
     "flatten": ("mt5crs.checks.flatten", "Cancel and close everything of a halted magic number."),
     "halt": ("mt5crs.checks.operate", "Stop all order flow at the gateway (kill switch)."),
     "health": ("mt5crs.checks.health", "Ask a service on this host how it is (exit 0, 1 or 75)."),

@@ -348,7 +348,8 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
     seconds = f" ({answer['seconds']:.1f} s)" if "seconds" in answer else ""
-    return f"{answer['service']} {answer['generation']}: {change}{answer['reason']}{seconds}"
+    beside = f"; in standby: {answer['standby']['reason']}" if answer.get("standby") else ""
+    return f"{answer['service']} {answer['generation']}: {change}{answer['reason']}{beside}{seconds}"
 
 
 def _status_table(answer: dict[str, Any]) -> str:
@@ -357,7 +358,8 @@ def _status_table(answer: dict[str, Any]) -> str:
         units = ", ".join(f"{unit} {state}" for unit, state in entry["units"].items())
         pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
         damage = "" if entry["intact"] or entry["current"] is None else "; CHANGED BY HAND: stage again"
-        what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{damage}"
+        beside = f"; {entry['standby']} stands by" if entry["standby"] else ""
+        what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{beside}{damage}"
         lines.append(f"{name}: {what}; {units or 'no units'}")
     return "\n".join(lines) or "no services"
 

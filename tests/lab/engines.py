@@ -30,7 +30,7 @@ class Ran:
     @property
     def record(self) -> dict[str, Any]:
         """The record that the run kept."""
-        kept = re.findall(r"^report: (\S+)/report\.md$", self.output, re.MULTILINE)
+        kept = re.findall(r"^report: (\S+)/report\.html$", self.output, re.MULTILINE)
         assert kept, self.output[-3000:]
         record: dict[str, Any] = json.loads((PROJECT / kept[-1] / "record.json").read_text())
         return record

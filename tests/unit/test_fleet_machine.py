@@ -129,6 +129,10 @@ class Line:
             raise GatewaySilentError("no answer")
         return decode_reply(answer)
 
+    def lost(self) -> bool:
+        """The fates decide about single messages; the line itself is never known to be down."""
+        return False
+
     def close(self) -> None:
         """Nothing to let go of."""
 

@@ -98,7 +98,7 @@ def test_record_and_report_are_kept(tmp_path: Path) -> None:
     assert record["failures"][0]["journal"] == ["a", "b"]
     assert [entry["service"] for entry in record["services"]] == ["gateway", "reconciler", "strategy"]
     assert made.id.startswith(directory.name.rpartition("-")[2])
-    assert "activate gateway" in (directory / "report.md").read_text()
+    assert "gtw-01: activate gateway" in (directory / "report.html").read_text()
 
 
 def test_spans_carry_what_the_release_tool_told() -> None:
@@ -125,3 +125,16 @@ def test_what_ran_before_is_noted_once() -> None:
     made.seen("inf-01", {"services": {"strategy": {"current": "0002-b", "version": "1.1"}}})
     entry = made.record()["services"][0]
     assert (entry["generation"], entry["previous_version"], entry["version"]) == ("0001-a", "1.0", "1.1")
+
+
+def test_the_page_escapes_and_needs_nothing_from_outside(tmp_path: Path) -> None:
+    made = rollout()
+    made.why = "<script>alert(1)</script>"
+    made.spent("inf-01", "strategy", "put back", made.began + 3.0, "changed", until=made.began + 6.15)
+    made.spent("inf-01", "reconciler", "activate", made.began, "failed", until=made.began + 3.0)
+    text = (report.write(made, tmp_path) / "report.html").read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert not any(word in text for word in ("http:", "https:", "src=", "url(", "@import"))
+    assert 'class="bar failed" style="left:0.0%;width:24.39%' in text
+    assert 'class="bar put-back" style="left:24.39%;width:25.61%' in text

@@ -69,6 +69,20 @@ def test_equal_is_switched_after_the_standby_has_gone(host: FakeHost) -> None:
     assert_nothing_is_left(host)
 
 
+def test_people_are_told_how_the_comparison_ended(host: FakeHost) -> None:
+    host.deploy("one")
+    new = stage(host, "two")
+    done = subprocess.run(
+        [word for word in host.command(*ACTIVATE) if word != "--json"],
+        env=host.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"gateway {new}: healthy and confirmed; in standby: equal at event 5" in done.stdout
+
+
 def test_old_service_that_will_not_end_is_noticed(host: FakeHost) -> None:
     old = host.deploy("one #undying")
     stage(host, "two")
