@@ -47,7 +47,7 @@ def until(fleet: Fleet, phase: str) -> str:
     raise AssertionError(f"nobody was in phase {phase}")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_next_run_settles_what_a_stopped_one_left(fleet: Fleet, how: signal.Signals) -> None:
     fleet.override(reconciler_log_level="DEBUG" if how is signal.SIGKILL else "WARNING")
     running = begin(fleet)
