@@ -74,11 +74,19 @@ coverage: setup ## unit tests with branch coverage; services that tests start or
 
 .PHONY: faults
 faults: setup ## kill -9, ENOSPC and EIO injected into the release tool (bounded)
-	$(PYTEST) tests/faults
+	$(PYTEST) tests/faults --ignore tests/faults/fleet
 
 .PHONY: faults-long
 faults-long: setup ## the same at every single system call (hours)
-	MT5CRS_FAULT_CASES=0 $(PYTEST) tests/faults --timeout 0
+	MT5CRS_FAULT_CASES=0 $(PYTEST) tests/faults --ignore tests/faults/fleet --timeout 0
+
+.PHONY: faults-fleet
+faults-fleet: setup bundle ## controller killed in a four-host roll-out under order flow (lab of its own)
+	$(PYTEST) tests/faults/fleet -m "not slow"
+
+.PHONY: faults-fleet-long
+faults-fleet-long: setup bundle ## every phase, cut lines, 50 roll-outs under order flow (hours)
+	MT5CRS_ROLL_OUTS=50 $(PYTEST) tests/faults/fleet --timeout 0
 
 .PHONY: states-long
 states-long: setup ## 100 000 random runs of the trading state machine (hours)

@@ -1,0 +1,60 @@
+"""Roll-outs good and bad, of all strategies and both engines, while two strategies trade all the time."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from tests.faults.fleet.arena import NEW, OLD, TABLE, Arena, Row
+
+ROLL_OUTS = int(os.environ.get("MT5CRS_ROLL_OUTS", "6"))
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(0 if ROLL_OUTS > 6 else 900)]
+
+# Engine, strategy, good: every pair of strategy and outcome within twelve.
+CYCLE = (
+    ("pyinfra", "rolling", True),
+    ("pyinfra", "blue_green", True),
+    ("pyinfra", "rolling", False),
+    ("ansible", "all_at_once", True),
+    ("pyinfra", "canary", True),
+    ("pyinfra", "all_at_once", False),
+    ("pyinfra", "all_at_once", True),
+    ("pyinfra", "canary", False),
+    ("ansible", "rolling", True),
+    ("pyinfra", "blue_green", False),
+    ("ansible", "blue_green", True),
+    ("ansible", "canary", False),
+)
+ROLL_BACK_EVERY = 5
+
+
+@pytest.mark.slow
+def test_roll_outs_under_order_flow(arena: Arena) -> None:
+    deals = arena.check_order_flow()
+    for number in range(ROLL_OUTS):
+        engine, strategy, good = CYCLE[number % len(CYCLE)]
+        before = arena.generations()
+        arena.release(good=good)
+        began = time.monotonic()
+        choice = ("--data", f"strategy={strategy}")
+        if engine == "ansible":
+            choice = ("-e", f"fleet_strategy={strategy}")
+        ran = arena.begin(*choice, engine=engine).end()
+        seconds = time.monotonic() - began
+        assert (ran.status == 0) is good, ran.output[-4000:]
+        found = arena.converged(before)
+        assert found == (NEW if good else OLD), (found, ran.output[-4000:])
+        total = arena.check_order_flow()
+        kind = f"{engine} {strategy}"
+        TABLE.append(Row(f"order flow, {'good' if good else 'bad'} release", kind, found, seconds))
+        assert total > deals
+        deals = total
+        if good and number % ROLL_BACK_EVERY == ROLL_BACK_EVERY - 1:
+            ran = arena.fleet.rollback_with_pyinfra("fleet")
+            assert ran.status == 0, ran.output[-4000:]
+            assert arena.generations() == before
+            deals = arena.check_order_flow()
+            TABLE.append(Row("order flow, fleet rolled back", "pyinfra", OLD, ran.record["seconds"]))
+    TABLE.append(Row(f"order flow, {ROLL_OUTS} roll-outs", "", f"{deals} deals, no violation", 0.0))
