@@ -46,7 +46,7 @@ def lanes(spans: list[Mapping[str, Any]], total: float) -> list[dict[str, Any]]:
     for host in sorted({str(span["host"]) for span in spans}):
         own = [span for span in spans if span["host"] == host]
         rows = list(dict.fromkeys(str(span["service"]) for span in own))
-        found.append({"host": host, "rows": len(rows), "bars": [_bar(span, rows, total) for span in own]})
+        found.append({"host": host, "rows": rows, "bars": [_bar(span, rows, total) for span in own]})
     return found
 
 
@@ -77,7 +77,6 @@ def services(record: Mapping[str, Any]) -> list[dict[str, str]]:
         cutover: Mapping[str, Any] = next(
             (span["cutover"] for span in reversed(spans) if span.get("cutover")), {}
         )
-        gap = cutover.get("healthy_s", cutover.get("stopped_s"))
         before = entry.get("previous") if entry["changed"] else entry["generation"]
         found.append(
             {
@@ -89,11 +88,17 @@ def services(record: Mapping[str, Any]) -> list[dict[str, str]]:
                 else "the same",
                 "state": str(entry["state"]),
                 "health": f"{health.get('outcome', '')}: {health.get('reason', '')}".strip(": "),
-                "gap": f"{float(gap):.2f} s" if isinstance(gap, (int, float)) else "",
+                "gap": _longest_gap(cutover),
                 "seconds": f"{float(entry['seconds']):.1f}",
             }
         )
     return found
+
+
+def _longest_gap(cutover: Mapping[str, Any]) -> str:
+    """The longest time that a unit of the service was away, as the release tool measured it."""
+    gaps = [float(unit["gap_s"]) for unit in cutover.values() if "gap_s" in unit]
+    return f"{max(gaps):.2f} s" if gaps else ""
 
 
 def _named(generation: object, version: object) -> str:

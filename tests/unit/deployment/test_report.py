@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from deploy import report
+from deploy.report_page import services
 from deploy.rollout import Failure, Phase, Rollout, failure_of
 
 
@@ -103,7 +104,8 @@ def test_record_and_report_are_kept(tmp_path: Path) -> None:
 
 def test_spans_carry_what_the_release_tool_told() -> None:
     made = rollout()
-    answer = {"cutover": {"stopped_s": 0.1}, "health": {"outcome": "healthy"}, "standby": "not an object"}
+    cutover = {"mt5crs-strategy.service": {"gap_s": 0.31, "stopped_s": 0.1}}
+    answer = {"cutover": cutover, "health": {"outcome": "healthy"}, "standby": "not an object"}
     made.spent("inf-01", "strategy", "activate", made.began + 2.0, "changed", answer, until=made.began + 3.5)
     made.spent("gtw-01", "", "baseline", made.began - 1.0, "unchanged", until=made.began + 1.0)
     first, second = made.record()["spans"]
@@ -114,7 +116,7 @@ def test_spans_carry_what_the_release_tool_told() -> None:
         2.0,
     )
     assert (second["began"], second["seconds"]) == (2.0, 1.5)
-    assert second["cutover"] == {"stopped_s": 0.1}
+    assert second["cutover"] == cutover
     assert second["standby"] is None
 
 
@@ -138,3 +140,12 @@ def test_the_page_escapes_and_needs_nothing_from_outside(tmp_path: Path) -> None
     assert not any(word in text for word in ("http:", "https:", "src=", "url(", "@import"))
     assert 'class="bar failed" style="left:0.0%;width:24.39%' in text
     assert 'class="bar put-back" style="left:24.39%;width:25.61%' in text
+
+
+def test_the_page_tells_how_long_a_service_was_away() -> None:
+    made = rollout()
+    cutover = {"a.service": {"gap_s": 0.31, "stopped_s": 0.1}, "b.service": {"gap_s": 0.52, "stopped_s": 0.5}}
+    made.spent("inf-01", "strategy", "activate", made.began, "changed", {"cutover": cutover})
+    gaps = {(row["host"], row["service"]): row["gap"] for row in services(made.record())}
+    assert gaps["inf-01", "strategy"] == "0.52 s"
+    assert gaps["inf-01", "reconciler"] == ""
