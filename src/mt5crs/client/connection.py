@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import time
@@ -28,6 +29,8 @@ _HANDSHAKE_FAILED = (
 )
 _CUT_HANDSHAKES = 3
 """As many handshakes in a row must be cut off before the server's key is blamed, not a gateway that ends."""
+
+_numbers = itertools.count()
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,17 +87,32 @@ class Connection:
         curve.secure_client(self._socket, peer.server_key, peer.secret_key)
         if ":" in peer.host:
             self._socket.setsockopt(zmq.IPV6, 1)
-        self._monitor: curve.Socket = self._socket.get_monitor_socket(
-            _HANDSHAKE_FAILED | zmq.Event.DISCONNECTED
-        )
+        self._monitor = self._watch()
         self._socket.connect(peer.request_url)
         self._connected = False
 
+    def _watch(self) -> curve.Socket:
+        """Where libzmq tells of this connection. Its only I/O thread waits, for ever and with it every socket
+        of the context, while nobody is at the other end or the queue there is full.
+        """
+        url = f"inproc://connection-{next(_numbers)}"
+        self._socket.monitor(url, _HANDSHAKE_FAILED | zmq.Event.DISCONNECTED)
+        monitor: curve.Socket = self._socket.context.socket(zmq.PAIR)
+        monitor.setsockopt(zmq.RCVHWM, 0)
+        monitor.connect(url)
+        return monitor
+
+    def __del__(self) -> None:
+        """In the right order also when nobody has closed it: see `_watch`."""
+        if hasattr(self, "_connected"):
+            self.close()
+
     def close(self) -> None:
-        """Throw the socket away; nothing lingers."""
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(0)
+        """Throw the socket away; nothing lingers. Again is allowed."""
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            self._socket.close(0)
 
     def lost(self) -> bool:
         """Whether the gateway has ended the connection since it was made."""

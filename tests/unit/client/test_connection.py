@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+
+import msgspec
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mt5crs.checks.rehearsal import free_ports
-from mt5crs.client.connection import Peer, bracketed
+from mt5crs.client.connection import Connection, Peer, bracketed
 from mt5crs.client.errors import (
     GatewaySilentError,
     GatewayUnreachableError,
@@ -17,6 +21,7 @@ from mt5crs.client.errors import (
 )
 from mt5crs.client.gateway import GatewayClient, Patience
 from mt5crs.client.subscription import Sequence, Subscription
+from mt5crs.protocol import curve
 from mt5crs.protocol.curve import new_keypair
 from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat, PositionClosedEvent
 from mt5crs.protocol.replies import Error, Pong
@@ -24,6 +29,9 @@ from mt5crs.protocol.requests import Ping, Request
 from tests.unit.client.peers import Answer, ScriptedGateway
 
 TOPIC = "trade.1."
+MORE_THAN_A_QUEUE_HOLDS = 3000
+"""ZeroMQ's queues hold 1000 messages at either end."""
+curve_secure_client = curve.secure_client
 
 
 def pong(request: Request) -> Pong:
@@ -47,6 +55,36 @@ def test_an_answer_comes_back() -> None:
         assert client.call(Ping, Pong, magic=1).stream == "s"
         assert client.call(Ping, Pong, magic=1).stream == "s"
         assert len(gateway.sockets) == 1  # no new handshake while all is well
+
+
+def test_a_connection_that_nobody_closed_blocks_no_other() -> None:
+    for _ in range(20):
+        with ScriptedGateway(pong) as gateway:
+            client_of(gateway).call(Ping, Pong, magic=1)
+    with ScriptedGateway(pong) as gateway, client_of(gateway) as client:
+        assert client.call(Ping, Pong, magic=1).stream == "s"
+
+
+def test_a_gateway_that_hangs_up_for_hours_blocks_no_other_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def impatient(client: curve.Socket, server_public: str, secret: str) -> None:
+        curve_secure_client(client, server_public, secret)
+        client.setsockopt(zmq.RECONNECT_IVL, 1)
+        client.setsockopt(zmq.RECONNECT_IVL_MAX, 0)
+
+    hung_up = 0
+    with ScriptedGateway(pong) as gateway, client_of(gateway) as client, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(10)
+        monkeypatch.setattr(curve, "secure_client", impatient)
+        idle = Connection(msgspec.structs.replace(client.peer, port=listener.getsockname()[1]))
+        while hung_up < MORE_THAN_A_QUEUE_HOLDS:
+            listener.accept()[0].close()
+            hung_up += 1
+        assert client.call(Ping, Pong, magic=1).stream == "s"
+        idle.close()
 
 
 def test_nobody_there_is_known_to_be_not_sent() -> None:
