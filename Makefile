@@ -81,11 +81,11 @@ faults-long: setup ## the same at every single system call (hours)
 	MT5CRS_FAULT_CASES=0 $(PYTEST) tests/faults --ignore tests/faults/fleet --timeout 0
 
 .PHONY: faults-fleet
-faults-fleet: setup bundle ## controller killed in a four-host roll-out under order flow (lab of its own)
+faults-fleet: setup bundle ## controller killed, roll-outs good and bad under order flow (bounded; lab of its own)
 	$(PYTEST) tests/faults/fleet -m "not slow"
 
 .PHONY: faults-fleet-long
-faults-fleet-long: setup bundle ## every phase, cut lines, 50 roll-outs under order flow (hours)
+faults-fleet-long: setup bundle ## every phase, hosts and lines lost, 50 roll-outs under order flow (hours)
 	MT5CRS_ROLL_OUTS=50 $(PYTEST) tests/faults/fleet --timeout 0
 
 .PHONY: states-long

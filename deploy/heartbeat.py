@@ -3,6 +3,7 @@
 Standard input: one JSON object a line; first `hub`, `id`, `every_s`, then `phase` or `end`. When it closes
 without `end` the deployer is dead, and the lock is said to be free. A heartbeat that does not get through is
 tried again; a refused one means that the lock is lost: that is printed, and this process ends.
+A deployer that is stopped (SIGSTOP, Ctrl-Z) gets no heartbeats, so that it cannot hold the lock for ever.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import select
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from deploy import ssh
 
 TOOL = "/usr/local/sbin/mt5crs-release"
 _TIMEOUT_S = 20
+_LOOK_S = 1.0
+"""How often a stopped deployer is looked at; it is told of a lost lock that soon after it goes on."""
 
 
 def main() -> int:
@@ -30,10 +34,14 @@ def main() -> int:
     if not first:
         return 1
     hub, name, every_s = first["hub"], str(first["id"]), float(first["every_s"])
+    deployer = os.getppid()
     due = time.monotonic() + every_s
     phase = ""
     while True:
         message = lines.next(max(0.0, due - time.monotonic()))
+        if message == {} and is_stopped(deployer):
+            due = time.monotonic() + _LOOK_S
+            continue
         if message is None:
             _beat(hub, name, "--gone", "its process ended")
             return 1
@@ -47,6 +55,15 @@ def main() -> int:
             print(lost, flush=True)
             return 0
         due = time.monotonic() + every_s
+
+
+def is_stopped(process: int, proc: Path = Path("/proc")) -> bool:
+    """Tell whether a process is stopped; False where the system does not say (no /proc)."""
+    try:
+        # The name before the state may itself hold spaces and parentheses: proc(5).
+        return (proc / str(process) / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
 
 
 def _beat(hub: dict[str, Any], name: str, *words: str) -> str:

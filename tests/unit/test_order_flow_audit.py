@@ -29,6 +29,11 @@ def test_sound_books_are_silent() -> None:
     assert audit(GOOD) == []
 
 
+def test_an_order_refused_before_it_was_sent_has_no_place_in_the_order_of_epochs() -> None:
+    refused = Submission("d", "c-d", 9, "refused", 0.1, sent=False)
+    assert audit(replace(GOOD, submissions=(refused, *GOOD.submissions))) == []
+
+
 DAMAGE = {
     "executed twice": (
         replace(GOOD, deals=(*GOOD.deals, replace(HELD, ticket=4, order=14, position=13))),
@@ -40,7 +45,11 @@ DAMAGE = {
     ),
     "unknown to the gateway": (
         replace(GOOD, submissions=GOOD.submissions[:2]),
-        "magic 7: unknown order: c-c was executed, the gateway's journal knows nothing of it",
+        "magic 7: unknown order: c-c was executed, the gateway's journal did not send it",
+    ),
+    "refused by the gateway, executed all the same": (
+        replace(GOOD, submissions=(*GOOD.submissions[:2], replace(GOOD.submissions[2], sent=False))),
+        "magic 7: unknown order: c-c was executed, the gateway's journal did not send it",
     ),
     "unknown to the strategy": (
         replace(GOOD, intents={"a": "done", "b": "done"}),

@@ -43,10 +43,13 @@ TABLE: list[Row] = []
 
 @dataclass
 class Arena:
-    """One fleet under order flow. Every release is a new one: a setting of each service has a new value."""
+    """One fleet under order flow. Every release is a new one: a setting of each service has a new value.
+
+    They go on from the clock, so that they are new on a lab that was kept as well.
+    """
 
     fleet: Fleet
-    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(int(time.time()) % 100_000))
 
     def release(self, *, good: bool = True, **more: Any) -> None:
         """Want a release that no host has seen; a bad one fails on the last Inf host."""
@@ -56,9 +59,9 @@ class Arena:
             fleet_confirm_timeout_s=CONFIRM_TIMEOUT_S,
             fleet_alerts_unknown_s=1,
             fleet_step_pause_s=0,
-            gateway_heartbeat_interval_s=round(0.5 + number / 1000, 3),
-            reconciler_recheck_interval_s=round(10 + number / 100, 2),
-            strategy_tick_interval_s=round(0.2 + number / 1000, 3),
+            gateway_heartbeat_interval_s=round(0.5 + number / 1e6, 6),
+            reconciler_recheck_interval_s=round(10 + number / 1e6, 6),
+            strategy_tick_interval_s=round(0.2 + number / 1e6, 6),
             strategy_strategy_options={"hold_s": 0.5},
             **bad,
             **more,

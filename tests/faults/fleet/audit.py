@@ -27,9 +27,10 @@ class Deal:
 
 @dataclass(frozen=True)
 class Submission:
-    """What the gateway handed to the broker (or refused): its journal, in the order of sending.
+    """What the gateway handed to the broker: its journal, in the order of sending.
 
-    `volume` in lots, None for what has none (a cancel).
+    `volume` in lots, None for what has none (a cancel). `sent` is False for what was refused before that; it
+    has no place in the order.
     """
 
     client_order_id: str
@@ -37,6 +38,7 @@ class Submission:
     epoch: int
     state: str
     volume: float | None
+    sent: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _doubled(books: Books) -> Iterator[str]:
     by_comment: dict[str, list[Deal]] = defaultdict(list)
     for deal in books.deals:
         by_comment[deal.comment].append(deal)
-    wanted = {one.comment: one for one in books.submissions}
+    wanted = {one.comment: one for one in books.submissions if one.sent}
     for comment, deals in by_comment.items():
         orders = sorted({deal.order for deal in deals})
         if len(orders) > 1:
@@ -81,9 +83,9 @@ def _doubled(books: Books) -> Iterator[str]:
 
 def _lost_orders(books: Books) -> Iterator[str]:
     executed = {deal.comment for deal in books.deals}
-    submitted = {one.comment: one for one in books.submissions}
-    for comment in sorted(executed - set(submitted)):
-        yield f"unknown order: {comment} was executed, the gateway's journal knows nothing of it"
+    submitted = {one.comment for one in books.submissions if one.sent}
+    for comment in sorted(executed - submitted):
+        yield f"unknown order: {comment} was executed, the gateway's journal did not send it"
     for one in books.submissions:
         if one.comment not in executed:
             continue
@@ -115,6 +117,8 @@ def _lost_positions(books: Books) -> Iterator[str]:
 def _stale_epochs(books: Books) -> Iterator[str]:
     newest = 0
     for one in books.submissions:
+        if not one.sent:
+            continue
         if one.epoch < newest:
             yield f"stale epoch: {one.client_order_id} was sent under {one.epoch}, after one under {newest}"
         newest = max(newest, one.epoch)

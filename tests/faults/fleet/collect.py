@@ -31,7 +31,7 @@ STRATEGY_UNIT = "mt5crs-strategy.service"
 DEALS = "SELECT data FROM deals WHERE json_extract(data, '$.magic') = ? ORDER BY ticket"
 POSITIONS = "SELECT data FROM positions WHERE json_extract(data, '$.magic') = ?"
 SUBMISSIONS = (
-    "SELECT client_order_id, comment_id, epoch, state, request FROM submissions "
+    "SELECT client_order_id, comment_id, epoch, state, request, sent_msc FROM submissions "
     "WHERE magic = ? ORDER BY sent_msc, epoch"
 )
 
@@ -87,8 +87,8 @@ def _books(fleet: Fleet, host: str, magic: int) -> Books:
         deals=[_deal(json.loads(row[0])) for row in broker["deals"]],
         positions=_positions([json.loads(row[0]) for row in broker["positions"]]),
         submissions=[
-            Submission(name, comment, int(epoch), state, json.loads(request).get("volume"))
-            for name, comment, epoch, state, request in broker["submissions"]
+            Submission(name, comment, int(epoch), state, json.loads(request).get("volume"), sent=sent_msc > 0)
+            for name, comment, epoch, state, request, sent_msc in broker["submissions"]
         ],
         intents=dict(inf["intents"]),
         reconciled=_recorded(inf["record"]),

@@ -1,0 +1,52 @@
+"""The deployer that holds the fleet's lock is stopped: refused to others until the limit, then taken over."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from lab.handle import wait_until
+from tests.faults.fleet.arena import NEW, TABLE, Arena, Row
+from tests.faults.fleet.controller import ACTIVATE_GATEWAY, since
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def holder(arena: Arena) -> dict[str, Any] | None:
+    command = ["/usr/local/sbin/mt5crs-release", "deployment", "list", "--json"]
+    found: dict[str, Any] | None = json.loads(arena.fleet.lab.exec("hub-01", command).stdout)["holder"]
+    return found
+
+
+def test_a_stopped_deployer_is_replaced_by_rule(arena: Arena) -> None:
+    before = arena.generations()
+    arena.release()
+    first = arena.begin()
+    first.wait_for(ACTIVATE_GATEWAY)
+    began = time.monotonic()
+    first.hit(signal.SIGSTOP)
+    try:
+        held = holder(arena)
+        assert held is not None
+        refused = arena.begin().end()
+        assert refused.status != 0
+        assert f"id {held['id']}" in refused.output
+        wait_until(lambda: (holder(arena) or {}).get("gone") is True, 120, "the limit of heartbeats")
+        second = arena.begin("--data", "strategy=all_at_once").end()
+        assert second.status == 0, second.output[-4000:]
+        assert "took the fleet's lock over" in second.output
+        assert held["id"] in second.output
+    finally:
+        first.hit(signal.SIGCONT)
+    late = first.end()
+    assert late.status != 0
+    assert "lost the fleet's lock" in late.output, late.output[-4000:]
+    assert arena.wait_converged(before) == NEW
+    TABLE.append(
+        Row("SIGSTOP of the lock's holder", ACTIVATE_GATEWAY.name, NEW + " (next run)", since(began))
+    )
+    arena.check_order_flow()
