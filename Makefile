@@ -92,6 +92,10 @@ faults-fleet-long: setup bundle ## every phase, hosts and lines lost, 50 roll-ou
 states-long: setup ## 100 000 random runs of the trading state machine (hours)
 	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
 
+.PHONY: mutations
+mutations: setup ## break the trading core on purpose, one fault at a time: a test must go red for each (minutes)
+	$(RUN) python -m tests.mutations
+
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests, on two lab fleets at once
 	$(PYTEST) tests/lab --timeout 900 -m "not slow" --numprocesses 2 --dist loadfile --durations=10
