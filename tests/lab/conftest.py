@@ -12,7 +12,6 @@ from lab import fleet as labs
 from lab.handle import Lab
 from tests.lab.engines import Fleet
 
-
 FIRST = "gw0"
 """What pytest-xdist calls its first process; the lab that this one tests stays for the next run."""
 
