@@ -128,8 +128,8 @@ def _prepare(
     directory: LabDirectory, podman: Podman, host_count: int | None, debian: str | None
 ) -> tuple[Plan, bool]:
     """Decide on the plan and make its network; tell whether the network is new. Under `machine_lock`."""
-    networks = {network["name"]: network for network in podman.networks()}
-    existing = networks.get(network_name(directory.name))
+    others = {network["name"]: network for network in podman.networks()}
+    existing = others.pop(network_name(directory.name), None)
     if existing is not None:
         _refuse_foreign(directory, existing.get("labels") or {})
     plan = directory.load()
@@ -139,7 +139,7 @@ def _prepare(
             _remove_containers(podman, directory.name)
             podman.run("network", "rm", "--force", network_name(directory.name))
             existing = None
-        network = choose_network(directory.name, _networks_in_use(networks.values()))
+        network = choose_network(directory.name, _networks_in_use(others.values()))
         plan = make_plan(directory.name, network, host_count or DEFAULT_HOSTS, debian or "13")
         directory.save(plan)
     else:
