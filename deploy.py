@@ -16,9 +16,9 @@ from deploy.strategy import strategy
 rollout = run.begin("deploy")
 plan = planning.plan(rollout)
 
-# First, and by Ansible: pyinfra does Linux only.
 locking.take(rollout, last=False)
-windows.deploy(rollout, run.windows_targets())
+# By Ansible, since pyinfra does Linux only; they take their turn in the steps like the others.
+windows.prepare(rollout, run.windows_targets())
 
 baseline()
 monitoring_packages()
@@ -31,15 +31,17 @@ strategy.stage(rollout)
 monitoring.stage(rollout)
 
 for step in stepping.steps(rollout, plan):
+    windows.activate(rollout, plan, step)
     gateway.activate(rollout, step)
     reconciler.activate(rollout, step)
     strategy.activate(rollout, step)
     monitoring.activate(rollout, step)
 
+windows.confirm(rollout, run.windows_targets())
 gateway.confirm(rollout)
 reconciler.confirm(rollout)
 strategy.confirm(rollout)
 monitoring.confirm(rollout)
 
 put_back(rollout, name="Put back")
-windows.settle(rollout, run.windows_targets())
+windows.put_back(rollout, run.windows_targets())

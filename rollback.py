@@ -23,7 +23,9 @@ else:
         part = service_named(host.data.get("part"))
     except ValueError as error:
         raise run.refusal(rollout, str(error)) from None
-    if part.name == "gateway":
-        windows.roll_back(rollout, run.windows_targets(), host.data.get("to"))
-    part.ask_rollback(rollout, host.data.get("to"))
-    part.rollback(rollout, host.data.get("to"))
+    to = host.data.get("to")
+    targets = run.windows_targets() if part.name == "gateway" else ()
+    windows.ask_rollback(rollout, targets, to)
+    part.ask_rollback(rollout, to)
+    windows.rollback(rollout, targets, to)
+    part.rollback(rollout, to)

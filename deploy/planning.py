@@ -14,10 +14,11 @@ from typing import Any
 import gevent
 from gevent.lock import Semaphore
 from pyinfra import host, state
+from pyinfra.api.exceptions import DeployError
 from pyinfra.context import ctx_host
 
 from deploy import plan as plans
-from deploy import release, run
+from deploy import release, run, windows
 from deploy.batches import OrderError
 from deploy.generation import BundleError
 from deploy.inventory import fleet, variables
@@ -47,14 +48,18 @@ def statuses() -> Mapping[str, Mapping[str, Any]]:
             return one.name, one.get_fact(release.ReleaseStatus)
 
     asked = [gevent.spawn(ask, one) for one in state.inventory.get_active_hosts()]
-    gevent.joinall(asked, raise_error=True)
-    answered = dict(greenlet.value for greenlet in asked)
+    others = gevent.spawn(windows.statuses, run.windows_targets())
+    gevent.joinall([*asked, others], raise_error=True)
+    answered = dict(greenlet.value for greenlet in asked) | others.value
     # In the inventory's order, which is the order of the steps.
     return {name: answered[name] for name in fleet().hosts if name in answered}
 
 
 def _make(rollout: Rollout) -> Plan | str:
-    seen = statuses()
+    try:
+        seen = statuses()
+    except DeployError as error:
+        return str(error)
     policy = plans.policy_of(variables(next(iter(seen))))
     if host.data.get("strategy"):
         policy = replace(policy, strategy=str(host.data.get("strategy")))

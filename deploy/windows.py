@@ -1,38 +1,38 @@
-"""Windows gateways in a pyinfra run: pyinfra only does Linux, so the Ansible play is run for them, first.
+"""Windows gateways in a pyinfra run: pyinfra only does Linux, so windows.yml is played for them, in phases.
 
-The play confirms the Windows gateways before a Linux host is touched. When a Linux host fails afterwards, the
-Windows gateways that this run changed are rolled back, so that the fleet is old as a whole again.
+They are part of the run's plan and take their turn in its steps: staged before anything is activated,
+provisional until everything is healthy, confirmed with the others, put back with the others.
 """
 # mypy: disable-error-code="misc,untyped-decorator"
 # (pyinfra's own types are not followed, see pyproject.toml)
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
+from gevent.lock import Semaphore
 from pyinfra.api import FunctionCommand, operation
-from pyinfra.api.exceptions import OperationError
+from pyinfra.api.exceptions import DeployError, OperationError
 
-from deploy.fleet_lock import HELD
+from deploy import step_check, windows_play
+from deploy.batches import Step
 from deploy.inventory import Fleet, fleet
-from deploy.rollout import DEPLOYMENT, Failure, Rollout
-from deploy.vault_password import PROJECT
+from deploy.plan import Plan
+from deploy.rollout import Failure, Rollout, failure_of
+from deploy.windows_play import Answer, Played
 
 GROUP = "windows"
+SERVICE = "gateway"
 PHASE = "Windows gateways"
-PLAY_TIMEOUT_S = 1500
-_outcomes: list[str] = []
-"""How the plays of this process ended, in one word each."""
-_REPORT = re.compile(r"^report: (\S+)/report\.html$", re.MULTILINE)
+STEP_S = 60
+"""Time that a step of the others may take; nobody extends the deadline of a Windows gateway on the way."""
+_STATES = {"revert": "reverted", "confirm": "confirmed", "activate": "provisional", "rollback": "confirmed"}
+_SPANS = {"revert": "put back"}
+_unchanged: list[bool] = []
+"""Whether each preparation of this process found everything as it should be."""
 
 
 def targets(of: Fleet, limit: Sequence[str], exclude: Sequence[str]) -> tuple[str, ...]:
@@ -52,145 +52,245 @@ def chosen_by(patterns: Sequence[str], host: str, of: Fleet) -> bool:
     return any(word in groups or fnmatch(host, word) for word in patterns)
 
 
-def command(
-    playbook: str,
-    inventory: Path,
-    hosts: Sequence[str],
-    tags: str,
-    *,
-    check: bool,
-    to: str | None = None,
-    strategy: str = "",
-) -> list[str]:
-    """The ansible-playbook command line for these hosts; `to` names the generation to go back to."""
-    words = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), playbook]
-    words += ["--tags", tags, "--limit", ",".join(hosts)]
-    words += ["-e", f"to={to}"] if to else []
-    words += ["-e", f"fleet_strategy={strategy}"] if strategy else []
-    return [*words, "--check"] if check else words
+def statuses(hosts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The release tool's status of each Windows gateway; DeployError when one does not answer."""
+    if not hosts:
+        return {}
+    played = windows_play.run(fleet().inventory, hosts, "observe", {})
+    if not played.good or set(played.statuses) != set(hosts):
+        said = "; ".join(f"{one.host}: {one.reason}" for one in played.troubles) or "no answer"
+        raise DeployError(
+            f"the Windows gateways cannot be asked what runs ({said}); check the host and the network, or "
+            f"leave them out with --exclude {','.join(hosts)}. Nothing was changed"
+        )
+    return played.statuses
 
 
-def outcome(record: Mapping[str, Any], into: Rollout) -> None:
-    """Take over services and failures from the record that the play has kept."""
-    for entry in record.get("services", ()):
-        result = into.result(str(entry["host"]), str(entry["service"]))
-        result.generation, result.previous = str(entry["generation"]), entry["previous"]
-        result.state, result.changed = str(entry["state"]), bool(entry["changed"])
-        result.seconds += float(entry["seconds"])
-    for entry in record.get("failures", ()):
-        into.fail(Failure(**{**entry, "journal": tuple(entry["journal"])}))
+def look(rollout: Rollout, hosts: Sequence[str], phase: str, known: Mapping[str, Any]) -> None:
+    """In a dry run: say what a phase would change. pyinfra reads deploy files once per host; asked once."""
+    if not hosts or not rollout.dry:
+        return
+    with _first:
+        if phase not in _looked:
+            played = windows_play.run(fleet().inventory, hosts, phase, known, check=True)
+            failed = [f"{one.host}: {one.message}" for one in _failures(played, phase)]
+            _looked[phase] = "; ".join(failed)
+            for host in [] if failed else hosts:
+                what = ", ".join(played.changed.get(host, ())) or "nothing"
+                print(f"{host}: would change: {what}", flush=True)
+    if _looked[phase]:
+        raise DeployError(f"the Windows gateways cannot be looked at ({_looked[phase]}). Nothing was changed")
 
 
-def deploy(rollout: Rollout, hosts: Sequence[str]) -> None:
-    """For deploy.py: deploy the Windows gateways before anything else; in a dry run, say how to look."""
-    if rollout.dry:
-        _say_once("site.yml", hosts, "baseline,gateway")
-    elif hosts:
-        deployed(rollout, hosts, name=PHASE, _run_once=True)
+_first = Semaphore()
+_looked: dict[str, str] = {}
+"""Why a phase could not be looked at, by phase; empty: it could."""
 
 
-def roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
-    """For rollback.py: roll the Windows gateways back; in a dry run, say how to look."""
-    if rollout.dry:
-        _say_once("rollback.yml", hosts, "gateway")
-    elif hosts:
-        rolled_back(rollout, hosts, to, name=PHASE, _run_once=True)
+# --- the phases of deploy.py and rollback.py ----------------------------------------------------------------
 
 
-def settle(rollout: Rollout, hosts: Sequence[str]) -> None:
-    """For deploy.py, at the end: put back what this run changed when anything failed afterwards."""
+def prepare(rollout: Rollout, hosts: Sequence[str]) -> None:
+    """Baseline and staging, before anything else; what runs is not touched."""
+    look(rollout, hosts, "prepare", {})
     if hosts and not rollout.dry:
-        put_back(rollout, hosts, name="Put back Windows gateways", _run_once=True)
+        prepared(rollout, hosts, name=PHASE, _run_once=True)
+
+
+def activate(rollout: Rollout, plan: Plan, step: Step) -> None:
+    """Run the staged generations, provisionally, of those whose turn is in this step."""
+    hosts = busy(plan, [host for host in step.hosts if host in fleet().in_group(GROUP)])
+    if hosts and step.kind == SERVICE and not rollout.dry:
+        name = f"Activate {step.name} | Windows"
+        activated(rollout, plan, hosts, name=name, _run_once=True)
+
+
+def confirm(rollout: Rollout, hosts: Sequence[str]) -> None:
+    """Make the provisional generations the ones to stay."""
+    if hosts and not rollout.dry:
+        confirmed(rollout, hosts, name=f"Confirm {SERVICE} | Windows", _run_once=True)
+
+
+def put_back(rollout: Rollout, hosts: Sequence[str]) -> None:
+    """When anything failed anywhere: return to what ran before."""
+    if hosts and not rollout.dry:
+        reverted(rollout, hosts, name="Put back | Windows", _run_once=True)
+
+
+def ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
+    """Find out whether they can go back, before any host does."""
+    look(rollout, hosts, "rollback", to_known(to))
+    if hosts and not rollout.dry:
+        asked(rollout, hosts, to, name=f"Ask about {SERVICE} | Windows", _run_once=True)
+
+
+def rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
+    """Go back, unless some host cannot."""
+    if hosts and not rollout.dry:
+        rolled_back(rollout, hosts, to, name=f"Roll back {SERVICE} | Windows", _run_once=True)
+
+
+def to_known(to: str | None) -> dict[str, str]:
+    """What the phase `rollback` is told."""
+    return {"to": to} if to else {}
+
+
+def busy(plan: Plan, hosts: Sequence[str]) -> list[str]:
+    """Those of the hosts on which the plan activates or starts the gateway."""
+    return [host for host in hosts if (work := plan.work.get((host, SERVICE))) is not None and work.busy]
 
 
 def nothing_changed(phase: str) -> bool:
-    """Whether the play of this phase found everything as it should be."""
-    return phase == PHASE and _outcomes == ["unchanged"]
+    """Whether this phase found everything as it should be."""
+    return phase == PHASE and _unchanged == [True]
 
 
 @operation()
-def deployed(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
-    """Deploy the Windows gateways; a failure ends the run before a Linux host is touched."""
-    yield FunctionCommand(_deploy, (rollout, tuple(hosts)), {})
+def prepared(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
+    """A failure ends the run: nothing has been activated."""
+    yield FunctionCommand(_prepare, (rollout, tuple(hosts)), {})
+
+
+@operation()
+def activated(rollout: Rollout, plan: Plan, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
+    """A failure is noted, not raised: what was activated has to be put back first."""
+    if not rollout.failed:
+        yield FunctionCommand(_activate, (rollout, plan, tuple(hosts)), {})
+
+
+@operation()
+def confirmed(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
+    """Over a new connection, which proves that the host can still be reached."""
+    waiting = provisional(rollout, hosts)
+    if waiting and not rollout.failed:
+        yield FunctionCommand(_settle, (rollout, "confirm", waiting), {})
+
+
+@operation()
+def reverted(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
+    """After everything that depends on a gateway has been put back."""
+    waiting = provisional(rollout, hosts)
+    if waiting and rollout.failed:
+        yield FunctionCommand(_settle, (rollout, "put_back", waiting), {})
+
+
+@operation()
+def asked(rollout: Rollout, hosts: Sequence[str], to: str | None) -> Generator[FunctionCommand, None, None]:
+    """Changes nothing."""
+    yield FunctionCommand(_ask_rollback, (rollout, tuple(hosts), to), {})
 
 
 @operation()
 def rolled_back(
     rollout: Rollout, hosts: Sequence[str], to: str | None
 ) -> Generator[FunctionCommand, None, None]:
-    """Roll the Windows gateways back; a failure ends the run before a Linux host is touched."""
-    yield FunctionCommand(_roll_back, (rollout, tuple(hosts), to), {})
+    """Only when every host has said that it can."""
+    if not rollout.failed:
+        yield FunctionCommand(_roll_back, (rollout, tuple(hosts), to), {})
 
 
-@operation()
-def put_back(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
-    """When anything failed afterwards: roll back the Windows gateways that this run changed."""
-    if rollout.failed:
-        yield FunctionCommand(_put_back, (rollout, tuple(hosts)), {})
+def _prepare(rollout: Rollout, hosts: Sequence[str]) -> None:
+    began = time.monotonic()
+    played = windows_play.run(fleet().inventory, hosts, "prepare", {})
+    _note(rollout, played, "prepare")
+    _unchanged.append(not played.changed)
+    failed = {failure.host for failure in rollout.failures}
+    for host in hosts:
+        outcome = "failed" if host in failed else "changed" if played.changed.get(host) else "unchanged"
+        rollout.spent(host, "", "baseline and stage", began, outcome)
+    if not played.good:
+        raise OperationError("the Windows gateways could not be prepared; the reason is below")
 
 
-def _say_once(playbook: str, hosts: Sequence[str], tags: str) -> None:
-    """Name the command that looks at the Windows gateways; pyinfra reads deploy files once per host."""
-    if hosts and not _outcomes:
-        _outcomes.append("not looked at")
-        words = command(playbook, fleet().inventory, hosts, tags, check=True)
-        line = " ".join([Path(words[0]).name, *words[1:]])
-        print(f"Windows gateways ({', '.join(hosts)}) are not looked at here: {line}", flush=True)
+def _activate(rollout: Rollout, plan: Plan, hosts: Sequence[str]) -> None:
+    todo = {host: plan.work[host, SERVICE].todo for host in hosts}
+    for host in hosts:
+        result = rollout.result(host, SERVICE)
+        result.generation, result.previous = todo[host].generation, todo[host].previous
+        # Noted before the call: if the connection is lost in it, the host may have gone ahead.
+        result.state = "provisional" if todo[host].activate else result.state
+    known: dict[str, Any] = {
+        "windows_needed": [host for host in hosts if todo[host].activate],
+        "windows_down": {host: list(todo[host].start) for host in hosts if todo[host].start},
+        "fleet_plan": {"watched_s": watched_s(plan), "deployment": rollout.id},
+    }
+    played = windows_play.run(fleet().inventory, hosts, "activate", known)
+    _note(rollout, played, "activate")
+    for host in hosts:
+        if todo[host].start and not todo[host].activate and played.changed.get(host):
+            rollout.result(host, SERVICE).state, rollout.result(host, SERVICE).changed = "started", True
+
+
+def watched_s(plan: Plan) -> float:
+    """How much longer than `fleet_confirm_timeout_s` a Windows gateway waits to be confirmed, in seconds."""
+    watched = step_check.watched_s(plan.steps, fleet().hosts[next(iter(plan.observed))])
+    return watched + STEP_S * len(plan.steps)
+
+
+def provisional(rollout: Rollout, hosts: Sequence[str]) -> dict[str, str]:
+    """Host → generation, for those that this run has made provisional."""
+    results = {host: rollout.result(host, SERVICE) for host in hosts}
+    return {host: result.generation for host, result in results.items() if result.state == "provisional"}
+
+
+def _settle(rollout: Rollout, phase: str, waiting: Mapping[str, str]) -> None:
+    """Confirm, or put back, what this run made provisional."""
+    known = {"windows_provisional": dict(waiting)}
+    _note(rollout, windows_play.run(fleet().inventory, list(waiting), phase, known), phase)
+
+
+def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
+    played = windows_play.run(fleet().inventory, hosts, "rollback", to_known(to), check=True)
+    rollout.failures += [one for one in _failures(played, "rollback") if one not in rollout.failures]
 
 
 def _roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
-    if not _play(rollout, "rollback.yml", hosts, "gateway", check=False, to=to):
-        raise OperationError("the Windows gateways could not be rolled back; the reason is below")
+    _note(rollout, windows_play.run(fleet().inventory, hosts, "rollback", to_known(to)), "rollback")
 
 
-def _deploy(rollout: Rollout, hosts: Sequence[str]) -> None:
-    if not _play(rollout, "site.yml", hosts, "baseline,gateway", check=False):
-        raise OperationError("the Windows gateways could not be deployed; the reason is below")
+def _note(rollout: Rollout, played: Played, phase: str) -> None:
+    """Take what the hosts answered into the record of the run."""
+    for answer in played.answers:
+        result = rollout.result(answer.host, answer.service)
+        result.seconds += answer.seconds
+        span = _SPANS.get(answer.verb, answer.verb)
+        began = time.monotonic() - answer.seconds
+        if not answer.good or answer.document is None:
+            # What may still be provisional is put back; a call that was lost may have gone ahead.
+            result.state = "provisional" if _lost(answer) or answer.verb == "revert" else "failed"
+            result.version = result.previous_version
+            rollout.spent(answer.host, answer.service, span, began, "failed", answer.document)
+            continue
+        changed = bool(answer.document.get("changed"))
+        result.state = str(answer.document.get("state") or _STATES[answer.verb])
+        result.generation = str(answer.document.get("generation") or result.generation)
+        result.changed = result.changed or changed
+        if answer.verb == "revert":
+            result.state, result.version = "reverted", result.previous_version
+            rollout.put_back.append(f"{answer.service} on {answer.host}")
+        else:
+            result.previous = answer.document.get("previous", result.previous)
+            result.version = answer.document.get("version", result.version)
+        outcome = "changed" if changed else "unchanged"
+        rollout.spent(answer.host, answer.service, span, began, outcome, answer.document)
+    for failure in _failures(played, phase):
+        rollout.fail(failure)
 
 
-def _put_back(rollout: Rollout, hosts: Sequence[str]) -> None:
-    changed = [
-        host
-        for host in hosts
-        if rollout.result(host, "gateway").changed and rollout.result(host, "gateway").previous
-    ]
-    if changed and _play(rollout, "rollback.yml", changed, "gateway", check=False):
-        rollout.put_back += [f"gateway on {host}" for host in changed]
+def _lost(answer: Answer) -> bool:
+    return answer.document is None
 
 
-def _play(
-    rollout: Rollout, playbook: str, hosts: Sequence[str], tags: str, *, check: bool, to: str | None = None
-) -> bool:
-    """Run a playbook for these hosts; note in the run's record how it ended."""
-    strategy = rollout.strategy if playbook == "site.yml" else ""
-    words = command(playbook, fleet().inventory, hosts, tags, check=check, to=to, strategy=strategy)
-    began = time.monotonic()
-    try:
-        answer = subprocess.run(
-            words,
-            cwd=PROJECT,
-            # One deployment, though two engines carry it out: a rollback of the fleet finds it under one id.
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", DEPLOYMENT: rollout.id, HELD: rollout.id},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PLAY_TIMEOUT_S,
-            check=False,
+def _failures(played: Played, phase: str) -> list[Failure]:
+    found = [
+        failure_of(
+            answer.host,
+            f"{_SPANS.get(answer.verb, answer.verb)} {answer.service}",
+            dict(answer.document) if answer.document is not None else None,
+            answer.text,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = f"{playbook} for the Windows gateways did not end: {type(error).__name__}"
-        rollout.fail(Failure(hosts[0], playbook, reason, f"run it by hand: {' '.join(words)}"))
-        return False
-    found = _REPORT.findall(answer.stdout)
-    record = {}
-    if found:
-        record = json.loads((PROJECT / found[-1] / "record.json").read_text(encoding="utf-8"))
-        outcome(record, rollout)
-    _outcomes.append(str(record.get("outcome", "unknown")))
-    if answer.returncode != 0 and not rollout.failures:
-        lines = [line for line in (answer.stdout + answer.stderr).splitlines() if line.strip()]
-        reason = lines[-1] if lines else "it said nothing"
-        rollout.fail(Failure(hosts[0], playbook, reason, f"run it by hand: {' '.join(words)}"))
-    said = "checked" if check else "done" if answer.returncode == 0 else "failed"
-    print(f"Windows gateways: {', '.join(hosts)} {said} in {time.monotonic() - began:.1f} s", flush=True)
-    return answer.returncode == 0
+        for answer in played.answers
+        if not answer.good
+    ]
+    remedy = f"run it by hand to see more: ansible-playbook … {windows_play.PLAYBOOK} --tags {phase} -vv"
+    return found + [Failure(one.host, one.task, one.reason, remedy) for one in played.troubles]

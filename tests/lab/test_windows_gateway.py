@@ -11,10 +11,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.inventory import resolve
 from lab import fleet as labs
@@ -33,6 +35,45 @@ _SYSTEM, _ADMINISTRATORS = "S-1-5-18", "S-1-5-32-544"
 def play(*words: str) -> subprocess.CompletedProcess[str]:
     """Run site.yml or rollback.yml on the fleet."""
     return scenario.play(*words, name=NAME, inventory=INVENTORY)
+
+
+def pyinfra(file: str, *words: str, yes: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run deploy.py or rollback.py on the fleet."""
+    program = str(Path(sys.executable).parent / "pyinfra")
+    return subprocess.run(
+        [program, *(["-y"] if yes else []), *words, str(INVENTORY.with_suffix(".py")), file],
+        cwd=fleet.PROJECT,
+        env=fleet.environment(NAME),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+@contextmanager
+def override(**settings: Any) -> Iterator[None]:
+    """Other settings for the whole environment, meanwhile."""
+    path = INVENTORY.parent / "group_vars/lab/zz_test.yml"
+    path.write_text("---\n" + yaml.safe_dump(settings))
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+def record(answer: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The record that a run kept."""
+    kept = re.findall(r"^report: (\S+)/report\.html$", answer.stdout, re.MULTILINE)
+    assert kept, answer.stdout[-3000:] + answer.stderr[-1000:]
+    found: dict[str, Any] = json.loads((fleet.PROJECT / kept[-1] / "record.json").read_text())
+    return found
+
+
+def linux_running(lab: Lab) -> str:
+    """The generation of the Linux gateway."""
+    answer = lab.exec("gtw-01", ["/usr/local/sbin/mt5crs-release", "status", "gateway", "--json"]).stdout
+    return str(json.loads(answer)["services"]["gateway"]["current"])
 
 
 def running() -> dict[str, Any]:
@@ -57,25 +98,15 @@ def lab() -> Iterator[Lab]:
     """The fleet, deployed by the one command: `pyinfra … deploy.py`; a lab booted here is removed."""
     was_there = (fleet.PROJECT / ".lab" / NAME / "lab.json").exists()
     fleet.up(NAME)
-    command = [
-        str(Path(sys.executable).parent / "pyinfra"),
-        "-y",
-        str(INVENTORY.with_suffix(".py")),
-        "deploy.py",
-    ]
-    answer = subprocess.run(
-        command,
-        cwd=fleet.PROJECT,
-        env=fleet.environment(NAME),
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    answer = pyinfra("deploy.py")
     assert answer.returncode == 0, answer.stdout[-4000:] + answer.stderr[-2000:]
     lines = answer.stdout.splitlines()
     phases = [line.split("  ")[0] for line in lines if re.search(r"\d+ hosts? ", line)]
     assert phases[0] == "Windows gateways"
+    if not was_there:
+        steps = [phase for phase in phases if phase.startswith("Activate ")]
+        assert [step.split()[2] for step in steps[:3]] == ["gtw-02", "gtw-01", "inf-01"]
+        assert phases.index("Confirm gateway") > phases.index(steps[-1])
     for secret in scenario.secrets_of(INVENTORY):
         assert secret not in answer.stdout + answer.stderr
     yield Lab.open(NAME)
@@ -146,25 +177,67 @@ def test_firewall_rules_are_the_inventory(lab: Lab) -> None:
     assert all(profile["inbound"] == "block" for profile in state(lab)["firewall"].values())
 
 
-def test_releases_and_rollback(lab: Lab) -> None:
-    written, first, linux = check_rights(lab), running(), linux_gateway(lab)
-    limit = ("--limit", fleet.GATEWAY)
-    answer = play("site.yml", "--tags", "gateway", *limit, "-e", '{"gateway_poll_interval_s": 0.31}')
-    assert answer.returncode == 0, answer.stdout[-3000:]
-    second = running()
-    assert second["state"] == "confirmed"
-    assert second["current"] != first["current"]
-    answer = play("rollback.yml", "--tags", "gateway", *limit)
-    assert answer.returncode == 0, answer.stdout[-3000:]
-    assert running()["current"] == first["current"]
+def test_a_failing_inf_release_takes_both_gateways_back(lab: Lab) -> None:
+    written, first, linux = check_rights(lab), running()["current"], linux_running(lab)
+    with override(gateway_poll_interval_s=0.32, strategy_strategy="nowhere:Nothing"):
+        looked = pyinfra("deploy.py", "--dry", yes=False)
+        assert looked.returncode == 0, looked.stdout[-3000:] + looked.stderr[-1000:]
+        assert re.search(r"^ +1 +gateway +gtw-02", looked.stdout, re.MULTILINE)
+        assert re.search(r"^gtw-02: would change: .*Stage gateway$", looked.stdout, re.MULTILINE)
+        assert (running()["current"], linux_running(lab)) == (first, linux)
+        answer = pyinfra("deploy.py")
+    assert answer.returncode != 0
+    found = record(answer)
+    assert found["outcome"] == "failed"
+    assert {failure["host"] for failure in found["failures"]} == {"inf-01"}
+    assert {"gateway on gtw-01", "gateway on gtw-02"} <= set(found["put_back"])
+    steps = [
+        span["step"] for span in found["spans"] if (span["host"], span["service"]) == ("gtw-02", "gateway")
+    ]
+    assert steps == ["activate", "put back"], "it was provisional and never confirmed"
+    after = running()
+    assert (after["current"], linux_running(lab)) == (first, linux)
+    assert (after["state"], after["units"]) == ("confirmed", {"mt5crs-gateway.service": "active"})
+    assert after["newest"]["state"] == "reverted"
+    for secret in scenario.secrets_of(INVENTORY):
+        assert secret not in answer.stdout + answer.stderr + looked.stdout + looked.stderr
+    assert check_rights(lab) > written
 
+
+def test_rollback_by_part_and_by_generation_on_both_systems(lab: Lab) -> None:
+    first, linux_first = running()["current"], linux_running(lab)
+    answer = play("site.yml", "--tags", "gateway", "-e", '{"gateway_poll_interval_s": 0.33}')
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    second, linux_second = running()["current"], linux_running(lab)
+    assert (second != first, linux_second != linux_first) == (True, True)
+
+    looked = pyinfra("rollback.py", "--data", "part=gateway", "--dry", yes=False)
+    assert looked.returncode == 0, looked.stdout[-3000:] + looked.stderr[-1000:]
+    assert "gtw-02: would change: Ask for the way back of gateway" in looked.stdout
+    # One host that cannot go back stops all of them: the Linux gateway's generation is unknown on Windows.
+    refused = pyinfra("rollback.py", "--data", "part=gateway", "--data", f"to={linux_first}")
+    assert refused.returncode != 0
+    assert {failure["host"] for failure in record(refused)["failures"]} == {"gtw-02"}
+    assert (running()["current"], linux_running(lab)) == (second, linux_second)
+
+    answer = pyinfra("rollback.py", "--data", "part=gateway")
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert (running()["current"], linux_running(lab)) == (first, linux_first)
+    answer = play("rollback.yml", "--tags", "gateway", "--limit", fleet.GATEWAY, "-e", f"to={second}")
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert (running()["current"], linux_running(lab)) == (second, linux_first)
+    check_rights(lab)
+
+
+def test_failing_release_of_the_windows_gateway_alone(lab: Lab) -> None:
+    written, before, linux = check_rights(lab), running(), linux_gateway(lab)
+    limit = ("--limit", fleet.GATEWAY)
     answer = play("site.yml", "--tags", "gateway", *limit, "-e", "gateway_bind=192.0.2.1")
     assert answer.returncode != 0
-    assert running()["current"] == first["current"]
+    assert running()["current"] == before["current"]
     assert running()["units"] == {"mt5crs-gateway.service": "active"}
     for secret in scenario.secrets_of(INVENTORY):
         assert secret not in answer.stdout + answer.stderr
-
     assert linux_gateway(lab) == linux
     assert check_rights(lab) > written
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from deploy import windows
+from deploy import windows, windows_play
 from deploy.inventory import Fleet
 from deploy.rollout import Rollout
 
+PROJECT = Path(__file__).resolve().parents[3]
 FLEET = Fleet(
     Path("inventory/x.yml"),
     "x",
@@ -41,44 +45,83 @@ def test_targets(limit: list[str], exclude: list[str], expected: tuple[str, ...]
 
 
 def test_command() -> None:
-    words = windows.command("site.yml", Path("i.yml"), ["w1", "w2"], "baseline,gateway", check=True)
+    words = windows_play.command(Path("i.yml"), ["w1", "w2"], "rollback", {"to": "0001-a"}, check=True)
     assert Path(words[0]).name == "ansible-playbook"
     assert words[1:] == [
-        "-i",
-        "i.yml",
-        "site.yml",
-        "--tags",
-        "baseline,gateway",
-        "--limit",
-        "w1,w2",
-        "--check",
+        *("-i", "i.yml", "windows.yml", "--tags", "rollback", "--limit", "w1,w2"),
+        *("-e", '{"to": "0001-a"}', "--check"),
     ]
 
 
-def test_command_to_a_generation() -> None:
-    words = windows.command("rollback.yml", Path("i.yml"), ["w1"], "gateway", check=False, to="0001-a")
-    assert words[-2:] == ["-e", "to=0001-a"]
+def test_every_phase_is_in_the_playbook() -> None:
+    playbook = yaml.safe_load((PROJECT / windows_play.PLAYBOOK).read_text())
+    assert {tag for play in playbook for tag in play["tags"]} == {
+        *("observe", "prepare", "activate", "confirm", "put_back", "rollback")
+    }
 
 
-def test_command_with_the_strategy_of_the_run() -> None:
-    words = windows.command("site.yml", Path("i.yml"), ["w1"], "gateway", check=False, strategy="canary")
-    assert words[-2:] == ["-e", "fleet_strategy=canary"]
+def played(*results: tuple[str, str, dict[str, Any]]) -> windows_play.Played:
+    """What is read from Ansible's JSON about these (task, host, result)."""
+    tasks = [{"task": {"name": task}, "hosts": {host: result}} for task, host, result in results]
+    return windows_play.read({"plays": [{"tasks": tasks}]})
 
 
-def test_the_record_of_the_play_becomes_part_of_the_run() -> None:
+def called(verb: str, answer: dict[str, Any] | str, rc: int = 0) -> dict[str, Any]:
+    """The result of a task that calls the release tool on Windows."""
+    said = answer if isinstance(answer, str) else json.dumps(answer)
+    cmd = f'"C:/python.exe" C:/bin/mt5crs-release.pyz {verb} gateway --json'
+    return {"cmd": cmd, "rc": rc, "stdout": said, "changed": rc == 0}
+
+
+def test_statuses() -> None:
+    found = played(("Note what runs", "w1", {"ansible_facts": {"release_status": {"services": {}}}}))
+    assert found.statuses == {"w1": {"services": {}}}
+
+
+def test_an_activation_becomes_part_of_the_run() -> None:
     rollout = Rollout("pyinfra", "x")
-    play = Rollout("ansible", "x")
-    result = play.result("w1", "gateway")
-    result.generation, result.previous, result.state, result.changed = "0002-b", "0001-a", "confirmed", True
-    windows.outcome(play.record(), rollout)
+    answer = {"changed": True, "generation": "0002-b", "previous": "0001-a", "state": "provisional"}
+    windows._note(rollout, played(("Activate gateway", "w1", called("activate", answer))), "activate")
     assert not rollout.failed
-    assert vars(rollout.result("w1", "gateway")) == vars(result)
+    assert windows.provisional(rollout, ["w1", "w2"]) == {"w1": "0002-b"}
+    windows._note(
+        rollout, played(("x", "w1", called("revert", {"changed": True, "generation": "0001-a"}))), ""
+    )
+    assert rollout.put_back == ["gateway on w1"]
+    assert rollout.result("w1", "gateway").state == "reverted"
+    assert [span.step for span in rollout.spans] == ["activate", "put back"]
 
 
-def test_a_failure_of_the_play_fails_the_run() -> None:
-    from deploy.rollout import Failure
+def test_a_failed_activation_fails_the_run_once_with_the_tools_words() -> None:
+    rollout = Rollout("pyinfra", "x")
+    error = {"error": {"message": "unhealthy", "remedy": "look"}, "generation": "0001-a"}
+    found = played(
+        ("Activate gateway", "w1", called("activate", error, rc=1)),
+        ("End with an error", "w1", {"failed": True, "msg": "activate gateway failed; its answer is above"}),
+    )
+    windows._note(rollout, found, "activate")
+    assert [(one.host, one.step, one.message) for one in rollout.failures] == [
+        ("w1", "activate gateway", "unhealthy")
+    ]
+    assert windows.provisional(rollout, ["w1"]) == {}
 
-    rollout, play = Rollout("pyinfra", "x"), Rollout("ansible", "x")
-    play.fail(Failure("w1", "activate gateway", "unhealthy", "look", ("line",)))
-    windows.outcome(play.record(), rollout)
-    assert rollout.failures == play.failures
+
+def test_an_activation_without_an_answer_is_put_back() -> None:
+    rollout = Rollout("pyinfra", "x")
+    windows._note(rollout, played(("Activate", "w1", called("activate", "", rc=1))), "activate")
+    rollout.result("w1", "gateway").generation = "0002-b"
+    assert rollout.failed
+    assert windows.provisional(rollout, ["w1"]) == {"w1": "0002-b"}
+
+
+def test_another_failure_and_an_unreachable_host() -> None:
+    found = played(
+        ("Account", "w1", {"failed": True, "msg": "no right"}),
+        ("Account", "w2", {"unreachable": True, "msg": "timed out"}),
+        ("Time", "w3", {"changed": True}),
+    )
+    assert [(one.host, one.task, one.reason) for one in found.troubles] == [
+        ("w1", "Account", "no right"),
+        ("w2", "Account", "timed out"),
+    ]
+    assert found.changed == {"w3": ["Time"]}
