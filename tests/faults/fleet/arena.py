@@ -7,7 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from lab.handle import wait_until
+from lab.state import PROJECT
 from tests.faults.fleet.audit import audit
 from tests.faults.fleet.collect import all_books, deals_so_far, quiet
 from tests.faults.fleet.controller import Controller
@@ -26,6 +29,8 @@ SERVICES = (
 )
 OLD, NEW = "all old, running", "all new, confirmed"
 SETTLE_S = 60.0
+LIMITS = yaml.safe_load((PROJECT / "group_vars/lab/main.yml").read_text())["fleet_limits"]
+"""Those of labs. A day of trading at every tick costs more in spreads than they allow to lose."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Arena:
             reconciler_recheck_interval_s=round(10 + number / 1e6, 6),
             strategy_tick_interval_s=round(0.2 + number / 1e6, 6),
             strategy_strategy_options={"hold_s": 0.5},
+            fleet_limits={**LIMITS, "max_daily_loss": 1e6},
             **bad,
             **more,
         )
