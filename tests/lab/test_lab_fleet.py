@@ -31,8 +31,7 @@ def ignore(_: fleet.Phase) -> None:
 
 @pytest.fixture(scope="module")
 def default_lab() -> Lab:
-    fleet.up("default", ignore)
-    return Lab.open("default")
+    return Lab.open("default")  # booted by `make lab-test`; another process of pytest may be at work on it
 
 
 @pytest.fixture(scope="module")
