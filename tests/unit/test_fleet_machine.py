@@ -491,6 +491,14 @@ class Fleet(RuleBasedStateMachine):
         for frame in self.late[before:]:
             self.serve(frame)
 
+    @rule(to=st.sampled_from("ab"), crash=st.sampled_from(["after_record", "before_send"]))
+    def order_stays_unresolved_over_a_lease_move(self, to: str, crash: str) -> None:
+        self.armed = crash
+        self._submit("holder", [], requests.OrderSend, **terms(volume=0.1))
+        self.armed = None
+        self.lease_runs_out_and_moves(to, [])
+        self._submit(to, [], requests.OrderSend, **terms(volume=0.1))
+
     def _ops(self, kind: type[requests.Request], **fields: Any) -> None:
         head = {"v": 1, "id": f"ops-{self.now}", "client": "ops", "magic": MAGIC}
         self.now += 1
