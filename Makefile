@@ -123,7 +123,7 @@ bench-deploy: setup bundle ## seconds of deployments: pyinfra, Ansible, Ansible 
 	$(RUN) --group bench python -m tests.bench.bench_deploy
 
 .PHONY: bench-switch
-bench-switch: setup deploy ## what a client sees of a switch of generations, on the default lab (change a setting and deploy once before)
+bench-switch: setup bundle ## what a client that asks every 5 ms sees of a switch of generations (lab of its own)
 	$(RUN) python -m tests.bench.bench_switch
 
 ##: the lab and the fleet -----------------------------------------------------------------------------
