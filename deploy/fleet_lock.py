@@ -134,9 +134,10 @@ class FleetLock:
         )
         self._tell({"hub": self.hub, "id": self.id, "every_s": EVERY_S})
 
-    def phase(self, name: str) -> None:
-        """Say with the next heartbeat what is being done."""
-        self._tell({"phase": name})
+    def phase(self, name: str, rollout: Rollout) -> None:
+        """Say with the next heartbeat what is being done; a run that goes well puts nothing back."""
+        if rollout.failed or not name.startswith(unfinished.PUT_BACK):
+            self._tell({"phase": name})
 
     def decide_to_confirm(self, rollout: Rollout) -> None:
         """Record that everything is healthy: if the deployer dies from here on, the next one finishes it."""
@@ -147,7 +148,7 @@ class FleetLock:
         for entry in waiting:
             words += ["--provisional", f"{entry.host}:{entry.service}:{entry.generation}"]
         self._call("beat", self.id, *words)
-        self.phase(unfinished.CONFIRM)
+        self.phase(unfinished.CONFIRM, rollout)
 
     @property
     def lost(self) -> str:

@@ -90,7 +90,9 @@ class Call:
             self.rollout.spent(host.name, self.service, self.step, began, outcome, answer)
             return answer
         self.rollout.spent(host.name, self.service, self.step, began, "failed", answer)
-        result.state, result.version = "failed", result.previous_version
+        # A host that did not answer may have gone ahead, so it is put back like the others.
+        unknown = answer is not None and answer.get("lost") and self.step in ("activate", "confirm")
+        result.state, result.version = "provisional" if unknown else "failed", result.previous_version
         self.rollout.fail(failure_of(host.name, f"{self.step} {self.service}", answer, text))
         return None
 
@@ -350,7 +352,9 @@ def _put_back(rollout: Rollout) -> None:
     for result in rollout.touched(host.name):
         began = time.monotonic()
         answer, text, good = run_tool(
-            ["revert", result.service, "--json"], stdin=None, timeout_s=ACTIVATE_TIMEOUT_S
+            ["revert", result.service, "--confirmed", result.generation, "--json"],
+            stdin=None,
+            timeout_s=ACTIVATE_TIMEOUT_S,
         )
         if good and answer is not None:
             result.state = "reverted"
