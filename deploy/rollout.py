@@ -167,8 +167,11 @@ class Rollout:
     def touched(self, host: str) -> list[ServiceResult]:
         """Services on a host to be put back when the run fails, last service first.
 
-        What this run has made provisional, and what it has confirmed by then.
+        What this run has made provisional, and what it has confirmed by then; nothing once it has lost the
+        fleet's lock.
         """
+        if self.lock_lost:
+            return []
         order = {service: position for position, service in enumerate(SERVICES)}
         found = [
             result

@@ -8,8 +8,8 @@ import pytest
 
 from lab import faults
 from lab.handle import wait_until
-from tests.faults.fleet.arena import OLD, Arena, note
-from tests.faults.fleet.controller import ACTIVATE_FIRST, FIRST_WAITS, Controller, since
+from tests.faults.fleet.arena import LAST, NEW, OLD, Arena, note
+from tests.faults.fleet.controller import ACTIVATE_FIRST, FIRST_WAITS, MIDDLE_OF_CONFIRM, Controller, since
 from tests.lab.engines import Ran
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -72,6 +72,21 @@ def test_half_of_the_hosts_are_lost_on_the_way(arena: Arena) -> None:
     found = settled(arena, before, controller.end(480))
     note("half of the hosts lost", ACTIVATE_FIRST.name, found, since(began))
     assert found == OLD
+    arena.check_order_flow()
+
+
+def test_a_host_is_lost_while_the_fleet_is_confirmed(arena: Arena) -> None:
+    before, controller = begun(arena)
+    controller.wait_for(MIDDLE_OF_CONFIRM)
+    began = time.monotonic()
+    faults.cut(arena.fleet.lab, LAST, faults.CONTROLLER)
+    # The gateway is confirmed by now, and would not go back by itself.
+    wait_until(lambda: _at_rest(arena, (LAST,)), 120, f"{LAST} to go back")
+    faults.heal(arena.fleet.lab.plan.name)
+    ran = controller.end(480)
+    found = arena.wait_converged(before, 120)
+    note("a host lost", MIDDLE_OF_CONFIRM.name, found, since(began))
+    assert found == (NEW if ran.status == 0 else OLD), ran.output[-4000:]
     arena.check_order_flow()
 
 
