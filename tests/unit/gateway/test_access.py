@@ -58,10 +58,18 @@ def test_14_revoked_while_connected(gateway: Running) -> None:
     watcher, strategy = gateway.client("watcher"), gateway.client("strategy")
     assert isinstance(watcher.ask(requests.Ping), Pong)
     assert isinstance(strategy.ask(requests.Ping), Pong)
+    events = gateway.context.socket(zmq.SUB)
+    secure_client(events, gateway.public, gateway.secrets["watcher"])
+    events.connect(f"tcp://127.0.0.1:{gateway.pub_port}")
+    events.subscribe(b"")
+    assert events.poll(5000)
     del gateway.clients["watcher"]
     gateway.write_clients()
     eventually(lambda: '"revoked":1' in gateway.log())
     assert silent(watcher.socket)
+    while events.poll(0):  # what was on its way when the key was revoked
+        events.recv_multipart()
+    assert not events.poll(500)
     assert isinstance(strategy.ask(requests.Ping), Pong)  # the others come back by themselves
 
 
@@ -136,6 +144,8 @@ def test_authenticator_survives_a_callback_that_raises() -> None:
         ("strategy", MAGIC, requests.Halt, {"scope": "FLEET", "reason": "because"}, "kind"),
         ("strategy", OTHER_MAGIC, requests.Halt, {"scope": "MAGIC", "reason": "because"}, "magic"),
         ("strategy", MAGIC, requests.Resume, {"scope": "MAGIC", "reason": "because"}, "kind"),
+        ("strategy", MAGIC, requests.Resume, {"scope": "FLEET", "reason": "because"}, "kind"),
+        ("watcher", MAGIC, requests.Resume, {"scope": "FLEET", "reason": "because"}, "kind"),
         ("strategy", OTHER_MAGIC, requests.LeaseAcquire, {"instance": "i", "ttl_ms": 1000}, "magic"),
         (
             "strategy",
@@ -154,6 +164,18 @@ def test_permissions(
     reply = gateway.client(name, magic).ask(kind, **fields)
     assert isinstance(reply, Error)
     assert (reply.code, reply.field) == ("FORBIDDEN", field)
+
+
+def test_a_trader_may_halt_its_own_magic_number_but_not_lift_the_halt(
+    gateway: Running, trader: Caller
+) -> None:
+    halted = trader.ask(requests.Halt, scope="MAGIC", reason="my own doubts")
+    assert [(halt.magic, halt.client) for halt in halted.halts] == [(MAGIC, "strategy")]
+    lifted = trader.ask(requests.Resume, scope="MAGIC", reason="never mind")
+    assert (lifted.code, lifted.field) == ("FORBIDDEN", "kind")
+    refused = trader.order()
+    assert isinstance(refused, Error)
+    assert refused.code == "HALTED"
 
 
 def test_watcher_cannot_trade(gateway: Running) -> None:
