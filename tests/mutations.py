@@ -86,6 +86,12 @@ MUTATIONS = (
         'raise OrderNotSentError(f"no answer about',
     ),
     Mutation(
+        "busy taken for never sent",
+        "strategy/execution.py",
+        'error.reply.code in ("BUSY", "NOT_READY"',
+        'error.reply.code in ("NOT_READY"',
+    ),
+    Mutation(
         "position limit not checked",
         "gateway/risk.py",
         "    _check_exposure(terms, limits, facts)\n",
