@@ -23,10 +23,10 @@ class WindowsGateway:
         self.node = node
         self._host = node.connect()
 
-    def module(self, name: str, **options: Any) -> dict[str, Any]:
+    def module(self, module: str, /, **options: Any) -> dict[str, Any]:
         """What a read-only module of `ansible.windows` answers."""
         found: dict[str, Any] = self._host.ansible(
-            f"ansible.windows.{name}", json.dumps(options), check=False
+            f"ansible.windows.{module}", json.dumps(options), check=False
         )
         return found
 

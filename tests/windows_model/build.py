@@ -54,7 +54,7 @@ if __name__ == "__main__":
 _PYTHON = """\
 #!/bin/sh
 # Stands for python.exe: the release tool runs as on Windows, everything else with this machine's Python.
-PYTHONPATH=/opt/winmodel exec /usr/bin/python3 -m winmodel.python "$@"
+WINMODEL_PYTHON="$0" PYTHONPATH=/opt/winmodel exec /usr/bin/python3 -m winmodel.python "$@"
 """
 
 

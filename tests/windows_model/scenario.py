@@ -101,11 +101,13 @@ def play(
     )
 
 
-def verify_suite(*, name: str = NAME, inventory: Path = INVENTORY) -> subprocess.CompletedProcess[str]:
-    """Run tests/verify, with which any fleet is verified, against this one."""
+def verify_suite(
+    *words: str, name: str = NAME, inventory: Path = INVENTORY
+) -> subprocess.CompletedProcess[str]:
+    """Run tests/verify, with which any fleet is verified, against this one; `words` are for pytest."""
     command = [sys.executable, "-m", "pytest", "tests/verify", "--inventory", str(inventory)]
     return subprocess.run(
-        [*command, "-q", "--color=no", "-p", "no:cacheprovider"],
+        [*command, "-q", "--color=no", *words],
         cwd=PROJECT,
         env={**fleet.environment(name), "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
         capture_output=True,
