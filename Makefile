@@ -10,6 +10,7 @@ export UV_PYTHON ?= >=3.11
 RUN := $(UV) run --frozen
 PYTEST := $(RUN) pytest
 INVENTORY ?= inventory/lab.yml
+RUNS ?= 100000
 LAB_INVENTORY := inventory/lab.yml
 PYINFRA_INVENTORY = $(INVENTORY:.yml=.py)
 
@@ -90,8 +91,8 @@ faults-fleet-long: setup bundle ## every phase, hosts and lines lost, 50 roll-ou
 	MT5CRS_ROLL_OUTS=50 $(PYTEST) tests/faults/fleet --timeout 0
 
 .PHONY: states-long
-states-long: setup ## 100 000 random runs of the trading state machine (hours)
-	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
+states-long: setup ## random histories of the two trading state machines (RUNS=100000 each: hours; 10000: half an hour)
+	MT5CRS_MACHINE_RUNS=$(RUNS) $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
 
 .PHONY: mutations
 mutations: setup ## break the trading core on purpose, one fault at a time: a test must go red for each (minutes)
@@ -124,7 +125,7 @@ bench-deploy: setup bundle ## seconds of deployments: pyinfra, Ansible, Ansible 
 	$(RUN) --group bench python -m tests.bench.bench_deploy
 
 .PHONY: bench-switch
-bench-switch: setup deploy ## what a client sees of a switch of generations, on the default lab (change a setting and deploy once before)
+bench-switch: setup bundle ## what a client that asks every 5 ms sees of a switch of generations (lab of its own)
 	$(RUN) python -m tests.bench.bench_switch
 
 ##: the lab and the fleet -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,7 @@ class FleetLock:
     said: list[str] = field(default_factory=list)
     _beats: subprocess.Popen[str] | None = None
     _lost: str = ""
+    _looked: float = field(default_factory=time.monotonic)
 
     def take(self, rollout: Rollout, fleet: Fleet, *, last: bool, beat: bool = True) -> None:
         """Take the lock, then finish or undo what dead deployments have left. LockError when refused.
@@ -134,9 +136,10 @@ class FleetLock:
         )
         self._tell({"hub": self.hub, "id": self.id, "every_s": EVERY_S})
 
-    def phase(self, name: str) -> None:
-        """Say with the next heartbeat what is being done."""
-        self._tell({"phase": name})
+    def phase(self, name: str, rollout: Rollout) -> None:
+        """Say with the next heartbeat what is being done; a run that goes well puts nothing back."""
+        if rollout.failed or not name.startswith(unfinished.PUT_BACK):
+            self._tell({"phase": name})
 
     def decide_to_confirm(self, rollout: Rollout) -> None:
         """Record that everything is healthy: if the deployer dies from here on, the next one finishes it."""
@@ -147,7 +150,7 @@ class FleetLock:
         for entry in waiting:
             words += ["--provisional", f"{entry.host}:{entry.service}:{entry.generation}"]
         self._call("beat", self.id, *words)
-        self.phase(unfinished.CONFIRM)
+        self.phase(unfinished.CONFIRM, rollout)
 
     @property
     def lost(self) -> str:
@@ -160,6 +163,7 @@ class FleetLock:
 
     def check(self, rollout: Rollout) -> None:
         """A run that has lost the lock must do nothing more, not even put back: the new holder does that."""
+        self._ask_after_a_pause()
         if self.lost and not rollout.lock_lost:
             rollout.lock_lost = True
             rollout.fail(
@@ -170,6 +174,15 @@ class FleetLock:
                     "the deployment that took over settles what this one began; run again after it",
                 )
             )
+
+    def _ask_after_a_pause(self) -> None:
+        """Ask the Hub itself: a deployer that was stopped goes on a moment before its heartbeats do."""
+        paused, self._looked = time.monotonic() - self._looked, time.monotonic()
+        if not self.held or paused < LIMIT_S / 2:
+            return
+        answer = _answer(self._call("beat", self.id))
+        if answer.get("lost"):
+            self._lost = str(answer["error"]["message"])
 
     def release(self, record: Mapping[str, Any]) -> None:
         """Keep the final record on the Hub and give the lock back. Never raises; `said` tells what failed."""

@@ -225,7 +225,7 @@ class _Narration(BaseStateCallback):
             self.close()
             self.name, self.began = phase, time.monotonic()
             if not phase.startswith(("Lock", "Confirm")):
-                lock.phase(phase.lower())
+                lock.phase(phase.lower(), self.rollout)
 
     def operation_host_start(self, _state: Any, host: Any, _op_hash: str) -> None:
         """The first operation of a phase on a host begins its span."""

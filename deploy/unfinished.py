@@ -18,6 +18,8 @@ from deploy.rollout import SERVICES
 
 CONFIRM = "confirm"
 """The phase from which on a deployment is finished instead of undone."""
+PUT_BACK = "put back"
+"""How the phases begin in which a deployment undoes itself, also what it has confirmed by then."""
 TOOL = "/usr/local/sbin/mt5crs-release"
 _STATUS_TIMEOUT_S = 30
 _ACT_TIMEOUT_S = 240
@@ -36,7 +38,7 @@ class Action:
     @property
     def arguments(self) -> list[str]:
         """The command line on the host."""
-        named = [] if self.verb == "revert" else ["--generation", self.generation]
+        named = ["--confirmed" if self.verb == "revert" else "--generation", self.generation]
         at_once = ["--confirm-timeout", "0"] if self.verb == "activate" else []
         return [TOOL, self.verb, self.service, *named, *at_once, "--json"]
 
@@ -54,8 +56,11 @@ class Settled:
 def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]]) -> list[Action]:
     """The calls that settle a deployment, in the order in which they are to be made on each host."""
     finish = record.get("phase") == CONFIRM
+    putting_back = str(record.get("phase") or "").startswith(PUT_BACK)
     decided = (
-        {tuple(str(text).split(":", 2)) for text in record.get("provisional") or ()} if finish else set()
+        {tuple(str(text).split(":", 2)) for text in record.get("provisional") or ()}
+        if finish or putting_back
+        else set()
     )
     found = []
     for host, status in statuses.items():
@@ -64,7 +69,10 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
             if now is None:
                 continue
             wanted = next((gen for of, name, gen in decided if (of, name) == (host, service)), None)
-            if wanted is not None and now.get("pending") == wanted:
+            if putting_back:
+                if now.get("pending") or (wanted is not None and now.get("current") == wanted):
+                    found.append(Action(host, service, "revert", str(now.get("pending") or wanted)))
+            elif wanted is not None and now.get("pending") == wanted:
                 found.append(Action(host, service, "confirm", wanted))
             elif wanted is not None and now.get("current") != wanted:
                 found.append(Action(host, service, "activate", wanted))

@@ -169,7 +169,7 @@ def confirmed(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionComma
 @operation()
 def reverted(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
     """After everything that depends on a gateway has been put back."""
-    waiting = provisional(rollout, hosts)
+    waiting = touched(rollout, hosts)
     if waiting and rollout.failed:
         yield FunctionCommand(_settle, (rollout, "put_back", waiting), {})
 
@@ -231,6 +231,11 @@ def provisional(rollout: Rollout, hosts: Sequence[str]) -> dict[str, str]:
     """Host → generation, for those that this run has made provisional."""
     results = {host: rollout.result(host, SERVICE) for host in hosts}
     return {host: result.generation for host, result in results.items() if result.state == "provisional"}
+
+
+def touched(rollout: Rollout, hosts: Sequence[str]) -> dict[str, str]:
+    """Host → generation, for those that are put back when the run fails."""
+    return {host: result.generation for host in hosts for result in rollout.touched(host)}
 
 
 def _settle(rollout: Rollout, phase: str, waiting: Mapping[str, str]) -> None:

@@ -111,7 +111,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self.decided = True
             self.lock.decide_to_confirm(self.rollout)
         elif not self.play.startswith("Confirm"):
-            self.lock.phase(self.play.lower())
+            self.lock.phase(self.play.lower(), self.rollout)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """Remember when a task began on a host, for its span."""

@@ -11,14 +11,10 @@ import argparse
 import importlib.util
 import os
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lab import fleet as labs
-from lab.handle import Lab
+from tests.bench.fresh_fleet import deployed, timed
 from tests.lab.engines import Fleet, Ran
 
 LAB = "bench-deploy"
@@ -27,24 +23,6 @@ CHANGE = {"reconciler_log_level": "DEBUG", "strategy_log_level": "DEBUG", "gatew
 HOSTS_OF_A_FLEET = 4
 ROLLBACK_BOUND_S = 10.0
 FASTER_THAN_ANSIBLE, FASTER_THAN_MITOGEN = 5.0, 2.0
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A finished run and its wall-clock seconds."""
-
-    ran: Ran
-    seconds: float
-
-
-def timed(run: Callable[[], Ran]) -> Timed:
-    """Run and time it. RuntimeError with the end of its output when it failed."""
-    began = time.perf_counter()
-    ran = run()
-    seconds = time.perf_counter() - began
-    if ran.status != 0:
-        raise RuntimeError(f"a run failed, so there is nothing to compare:\n{ran.output[-4000:]}")
-    return Timed(ran, seconds)
 
 
 def mitogen_environment() -> dict[str, str]:
@@ -73,18 +51,6 @@ def in_turns(of: Mapping[str, Callable[[], Ran]], rounds: int) -> dict[str, list
         for name, run in of.items():
             seconds[name].append(timed(run).seconds)
     return seconds
-
-
-@contextmanager
-def deployed(hosts: int) -> Iterator[tuple[Fleet, Timed]]:
-    """A fresh lab with that many hosts, deployed; removed at the end."""
-    labs.down(LAB, _quiet)
-    labs.up(LAB, _quiet, hosts)
-    try:
-        fleet = Fleet(Lab.open(LAB))
-        yield fleet, timed(fleet.pyinfra)
-    finally:
-        labs.down(LAB, _quiet)
 
 
 def nothing_to_do(fleet: Fleet, hosts: int, rounds: int) -> None:
@@ -139,10 +105,6 @@ def _judged(good: bool) -> str:
     return "reached" if good else "MISSED"
 
 
-def _quiet(_phase: labs.Phase) -> None:
-    pass
-
-
 def main() -> None:
     """Measure each size of fleet; the changed release and the rollback on four hosts."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -154,7 +116,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.2f} at the beginning", flush=True)
     for hosts in (int(size) for size in chosen.hosts.split(",")):
-        with deployed(hosts) as (fleet, first):
+        with deployed(LAB, hosts) as (fleet, first):
             print(f"{hosts:>3} hosts  from nothing, pyinfra: {first.seconds:.1f} s", flush=True)
             nothing_to_do(fleet, hosts, chosen.rounds if hosts == HOSTS_OF_A_FLEET else min(3, chosen.rounds))
             if hosts == HOSTS_OF_A_FLEET:

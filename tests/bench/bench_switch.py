@@ -1,7 +1,7 @@
-"""What a client that asks every 5 ms sees of a switch: `python -m tests.bench.bench_switch LAB`.
+"""What a client that asks every 5 ms sees of a switch: `make bench-switch`.
 
-In turns, for gateway and reconciler of a deployed lab: a switch to another generation, `systemctl restart` as
-the units are, and `systemctl restart` with nothing held. The gateway is asked from another host (PING and
+In turns, for gateway and reconciler of a lab of its own: a switch to another generation, `systemctl restart`
+as the units are, and `systemctl restart` with nothing held. The gateway is asked from another host (PING and
 SYNC_ALL in turns), the reconciler on its own (state.sock).
 """
 
@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lab.handle import Lab
+from tests.bench.fresh_fleet import deployed, timed
 from tests.lab.asking import Asker
 
+_LAB, _HOSTS = "bench-switch", 4
 _GROUPS = {"gateway": "gtw", "reconciler": "inf"}
 _TOOL = "/usr/local/sbin/mt5crs-release"
 _ROUNDS = 5
@@ -34,12 +36,15 @@ _HEADS = ("asked", "lost", "longest answer", "without answer", "gap by systemd")
 
 def main() -> int:
     """Measure and print; exit status 1 when a request was lost although sockets are held."""
-    lab = Lab.open(sys.argv[1] if len(sys.argv) > 1 else "default")
-    print(f"{_ROUNDS} rounds; milliseconds as median (worst); load {os.getloadavg()[0]:.1f}")
-    print(f"{'':12}{'':24}" + "".join(f"{head:>18}" for head in _HEADS))
-    lost = 0
-    for service, group in _GROUPS.items():
-        lost += _measure(lab, service, _first(lab, group))
+    with deployed(_LAB, _HOSTS) as (fleet, _):
+        # A second generation of each, to switch to and back from.
+        fleet.override(**{f"{service}_log_level": "DEBUG" for service in _GROUPS})
+        timed(lambda: fleet.pyinfra("--data", "strategy=all_at_once"))
+        print(f"{_ROUNDS} rounds; milliseconds as median (worst); load {os.getloadavg()[0]:.1f}")
+        print(f"{'':12}{'':24}" + "".join(f"{head:>18}" for head in _HEADS), flush=True)
+        lost = sum(
+            _measure(fleet.lab, service, _first(fleet.lab, group)) for service, group in _GROUPS.items()
+        )
     return int(lost > 0)
 
 
@@ -96,8 +101,6 @@ def _ways(lab: Lab, host: str, service: str) -> dict[str, Callable[[], float]]:
     def switch() -> float:
         known = json.loads(lab.exec(host, [_TOOL, "list", service, "--json"]).stdout)["generations"]
         other = [each["generation"] for each in known if each["state"] == "confirmed" and not each["current"]]
-        if not other:
-            raise SystemExit(f"{service} on {host} has one generation: change a setting and deploy again")
         command = [_TOOL, "rollback", service, "--to", other[-1], "--json"]
         answer = json.loads(lab.exec(host, command, timeout_s=90).stdout)
         return float(answer["cutover"][unit]["gap_s"])

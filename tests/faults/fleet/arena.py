@@ -46,6 +46,12 @@ class Row:
 TABLE: list[Row] = []
 
 
+def note(fault: str, phase: str, outcome: str, seconds: float) -> None:
+    """Add a line to the closing table, and print it: the long run takes hours."""
+    TABLE.append(Row(fault, phase, outcome, seconds))
+    print(_line(TABLE[-1]), flush=True)
+
+
 @dataclass
 class Arena:
     """One fleet under order flow. Every release is a new one: a setting of each service has a new value.
@@ -116,5 +122,8 @@ class Arena:
 def closing_table() -> list[str]:
     """Fault, phase, outcome and seconds of every case so far."""
     lines = [f"{'fault':<34}{'phase':<24}{'outcome':<36}{'seconds':>8}"]
-    lines += [f"{row.fault:<34}{row.phase:<24}{row.outcome:<36}{row.seconds:>8.1f}" for row in TABLE]
-    return lines
+    return lines + [_line(row) for row in TABLE]
+
+
+def _line(row: Row) -> str:
+    return f"{row.fault:<34}{row.phase:<24}{row.outcome:<36}{row.seconds:>8.1f}"

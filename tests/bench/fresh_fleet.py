@@ -1,0 +1,46 @@
+"""A lab fleet of a benchmark's own, deployed from nothing and removed at its end; runs with their seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lab import fleet as labs
+from lab.handle import Lab
+from tests.lab.engines import Fleet, Ran
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A finished run and its wall-clock seconds."""
+
+    ran: Ran
+    seconds: float
+
+
+def timed(run: Callable[[], Ran]) -> Timed:
+    """Run and time it. RuntimeError with the end of its output when it failed."""
+    began = time.perf_counter()
+    ran = run()
+    seconds = time.perf_counter() - began
+    if ran.status != 0:
+        raise RuntimeError(f"a run failed, so there is nothing to compare:\n{ran.output[-4000:]}")
+    return Timed(ran, seconds)
+
+
+@contextmanager
+def deployed(name: str, hosts: int) -> Iterator[tuple[Fleet, Timed]]:
+    """A fresh lab with that name and that many hosts, deployed; removed at the end."""
+    labs.down(name, _quiet)
+    labs.up(name, _quiet, hosts)
+    try:
+        fleet = Fleet(Lab.open(name))
+        yield fleet, timed(fleet.pyinfra)
+    finally:
+        labs.down(name, _quiet)
+
+
+def _quiet(_phase: labs.Phase) -> None:
+    pass
