@@ -119,7 +119,7 @@ class Arena:
 
 
 def allow_losses(fleet: Fleet) -> None:
-    """Let the fleet trade for hours: at every tick it pays a spread, and soon reaches a lab's limit of losses.
+    """Let the fleet trade for hours: every trade costs the spread, and labs may lose little.
 
     In host_vars, because the project's group_vars win over those beside an inventory.
     """
