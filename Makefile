@@ -10,6 +10,7 @@ export UV_PYTHON ?= >=3.11
 RUN := $(UV) run --frozen
 PYTEST := $(RUN) pytest
 INVENTORY ?= inventory/lab.yml
+RUNS ?= 100000
 LAB_INVENTORY := inventory/lab.yml
 PYINFRA_INVENTORY = $(INVENTORY:.yml=.py)
 
@@ -89,8 +90,8 @@ faults-fleet-long: setup bundle ## every phase, hosts and lines lost, 50 roll-ou
 	MT5CRS_ROLL_OUTS=50 $(PYTEST) tests/faults/fleet --timeout 0
 
 .PHONY: states-long
-states-long: setup ## 100 000 random runs of the trading state machine (hours)
-	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
+states-long: setup ## random histories of the two trading state machines (RUNS=100000 each: hours; 10000: half an hour)
+	MT5CRS_MACHINE_RUNS=$(RUNS) $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
 
 .PHONY: mutations
 mutations: setup ## break the trading core on purpose, one fault at a time: a test must go red for each (minutes)

@@ -1,7 +1,11 @@
 """Who gets in and who may do what, through real sockets."""
 
+import os
 import random
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +18,7 @@ from mt5crs.protocol.codec import decode_event, encode
 from mt5crs.protocol.curve import Context, common_options, new_keypair, secure_client, secure_server
 from mt5crs.protocol.events import DealEvent, Heartbeat, OrderEvent, PositionEvent, trade_topic
 from mt5crs.protocol.replies import Error, OrderResult, Pong, Snapshot
-from tests.unit.gateway.running import MAGIC, OTHER_MAGIC, Caller, Running, eventually
+from tests.unit.gateway.running import LIMITS, MAGIC, OTHER_MAGIC, Caller, Running, eventually
 
 
 def silent(socket: "zmq.Socket[bytes]", wait_ms: int = 700) -> bool:
@@ -79,6 +83,23 @@ def test_sighup_reloads_and_a_bad_file_changes_nothing(gateway: Running) -> None
     gateway.process.send_signal(signal.SIGHUP)
     eventually(lambda: gateway.metric("mt5crs_gateway_clients_file_errors_total") >= 1)
     assert isinstance(gateway.client("watcher").ask(requests.Ping), Pong)
+
+
+def test_a_bad_clients_file_at_the_start_is_a_wrong_configuration(tmp_path: Path) -> None:
+    gateway = Running(tmp_path)
+    gateway.limits["nobody"] = LIMITS
+    gateway.write_clients()
+    done = subprocess.run(
+        [sys.executable, "-m", "mt5crs.gateway"],
+        env={**os.environ, **gateway.environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    gateway.close()
+    assert done.returncode == 78  # a restart cannot help
+    assert "limits key 'nobody' is no magic number" in done.stderr
 
 
 def test_14_dead_authenticator_refuses_everyone() -> None:

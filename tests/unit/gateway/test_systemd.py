@@ -99,7 +99,7 @@ def test_a_gateway_that_cannot_listen_never_says_ready(tmp_path: Path, systemd: 
             check=False,
         )
         assert done.returncode == 1
-        assert "use free ports" in done.stdout
+        assert "use free ports" in done.stderr
         assert systemd.count("READY=1") == systemd.count("WATCHDOG=1") == 0
     finally:
         taken.close()
