@@ -54,7 +54,7 @@ def check_breaker(limits: Limits, failures: int) -> None:
 
 
 def check_unmixed(terms: OrderTerms, positions: Iterable[Position], orders: Iterable[Order]) -> None:
-    """Raise Refusal FORBIDDEN if the order would be merged with what another magic number has.
+    """Raise Refusal LIMIT if the order would be merged with what another magic number has.
 
     For netting accounts; `positions` and `orders` are the whole account's. A symbol's one position belongs to
     whoever opened it, so a second magic number would change the first one's and escape its own limits.
@@ -62,12 +62,10 @@ def check_unmixed(terms: OrderTerms, positions: Iterable[Position], orders: Iter
     there = [(p.symbol, p.magic) for p in positions] + [(o.symbol, o.magic) for o in orders]
     others = sorted(magic for symbol, magic in there if symbol == terms.symbol and magic != terms.magic)
     if others:
-        raise Refusal(
-            "FORBIDDEN",
+        raise _limit(
             "symbol",
             f"magic {others[0]} has {terms.symbol}, and a netting account merges all that a symbol has",
             "trade another symbol, wait until that one is closed, or use a hedging account",
-            final=True,
         )
 
 
