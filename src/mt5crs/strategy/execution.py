@@ -224,8 +224,8 @@ class ExecutionAdapter:
 
 
 def _may_still_happen(error: RefusedError) -> bool:
-    """Whether the order may be executed although this refusal came. It is about the moment only: the order may
-    hang in the terminal (BUSY), or a copy of the message may come when the moment has passed.
+    """Whether the order may be executed although this refusal came. It is about the moment only: the order
+    may hang in the terminal (BUSY), or a copy of the message may come when the moment has passed.
     """
     return not error.reply.final and error.reply.code in ("BUSY", "NOT_READY", "BROKER", "INTERNAL")
 

@@ -30,7 +30,7 @@ SERVICES = (
 OLD, NEW = "all old, running", "all new, confirmed"
 SETTLE_S = 60.0
 LIMITS = yaml.safe_load((PROJECT / "group_vars/lab/main.yml").read_text())["fleet_limits"]
-"""Those of labs. A day of trading at every tick costs more in spreads than they allow to lose."""
+"""Those of labs."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,6 @@ class Arena:
             reconciler_recheck_interval_s=round(10 + number / 1e6, 6),
             strategy_tick_interval_s=round(0.2 + number / 1e6, 6),
             strategy_strategy_options={"hold_s": 0.5},
-            fleet_limits={**LIMITS, "max_daily_loss": 1e6},
             **bad,
             **more,
         )
@@ -117,6 +116,18 @@ class Arena:
                 found = [text for books in all_books(self.fleet) for text in audit(books)]
         assert not found, "\n".join(found[:20])
         return deals_so_far(self.fleet)
+
+
+def allow_losses(fleet: Fleet) -> None:
+    """Let the fleet trade for hours: every trade costs the spread, and labs may lose little.
+
+    In host_vars, because the project's group_vars win over those beside an inventory.
+    """
+    directory = fleet.inventory.parent / "host_vars"
+    directory.mkdir(exist_ok=True)
+    for host in fleet.lab.plan.hosts:
+        limits = {"fleet_limits": {**LIMITS, "max_daily_loss": 1e6}}
+        (directory / f"{host.name}.yml").write_text("---\n" + yaml.safe_dump(limits))
 
 
 def closing_table() -> list[str]:
