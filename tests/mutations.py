@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "safety.md"
 TIMEOUT_S = 900.0
 FLEET = "tests/unit/test_fleet_machine.py"
+EXECUTION = "tests/unit/strategy/test_execution.py -k which_refusals"
 COMPARE = "tests/unit/reconciler/test_compare.py"
 PROFILE = "mutations"
 
@@ -88,8 +89,9 @@ MUTATIONS = (
     Mutation(
         "busy taken for never sent",
         "strategy/execution.py",
-        'error.reply.code in ("BUSY", "NOT_READY"',
-        'error.reply.code in ("NOT_READY"',
+        'in ("BUSY", "NOT_READY", "BROKER"',
+        'in ("NOT_READY", "BROKER"',
+        EXECUTION,
     ),
     Mutation(
         "position limit not checked",
