@@ -8,10 +8,11 @@ import time
 from collections.abc import Generator, Mapping
 from typing import Any
 
+from gevent.lock import Semaphore
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
-from deploy import planning, run, undoing
+from deploy import locking, planning, run, undoing
 from deploy.batches import OrderError
 from deploy.inventory import fleet
 from deploy.release import ACTIVATE_TIMEOUT_S, run_tool
@@ -43,6 +44,11 @@ class FleetRollback:
 
     def call(self, *, dry_run: bool) -> None:
         """`mt5crs-release undo` on the current host."""
+        lock = locking.lock_of(self.rollout)
+        if not dry_run:
+            with _deciding:
+                if not lock.decision:
+                    lock.decide_to_roll_back(undoing.targets(self.answers, (*self.wave(0), *self.wave(1))))
         arguments = ["undo", "--deployment", self.deployment, "--json", *(["--dry-run"] if dry_run else [])]
         began = time.monotonic()
         answer, text, good = run_tool(arguments, stdin=None, timeout_s=ACTIVATE_TIMEOUT_S)
@@ -56,6 +62,7 @@ class FleetRollback:
             self.rollout.fail(failure_of(host.name, step, answer, text))
 
 
+_deciding = Semaphore()  # no host goes ahead before the decision is recorded
 _begun: list[FleetRollback | str] = []
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.unfinished import CONFIRM, needed
+from deploy.unfinished import CONFIRM, ROLL_BACK, Action, needed, waves
 
 
 def status(**services: tuple[str, str | None]) -> dict[str, Any]:
@@ -48,3 +48,33 @@ def test_after_the_decision_what_was_not_part_of_it_goes_back() -> None:
 
 def test_nothing_is_left() -> None:
     assert calls({"phase": "stage"}, inf_01=status(strategy=("1-s", None)), hub_01={}) == []
+
+
+ROLLBACK = {
+    "phase": ROLL_BACK,
+    "provisional": ["inf-01:strategy:1-s", "inf-01:reconciler:1-r", "gtw-01:gateway:1-g"],
+}
+
+
+def test_a_rollback_that_was_decided_is_finished_and_nobody_goes_back_twice() -> None:
+    assert calls(
+        ROLLBACK,
+        gtw_01=status(gateway=("2-g", None)),
+        inf_01=status(reconciler=("2-r", None), strategy=("1-s", None)),
+        hub_01=status(monitoring=("2-m", None)),
+    ) == [("rollback", "gtw-01", "gateway", "1-g"), ("rollback", "inf-01", "reconciler", "1-r")]
+    action = Action("gtw-01", "gateway", "rollback", "1-g")
+    assert action.arguments[1:] == ["rollback", "gateway", "--to", "1-g", "--json"]
+
+
+def test_a_rollback_before_its_decision_has_changed_nothing() -> None:
+    record = {**ROLLBACK, "phase": "ask every host"}
+    assert calls(record, gtw_01=status(gateway=("2-g", None))) == []
+
+
+def test_a_rollback_is_finished_in_the_order_of_its_decision() -> None:
+    gateway = Action("gtw-01", "gateway", "rollback", "1-g")
+    reconciler = Action("inf-01", "reconciler", "rollback", "1-r")
+    assert waves(ROLLBACK, [gateway, reconciler]) == [[[reconciler]], [[gateway]]]
+    turned = {**ROLLBACK, "provisional": list(reversed(ROLLBACK["provisional"]))}
+    assert waves(turned, [reconciler, gateway]) == [[[gateway]], [[reconciler]]]
