@@ -15,7 +15,7 @@ import pytest
 
 from lab.state import PROJECT
 from tests.faults.fleet.controller import ACTIVATE_FIRST, Controller
-from tests.lab.engines import Fleet, Ran
+from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -78,20 +78,21 @@ def test_two_deployers_at_once(fleet: Fleet) -> None:
     assert fleet.running()
 
 
-def told_to_stop(fleet: Fleet, how: signal.Signals) -> Ran:
-    """A deployment with Ansible that is hit while it activates the first Inf host."""
-    fleet.override(reconciler_log_level="ERROR" if how is signal.SIGINT else "WARNING")
+def activating_with_ansible(fleet: Fleet) -> Controller:
+    """A deployment with Ansible that activates, on the first Inf host, what no host has seen."""
+    fleet.override(reconciler_recheck_interval_s=round(10 + time.time() % 1e6 / 1e6, 6))
     running = Controller(fleet, "--tags", "reconciler", engine="ansible")
     running.wait_for(ACTIVATE_FIRST)
-    running.hit(how)
-    return running.end()
+    return running
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ansible_told_to_stop_puts_back_what_it_began(fleet: Fleet, how: signal.Signals) -> None:
     before = fleet.generations()
-    ran = told_to_stop(fleet, how)
+    running = activating_with_ansible(fleet)
+    running.hit(how)
+    ran = running.end()
     assert ran.status == 128 + how, ran.output[-3000:]
     assert ran.record["put_back"] == ["reconciler on inf-01"]
     assert fleet.generations() == before
@@ -105,9 +106,7 @@ def test_ansible_told_to_stop_puts_back_what_it_began(fleet: Fleet, how: signal.
 
 @pytest.mark.slow
 def test_ansible_reads_from_the_host_what_became_of_a_lost_activation(fleet: Fleet) -> None:
-    fleet.override(reconciler_log_level="DEBUG")
-    running = Controller(fleet, "--tags", "reconciler", engine="ansible")
-    running.wait_for(ACTIVATE_FIRST)
+    running = activating_with_ansible(fleet)
     fleet.lab.exec("inf-01", ["pkill", "-KILL", "-f", "^sshd-session: ops"])
     ran = running.end()
     assert ran.status == 0, ran.output[-3000:]
