@@ -10,6 +10,7 @@ export UV_PYTHON ?= >=3.11
 RUN := $(UV) run --frozen
 PYTEST := $(RUN) pytest
 INVENTORY ?= inventory/lab.yml
+RUNS ?= 100000
 LAB_INVENTORY := inventory/lab.yml
 PYINFRA_INVENTORY = $(INVENTORY:.yml=.py)
 
@@ -56,12 +57,13 @@ format: setup ## format the code
 	@$(RUN) ruff format . && $(RUN) ruff check --fix-only --quiet .
 
 .PHONY: lint
-lint: setup ## ruff, mypy strict, yamllint, ansible-lint (profile production)
+lint: setup ## ruff, mypy strict, yamllint, actionlint, ansible-lint (profile production)
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
 	$(RUN) mypy --platform win32 -p mt5crs_release
 	$(RUN) yamllint --strict .
+	$(RUN) actionlint
 	$(RUN) ansible-lint --offline -q
 
 .PHONY: unit
@@ -89,8 +91,8 @@ faults-fleet-long: setup bundle ## every phase, hosts and lines lost, 50 roll-ou
 	MT5CRS_ROLL_OUTS=50 $(PYTEST) tests/faults/fleet --timeout 0
 
 .PHONY: states-long
-states-long: setup ## 100 000 random runs of the trading state machine (hours)
-	MT5CRS_MACHINE_RUNS=100000 $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
+states-long: setup ## random histories of the two trading state machines (RUNS=100000 each: hours; 10000: half an hour)
+	MT5CRS_MACHINE_RUNS=$(RUNS) $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0
 
 .PHONY: mutations
 mutations: setup ## break the trading core on purpose, one fault at a time: a test must go red for each (minutes)

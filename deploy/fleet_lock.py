@@ -12,6 +12,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,7 @@ class FleetLock:
     """What is carried out from here on, also by the next run if this one dies: `phase`, `provisional`."""
     _beats: subprocess.Popen[str] | None = None
     _lost: str = ""
+    _looked: float = field(default_factory=time.monotonic)
 
     def take(self, rollout: Rollout, fleet: Fleet, *, last: bool, beat: bool = True) -> None:
         """Take the lock, then finish or undo what dead deployments have left. LockError when refused.
@@ -146,11 +148,12 @@ class FleetLock:
         )
         self._tell({"hub": self.hub, "id": self.id, "every_s": EVERY_S})
 
-    def phase(self, name: str) -> None:
-        """Say with the next heartbeat what is being done; a decision stays until it is taken back."""
-        if name.startswith("put back"):
-            self.decision = {}
-        if not self.decision:
+    def phase(self, name: str, rollout: Rollout) -> None:
+        """Say with the next heartbeat what is being done.
+
+        A decision stays until the run fails; a run that goes well puts nothing back.
+        """
+        if rollout.failed or not (self.decision or name.startswith(unfinished.PUT_BACK)):
             self._tell({"phase": name})
 
     def decide_to_confirm(self, rollout: Rollout) -> None:
@@ -189,6 +192,7 @@ class FleetLock:
 
     def check(self, rollout: Rollout) -> None:
         """A run that has lost the lock must do nothing more, not even put back: the new holder does that."""
+        self._ask_after_a_pause()
         if self.lost and not rollout.lock_lost:
             rollout.lock_lost = True
             rollout.fail(
@@ -199,6 +203,15 @@ class FleetLock:
                     "the deployment that took over settles what this one began; run again after it",
                 )
             )
+
+    def _ask_after_a_pause(self) -> None:
+        """Ask the Hub itself: a deployer that was stopped goes on a moment before its heartbeats do."""
+        paused, self._looked = time.monotonic() - self._looked, time.monotonic()
+        if not self.held or paused < LIMIT_S / 2:
+            return
+        answer = _answer(self._call("beat", self.id))
+        if answer.get("lost"):
+            self._lost = str(answer["error"]["message"])
 
     def release(self, record: Mapping[str, Any]) -> None:
         """Keep the final record on the Hub and give the lock back. Never raises; `said` tells what failed."""

@@ -92,7 +92,9 @@ class Call:
             self.rollout.spent(host.name, self.service, self.step, began, outcome, answer)
             return answer
         self.rollout.spent(host.name, self.service, self.step, began, "failed", answer)
-        result.state, result.version = "failed", result.previous_version
+        # A host that did not answer may have gone ahead, so it is put back like the others.
+        unknown = answer is not None and answer.get("lost") and self.step in ("activate", "confirm")
+        result.state, result.version = "provisional" if unknown else "failed", result.previous_version
         self.rollout.fail(failure_of(host.name, f"{self.step} {self.service}", answer, text))
         return None
 
@@ -359,11 +361,17 @@ def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool)
 
 
 def _put_back(rollout: Rollout) -> None:
+    until = time.monotonic() + SHORT_TIMEOUT_S
     for result in rollout.touched(host.name):
         began = time.monotonic()
-        answer, text, good = run_tool(
-            ["revert", result.service, "--json"], stdin=None, timeout_s=ACTIVATE_TIMEOUT_S
-        )
+        arguments = ["revert", result.service, "--confirmed", result.generation, "--json"]
+        answer, text, good = run_tool(arguments, stdin=None, timeout_s=ACTIVATE_TIMEOUT_S)
+        # What is confirmed does not go back by itself, so a host that comes back in time is told.
+        while answer is not None and answer.get("lost") and time.monotonic() < until:
+            if _connected_anew():
+                answer, text, good = run_tool(arguments, stdin=None, timeout_s=ACTIVATE_TIMEOUT_S)
+            else:
+                time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
         if good and answer is not None:
             result.state = "reverted"
             result.generation = str(answer.get("generation") or "")

@@ -173,12 +173,19 @@ class Rollout:
             self.failures.append(failure)
 
     def touched(self, host: str) -> list[ServiceResult]:
-        """Services on a host that this run made provisional, in the order to put them back (last first)."""
+        """Services on a host to be put back when the run fails, last service first.
+
+        What this run has made provisional, and what it has confirmed by then; nothing once it has lost the
+        fleet's lock.
+        """
+        if self.lock_lost:
+            return []
         order = {service: position for position, service in enumerate(SERVICES)}
         found = [
             result
             for result in self.results.values()
-            if result.host == host and result.state == "provisional"
+            if result.host == host
+            and (result.state == "provisional" or (result.state == "confirmed" and result.changed))
         ]
         return sorted(found, key=lambda result: -order.get(result.service, len(order)))
 

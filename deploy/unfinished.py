@@ -20,6 +20,8 @@ from deploy.rollout import SERVICES
 
 CONFIRM, ROLL_BACK = "confirm", "roll back"
 """The phases from which on a run is finished instead of undone."""
+PUT_BACK = "put back"
+"""How the phases begin in which a deployment undoes itself, also what it has confirmed by then."""
 TOOL = "/usr/local/sbin/mt5crs-release"
 _STATUS_TIMEOUT_S = 30
 _ACT_TIMEOUT_S = 240
@@ -38,8 +40,8 @@ class Action:
     @property
     def arguments(self) -> list[str]:
         """The command line on the host."""
-        option = {"revert": (), "rollback": ("--to", self.generation)}
-        named = option.get(self.verb, ("--generation", self.generation))
+        option = {"revert": "--confirmed", "rollback": "--to"}
+        named = [option.get(self.verb, "--generation"), self.generation]
         at_once = ["--confirm-timeout", "0"] if self.verb == "activate" else []
         return [TOOL, self.verb, self.service, *named, *at_once, "--json"]
 
@@ -75,10 +77,11 @@ class Settled:
 
 def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]]) -> list[Action]:
     """The calls that settle a deployment, in the order in which they are to be made on each host."""
-    phase = record.get("phase")
+    phase = str(record.get("phase") or "")
+    putting_back = phase.startswith(PUT_BACK)
     decided = (
         {tuple(str(text).split(":", 2)) for text in record.get("provisional") or ()}
-        if phase in (CONFIRM, ROLL_BACK)
+        if phase in (CONFIRM, ROLL_BACK) or putting_back
         else set()
     )
     found = []
@@ -88,7 +91,10 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
             if now is None:
                 continue
             wanted = next((gen for of, name, gen in decided if (of, name) == (host, service)), None)
-            if wanted is not None and phase == ROLL_BACK:
+            if putting_back:
+                if now.get("pending") or (wanted is not None and now.get("current") == wanted):
+                    found.append(Action(host, service, "revert", str(now.get("pending") or wanted)))
+            elif wanted is not None and phase == ROLL_BACK:
                 if now.get("current") != wanted or now.get("pending"):
                     found.append(Action(host, service, "rollback", wanted))
             elif wanted is not None and now.get("pending") == wanted:

@@ -119,7 +119,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self.play.startswith("Confirm") and not self.lock.decision and not self.rollout.failed:
             self.lock.decide_to_confirm(self.rollout)
         elif not self.play.startswith("Confirm"):
-            self.lock.phase(self.play.lower())
+            self.lock.phase(self.play.lower(), self.rollout)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Every host has said that it can go back once the first of these tasks begins."""
@@ -206,13 +206,16 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 except Exception as error:  # whatever it is, the record is kept and the lock given back
                     remedy = "run again: the next run settles what is left"
                     self.rollout.fail(Failure("fleet", "settle", f"{type(error).__name__}: {error}", remedy))
-        self._interrupted()
+        if self.rollout is not None:
+            self._finish(self.rollout)
         raise SystemExit(128 + number)
 
     def _settle(self, rollout: Rollout) -> None:
         """What the next run would do otherwise, over connections of its own."""
-        decision = {} if rollout.failures else self.lock.decision
-        what = "what was decided is finished" if decision else "what is not confirmed is put back"
+        finish, decision = not rollout.failures and bool(self.lock.decision), self.lock.decision
+        if not finish:
+            decision = {**decision, "phase": unfinished.PUT_BACK} if rollout.action == "deploy" else {}
+        what = "what was decided is finished" if finish else "what was activated is put back"
         self._display.display(
             f"interrupted: {what}; once more to leave at once (the next run then does it)", stderr=True
         )
@@ -230,7 +233,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 if entry.generation == action.generation:
                     entry.generation = entry.previous or ""
                 rollout.put_back.append(f"{action.service} on {action.host}")
-        rollout.interrupted = not (decision and not done.failures)
+        rollout.interrupted = not finish or bool(done.failures)
 
     def _still_ours(self) -> None:
         """End the run here and now when it has lost the fleet's lock: the new holder settles the rest."""

@@ -113,10 +113,18 @@ def extend(session: Session, name: str | None, confirm_timeout_s: float) -> dict
     return result(session, entry, changed=True, reason=reason)
 
 
-def ask_revert(session: Session) -> dict[str, Any]:
-    """Leave the provisional generation now; nothing to do when none is pending."""
+def ask_revert(session: Session, confirmed: str | None = None) -> dict[str, Any]:
+    """Leave the provisional generation now; nothing to do when none is pending.
+
+    :param confirmed: also leave this generation if it is the current one, though it was confirmed: for a
+        deployment that fails while it confirms
+    :raises RefusedError: it was confirmed, and there is no earlier generation to go back to
+    :raises FailedError: what ran before is not healthy
+    """
     undone = recover(session)
     transaction = session.state.transaction
+    if transaction is None and confirmed is not None and confirmed == session.state.current:
+        return rollback(session, None)
     if transaction is None:
         entry = session.state.generations.get(session.state.current or "")
         reason = str(undone["reason"]) if undone else "nothing is provisional"

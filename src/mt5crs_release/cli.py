@@ -190,7 +190,7 @@ def _revert(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     from mt5crs_release.activation import ask_revert
 
     with _session(host, options) as session:
-        return ask_revert(session)
+        return ask_revert(session, options.confirmed)
 
 
 def _rollback(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -469,7 +469,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds from now until it reverts by itself (default 120)",
     )
-    add("revert", "Leave the provisional generation now.", locking)
+    left = add("revert", "Leave the provisional generation now.", locking)
+    left.add_argument("--confirmed", metavar="G", help="leave G as well if it runs, though it was confirmed")
     rollback = add("rollback", "Return to a generation that was confirmed once.", locking, dry, formats)
     rollback.add_argument("--to", metavar="G", help="default: the one that ran before")
     undo = add(

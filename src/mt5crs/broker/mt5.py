@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import math
+import ntpath
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
@@ -105,7 +106,7 @@ class Mt5Broker:
                 ) from error
         wanted = self._terminal
         self._mt5.initialize(
-            wanted.path,
+            ntpath.normpath(wanted.path),  # written with forward slashes in `.env`
             login=wanted.login,
             password=wanted.password,
             server=wanted.server,
@@ -146,7 +147,10 @@ class Mt5Broker:
 
     def identity(self) -> Identity:
         """Account and terminal flags."""
-        account, terminal = self._ask("account_info"), self._ask("terminal_info")
+        return self._identity_of(self._ask("account_info"))
+
+    def _identity_of(self, account: Any) -> Identity:
+        terminal = self._ask("terminal_info")
         allowed = account.trade_allowed and account.trade_expert and terminal.trade_allowed
         return Identity(
             login=account.login,
@@ -162,7 +166,8 @@ class Mt5Broker:
         """Read until two readings agree: the package has no call that reads positions and orders together."""
         before = self._positions_and_orders()
         for _ in range(_READS):
-            identity, account = self.identity(), self._ask("account_info")
+            account = self._ask("account_info")  # once: login and balance are of the same account
+            identity = self._identity_of(account)
             after = self._positions_and_orders()
             if _keys(before) == _keys(after):
                 return Books(

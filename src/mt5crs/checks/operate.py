@@ -95,10 +95,6 @@ def positions(whole_account: bool, env_file: Path | None, as_json: bool) -> None
         click.echo(table(("ORDER", "MAGIC", "SYMBOL", "TYPE", "VOLUME", "PRICE"), orders))
 
 
-def _scope(magic: int | None, connection_magic: int) -> tuple[str, int]:
-    return ("FLEET", connection_magic) if magic is None else ("MAGIC", magic)
-
-
 _reason_option = click.option("--reason", required=True, help="Why; kept in the gateway's records.")
 _magic_option = click.option(
     "--magic", type=click.IntRange(1), help="Only this magic number; without it the whole fleet."
@@ -112,15 +108,9 @@ _magic_option = click.option(
 @json_option
 def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -> None:
     """Stop all order flow at the gateway. Survives restarts; only `mt5crs resume` lifts it."""
-    connection = load_connection(env_file)
-    scope, number = _scope(magic, connection.magic_number)
-    with one_line_errors(GatewayError), connection.client() as client:
-        answer = client.call(requests.Halt, replies.HaltState, magic=number, scope=scope, reason=reason)
-    if as_json:
-        _print_json(answer)
-        return
-    click.echo(_halts(answer.halts))
-    click.echo(f"{answer.in_flight} submissions were already in the broker's hands")
+    answer = _order_flow(requests.Halt, reason, magic, env_file, as_json=as_json)
+    if not as_json:
+        click.echo(f"{answer.in_flight} submissions were already in the broker's hands")
 
 
 @click.command()
@@ -130,14 +120,27 @@ def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -
 @json_option
 def resume(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -> None:
     """Lift the halt of the fleet, or of one magic number (this also closes its circuit breaker)."""
+    _order_flow(requests.Resume, reason, magic, env_file, as_json=as_json)
+
+
+def _order_flow(
+    kind: type[requests.Halt | requests.Resume],
+    reason: str,
+    magic: int | None,
+    env_file: Path | None,
+    *,
+    as_json: bool,
+) -> replies.HaltState:
+    """Send a HALT or RESUME, and show what is halted then."""
     connection = load_connection(env_file)
-    scope, number = _scope(magic, connection.magic_number)
+    scope, number = ("FLEET", connection.magic_number) if magic is None else ("MAGIC", magic)
     with one_line_errors(GatewayError), connection.client() as client:
-        answer = client.call(requests.Resume, replies.HaltState, magic=number, scope=scope, reason=reason)
+        answer = client.call(kind, replies.HaltState, magic=number, scope=scope, reason=reason)
     if as_json:
         _print_json(answer)
-        return
-    click.echo(_halts(answer.halts))
+    else:
+        click.echo(_halts(answer.halts))
+    return answer
 
 
 @click.command()

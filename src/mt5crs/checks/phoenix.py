@@ -18,7 +18,8 @@ from mt5crs.checks.rehearsal import MAGIC, Fleet, RehearsalError, Service
 from mt5crs.checks.report import Report, exit_status, show
 from mt5crs.client.errors import GatewayError
 from mt5crs.client.published import StateUnavailableError
-from mt5crs.protocol.replies import Snapshot
+from mt5crs.protocol.replies import OrderResult, Snapshot, StatusState
+from mt5crs.protocol.requests import OrderResolve, Status
 
 ORDER: tuple[Service, ...] = ("reconciler", "strategy", "gateway")
 _BUSY = {"TICK_INTERVAL_S": 0.05, "STRATEGY_OPTIONS": '{"positions": 4, "hold_s": 0.2}'}
@@ -29,6 +30,9 @@ _EQUAL_S = 10.0
 
 class PhoenixError(Exception):
     """Something did not come back as it was."""
+
+
+_FAILURES = (PhoenixError, RehearsalError, GatewayError)
 
 
 def lost_positions(before: Snapshot, after: Snapshot) -> list[int]:
@@ -57,7 +61,7 @@ def rehearse(services: Sequence[Service], rounds: int, directory: Path) -> Repor
             for number in range(1, rounds + 1):
                 for service in services:
                     label = f"kill -9 {service}" + (f" #{number}" if rounds > 1 else "")
-                    report.run(label, lambda s=service: _round(fleet, s), (PhoenixError, RehearsalError))  # type: ignore[misc]
+                    report.run(label, lambda s=service: _round(fleet, s), _FAILURES)  # type: ignore[misc]
         except RehearsalError as error:
             report.add("start", "FAIL", str(error))
         report.figures["orders"] = dict(Counter(_outcomes(fleet)))
@@ -71,7 +75,9 @@ def _round(fleet: Fleet, service: Service) -> str:
     fleet.kill(service)
     began = time.monotonic()
     fleet.start(service)
-    for each in ("gateway", "reconciler", "strategy"):
+    fleet.wait_healthy("gateway", _RECOVERY_S)
+    cut_off = declare_cut_off(fleet)
+    for each in ("reconciler", "strategy"):
         fleet.wait_healthy(each, _RECOVERY_S)
     seconds = time.monotonic() - began
     fleet.wait(lambda: _equal(fleet), "the reconciler's state equal to the broker's", _EQUAL_S)
@@ -81,9 +87,27 @@ def _round(fleet: Fleet, service: Service) -> str:
     lost, doubled = lost_positions(before, after), doubled_orders(after)
     if lost or doubled:
         raise PhoenixError(f"lost positions {lost}, doubled orders {doubled}")
-    return (
+    said = (
         f"{len(before.positions)} open positions, trading again after {seconds:.2f} s, none lost or doubled"
     )
+    return f"{said}; {cut_off} cut off on its way to the broker, declared not executed" if cut_off else said
+
+
+def declare_cut_off(fleet: Fleet) -> int:
+    """Do the operator's part: what a kill cut off between the gateway's journal and the broker is unresolved.
+
+    The gateway refuses while the broker's books show it. Returns how many were declared. Raises GatewayError.
+    """
+    with fleet.client("ops") as client:
+        guards = client.call(Status, StatusState, magic=MAGIC).guards
+        waiting = [(guard.magic, order) for guard in guards for order in guard.unresolved]
+        answers = [
+            client.call(
+                OrderResolve, OrderResult, magic=magic, client_order_id=order, reason="phoenix test: cut off"
+            )
+            for magic, order in waiting
+        ]
+    return sum(answer.evidence == "operator" for answer in answers)
 
 
 def _books(fleet: Fleet) -> Snapshot:

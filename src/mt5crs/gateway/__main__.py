@@ -1,53 +1,36 @@
-"""`python -m mt5crs.gateway`: run the gateway with the settings of the environment."""
+"""`python -m mt5crs.gateway`: exits 0 after SIGTERM, 1 when a part dies, 78 for bad settings or clients."""
+
+from __future__ import annotations
 
 import gc
 import signal
-import sqlite3
-import sys
-from types import FrameType
 
-from mt5crs.service import exits
+from mt5crs.service import exits, program
 from mt5crs.service.logs import Log
 from mt5crs.settings.gateway import GatewaySettings
-from mt5crs.settings.schema import SettingsError, load
 
 from .access import ClientsFileError
-from .service import Gateway
+from .service import Gateway, TerminalDiedError
+
+
+def opened(settings: GatewaySettings, log: Log) -> Gateway:
+    """The gateway, which reads its clients file again on SIGHUP. Raises what `Gateway` raises."""
+    gateway = Gateway(settings, log)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: gateway.reload())
+    gc.freeze()  # what is there now stays: no need to look through it again in the middle of a request
+    return gateway
 
 
 def main() -> int:
-    """Exit status: 0 stopped on request, 78 wrong configuration, 1 failed."""
-    try:
-        settings = load(GatewaySettings)
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return exits.CONFIGURATION
-    log = Log("gateway", settings.log_level)
-    try:
-        gateway = Gateway(settings, log)
-    except ClientsFileError as error:
-        log.critical("clients.unusable", error=str(error))
-        return exits.CONFIGURATION
-    except (OSError, sqlite3.Error) as error:
-        log.critical("start.failed", error=str(error))
-        return exits.FAILED
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        gateway.stop()
-
-    def reload(_signal: int, _frame: FrameType | None) -> None:
-        gateway.reload()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    if hasattr(signal, "SIGBREAK"):  # how Windows asks a program to end
-        signal.signal(signal.SIGBREAK, stop)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, reload)
-    gc.freeze()  # what is there now stays: no need to look through it again in the middle of a request
-    gateway.run()
-    log.info("stopped")
-    return exits.FAILED if gateway.failed else exits.OK
+    """Run until told to stop."""
+    return program.main(
+        "gateway",
+        GatewaySettings,
+        opened,
+        misconfigured=(ClientsFileError,),
+        foreseen=(TerminalDiedError,),
+    )
 
 
 if __name__ == "__main__":

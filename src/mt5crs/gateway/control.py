@@ -122,9 +122,7 @@ class Control:
                         "stop that program, or wait until its lease has run out",
                         retry_ms=left,
                     )
-                self._leases[magic] = msgspec.structs.replace(
-                    held, ttl_ms=ttl_ms, expires=now + ttl_ms / 1000
-                )
+                self._extend(magic, held, ttl_ms)
                 return held.epoch
             if self._in_flight.get(magic):
                 raise Refusal(
@@ -146,11 +144,7 @@ class Control:
         with self._lock:
             held = self._current(magic, epoch)
             self._owned(held, client, instance)
-            if ttl_ms > held.ttl_ms:  # a restart must wait for the longest promise made
-                self._store_lease(magic, epoch, client, instance, ttl_ms, released=False)
-            self._leases[magic] = msgspec.structs.replace(
-                held, ttl_ms=max(ttl_ms, held.ttl_ms), expires=self._monotonic() + ttl_ms / 1000
-            )
+            self._extend(magic, held, ttl_ms)
 
     def release(self, magic: int, client: str, instance: str, epoch: int) -> None:
         """Give the lease back, so that the next one need not wait. Raises Refusal FENCED."""
@@ -203,6 +197,13 @@ class Control:
                 f"the lease belongs to {held.client} ({held.instance})",
                 "only its holder may renew or release it",
             )
+
+    def _extend(self, magic: int, held: _Lease, ttl_ms: int) -> None:
+        if ttl_ms > held.ttl_ms:  # a restart must wait for the longest promise made
+            self._store_lease(magic, held.epoch, held.client, held.instance, ttl_ms, released=False)
+        self._leases[magic] = msgspec.structs.replace(
+            held, ttl_ms=max(ttl_ms, held.ttl_ms), expires=self._monotonic() + ttl_ms / 1000
+        )
 
     def _store_lease(
         self, magic: int, epoch: int, client: str, instance: str, ttl_ms: int, *, released: bool

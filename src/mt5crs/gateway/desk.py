@@ -206,7 +206,8 @@ class Desk:
             if epoch is not None
             else self._limits().get(request.magic, risk.CLOSING_ONLY)
         )
-        trade = self._prepare(request, books, limits)
+        priced = self._priced(request, limits)
+        trade = self._prepare(priced, books, limits)
         if waited_ms() > request.valid_ms:
             raise Refusal(
                 "EXPIRED",
@@ -219,6 +220,7 @@ class Desk:
             return self._dry_run(request, books.time_msc)
         with self._control.permit(request.magic, epoch):
             entry = new_entry(request, "sent", self._broker.time_msc())
+            entry = msgspec.structs.replace(entry, request=priced)
             try:
                 self._journal.record(entry)
             except JournalError as error:
@@ -272,6 +274,18 @@ class Desk:
 
     # --- requests to the broker ----------------------------------------------------------------------------
 
+    def _priced(self, request: ask.Submission, limits: Limits) -> ask.Submission:
+        """A market order whose client named no price gets the quote of this moment, so that its slippage is
+        bounded and measured too, after a restart as well. Raises BrokerError.
+        """
+        if not isinstance(request, ask.OrderSend) or request.type != "MARKET" or request.price is not None:
+            return request
+        if risk.slippage_points(request.max_slippage_points, limits) is None:
+            return request
+        tick = self._broker.tick(request.symbol)
+        quote = 0.0 if tick is None else tick.ask if request.side == "BUY" else tick.bid
+        return msgspec.structs.replace(request, price=quote) if quote > 0 else request
+
     def _prepare(self, request: ask.Submission, books: Books, limits: Limits) -> TradeRequest:
         if isinstance(request, ask.OrderSend):
             self._check_order(request, books, limits)
@@ -315,6 +329,9 @@ class Desk:
                 "use the broker's own name of the symbol",
                 final=True,
             )
+        netting = books.identity.margin_mode != "HEDGING"
+        if netting:
+            risk.check_unmixed(terms, books.positions, books.orders)
         floating = sum(p.profit + p.swap for p in positions)
         self._daily[terms.magic] = self._ledger.realised_today(terms.magic, books.time_msc) + floating
         symbols = {terms.symbol, *(p.symbol for p in positions), *(o.symbol for o in orders)}
@@ -326,7 +343,7 @@ class Desk:
                 tick=tick,
                 positions=positions,
                 orders=orders,
-                netting=books.identity.margin_mode != "HEDGING",
+                netting=netting,
                 daily_profit=self._daily[terms.magic],
                 failures=self._failures.get(terms.magic, 0),
                 values={symbol: self._value_per_lot(symbol) for symbol in symbols},

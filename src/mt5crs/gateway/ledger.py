@@ -19,9 +19,11 @@ class Ledger:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._day = -1
+        """Day of the last update: days since 1970 by the broker's clock."""
         self._watermark = 0
         self._seen: dict[int, int] = {}
-        self._realised: dict[int, float] = {}
+        self._realised: dict[tuple[int, int], float] = {}
+        """By day and owner: a deal may be dated after midnight while the look at it is not."""
         self._owners: OrderedDict[int, int] = OrderedDict()
 
     def update(self, now_msc: int) -> list[Deal]:
@@ -33,11 +35,13 @@ class Ledger:
         fresh = [deal for deal in deals if deal.ticket not in self._seen]
         owners = [(deal, self.owner(deal)) for deal in fresh]  # may raise: before anything is changed
         if day != self._day:
-            self._day, self._realised = day, {}
+            self._day = day
+            self._realised = {key: earned for key, earned in self._realised.items() if key[0] >= day}
         for deal, owner in owners:
-            if deal.time_msc // DAY_MS == day:
+            key = (deal.time_msc // DAY_MS, owner)
+            if key[0] >= day:
                 earned = deal.profit + deal.commission + deal.fee + deal.swap
-                self._realised[owner] = self._realised.get(owner, 0.0) + earned
+                self._realised[key] = self._realised.get(key, 0.0) + earned
             self._seen[deal.ticket] = deal.time_msc
             self._watermark = max(self._watermark, deal.time_msc)
         if first:
@@ -51,7 +55,7 @@ class Ledger:
 
         A day on which nothing was dealt yet starts at 0 without an update.
         """
-        return self._realised.get(magic, 0.0) if now_msc // DAY_MS == self._day else 0.0
+        return self._realised.get((now_msc // DAY_MS, magic), 0.0)
 
     def owner(self, deal: Deal) -> int:
         """The magic number a deal belongs to: its own, or (0: closed by hand) that of the deal that opened

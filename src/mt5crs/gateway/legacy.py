@@ -16,7 +16,7 @@ from mt5crs.protocol.codec import PLAIN_PING, PLAIN_PONG, decode_event
 from mt5crs.protocol.curve import common_options
 from mt5crs.protocol.events import TickEvent
 from mt5crs.protocol.fields import MAX_REQUEST_BYTES
-from mt5crs.protocol.replies import Reply
+from mt5crs.protocol.replies import Error, Reply
 
 from . import legacy_format as old
 from .access import Access, Peer
@@ -120,11 +120,20 @@ class LegacyDoor:
                 self._metrics.requests.inc("LEGACY_PING", "ok")
                 send([*envelope, _json(old.pong(question, now))])
                 return
-            epoch = self._lease(question, peer)
-            request = old.to_request(question, peer.name, peer.magics, epoch, now)
+            request = old.to_request(question, peer.name, peer.magics)
+            instead: tuple[str, str] | None = None
+            if isinstance(request, old.Trade):
+                try:
+                    request = self._admitted(request, question, peer, now)
+                except old.LegacyError as error:
+                    request, instead = old.query_of(request), ("BAD_FIELD", str(error))
+                except Refusal as refusal:
+                    request, instead = old.query_of(request), (refusal.code, _text(refusal))
             asked = question
 
             def encode(reply: Reply) -> list[bytes]:
+                if instead is not None and isinstance(reply, Error) and reply.code == "UNKNOWN_ORDER":
+                    return [*envelope, self._refusal(asked, *instead)]
                 answer = old.to_answer(asked, reply, peer.magics, time.time(), time.monotonic() - started)
                 self._metrics.requests.inc(kind, str(answer.get("status", answer.get("code", ""))))
                 self._note(
@@ -134,29 +143,31 @@ class LegacyDoor:
 
             terminal.submit(Job(request=request, door=self.socket, encode=encode, received=started))
         except old.LegacyError as error:
-            self._refuse(envelope, question, "BAD_FIELD", str(error), send)
+            send([*envelope, self._refusal(question, "BAD_FIELD", str(error))])
         except Refusal as refusal:
-            self._refuse(envelope, question, refusal.code, f"{refusal.message}; {refusal.remedy}", send)
+            send([*envelope, self._refusal(question, refusal.code, _text(refusal))])
 
-    def _refuse(
-        self,
-        envelope: list[bytes],
-        question: old.Question | None,
-        code: str,
-        message: str,
-        send: Callable[[list[bytes]], None],
-    ) -> None:
+    def _refusal(self, question: old.Question | None, code: str, message: str) -> bytes:
         self._metrics.refused.inc(code)
         self._note("legacy.refused", code=code, message=message)
-        send([*envelope, _json(old.failure(question, code, message, time.time()))])
+        return _json(old.failure(question, code, message, time.time()))
 
-    def _lease(self, question: old.Question, peer: Peer) -> int:
-        """Epoch for a trade, taken in the client's name; 1 for questions, where it does not count."""
-        if not old.is_trade(question):
-            return 1
+    def _admitted(self, trade: old.Trade, question: old.Question, peer: Peer, now: float) -> old.Trade:
+        """The trade with an epoch, taken in the client's name. Raises LegacyError or Refusal.
+
+        These refusals depend on the moment, so they must not be the answer to a repeated message: what was
+        executed before would be called rejected.
+        """
         if "trade" not in peer.permissions:
             raise Refusal("FORBIDDEN", "", f"{peer.name} may only read", "list it with permission `trade`")
-        return self._control.acquire(min(peer.magics), peer.name, _INSTANCE, _LEASE_TTL_MS)
+        if question.action == "OPEN":
+            old.check_signature(question.risk_signature, now)
+        epoch = self._control.acquire(trade.magic, peer.name, _INSTANCE, _LEASE_TTL_MS)
+        return msgspec.structs.replace(trade, lease_epoch=epoch)
+
+
+def _text(refusal: Refusal) -> str:
+    return f"{refusal.message}; {refusal.remedy}"
 
 
 def _json(value: dict[str, Any]) -> bytes:

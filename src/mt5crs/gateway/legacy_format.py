@@ -18,9 +18,15 @@ from mt5crs.protocol.replies import AccountState, Error, OrderResult, Reply, Sna
 
 SIGNATURE_LIFE_S = 5.0
 _VALID_MS = 5000
+_NO_EPOCH = 1
+"""Stands in trades until the door has taken their lease."""
 _Finite = Annotated[float, Meta(ge=0, le=1e12)]
 _Lots = Annotated[float, Meta(gt=0, le=1e6)]
 _Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+\Z")]
+
+
+Trade = ask.OrderSend | ask.PositionClose
+"""What a message that changes the broker's books becomes."""
 
 
 class LegacyError(ValueError):
@@ -81,10 +87,8 @@ def is_trade(question: Question) -> bool:
     return question.action in ("OPEN", "CLOSE") or question.command == "ORDER"
 
 
-def to_request(
-    question: Question, client: str, magics: frozenset[int], epoch: int, now: float
-) -> ask.AnyRequest:
-    """Our request for a message (not for pings). `epoch` counts for trades only. Raises LegacyError."""
+def to_request(question: Question, client: str, magics: frozenset[int]) -> ask.AnyRequest:
+    """Our request for a message (not for pings); trades still lack their epoch. Raises LegacyError."""
     first = min(magics, default=0)
     head: dict[str, Any] = {"v": VERSION, "id": question.uuid or "legacy", "client": client}
     if question.action == "SYNC_ALL":
@@ -96,7 +100,7 @@ def to_request(
             raise LegacyError("GET_POSITION needs `symbol`")
         return ask.SyncAll(**head, magic=first, whole_account=True, history_since_msc=None)
     if question.action == "OPEN":
-        return _open(question, head, first, epoch, now)
+        return _open(question, head, first)
     if question.action == "CLOSE":
         if question.uuid is None or question.ticket is None:
             raise LegacyError("CLOSE needs `uuid` and `ticket`")
@@ -104,14 +108,14 @@ def to_request(
             **head,
             magic=first,
             client_order_id=question.uuid,
-            lease_epoch=epoch,
+            lease_epoch=_NO_EPOCH,
             valid_ms=_VALID_MS,
             position=question.ticket,
             volume=question.volume,
             max_slippage_points=None,
         )
     if question.command == "ORDER":
-        return _command_order(question, head, first, epoch)
+        return _command_order(question, head, first)
     raise LegacyError(f"unknown action or command {name_of(question)[:40]!r}")
 
 
@@ -124,19 +128,18 @@ def _sync(question: Question, head: dict[str, Any], magics: frozenset[int]) -> a
     return ask.SyncAll(**head, magic=magic, whole_account=False, history_since_msc=None)
 
 
-def _open(question: Question, head: dict[str, Any], magic: int, epoch: int, now: float) -> ask.OrderSend:
+def _open(question: Question, head: dict[str, Any], magic: int) -> ask.OrderSend:
     if question.uuid is None or question.symbol is None or question.volume is None:
         raise LegacyError("OPEN needs `uuid`, `symbol` and `volume`")
     if question.type not in ("BUY", "SELL"):
         raise LegacyError("`type` must be BUY or SELL")
     if question.magic != magic:
         raise LegacyError(f"`magic` is {question.magic}, yours is {magic}")
-    check_signature(question.risk_signature, now)
     return ask.OrderSend(
         **head,
         magic=magic,
         client_order_id=question.uuid,
-        lease_epoch=epoch,
+        lease_epoch=_NO_EPOCH,
         valid_ms=_VALID_MS,
         symbol=question.symbol,
         side="BUY" if question.type == "BUY" else "SELL",
@@ -151,7 +154,7 @@ def _open(question: Question, head: dict[str, Any], magic: int, epoch: int, now:
     )
 
 
-def _command_order(question: Question, head: dict[str, Any], magic: int, epoch: int) -> ask.OrderSend:
+def _command_order(question: Question, head: dict[str, Any], magic: int) -> ask.OrderSend:
     try:
         order = msgspec.convert(question.order, CommandOrder)
     except msgspec.ValidationError as error:
@@ -163,7 +166,7 @@ def _command_order(question: Question, head: dict[str, Any], magic: int, epoch: 
         **head,
         magic=magic,
         client_order_id="cmd-" + hashlib.sha256(content).hexdigest()[:40],
-        lease_epoch=epoch,
+        lease_epoch=_NO_EPOCH,
         valid_ms=_VALID_MS,
         symbol=order.symbol,
         side=order.side,
@@ -175,6 +178,13 @@ def _command_order(question: Question, head: dict[str, Any], magic: int, epoch: 
         max_slippage_points=None,
         filling="IOC" if order.type == "MARKET" else "RETURN",
         expiration_msc=None,
+    )
+
+
+def query_of(trade: Trade) -> ask.OrderQuery:
+    """The question what became of a trade."""
+    return ask.OrderQuery(
+        v=VERSION, id=trade.id, client=trade.client, magic=trade.magic, client_order_id=trade.client_order_id
     )
 
 

@@ -53,6 +53,22 @@ def check_breaker(limits: Limits, failures: int) -> None:
         )
 
 
+def check_unmixed(terms: OrderTerms, positions: Iterable[Position], orders: Iterable[Order]) -> None:
+    """Raise Refusal LIMIT if the order would be merged with what another magic number has.
+
+    For netting accounts; `positions` and `orders` are the whole account's. A symbol's one position belongs to
+    whoever opened it, so a second magic number would change the first one's and escape its own limits.
+    """
+    there = [(p.symbol, p.magic) for p in positions] + [(o.symbol, o.magic) for o in orders]
+    others = sorted(magic for symbol, magic in there if symbol == terms.symbol and magic != terms.magic)
+    if others:
+        raise _limit(
+            "symbol",
+            f"magic {others[0]} has {terms.symbol}, and a netting account merges all that a symbol has",
+            "trade another symbol, wait until that one is closed, or use a hedging account",
+        )
+
+
 def check_order(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
     """Raise Refusal (LIMIT, the field names the limit) if the order would break a limit."""
     if terms.symbol not in limits.symbols:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import zmq
@@ -73,8 +72,12 @@ def _listener(held: HeldSockets, socket: Socket, address: str, port: int) -> Lis
         raise cannot_listen(f"{address}:{port}", error.strerror) from error
 
 
+class TerminalDiedError(Exception):
+    """The thread that talks to the terminal has ended by itself; the text says why."""
+
+
 class Gateway:
-    """One running gateway. Made by `__init__` (opens and binds), run by `run`, ended by `stop`."""
+    """One gateway. `__init__` opens and binds, `run` serves until `stop`, `close` lets go."""
 
     def __init__(self, settings: GatewaySettings, log: Log) -> None:
         """Open books, load clients, bind. Raises OSError, ClientsFileError, sqlite3.Error."""
@@ -197,16 +200,16 @@ class Gateway:
 
     # --- running -------------------------------------------------------------------------------------------
 
-    def run(self, on_ready: Callable[[], None] | None = None) -> None:
-        """Serve until `stop`. Ready is told to systemd once a request to ourselves has been answered."""
-        self._on_ready = on_ready
-        self._ready_told = False
-        try:
-            self.terminal.start()
-            self.selftest.start()
-            self.server.run()
-        finally:
-            self._close()
+    def run(self) -> None:
+        """Serve until `stop`. Ready is told to systemd once a request to ourselves has been answered.
+
+        Raises TerminalDiedError.
+        """
+        self.terminal.start()
+        self.selftest.start()
+        self.server.run()
+        if self._died:
+            raise TerminalDiedError(self._died)
 
     def stop(self) -> None:
         """End `run` after the job at hand. Safe from a signal handler."""
@@ -247,8 +250,6 @@ class Gateway:
                 pub_port=self.publications.port,
                 stream=self.stream.name,
             )
-            if self._on_ready is not None:
-                self._on_ready()
         notify.watchdog()
 
     def _every_second(self) -> None:
@@ -264,16 +265,15 @@ class Gateway:
             metrics.unresolved.set(len(guard.unresolved), guard.magic)
             metrics.breaker.set(float(guard.breaker_open), guard.magic)
         if not self.terminal.alive():
-            self._log.critical("terminal.thread_dead", reason=view.reason)
-            self.failed = True
+            self._died = view.reason or "its thread ended"
             self.stop()
 
-    failed = False
-    """Whether `run` ended because a part died."""
+    _died = ""
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Answer what has arrived, and let go of everything."""
         notify.stopping()
-        if not self.failed:
+        if not self._died:
             self.server.drain(_DRAIN_TIMEOUT_S)
         self.selftest.stop()
         stopped = self.terminal.stop(_STOP_TIMEOUT_S)

@@ -80,12 +80,15 @@ def secure_server(socket: "zmq.Socket[Any]", secret: str) -> None:
 
 
 def secure_client(socket: "zmq.Socket[Any]", server_public: str, secret: str) -> None:
-    """Make a socket a CURVE client. Nothing queues for a dead peer (IMMEDIATE)."""
+    """Make a socket a CURVE client. No request queues for a dead peer (IMMEDIATE)."""
     common_options(socket)
     socket.setsockopt(zmq.CURVE_SERVERKEY, hex_to_z85(server_public, "GATEWAY_PUBLIC_KEY"))
     socket.setsockopt(zmq.CURVE_SECRETKEY, hex_to_z85(secret, "CLIENT_SECRET_KEY"))
     socket.setsockopt(zmq.CURVE_PUBLICKEY, hex_to_z85(public_of(secret), "client public key"))
-    socket.setsockopt(zmq.IMMEDIATE, 1)
+    if socket.type != zmq.SUB:
+        # A subscriber queues nothing, and IMMEDIATE throws away what has arrived when a connection ends:
+        # libzmq (issue 2163) aborts the process if that happens in the middle of a message.
+        socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)

@@ -73,9 +73,10 @@ class TickQuery(Request, frozen=True, kw_only=True, tag="TICK"):
 class OrderTerms(Request, frozen=True, kw_only=True):
     """What an order says.
 
-    `price` is the limit or stop price; for MARKET the price the client saw, or null. `max_slippage_points`
-    bounds the distance from that price for MARKET (null: no bound of the client's; the gateway's own limit
-    still holds). `expiration_msc` is broker time, null for good till cancelled.
+    `price` is the limit or stop price; for MARKET the price the client saw, or null (then the quote that the
+    gateway sees before it sends). `max_slippage_points` bounds the distance from that price for MARKET (null:
+    no bound of the client's; the gateway's own limit still holds). `expiration_msc` is broker time, null for
+    good till cancelled.
     """
 
     symbol: Symbol

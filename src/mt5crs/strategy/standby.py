@@ -6,19 +6,16 @@ There is no lease keeper, no journal and no execution adapter in this process: i
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-import traceback
 
 from mt5crs.client.errors import GatewayError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
-from mt5crs.service import exits, notify
+from mt5crs.service import notify, program
 from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.logs import Log
 from mt5crs.service.metrics import Registry
-from mt5crs.settings.schema import SettingsError, load
 from mt5crs.settings.strategy import StrategySettings
 from mt5crs.strategy.connecting import connection_of, state_feed_of
 from mt5crs.strategy.loading import make_strategy
@@ -104,23 +101,7 @@ class Observer:
 
 def main() -> int:
     """Run until told to stop."""
-    try:
-        settings = load(StrategySettings)
-        log = Log("strategy-standby", settings.log_level)
-        observer = Observer(settings, log)
-    except (SettingsError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return exits.CONFIGURATION if isinstance(error, SettingsError) else exits.FAILED
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: observer.stop())
-    try:
-        observer.run()
-    except Exception as error:
-        log.critical("crashed", error=repr(error), trace=traceback.format_exc())
-        return exits.FAILED
-    finally:
-        observer.close()
-    return exits.OK
+    return program.main("strategy-standby", StrategySettings, Observer)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from lab import faults
 from lab import fleet as labs
 from lab.handle import Lab
-from tests.faults.fleet.arena import TABLE, Arena, closing_table
+from tests.faults.fleet.arena import TABLE, Arena, allow_losses, closing_table
 from tests.lab.engines import Fleet
 
 LAB = os.environ.get("MT5CRS_FAULTS_LAB", "faults")
@@ -22,6 +22,7 @@ def traded() -> Iterator[Arena]:
     labs.up(LAB, lambda _phase: None)
     faults.heal(LAB)
     arena = Arena(Fleet(Lab.open(LAB)))
+    allow_losses(arena.fleet)
     arena.release()
     ran = arena.begin("--data", "strategy=all_at_once").end()
     assert ran.status == 0, ran.output[-4000:]

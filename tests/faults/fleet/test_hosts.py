@@ -8,8 +8,8 @@ import pytest
 
 from lab import faults
 from lab.handle import wait_until
-from tests.faults.fleet.arena import OLD, TABLE, Arena, Row
-from tests.faults.fleet.controller import ACTIVATE_FIRST, FIRST_WAITS, Controller, since
+from tests.faults.fleet.arena import LAST, NEW, OLD, Arena, note
+from tests.faults.fleet.controller import ACTIVATE_FIRST, FIRST_WAITS, MIDDLE_OF_CONFIRM, Controller, since
 from tests.lab.engines import Ran
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -38,7 +38,7 @@ def test_a_host_is_rebooted_while_its_generation_waits(arena: Arena, hard: bool)
     began = time.monotonic()
     faults.reboot(arena.fleet.lab, FIRST_WAITS.host, hard=hard)
     found = settled(arena, before, controller.end(480))
-    TABLE.append(Row("power cut" if hard else "reboot", FIRST_WAITS.name, found, since(began)))
+    note("power cut" if hard else "reboot", FIRST_WAITS.name, found, since(began))
     assert found == OLD
     arena.check_order_flow()
 
@@ -55,7 +55,7 @@ def test_half_of_the_hosts_cannot_be_reached(arena: Arena) -> None:
     for host in HALF:
         assert host in ran.output
     assert arena.converged(before) == OLD
-    TABLE.append(Row("half of the hosts unreachable", "before the run", OLD + " (refused)", seconds))
+    note("half of the hosts unreachable", "before the run", OLD + " (refused)", seconds)
     faults.heal(arena.fleet.lab.plan.name)
     arena.check_order_flow()
 
@@ -70,8 +70,23 @@ def test_half_of_the_hosts_are_lost_on_the_way(arena: Arena) -> None:
     wait_until(lambda: _at_rest(arena, HALF), 180, "the hosts that nobody reaches")
     faults.heal(arena.fleet.lab.plan.name)
     found = settled(arena, before, controller.end(480))
-    TABLE.append(Row("half of the hosts lost", ACTIVATE_FIRST.name, found, since(began)))
+    note("half of the hosts lost", ACTIVATE_FIRST.name, found, since(began))
     assert found == OLD
+    arena.check_order_flow()
+
+
+def test_a_host_is_lost_while_the_fleet_is_confirmed(arena: Arena) -> None:
+    before, controller = begun(arena)
+    controller.wait_for(MIDDLE_OF_CONFIRM)
+    began = time.monotonic()
+    faults.cut(arena.fleet.lab, LAST, faults.CONTROLLER)
+    # The gateway is confirmed by now, and would not go back by itself.
+    wait_until(lambda: _at_rest(arena, (LAST,)), 120, f"{LAST} to go back")
+    faults.heal(arena.fleet.lab.plan.name)
+    ran = controller.end(480)
+    found = arena.wait_converged(before, 120)
+    note("a host lost", MIDDLE_OF_CONFIRM.name, found, since(began))
+    assert found == (NEW if ran.status == 0 else OLD), ran.output[-4000:]
     arena.check_order_flow()
 
 
@@ -83,7 +98,7 @@ def test_the_gateway_is_cut_off_from_inf(arena: Arena) -> None:
     ran = controller.end(480)
     faults.heal(arena.fleet.lab.plan.name)
     found = settled(arena, before, ran)
-    TABLE.append(Row("gateway cut off from Inf", ACTIVATE_FIRST.name, found, since(began)))
+    note("gateway cut off from Inf", ACTIVATE_FIRST.name, found, since(began))
     assert found == OLD
     arena.check_order_flow()
 
@@ -94,7 +109,7 @@ def test_a_release_that_crashes_at_every_start(arena: Arena) -> None:
     began = time.monotonic()
     ran = arena.begin().end()
     found = settled(arena, before, ran)
-    TABLE.append(Row("release crash-loops", "Inf step 2", found, since(began)))
+    note("release crash-loops", "Inf step 2", found, since(began))
     assert found == OLD
     assert "nowhere" in ran.output, "the diagnosis names what cannot be loaded"
     arena.check_order_flow()
@@ -107,7 +122,7 @@ def test_a_release_that_is_healthy_and_then_dies(arena: Arena) -> None:
     kill = ["systemctl", "kill", "-s", "KILL", "mt5crs-strategy.service"]
     arena.fleet.lab.exec(FIRST_WAITS.host, kill)
     found = settled(arena, before, controller.end())
-    TABLE.append(Row("healthy, then dies", FIRST_WAITS.name, found, since(began)))
+    note("healthy, then dies", FIRST_WAITS.name, found, since(began))
     assert found == OLD
     arena.check_order_flow()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab.handle import wait_until
-from tests.faults.fleet.arena import NEW, TABLE, Arena, Row
+from tests.faults.fleet.arena import NEW, Arena, note
 from tests.faults.fleet.controller import ACTIVATE_GATEWAY, since
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -46,7 +46,5 @@ def test_a_stopped_deployer_is_replaced_by_rule(arena: Arena) -> None:
     assert late.status != 0
     assert "lost the fleet's lock" in late.output, late.output[-4000:]
     assert arena.wait_converged(before) == NEW
-    TABLE.append(
-        Row("SIGSTOP of the lock's holder", ACTIVATE_GATEWAY.name, NEW + " (next run)", since(began))
-    )
+    note("SIGSTOP of the lock's holder", ACTIVATE_GATEWAY.name, NEW + " (next run)", since(began))
     arena.check_order_flow()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.faults.fleet.arena import NEW, OLD, TABLE, Arena, Row
+from tests.faults.fleet.arena import NEW, OLD, Arena, note
 
 ROLL_OUTS = int(os.environ.get("MT5CRS_ROLL_OUTS", "3"))
 """Three are a sample for every run; twelve are the cycle of every pair of strategy and outcome."""
@@ -48,7 +48,7 @@ def test_roll_outs_under_order_flow(arena: Arena) -> None:
         assert found == (NEW if good else OLD), (found, ran.output[-4000:])
         total = arena.check_order_flow()
         kind = f"{engine} {strategy}"
-        TABLE.append(Row(f"order flow, {'good' if good else 'bad'} release", kind, found, seconds))
+        note(f"order flow, {'good' if good else 'bad'} release", kind, found, seconds)
         assert total > deals
         deals = total
         if number % len(CYCLE) in ROLL_BACK_AFTER:
@@ -56,5 +56,5 @@ def test_roll_outs_under_order_flow(arena: Arena) -> None:
             assert ran.status == 0, ran.output[-4000:]
             assert arena.generations() == before
             deals = arena.check_order_flow()
-            TABLE.append(Row("order flow, fleet rolled back", "pyinfra", OLD, ran.record["seconds"]))
-    TABLE.append(Row(f"order flow, {ROLL_OUTS} roll-outs", "", f"{deals} deals, no violation", 0.0))
+            note("order flow, fleet rolled back", "pyinfra", OLD, ran.record["seconds"])
+    note(f"order flow, {ROLL_OUTS} roll-outs", "", f"{deals} deals, no violation", 0.0)

@@ -266,6 +266,63 @@ def test_terminal_that_was_not_started(tmp_path: Path) -> None:
     market.sim.close()
 
 
+def mt5_market(directory: Path) -> tuple[Market, Any]:
+    """A market behind the fake package, and that package."""
+    market = Market("mt5", "HEDGING", directory)
+    assert isinstance(market.broker, Mt5Broker)
+    return market, market.broker._mt5
+
+
+def trade_by_hand(market: Market) -> None:
+    market.sim.command(Command(do="trade", symbol="EURUSD", side="BUY", volume=0.1, magic=7))
+
+
+@pytest.mark.parametrize("function", ["positions_get", "orders_get", "account_info"])
+def test_mt5_books_are_read_until_their_parts_belong_together(tmp_path: Path, function: str) -> None:
+    market, package = mt5_market(tmp_path)
+    ask, trades = getattr(package, function), [1]
+
+    def changing() -> Any:
+        answer = ask()
+        if trades.pop() if trades else 0:
+            trade_by_hand(market)
+        return answer
+
+    setattr(package, function, changing)
+    books = market.broker.books()
+    assert [p.volume for p in books.positions] == [0.1]
+    assert books.account.margin > 0
+    market.sim.close()
+
+
+def test_mt5_books_that_never_stand_still_are_an_error(tmp_path: Path) -> None:
+    market, package = mt5_market(tmp_path)
+    ask = package.orders_get
+
+    def changing() -> Any:
+        trade_by_hand(market)
+        return ask()
+
+    package.orders_get = changing
+    with pytest.raises(BrokerError, match="change faster"):
+        market.broker.books()
+    market.sim.close()
+
+
+def test_mt5_login_and_balance_are_of_the_same_account(tmp_path: Path) -> None:
+    market, package = mt5_market(tmp_path)
+    ask, logins = package.account_info, iter(range(1, 100))
+
+    def switching() -> Any:
+        login = next(logins)
+        return ask()._replace(login=login, balance=float(login))
+
+    package.account_info = switching
+    books = market.broker.books()
+    assert books.identity.login == books.account.balance
+    market.sim.close()
+
+
 def test_same_seed_same_prices(tmp_path: Path) -> None:
     def prices(name: str, seed: int) -> list[float]:
         now = START

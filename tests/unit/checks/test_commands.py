@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
+import mt5crs
 from mt5crs.__main__ import COMMANDS
-from mt5crs.checks.latency import judge
+from mt5crs.checks.latency import LatencySettings, judge, measure
 from mt5crs.checks.percentiles import buckets, confidence_note, histogram_svg, percentile
 from mt5crs.checks.phoenix import doubled_orders, lost_positions
 from mt5crs.checks.rehearsal import MAGIC, Fleet, Service
-from mt5crs.protocol.curve import public_of
+from mt5crs.protocol.curve import Context, public_of
 from tests.unit.reconciler.books import deal, position, snapshot
 
 
@@ -207,6 +211,22 @@ def test_audit_passes_here_and_fails_for_an_env_file_that_others_can_read(fleet:
     assert verdicts(done)["structure: .env"] == "FAIL"
 
 
+def test_audit_names_the_part_that_is_broken(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    shutil.copytree(Path(mt5crs.__file__).parents[1], source)
+    (source / "mt5crs" / "gateway" / "broken.py").write_text("import no_such_module\n")
+    halt = source / "mt5crs" / "reconciler" / "compare.py"
+    old = "STRIKES_TO_HALT = 3"
+    assert old in halt.read_text()
+    halt.write_text(halt.read_text().replace(old, f"{old}0"))
+    done = run("audit", "--json", environment={"PYTHONPATH": str(source)})
+    assert done.returncode == 1
+    failed = {name for name, verdict in verdicts(done).items() if verdict == "FAIL"}
+    assert failed == {"imports: modules", "unit tests"}
+    assert "no_such_module" in done.stdout
+    assert "test_nothing_explains_a_change" in done.stdout
+
+
 def test_phoenix_kills_and_recovers_every_service() -> None:
     done = run("phoenix", "--json", timeout_s=120)
     assert done.returncode == 0, done.stdout
@@ -269,6 +289,29 @@ def test_latency_of_nobody_fails_and_ends(fleet: Fleet) -> None:
     assert done.returncode == 1
     assert "no answer" in done.stdout
     assert time.monotonic() - began < 30
+
+
+def test_latency_counts_an_answer_that_is_no_pong_as_an_error() -> None:
+    context: Context = zmq.Context()
+    server = context.socket(zmq.REP)
+    port = server.bind_to_random_port("tcp://127.0.0.1")
+
+    def answer() -> None:
+        for _ in range(3):
+            if server.poll(5000):
+                server.recv()
+                server.send(b"PANG")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        assert measure(LatencySettings(server_ip="127.0.0.1", req_port=port), 5, 0, 2.0) == (
+            [],
+            {"answer": 3},
+        )
+    finally:
+        thread.join()
+        context.destroy(0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mt5crs.checks.phoenix import declare_cut_off
 from mt5crs.checks.rehearsal import MAGIC, Fleet
 from mt5crs.protocol import replies, requests
 from tests.unit.checks.test_commands import env_file, run
@@ -72,6 +73,15 @@ def test_resolve_is_refused_while_the_books_show_it_and_frees_the_magic_otherwis
     assert executed.outcome == "FILLED"
     told = ops(fleet, "resolve", "there", "--magic", str(MAGIC), "--reason", "I think not", "--json")
     assert json.loads(told.stdout)["outcome"] == "FILLED"  # what is known is not overruled
+
+
+def test_phoenix_declares_what_was_cut_off_on_its_way_and_only_that(fleet: Fleet, trader: Trader) -> None:
+    assert trader.order().outcome == "FILLED"
+    assert declare_cut_off(fleet) == 0
+    fleet.broker(do="faults", faults={"send": [{"kind": "lose_request"}]})
+    assert trader.order().outcome == "UNRESOLVED"
+    assert declare_cut_off(fleet) == 1
+    assert trader.order().outcome == "FILLED"
 
 
 def test_flatten_needs_a_halt_and_then_closes_everything(fleet: Fleet, trader: Trader) -> None:

@@ -46,6 +46,23 @@ def test_after_the_decision_what_was_not_part_of_it_goes_back() -> None:
     ]
 
 
+def test_killed_while_it_put_back_what_it_had_confirmed() -> None:
+    record = {
+        "phase": "put back the gateway",
+        "provisional": ["gtw-01:gateway:2-g", "inf-01:reconciler:2-r", "inf-01:strategy:2-s"],
+    }
+    assert calls(
+        record,
+        gtw_01=status(gateway=("2-g", None)),
+        inf_01=status(reconciler=("2-r", "2-r"), strategy=("1-s", None), monitoring=("1-m", None)),
+    ) == [("revert", "gtw-01", "gateway", "2-g"), ("revert", "inf-01", "reconciler", "2-r")]
+
+
+def test_what_goes_back_is_left_though_it_was_confirmed() -> None:
+    assert "--confirmed" in Action("gtw-01", "gateway", "revert", "2-g").arguments
+    assert "--generation" in Action("gtw-01", "gateway", "confirm", "2-g").arguments
+
+
 def test_nothing_is_left() -> None:
     assert calls({"phase": "stage"}, inf_01=status(strategy=("1-s", None)), hub_01={}) == []
 

@@ -31,6 +31,19 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert dead == []
 
 
+def test_tests_that_the_safety_page_names_exist() -> None:
+    files = list((PROJECT / "tests").rglob("*.py"))
+    names = {path.name for path in files} | {path.relative_to(PROJECT).as_posix() for path in files}
+    for path in files:
+        names |= set(re.findall(r"^(?: {4})?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    quoted = re.findall(r"`([^`]+)`", (PROJECT / "docs" / "safety.md").read_text(encoding="utf-8"))
+    named = [name for name in quoted if re.match(r"test_|tests/.*\.py|_\d\d_", name)]
+    assert len(named) > 50
+    # `_04_*` goes on from the `test_scenario_03_*` before it; a star or dots stand for any ending
+    full = [re.sub(r"^_(?=\d)", "test_scenario_", name).rstrip("*…") for name in named]
+    assert [name for name in full if not any(each.startswith(name) for each in names)] == []
+
+
 def test_make_targets_that_are_named_exist() -> None:
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, flags=re.MULTILINE))

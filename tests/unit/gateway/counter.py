@@ -25,8 +25,16 @@ START_MSC = 1_700_000_000_000
 class Counter:
     """One desk with its lease taken. Prices stand still at 1.1 unless moved."""
 
-    def __init__(self, directory: Path, margin_mode: MarginMode = "HEDGING", **limits: Any) -> None:
-        self.now = START_MSC
+    def __init__(
+        self,
+        directory: Path,
+        margin_mode: MarginMode = "HEDGING",
+        *,
+        now: int = START_MSC,
+        **limits: Any,
+    ) -> None:
+        self.directory = directory
+        self.now = now
         usual: dict[str, Any] = {
             "dry_run": False,
             "symbols": ["EURUSD"],
@@ -62,6 +70,14 @@ class Counter:
         self.desk.look()
         self.epoch = self.control.acquire(MAGIC, "c", "run", 60_000)
         self._number = 0
+
+    def restarted(self) -> Counter:
+        """The same limits and files, opened again."""
+        for part in (self.broker, self.journal, self.control):
+            part.close()
+        again = Counter(self.directory, now=self.now)
+        again.limits, again._number = self.limits, self._number
+        return again
 
     def price(self, bid: float, ask: float | None = None) -> None:
         """Set the quote of EURUSD."""

@@ -1,7 +1,11 @@
 """Who gets in and who may do what, through real sockets."""
 
+import os
 import random
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +18,7 @@ from mt5crs.protocol.codec import decode_event, encode
 from mt5crs.protocol.curve import Context, common_options, new_keypair, secure_client, secure_server
 from mt5crs.protocol.events import DealEvent, Heartbeat, OrderEvent, PositionEvent, trade_topic
 from mt5crs.protocol.replies import Error, OrderResult, Pong, Snapshot
-from tests.unit.gateway.running import MAGIC, OTHER_MAGIC, Caller, Running, eventually
+from tests.unit.gateway.running import LIMITS, MAGIC, OTHER_MAGIC, Caller, Running, eventually
 
 
 def silent(socket: "zmq.Socket[bytes]", wait_ms: int = 700) -> bool:
@@ -58,19 +62,47 @@ def test_14_revoked_while_connected(gateway: Running) -> None:
     watcher, strategy = gateway.client("watcher"), gateway.client("strategy")
     assert isinstance(watcher.ask(requests.Ping), Pong)
     assert isinstance(strategy.ask(requests.Ping), Pong)
+    events = gateway.context.socket(zmq.SUB)
+    secure_client(events, gateway.public, gateway.secrets["watcher"])
+    events.connect(f"tcp://127.0.0.1:{gateway.pub_port}")
+    events.subscribe(b"")
+    assert events.poll(5000)
     del gateway.clients["watcher"]
     gateway.write_clients()
     eventually(lambda: '"revoked":1' in gateway.log())
     assert silent(watcher.socket)
+    while events.poll(0):  # what was on its way when the key was revoked
+        events.recv_multipart()
+    assert not events.poll(500)
     assert isinstance(strategy.ask(requests.Ping), Pong)  # the others come back by themselves
 
 
+@pytest.mark.skipif(
+    not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP; it sees that the file changed"
+)
 def test_sighup_reloads_and_a_bad_file_changes_nothing(gateway: Running) -> None:
     assert gateway.process is not None
     (gateway.directory / "clients.json").write_text("{")
     gateway.process.send_signal(signal.SIGHUP)
     eventually(lambda: gateway.metric("mt5crs_gateway_clients_file_errors_total") >= 1)
     assert isinstance(gateway.client("watcher").ask(requests.Ping), Pong)
+
+
+def test_a_bad_clients_file_at_the_start_is_a_wrong_configuration(tmp_path: Path) -> None:
+    gateway = Running(tmp_path)
+    gateway.limits["nobody"] = LIMITS
+    gateway.write_clients()
+    done = subprocess.run(
+        [sys.executable, "-m", "mt5crs.gateway"],
+        env={**os.environ, **gateway.environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    gateway.close()
+    assert done.returncode == 78  # a restart cannot help
+    assert "limits key 'nobody' is no magic number" in done.stderr
 
 
 def test_14_dead_authenticator_refuses_everyone() -> None:
@@ -136,6 +168,8 @@ def test_authenticator_survives_a_callback_that_raises() -> None:
         ("strategy", MAGIC, requests.Halt, {"scope": "FLEET", "reason": "because"}, "kind"),
         ("strategy", OTHER_MAGIC, requests.Halt, {"scope": "MAGIC", "reason": "because"}, "magic"),
         ("strategy", MAGIC, requests.Resume, {"scope": "MAGIC", "reason": "because"}, "kind"),
+        ("strategy", MAGIC, requests.Resume, {"scope": "FLEET", "reason": "because"}, "kind"),
+        ("watcher", MAGIC, requests.Resume, {"scope": "FLEET", "reason": "because"}, "kind"),
         ("strategy", OTHER_MAGIC, requests.LeaseAcquire, {"instance": "i", "ttl_ms": 1000}, "magic"),
         (
             "strategy",
@@ -154,6 +188,18 @@ def test_permissions(
     reply = gateway.client(name, magic).ask(kind, **fields)
     assert isinstance(reply, Error)
     assert (reply.code, reply.field) == ("FORBIDDEN", field)
+
+
+def test_a_trader_may_halt_its_own_magic_number_but_not_lift_the_halt(
+    gateway: Running, trader: Caller
+) -> None:
+    halted = trader.ask(requests.Halt, scope="MAGIC", reason="my own doubts")
+    assert [(halt.magic, halt.client) for halt in halted.halts] == [(MAGIC, "strategy")]
+    lifted = trader.ask(requests.Resume, scope="MAGIC", reason="never mind")
+    assert (lifted.code, lifted.field) == ("FORBIDDEN", "kind")
+    refused = trader.order()
+    assert isinstance(refused, Error)
+    assert refused.code == "HALTED"
 
 
 def test_watcher_cannot_trade(gateway: Running) -> None:

@@ -1,5 +1,6 @@
 """The second door: plain JSON clients, in the shapes they send and expect."""
 
+import contextlib
 import datetime
 import json
 import uuid
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import zmq
 
+from mt5crs.gateway.legacy_format import LegacyError, check_signature
 from mt5crs.protocol import requests
 from mt5crs.protocol.curve import common_options
 from mt5crs.protocol.replies import Error
@@ -123,6 +125,43 @@ def test_same_uuid_same_answer_and_close(trading: Running) -> None:
     closed = ask(trading, {"uuid": "c-1", "action": "CLOSE", "ticket": first["ticket"]})
     assert (closed["status"], closed["ticket"]) == ("FILLED", first["ticket"])
     assert trading.books("positions") == []
+
+
+def test_a_message_repeated_too_late_is_told_what_became_of_it(trading: Running) -> None:
+    """A refusal that only the moment explains would call rejected what was executed."""
+    message = open_message(age_s=4.0)
+    first = ask(trading, message)
+    assert first["status"] == "FILLED"
+    stale = {**message, "risk_signature": open_message(age_s=60)["risk_signature"]}
+    assert ask(trading, stale)["ticket"] == first["ticket"]
+    new = trading.client("strategy")
+    eventually(lambda: not isinstance(new.ask(requests.LeaseAcquire, instance="n", ttl_ms=60_000), Error), 20)
+    for signature in (message["risk_signature"], open_message()["risk_signature"]):
+        again = ask(trading, {**message, "risk_signature": signature})
+        assert (again["status"], again.get("ticket")) == ("FILLED", first["ticket"])
+    assert ask(trading, open_message())["error_code"] == "LEASE_HELD"
+    assert len(trading.books("positions")) == 1
+
+
+@pytest.mark.parametrize(
+    ("signature", "good"),
+    [
+        ("RISK_PASS:abc:2024-01-01T00:00:00Z", True),
+        ("RISK_PASS:abc:2024-01-01T00:00:00", True),
+        ("RISK_PASS:abc:2024-01-01T02:00:05+02:00", True),
+        ("RISK_PASS:abc:2023-12-31T23:59:55+00:00", True),
+        ("RISK_PASS:abc:2023-12-31T23:59:54.9+00:00", False),
+        ("RISK_PASS:abc:2024-01-01T00:00:05.1+00:00", False),
+        ("RISK_PASS::2024-01-01T00:00:00Z", False),
+        ("RISK_FAIL:abc:2024-01-01T00:00:00Z", False),
+        ("RISK_PASS:abc:yesterday", False),
+        ("RISK_PASS", False),
+    ],
+)
+def test_a_risk_signature_is_fresh_for_five_seconds(signature: str, good: bool) -> None:
+    now = datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc).timestamp()
+    with contextlib.nullcontext() if good else pytest.raises(LegacyError, match="risk_signature"):
+        check_signature(signature, now)
 
 
 def test_command_order_repeated_is_one_order(trading: Running) -> None:

@@ -9,6 +9,7 @@ import pytest
 from mt5crs.broker.interface import TradeRequest, TradeResult
 from mt5crs.broker.sim.backend import Command
 from mt5crs.broker.sim.faults import SendFault
+from mt5crs.gateway.ledger import DAY_MS, Ledger
 from mt5crs.protocol.replies import Error, OrderResult
 from tests.unit.gateway.counter import MAGIC, Counter
 
@@ -74,6 +75,36 @@ def test_hedging_adds_both_sides_and_netting_takes_the_larger(tmp_path: Path) ->
     filled(netting.order(volume=0.3))
 
 
+def test_what_is_left_of_a_partial_fill_counts_for_the_position_limit(tmp_path: Path) -> None:
+    counter = Counter(tmp_path, max_position_volume=0.6)
+    counter.fault(liquidity=0.3)
+    partial = counter.order(volume=0.5, filling="RETURN")
+    assert isinstance(partial, OrderResult)
+    assert (partial.outcome, partial.volume) == ("PARTIAL", 0.3)
+    assert limit_of(counter.order(volume=0.11)) == "max_position_volume"  # 0.3 open, 0.2 working
+    counter.cancel(partial.order)
+    filled(counter.order(volume=0.11))
+
+
+@pytest.mark.parametrize("theirs", ["position", "order"])
+def test_on_a_netting_account_nobody_trades_into_what_another_magic_has(tmp_path: Path, theirs: str) -> None:
+    counter = Counter(tmp_path, "NETTING")
+    counter.limits[99] = counter.limits[MAGIC]
+    other = {"magic": 99, "lease_epoch": counter.control.acquire(99, "other", "run", 60_000)}
+    first = (
+        filled(counter.order(**other))
+        if theirs == "position"
+        else counter.order(**other, type="LIMIT", price=1.0, filling="RETURN")
+    )
+    assert isinstance(first, OrderResult)
+    before = counter.broker.books()
+    for side in ("BUY", "SELL"):
+        assert limit_of(counter.order(side=side)) == "symbol"
+    after = counter.broker.books()
+    assert (len(after.positions), len(after.orders)) == (len(before.positions), len(before.orders))
+    filled(counter.order(**other, volume=0.2))  # its own
+
+
 def test_another_magics_positions_do_not_count(tmp_path: Path) -> None:
     counter = Counter(tmp_path, max_position_volume=0.5)
     counter.broker.command(Command(do="trade", symbol="EURUSD", side="BUY", volume=0.5, magic=99))
@@ -94,6 +125,33 @@ def test_daily_loss_counts_open_and_realised_and_ends_with_the_day(tmp_path: Pat
     counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
     counter.price(1.0895)
     filled(counter.order())
+
+
+def test_the_days_loss_is_known_again_after_a_restart(tmp_path: Path) -> None:
+    counter = Counter(tmp_path, max_daily_loss=1000.0)
+    position = filled(counter.order(volume=1.0)).position
+    counter.price(1.08)
+    filled(counter.close(position))
+    assert limit_of(counter.order()) == "max_daily_loss"
+    counter.now += 2000
+    again = counter.restarted()
+    assert limit_of(again.order()) == "max_daily_loss"
+
+
+def test_a_deal_dated_after_midnight_counts_for_the_new_day_whenever_it_is_seen(tmp_path: Path) -> None:
+    counter = Counter(tmp_path)
+    ledger = Ledger(counter.broker)
+    midnight = (counter.now // DAY_MS + 1) * DAY_MS
+    counter.now = midnight - 1000
+    ledger.update(counter.now)
+    counter.now = midnight + 1
+    counter.broker.command(Command(do="trade", symbol="EURUSD", side="BUY", volume=1.0, magic=MAGIC))
+    counter.price(1.09)
+    counter.broker.command(Command(do="close", position=counter.broker.books().positions[0].identifier))
+    assert len(ledger.update(midnight - 1)) == 2  # this look began before midnight
+    assert ledger.realised_today(MAGIC, midnight - 1) == 0.0
+    ledger.update(midnight + 1000)
+    assert ledger.realised_today(MAGIC, midnight + 1000) < -1000
 
 
 def test_failures_in_a_row_open_the_breaker_and_only_a_new_order_counts(tmp_path: Path) -> None:
@@ -136,6 +194,32 @@ def test_a_fill_beyond_the_slippage_bound_is_a_failure(tmp_path: Path, side: str
     assert abs(slipped.price - seen) > 0.0004
     assert "order.slipped" in counter.notes
     assert limit_of(counter.order(side=side)) == "max_consecutive_failures"
+
+
+def test_an_order_without_a_price_is_measured_against_the_quote_before_it(tmp_path: Path) -> None:
+    counter = Counter(tmp_path, max_consecutive_failures=1, max_slippage_points=20)
+    filled(counter.order())
+    market_execution(counter, 1.1005)
+    slipped = filled(counter.order())
+    assert "order.slipped" in counter.notes
+    assert limit_of(counter.order()) == "max_consecutive_failures"
+    repeated = counter.order(client_order_id=slipped.client_order_id)  # its content is what the client sent
+    assert isinstance(repeated, OrderResult)
+    assert repeated.replayed
+
+
+def test_an_order_without_a_price_is_not_filled_far_from_the_quote_before_it(tmp_path: Path) -> None:
+    counter = Counter(tmp_path, max_slippage_points=20)
+    send = counter.broker.send
+
+    def jump(request: TradeRequest) -> TradeResult | None:
+        counter.price(1.1005)
+        return send(request)
+
+    counter.broker.send = jump  # type: ignore[method-assign]
+    done = counter.order()
+    assert isinstance(done, OrderResult)
+    assert (done.outcome, done.retcode) == ("REJECTED", 10004)
 
 
 def test_a_fill_better_than_asked_is_no_failure(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Scenarios of the trading facts that concern the gateway, by number, through real sockets and processes."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -308,6 +310,18 @@ def test_sigterm_ends_cleanly(gateway: Running) -> None:
     gateway.process.terminate()
     assert gateway.process.wait(10) == 0
     assert '"event":"stopped"' in gateway.log()
+
+
+def test_a_terminal_thread_that_dies_takes_the_process_with_it(gateway: Running, trader: Caller) -> None:
+    """Nobody could trade, and nobody would see why; systemd starts it again."""
+    gateway.fault({"kind": "late_fill", "delay_ms": 2000})
+    assert outcome(trader.order()) == "UNRESOLVED"
+    with contextlib.closing(sqlite3.connect(gateway.directory / "state" / "sim" / "broker.db")) as db:
+        db.execute("DROP TABLE deals")
+        db.commit()
+    assert gateway.process is not None
+    assert gateway.process.wait(20) == 1
+    assert '"event":"TerminalDiedError"' in gateway.log()
 
 
 def test_nothing_secret_in_the_log(gateway: Running, trader: Caller) -> None:

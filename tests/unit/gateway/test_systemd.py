@@ -15,6 +15,8 @@ from mt5crs.protocol import requests
 from mt5crs.protocol.replies import OrderResult, Pong
 from tests.unit.gateway.running import MAGIC, Caller, Running, eventually
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no systemd on Windows")
+
 
 class Systemd:
     """A notification socket."""
@@ -99,7 +101,7 @@ def test_a_gateway_that_cannot_listen_never_says_ready(tmp_path: Path, systemd: 
             check=False,
         )
         assert done.returncode == 1
-        assert "use free ports" in done.stdout
+        assert "use free ports" in done.stderr
         assert systemd.count("READY=1") == systemd.count("WATCHDOG=1") == 0
     finally:
         taken.close()

@@ -209,6 +209,23 @@ def test_another_change_waits_for_the_pending_one(host: FakeHost) -> None:
     assert host.timers() == []
 
 
+def test_what_a_failed_deployment_had_confirmed_is_left_by_its_name_only(host: FakeHost) -> None:
+    first = host.deploy("one")
+    second = host.deploy("two")
+    assert host.run("revert", "gateway")[1]["generation"] == second
+    assert host.run("revert", "gateway", "--confirmed", first)[1]["changed"] is False
+    status, answer = host.run("revert", "gateway", "--confirmed", second)
+    assert (status, answer["changed"], answer["generation"]) == (0, True, first)
+    assert host.run("revert", "gateway", "--confirmed", second)[1]["changed"] is False
+
+
+def test_the_first_generation_stays_once_it_was_confirmed(host: FakeHost) -> None:
+    first = host.deploy("one")
+    status, answer = host.run("revert", "gateway", "--confirmed", first)
+    assert status == 2
+    assert "no earlier confirmed generation" in answer["error"]["message"]
+
+
 def test_service_that_restarted_meanwhile_is_not_confirmed(host: FakeHost) -> None:
     host.deploy("one")
     host.run("stage", "gateway", spec=specification("two"))

@@ -72,8 +72,11 @@ def test_a_successor_waits_until_its_reconciler_shows_what_was_traded_last(fleet
 
 
 def test_scenario_12_strategy_suspends_while_the_reconciler_says_unknown(fleet: Fleet) -> None:
+    fleet.settings["strategy"] = {"STRATEGY_OPTIONS": '{"positions": 1, "hold_s": 86400}'}
     for service in ("gateway", "reconciler", "strategy"):
         fleet.start_ready(service)
+    # an order that is cut off on its way to the broker would rightly stay unresolved: none is, from here on
+    fleet.wait(lambda: fleet.state().positions, "the only position")
     fleet.kill("gateway")
     fleet.wait(lambda: fleet.state().state == "unknown", "the reconciler not knowing")
     fleet.wait(lambda: fleet.health("strategy").get("state") == "suspended", "the strategy suspended")
