@@ -350,6 +350,7 @@ def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool)
             if not lock.decision:
                 lock.decide_to_roll_back(_way_back)
     arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
+    before = rollout.result(host.name, service).generation  # as it said when it was asked
     step = "ask to roll back" if dry_run else "roll back"
     answer = Call(rollout, service, step)(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
     if answer is not None and dry_run and answer.get("attempted"):
@@ -357,7 +358,7 @@ def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool)
     if answer is not None and not dry_run:
         result = rollout.result(host.name, service)
         result.state, result.changed = str(answer.get("state") or "confirmed"), bool(answer.get("changed"))
-        result.previous = answer.get("previous")
+        result.previous = before or answer.get("previous")
 
 
 def _put_back(rollout: Rollout) -> None:

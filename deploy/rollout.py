@@ -150,8 +150,9 @@ class Rollout:
         failed = "error" in answer
         result = self.result(host, service)
         result.seconds += float(answer.get("seconds", 0.0))
+        result.previous = result.generation or answer.get("previous")
         result.generation = str(answer.get("generation") or result.generation)
-        result.previous, result.version = answer.get("previous"), answer.get("version", result.version)
+        result.version = answer.get("version", result.version)
         result.state = "failed" if failed else str(answer.get("state") or "confirmed")
         result.changed = bool(answer.get("changed")) and not failed
         result.changes = [str(name) for name in answer.get("changes") or result.changes]

@@ -310,13 +310,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         if "--dry-run" in data.get("cmd", ()) and not self.rollout.dry:
             self.way_back[host, service] = str(answer.get("attempted"))
+            entry.generation = str(answer.get("generation") or "")
             return
         outcome = "changed" if answer.get("changed") else "unchanged"
         self.rollout.spent(host, service, step, began, outcome, answer)
-        entry.generation = str(answer.get("generation") or entry.generation)
+        before, entry.generation = entry.generation, str(answer.get("generation") or entry.generation)
         entry.version = answer.get("version", entry.version)
         entry.changes = [str(name) for name in answer.get("changes") or entry.changes]
-        entry.previous = answer.get("previous", entry.previous)
+        entry.previous = before if verb == "rollback" else answer.get("previous", entry.previous)
         entry.changed = entry.changed or bool(answer.get("changed"))
         entry.state = str(answer.get("state") or STATES.get(verb, "changed"))
         if verb == "revert":
