@@ -27,6 +27,7 @@ class FleetRollback:
     def __init__(self, rollout: Rollout, named: str | None) -> None:
         self.rollout = rollout
         self.statuses = planning.statuses()
+        undoing.require_told(fleet(), self.statuses)
         self.deployment = undoing.chosen(self.statuses, named)
         self.services = undoing.affected(self.statuses, self.deployment)
         self.answers: dict[str, Mapping[str, Any]] = {}
