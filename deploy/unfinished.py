@@ -30,7 +30,10 @@ _TOGETHER = 20
 
 @dataclass(frozen=True)
 class Action:
-    """One call of the release tool: `verb` is confirm, activate, revert or rollback."""
+    """One call of the release tool: `verb` is confirm, activate, rollback, revert, or leave.
+
+    revert leaves what waits for its confirmation (every release of the tool knows it), leave what is confirmed.
+    """
 
     host: str
     service: str
@@ -40,8 +43,11 @@ class Action:
     @property
     def arguments(self) -> list[str]:
         """The command line on the host."""
-        option = {"revert": "--confirmed", "rollback": "--to"}
-        named = [option.get(self.verb, "--generation"), self.generation]
+        if self.verb == "revert":
+            return [TOOL, "revert", self.service, "--json"]
+        if self.verb == "leave":
+            return [TOOL, "revert", self.service, "--confirmed", self.generation, "--json"]
+        named = ["--to" if self.verb == "rollback" else "--generation", self.generation]
         at_once = ["--confirm-timeout", "0"] if self.verb == "activate" else []
         return [TOOL, self.verb, self.service, *named, *at_once, "--json"]
 
@@ -55,8 +61,8 @@ class Action:
         """That it is done; a rollback is to this generation, all others are of it."""
         if self.verb == "rollback":
             return f"{self.service} on {self.host} rolled back to {self.generation}"
-        words = {"confirm": "confirmed", "activate": "activated again", "revert": "put back"}
-        return f"{self.what} {words[self.verb]}"
+        words = {"confirm": "confirmed", "activate": "activated again"}
+        return f"{self.what} {words.get(self.verb, 'put back')}"
 
 
 def target(host: str, service: str, generation: str) -> str:
@@ -92,8 +98,10 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
                 continue
             wanted = next((gen for of, name, gen in decided if (of, name) == (host, service)), None)
             if putting_back:
-                if now.get("pending") or (wanted is not None and now.get("current") == wanted):
-                    found.append(Action(host, service, "revert", str(now.get("pending") or wanted)))
+                if now.get("pending"):
+                    found.append(Action(host, service, "revert", str(now["pending"])))
+                elif wanted is not None and now.get("current") == wanted:
+                    found.append(Action(host, service, "leave", wanted))
             elif wanted is not None and phase == ROLL_BACK:
                 if now.get("current") != wanted or now.get("pending"):
                     found.append(Action(host, service, "rollback", wanted))

@@ -227,8 +227,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             rollout.fail(Failure("fleet", "settle", text, "run again: the next run settles what is left"))
         for action in done.done:
             entry = rollout.result(action.host, action.service)
-            entry.state = "reverted" if action.verb == "revert" else "confirmed"
-            if action.verb == "revert":
+            back = action.verb in ("revert", "leave")
+            entry.state = "reverted" if back else "confirmed"
+            if back:
                 entry.version, entry.changed = entry.previous_version, False
                 if entry.generation == action.generation:
                     entry.generation = entry.previous or ""

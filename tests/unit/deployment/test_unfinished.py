@@ -55,11 +55,12 @@ def test_killed_while_it_put_back_what_it_had_confirmed() -> None:
         record,
         gtw_01=status(gateway=("2-g", None)),
         inf_01=status(reconciler=("2-r", "2-r"), strategy=("1-s", None), monitoring=("1-m", None)),
-    ) == [("revert", "gtw-01", "gateway", "2-g"), ("revert", "inf-01", "reconciler", "2-r")]
+    ) == [("leave", "gtw-01", "gateway", "2-g"), ("revert", "inf-01", "reconciler", "2-r")]
 
 
 def test_what_goes_back_is_left_though_it_was_confirmed() -> None:
-    assert "--confirmed" in Action("gtw-01", "gateway", "revert", "2-g").arguments
+    assert "--confirmed" in Action("gtw-01", "gateway", "leave", "2-g").arguments
+    assert "--confirmed" not in Action("gtw-01", "gateway", "revert", "2-g").arguments
     assert "--generation" in Action("gtw-01", "gateway", "confirm", "2-g").arguments
 
 
