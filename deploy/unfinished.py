@@ -32,7 +32,7 @@ _TOGETHER = 20
 class Action:
     """One call of the release tool: `verb` is confirm, activate, rollback, revert, or leave.
 
-    revert leaves what waits for its confirmation (every release of the tool knows it), leave what is confirmed.
+    revert is for what waits for its confirmation (every release of the tool knows it), leave for the rest.
     """
 
     host: str
