@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
-from deploy import planning, run, undoing
+from deploy import planning, run, undoing, windows
 from deploy.batches import OrderError
 from deploy.inventory import fleet
 from deploy.release import ACTIVATE_TIMEOUT_S, run_tool
@@ -26,6 +26,7 @@ class FleetRollback:
     def __init__(self, rollout: Rollout, named: str | None) -> None:
         self.rollout = rollout
         self.statuses = planning.statuses()
+        undoing.require_told(fleet(), self.statuses)
         self.deployment = undoing.chosen(self.statuses, named)
         self.services = undoing.affected(self.statuses, self.deployment)
         self.answers: dict[str, Mapping[str, Any]] = {}
@@ -33,6 +34,7 @@ class FleetRollback:
             for service in services:
                 result, now = rollout.result(name, service), self.statuses[name]["services"][service]
                 result.generation, result.previous = str(now["current"]), now["previous"]
+        self.windows = tuple(name for name in run.windows_targets() if name in self.services)
         where = ", ".join(f"{name} ({', '.join(of)})" for name, of in self.services.items())
         print(f"undoing deployment {self.deployment}: {where}", flush=True)
 
@@ -46,14 +48,25 @@ class FleetRollback:
         arguments = ["undo", "--deployment", self.deployment, "--json", *(["--dry-run"] if dry_run else [])]
         began = time.monotonic()
         answer, text, good = run_tool(arguments, stdin=None, timeout_s=ACTIVATE_TIMEOUT_S)
-        if answer is not None:
-            self.answers[host.name] = answer
-            if not dry_run:
-                for service, entry in undoing.outcomes(answer):
-                    self.rollout.undone(host.name, service, entry, began)
+        self.take(host.name, answer, began, dry_run=dry_run)
         if not good or answer is None:
             step = "ask about the way back" if dry_run else "roll back"
             self.rollout.fail(failure_of(host.name, step, answer, text))
+
+    def play(self, hosts: Sequence[str], *, dry_run: bool) -> None:
+        """The same on Windows gateways, all at once, by Ansible."""
+        began = time.monotonic()
+        for answer in windows.undo(self.rollout, hosts, self.deployment, dry_run=dry_run):
+            self.take(answer.host, answer.document, began, dry_run=dry_run)
+
+    def take(self, name: str, answer: Mapping[str, Any] | None, began: float, *, dry_run: bool) -> None:
+        """Note what a host said."""
+        if answer is None:
+            return
+        self.answers[name] = answer
+        if not dry_run:
+            for service, entry in undoing.outcomes(answer):
+                self.rollout.undone(name, service, entry, began)
 
 
 _begun: list[FleetRollback | str] = []
@@ -61,15 +74,6 @@ _begun: list[FleetRollback | str] = []
 
 def roll_back(rollout: Rollout, named: str | None) -> None:
     """For rollback.py: undo the deployment `named` (None: the newest) on all hosts of this run."""
-    beyond = run.windows_targets()
-    if beyond:
-        inventory = fleet().inventory
-        raise run.refusal(
-            rollout,
-            f"the Windows gateways {', '.join(beyond)} cannot be rolled back together with the others by "
-            f"pyinfra; use `ansible-playbook -i {inventory} rollback.yml --tags fleet`, or leave them out "
-            "with --exclude. Nothing was changed",
-        )
     with planning.first:
         if not _begun:
             try:
@@ -80,8 +84,13 @@ def roll_back(rollout: Rollout, named: str | None) -> None:
     if isinstance(begun, str):
         raise run.refusal(rollout, begun)
     asked(rollout, begun, name="Ask every host")
+    if begun.windows:
+        asked_on_windows(rollout, begun, name="Ask every host | Windows", _run_once=True)
     for number in host.loop(range(WAVES)):
         undone(rollout, begun, number, name=f"Roll back, wave {number + 1}")
+        if begun.windows:
+            name = f"Roll back, wave {number + 1} | Windows"
+            undone_on_windows(rollout, begun, number, name=name, _run_once=True)
 
 
 @operation()
@@ -92,14 +101,34 @@ def asked(rollout: Rollout, begun: FleetRollback) -> Generator[FunctionCommand, 
 
 
 @operation()
+def asked_on_windows(rollout: Rollout, begun: FleetRollback) -> Generator[FunctionCommand, None, None]:
+    """Find out the same of the Windows gateways."""
+    if not rollout.failed:
+        yield FunctionCommand(begun.play, (begun.windows,), {"dry_run": True})
+
+
+@operation()
 def undone(rollout: Rollout, begun: FleetRollback, wave: int) -> Generator[FunctionCommand, None, None]:
     """Go back, unless a host cannot or has failed to."""
+    if host.name in _turn(rollout, begun, wave):
+        yield FunctionCommand(begun.call, (), {"dry_run": False})
+
+
+@operation()
+def undone_on_windows(
+    rollout: Rollout, begun: FleetRollback, wave: int
+) -> Generator[FunctionCommand, None, None]:
+    """The Windows gateways of the wave go back, under the same condition."""
+    hosts = [name for name in _turn(rollout, begun, wave) if name in begun.windows]
+    if hosts:
+        yield FunctionCommand(begun.play, (hosts,), {"dry_run": False})
+
+
+def _turn(rollout: Rollout, begun: FleetRollback, wave: int) -> tuple[str, ...]:
     if rollout.failed or rollout.dry:
-        return
+        return ()
     try:
-        hosts = begun.wave(wave)
+        return begun.wave(wave)
     except OrderError as error:
         rollout.fail(Failure("fleet", "roll back", str(error)))
-        return
-    if host.name in hosts:
-        yield FunctionCommand(begun.call, (), {"dry_run": False})
+        return ()

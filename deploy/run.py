@@ -121,6 +121,12 @@ def refuse_empty_target(of: Fleet, limit: list[str], exclude: list[str]) -> None
         raise PyinfraError(
             f"no host is left to deploy to; {of.inventory.name} has {', '.join(hosts) or 'none'}"
         )
+    if not set(chosen) - set(of.in_group(windows.GROUP)):
+        raise PyinfraError(
+            "only Windows gateways are left, and pyinfra needs a Linux host to run on; use "
+            f"`ansible-playbook -i {of.inventory} site.yml --tags baseline,gateway --limit "
+            f"{','.join(chosen)}`, or rollback.yml --tags gateway. Nothing was changed"
+        )
 
 
 def begin(action: str) -> Rollout:

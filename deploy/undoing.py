@@ -45,6 +45,21 @@ def chosen(statuses: Statuses, named: str | None) -> str:
     return fitting[0]
 
 
+def require_told(fleet: Fleet, statuses: Statuses) -> None:
+    """NothingToUndoError when a Windows gateway said nothing of itself: it must not be left out unnoticed.
+
+    The release tool runs there with the Python that the inventory pins, which a deployment brings.
+    """
+    hosts = {host for host in fleet.in_group("windows") if host in fleet.in_group(GATEWAY)}
+    silent = ", ".join(host for host, status in statuses.items() if host in hosts and not status)
+    if silent:
+        raise NothingToUndoError(
+            f"what runs on {silent} is not known: nothing was deployed there yet, or "
+            "gateway_windows_python_sha256 pins a Python that is not on the host; pin the one that is, "
+            "or leave the host out with --limit. Nothing was changed"
+        )
+
+
 def affected(statuses: Statuses, deployment: str) -> dict[str, tuple[str, ...]]:
     """Host → services that run what the deployment brought; hosts without any are left out."""
     found = {

@@ -9,7 +9,7 @@ provisional until everything is healthy, confirmed with the others, put back wit
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -30,7 +30,7 @@ PHASE = "Windows gateways"
 STEP_S = 60
 """Time that a step of the others may take; nobody extends the deadline of a Windows gateway on the way."""
 _STATES = {"revert": "reverted", "confirm": "confirmed", "activate": "provisional", "rollback": "confirmed"}
-_SPANS = {"revert": "put back"}
+_SPANS = {"revert": "put back", "undo": "roll back"}
 _unchanged: list[bool] = []
 """Whether each preparation of this process found everything as it should be."""
 
@@ -244,6 +244,18 @@ def _settle(rollout: Rollout, phase: str, waiting: Mapping[str, str]) -> None:
     _note(rollout, windows_play.run(fleet().inventory, list(waiting), phase, known), phase)
 
 
+def undo(rollout: Rollout, hosts: Sequence[str], deployment: str, *, dry_run: bool) -> Iterator[Answer]:
+    """Have these hosts undo a deployment, or (dry_run) say whether they can; yields every host's answer.
+
+    What failed is noted in the record of the run.
+    """
+    known = {"windows_deployment": deployment, "windows_undo_dry": dry_run}
+    played = windows_play.run(fleet().inventory, hosts, "undo", known)
+    yield from played.answers
+    for failure in _failures(played, "undo"):
+        rollout.fail(failure)
+
+
 def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
     played = windows_play.run(fleet().inventory, hosts, "rollback", to_known(to), check=True)
     rollout.failures += [one for one in _failures(played, "rollback") if one not in rollout.failures]
@@ -290,7 +302,7 @@ def _failures(played: Played, phase: str) -> list[Failure]:
     found = [
         failure_of(
             answer.host,
-            f"{_SPANS.get(answer.verb, answer.verb)} {answer.service}",
+            f"{_SPANS.get(answer.verb, answer.verb)} {answer.service}".strip(),
             dict(answer.document) if answer.document is not None else None,
             answer.text,
         )

@@ -21,12 +21,15 @@ from deploy.vault_password import PROJECT
 
 PLAYBOOK = "windows.yml"
 TIMEOUT_S = 1500
-_CALL = re.compile(r"mt5crs-release\.pyz\"? (activate|confirm|revert|rollback) ([\w-]+)")
+_CALL = re.compile(r"mt5crs-release\.pyz\"? (activate|confirm|revert|rollback|undo)(?: (\w[\w-]*))?")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the release tool said on a host; `document` is None when it was no JSON."""
+    """What the release tool said on a host; `document` is None when it was no JSON.
+
+    `service` is empty for `undo`, which is for all services of the host.
+    """
 
     host: str
     verb: str
@@ -150,6 +153,5 @@ def _answer(host: str, call: re.Match[str], seconds: float, result: Mapping[str,
         found = None
     good = result.get("rc") == 0 and isinstance(found, dict)
     text = f"{said}\n{result.get('stderr') or result.get('msg') or ''}"
-    return Answer(
-        host, call[1], call[2], good, found if isinstance(found, dict) else None, text.strip(), seconds
-    )
+    document = found if isinstance(found, dict) else None
+    return Answer(host, call[1], call[2] or "", good, document, text.strip(), seconds)

@@ -34,6 +34,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         statuses = {name: of["release_status"] for name, of in every.items()}
         fleet = Fleet(Path(), "", known["hostvars"], known["groups"])
         try:
+            undoing.require_told(fleet, statuses)
             deployment = undoing.chosen(statuses, self._task.args.get("deployment") or None)
             services = undoing.affected(statuses, deployment)
             if not self._task.args.get("asked"):

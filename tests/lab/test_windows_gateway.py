@@ -229,6 +229,22 @@ def test_rollback_by_part_and_by_generation_on_both_systems(lab: Lab) -> None:
     check_rights(lab)
 
 
+def test_a_rollback_of_the_fleet_takes_both_systems_back(lab: Lab) -> None:
+    first, linux_first = running()["current"], linux_running(lab)
+    with override(gateway_poll_interval_s=0.34):
+        answer = pyinfra("deploy.py")
+        assert answer.returncode == 0, answer.stdout[-3000:]
+        assert first != running()["current"]
+        assert linux_first != linux_running(lab)
+        answer = pyinfra("rollback.py", "--data", "part=fleet")
+    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-1000:]
+    assert (running()["current"], linux_running(lab)) == (first, linux_first)
+    assert (running()["state"], running()["units"]) == ("confirmed", {"mt5crs-gateway.service": "active"})
+    undone = {entry["host"] for entry in record(answer)["services"] if entry["changed"]}
+    assert undone == {"gtw-01", "gtw-02"}
+    check_rights(lab)
+
+
 def test_failing_release_of_the_windows_gateway_alone(lab: Lab) -> None:
     written, before, linux = check_rights(lab), running(), linux_gateway(lab)
     limit = ("--limit", fleet.GATEWAY)
@@ -240,6 +256,57 @@ def test_failing_release_of_the_windows_gateway_alone(lab: Lab) -> None:
         assert secret not in answer.stdout + answer.stderr
     assert linux_gateway(lab) == linux
     assert check_rights(lab) > written
+
+
+def test_a_terminal_is_required_and_kept_from_replacing_itself(lab: Lab) -> None:
+    settings = {
+        "gateway_backend": "mt5",
+        "gateway_account_phase": "shadow",
+        "gateway_mt5_path": "C:/Terminals/broker/terminal64.exe",
+        "gateway_mt5_login": 5000001,
+        "gateway_mt5_server": "Broker-Demo",
+        "gateway_mt5_password": "canary-of-the-terminal",
+    }
+    prepare = ("windows.yml", "--tags", "prepare", "--limit", fleet.GATEWAY, "-e", json.dumps(settings))
+    refused = play(*prepare)
+    assert refused.returncode != 0
+    assert "install the broker's terminal there" in refused.stdout
+    program = f"{ROOT}/fs/C/Terminals/broker/terminal64.exe"
+    lab.exec(WINDOWS, ["sh", "-c", f"mkdir -p $(dirname {program}) && touch {program}"])
+    staged = play(*prepare)
+    assert staged.returncode == 0, staged.stdout[-3000:]
+    look = "import os, sys; print(os.getxattr(sys.argv[1], 'user.winmodel.acl').decode())"
+    rights = json.loads(lab.exec(WINDOWS, ["python3", "-c", look, program]).stdout)
+    service = state(lab)["users"]["mt5crs"]["sid"]
+    assert rights["entries"] == [{"sid": service, "type": "deny", "rights": "Write, Delete"}]
+    written = lab.exec(
+        WINDOWS, ["sh", "-c", f"cat {ROOT}/fs/C/ProgramData/mt5crs/gateway/generations/*/.env"]
+    )
+    assert "MT5_PATH='C:/Terminals/broker/terminal64.exe'" in written.stdout
+    for answer in (refused, staged):
+        assert "canary-of-the-terminal" not in answer.stdout + answer.stderr
+    assert "canary-of-the-terminal" not in lab.exec(WINDOWS, ["cat", f"{ROOT}/effects.jsonl"]).stdout
+    check_rights(lab)
+
+
+def test_the_suite_that_verifies_any_fleet_passes(lab: Lab) -> None:
+    # What concerns Linux hosts alone is verified on other fleets, and three runs have changed nothing.
+    concerns = "not nothing_differs and (test_windows or test_links or test_monitoring or test_firewall)"
+    answer = scenario.verify_suite("-k", concerns, name=NAME, inventory=INVENTORY)
+    assert answer.returncode == 0, answer.stdout[-4000:]
+    # An entry for everyone on the `.env`, and it fails.
+    env = f"{ROOT}/fs/C/ProgramData/mt5crs/gateway/generations/{running()['current']}/.env"
+    entry = {"sid": "S-1-1-0", "type": "allow", "rights": "Read"}
+    acl = json.dumps({"owner": _SYSTEM, "protected": False, "entries": [entry]})
+    change = "import os, sys; os.setxattr(sys.argv[1], 'user.winmodel.acl', sys.argv[2].encode())"
+    lab.exec(WINDOWS, ["python3", "-c", change, env, acl])
+    try:
+        answer = scenario.verify_suite("-k", "test_secrets_are_readable", name=NAME, inventory=INVENTORY)
+    finally:
+        undo = "import os, sys; os.removexattr(sys.argv[1], 'user.winmodel.acl')"
+        lab.exec(WINDOWS, ["python3", "-c", undo, env])
+    assert answer.returncode != 0
+    assert "/.env grants rights to WD" in answer.stdout
 
 
 def test_secrets_are_in_no_log_and_no_process_list(lab: Lab) -> None:

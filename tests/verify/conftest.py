@@ -10,6 +10,7 @@ from testinfra.host import Host
 
 from deploy.inventory import resolve
 from tests.verify.node import Node
+from tests.verify.windows_gateway import WindowsGateway
 
 LAB_INVENTORY = "inventory/lab.yml"
 
@@ -30,7 +31,10 @@ def fleet_of(config: pytest.Config) -> tuple[Node, ...]:
         resolved = resolve(inventory)
         known = tuple(
             Node(
-                name, tuple(group for group in resolved.groups if name in resolved.in_group(group)), variables
+                name,
+                tuple(group for group in resolved.groups if name in resolved.in_group(group)),
+                inventory,
+                variables,
             )
             for name, variables in resolved.hosts.items()
         )
@@ -44,7 +48,14 @@ FLEET = pytest.StashKey[tuple[Node, ...]]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`node` is every Linux host; `hub`, `inf`, `gateway` those of that group; `unit` is each service."""
+    """`node` is every Linux host; `hub`, `inf`, `gateway` those of that group; `unit` is each service.
+
+    `windows` is every Windows gateway.
+    """
+    if "windows" in metafunc.fixturenames:
+        nodes = [node for node in fleet_of(metafunc.config) if node.is_windows and "gateway" in node.groups]
+        metafunc.parametrize("windows", nodes, ids=[node.name for node in nodes], indirect=True)
+        return
     fleet = tuple(node for node in fleet_of(metafunc.config) if not node.is_windows)
     if "unit" in metafunc.fixturenames:
         pairs = [(node, service) for node in fleet for service in node.services]
@@ -61,6 +72,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def fleet(pytestconfig: pytest.Config) -> tuple[Node, ...]:
     return fleet_of(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def windows(request: pytest.FixtureRequest) -> WindowsGateway:
+    return WindowsGateway(request.param)
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import testinfra
@@ -29,6 +32,7 @@ class Node:
 
     name: str
     groups: tuple[str, ...]
+    inventory: Path
     variables: Mapping[str, Any] = field(repr=False)  # has secrets: never in a failure message
 
     @property
@@ -37,8 +41,13 @@ class Node:
 
     @property
     def is_windows(self) -> bool:
-        """Whether it is a Windows host, which this suite does not log in to (docs/windows.md)."""
+        """Whether it is a Windows host, asked by Ansible's modules (test_windows.py)."""
         return "windows" in self.groups
+
+    @property
+    def enforces_firewall(self) -> bool:
+        """Whether its rules keep anyone out; not so those of a modelled host (tests/windows_model)."""
+        return not self.is_windows or self.variables.get("ansible_shell_type") == "powershell"
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -71,7 +80,12 @@ class Node:
         )
 
     def connect(self) -> Host:
-        """Return testinfra's host over the same connection, as root."""
+        """Return testinfra's host over the same connection, as root; for Windows one that Ansible asks."""
+        if self.is_windows:
+            # testinfra takes Ansible from PATH.
+            os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+            name = f"ansible://{self.name}?ansible_inventory={self.inventory}&force_ansible=true"
+            return testinfra.get_host(name)
         user = self.variables.get("ansible_user", "root")
         return testinfra.get_host(
             f"ssh://{user}@{self.address}:{self.variables.get('ansible_port', 22)}?sudo=true",

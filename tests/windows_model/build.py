@@ -21,8 +21,8 @@ HERE = Path(__file__).resolve().parent
 MODULES = {
     "ansible.windows": [
         *("win_acl", "win_acl_inheritance", "win_auto_logon", "win_command", "win_copy", "win_file"),
-        *("win_firewall", "win_owner", "win_ping", "win_reg_stat", "win_regedit", "win_service", "win_stat"),
-        *("win_user", "win_user_right"),
+        *("win_firewall", "win_owner", "win_ping", "win_reg_stat", "win_regedit", "win_service"),
+        *("win_service_info", "win_stat", "win_user", "win_user_right"),
     ],
     "community.windows": ["win_firewall_rule", "win_power_plan", "win_scheduled_task", "win_unzip"],
 }
@@ -54,7 +54,7 @@ if __name__ == "__main__":
 _PYTHON = """\
 #!/bin/sh
 # Stands for python.exe: the release tool runs as on Windows, everything else with this machine's Python.
-PYTHONPATH=/opt/winmodel exec /usr/bin/python3 -m winmodel.python "$@"
+WINMODEL_PYTHON="$0" PYTHONPATH=/opt/winmodel exec /usr/bin/python3 -m winmodel.python "$@"
 """
 
 

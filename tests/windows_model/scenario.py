@@ -101,6 +101,22 @@ def play(
     )
 
 
+def verify_suite(
+    *words: str, name: str = NAME, inventory: Path = INVENTORY
+) -> subprocess.CompletedProcess[str]:
+    """Run tests/verify, with which any fleet is verified, against this one; `words` are for pytest."""
+    command = [sys.executable, "-m", "pytest", "tests/verify", "--inventory", str(inventory)]
+    return subprocess.run(
+        [*command, "-q", "--color=no", *words],
+        cwd=PROJECT,
+        env={**fleet.environment(name), "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        timeout=_RUN_TIMEOUT_S,
+        check=False,
+    )
+
+
 def running(*, name: str = NAME, inventory: Path = INVENTORY) -> dict[str, Any]:
     """What the release tool says of the gateway on the Windows host."""
     command = [str(Path(sys.executable).parent / "ansible"), "-i", str(inventory), "windows"]
@@ -131,7 +147,7 @@ def check(condition: object, what: str, answer: subprocess.CompletedProcess[str]
 
 
 def verify() -> None:
-    """The gateway is confirmed, unchanged on disk, runs, and both its ports answer a listed peer."""
+    """The gateway is confirmed and runs, both its ports answer a listed peer, the verify suite passes."""
     found = running()
     wanted = {"state": "confirmed", "intact": True, "pending": None}
     seen = {name: found[name] for name in wanted}
@@ -145,6 +161,9 @@ def verify() -> None:
             if connection.recv(1) != b"\xff":
                 raise ScenarioError(f"port {port} does not speak ZMTP")
         print(f"ok: port {port} greets as ZeroMQ does")
+    suite = verify_suite()
+    check(suite.returncode == 0, "the verify suite finds nothing wrong", suite)
+    print(suite.stdout.splitlines()[-1])
 
 
 def releases() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import math
+import ntpath
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
@@ -105,7 +106,7 @@ class Mt5Broker:
                 ) from error
         wanted = self._terminal
         self._mt5.initialize(
-            wanted.path,
+            ntpath.normpath(wanted.path),  # written with forward slashes in `.env`
             login=wanted.login,
             password=wanted.password,
             server=wanted.server,

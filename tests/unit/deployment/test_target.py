@@ -32,6 +32,16 @@ def test_taken(limit: list[str], exclude: list[str]) -> None:
     refuse_empty_target(FLEET, limit, exclude)
 
 
+def test_windows_gateways_alone_are_ansibles() -> None:
+    mixed = Fleet(Path("inventory/lab.yml"), "lab", {"inf-01": {}, "gtw-02": {}}, {"windows": ("gtw-02",)})
+    refuse_empty_target(mixed, [], [])
+    for limit, exclude in ((["gtw-02"], []), (["gtw-*"], []), ([], ["inf-01"])):
+        with pytest.raises(
+            PyinfraError, match=r"site\.yml --tags baseline,gateway --limit gtw-02.* Nothing was"
+        ):
+            refuse_empty_target(mixed, limit, exclude)
+
+
 @pytest.mark.parametrize(
     ("file", "given", "expected"),
     [

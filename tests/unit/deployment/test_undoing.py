@@ -51,6 +51,14 @@ def test_what_cannot_be_undone_is_refused_with_a_list(seen: dict[str, Any], name
     assert ("bbb, aaa" if seen is SEEN else "none") in str(refused.value)
 
 
+def test_a_windows_gateway_that_says_nothing_is_not_left_out() -> None:
+    fleet = Fleet(Path("inventory/lab.yml"), "lab", {}, {**GROUPS, "windows": ("gtw-01",)})
+    undoing.require_told(fleet, SEEN)
+    undoing.require_told(FLEET, {**SEEN, "gtw-01": {}})
+    with pytest.raises(NothingToUndoError, match=r"gtw-01 is not known.*python_sha256.*Nothing was changed"):
+        undoing.require_told(fleet, {**SEEN, "gtw-01": {}})
+
+
 def back(protocol: tuple[int, int]) -> dict[str, Any]:
     return {"protocol": {"min": protocol[0], "max": protocol[1]}}
 

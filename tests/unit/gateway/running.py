@@ -175,7 +175,7 @@ class Running:
         """The broker's truth, from its own file: positions, orders, deals or closed_orders."""
         kind = {"positions": Position, "orders": Order, "closed_orders": Order, "deals": Deal}[table]
         path = self.directory / "state" / "sim" / "broker.db"
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
             rows = db.execute(f"SELECT data FROM {table}").fetchall()  # noqa: S608
         return [msgspec.json.decode(data, type=kind) for (data,) in rows]
 

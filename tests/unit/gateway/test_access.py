@@ -77,6 +77,9 @@ def test_14_revoked_while_connected(gateway: Running) -> None:
     assert isinstance(strategy.ask(requests.Ping), Pong)  # the others come back by themselves
 
 
+@pytest.mark.skipif(
+    not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP; it sees that the file changed"
+)
 def test_sighup_reloads_and_a_bad_file_changes_nothing(gateway: Running) -> None:
     assert gateway.process is not None
     (gateway.directory / "clients.json").write_text("{")

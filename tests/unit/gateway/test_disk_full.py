@@ -1,13 +1,12 @@
 """A disk that takes no more: what cannot be recorded is not sent."""
 
-import resource
-
 import pytest
 
 from mt5crs.protocol import requests
 from mt5crs.protocol.replies import Error, HaltState, OrderResult, Pong
 from tests.unit.gateway.running import Caller, Running
 
+resource = pytest.importorskip("resource", reason="not on Windows")
 pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit (Linux)")
 
 

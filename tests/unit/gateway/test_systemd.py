@@ -15,6 +15,8 @@ from mt5crs.protocol import requests
 from mt5crs.protocol.replies import OrderResult, Pong
 from tests.unit.gateway.running import MAGIC, Caller, Running, eventually
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no systemd on Windows")
+
 
 class Systemd:
     """A notification socket."""

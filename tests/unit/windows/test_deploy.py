@@ -56,7 +56,7 @@ def test_command() -> None:
 def test_every_phase_is_in_the_playbook() -> None:
     playbook = yaml.safe_load((PROJECT / windows_play.PLAYBOOK).read_text())
     assert {tag for play in playbook for tag in play["tags"]} == {
-        *("observe", "prepare", "activate", "confirm", "put_back", "rollback")
+        *("observe", "prepare", "activate", "confirm", "put_back", "rollback", "undo")
     }
 
 
@@ -104,6 +104,17 @@ def test_a_failed_activation_fails_the_run_once_with_the_tools_words() -> None:
         ("w1", "activate gateway", "unhealthy")
     ]
     assert windows.provisional(rollout, ["w1"]) == {}
+
+
+def test_an_undo_is_for_all_services_of_a_host() -> None:
+    cmd = '"C:/python.exe" C:/bin/mt5crs-release.pyz undo --deployment 1f2e --json'
+    said = {"error": {"message": "cannot be undone", "remedy": "look"}, "services": {}}
+    found = played(("Undo", "w1", {"cmd": cmd, "rc": 1, "stdout": json.dumps(said), "failed": True}))
+    answer = found.answers[0]
+    assert (answer.verb, answer.service, answer.good) == ("undo", "", False)
+    assert found.troubles == []
+    failure = windows._failures(found, "undo")[0]
+    assert (failure.host, failure.step, failure.message) == ("w1", "roll back", "cannot be undone")
 
 
 def test_an_activation_without_an_answer_is_put_back() -> None:

@@ -1,4 +1,4 @@
-"""The programs of Windows that the release tool calls: icacls.exe, sc.exe, schtasks.exe.
+"""The programs of Windows that are called: icacls.exe, sc.exe, schtasks.exe, powershell.exe.
 
 Only what their documentation says they take is taken; everything else is an error, as on Windows.
 """
@@ -17,6 +17,10 @@ from pathlib import Path
 from winmodel import state
 
 _GRANT = re.compile(r"(\*?[^:]+):((?:\([A-Z]+\))*)([A-Z]+)\Z")
+_EXPRESSIONS = {
+    re.compile(r"\(Get-LocalUser -Name '([^']+)'\)\.SID\.Value\Z"): lambda name: state.sid_of(name),
+    re.compile(r"\(Get-Acl -LiteralPath '([^']+)'\)\.Sddl\Z"): lambda path: _full_sddl(path),
+}
 _RIGHTS = {"F": "FullControl", "RX": "ReadAndExecute", "M": "Modify", "R": "Read"}
 _ERROR_UNKNOWN_SERVICE = 1060
 _ERROR_ALREADY_RUNNING = 1056
@@ -25,11 +29,10 @@ _ERROR_NOT_ACTIVE = 1062
 
 def run(command: list[str]) -> tuple[int, str]:
     """Run one modelled program; return exit status and output."""
-    programs = {"icacls.exe": _icacls, "sc.exe": _sc, "schtasks.exe": _schtasks}
-    if command[0] not in programs:
+    if command[0] not in PROGRAMS:
         return 9009, f"'{command[0]}' is not recognized as an internal or external command"
     try:
-        return programs[command[0]](command[1:])
+        return PROGRAMS[command[0]](command[1:])
     except state.UnknownError as error:
         return 1332, str(error)
 
@@ -224,3 +227,28 @@ def _schtasks(words: list[str]) -> tuple[int, str]:
             tasks[name]["pid"] = _launch(tasks[name]["command"])
             state.effect("task", name=name, state="running")
     return 0, "SUCCESS"
+
+
+# --- PowerShell --------------------------------------------------------------------------------------
+
+
+def _powershell(words: list[str]) -> tuple[int, str]:
+    """Only the expressions that the verify suite asks for."""
+    *flags, expression = words
+    if flags != ["-NoProfile", "-NonInteractive", "-Command"]:
+        return 64, f"the model takes -NoProfile -NonInteractive -Command EXPRESSION, not {flags}"
+    for pattern, answer in _EXPRESSIONS.items():
+        match = pattern.match(expression)
+        if match is not None:
+            return 0, answer(match[1])
+    return 1, f"the model knows no {expression}"
+
+
+def _full_sddl(path: str) -> str:
+    there = state.local(path)
+    if not there.exists():
+        raise state.UnknownError(f"Cannot find path '{path}' because it does not exist.")
+    return f"O:{state.own_acl(there)['owner']}G:SY{state.sddl(there)}"
+
+
+PROGRAMS = {"icacls.exe": _icacls, "sc.exe": _sc, "schtasks.exe": _schtasks, "powershell.exe": _powershell}

@@ -240,14 +240,14 @@ def _command(given: Answer, _check: bool) -> Answer:
     argv = given["argv"]
     if not argv:
         raise ValueError("the model runs argv only: a command line would have to be split as Windows does")
-    if argv[0] in ("icacls.exe", "sc.exe", "schtasks.exe"):
+    if argv[0] in commands.PROGRAMS:
         code, said = commands.run(argv)
         return {"changed": True, "failed": code != 0, "rc": code, "stdout": said, "stderr": "", "msg": said}
     program = state.local(argv[0])
     if not os.access(program, os.X_OK):
         raise ValueError(f"{argv[0]}: The system cannot find the file specified")
     answer = subprocess.run(
-        [str(program), *argv[1:]],
+        [str(program), *(state.translate(word) for word in argv[1:])],
         input=given["stdin"] or "",
         capture_output=True,
         text=True,
@@ -402,6 +402,17 @@ def _service(given: Answer, check: bool) -> Answer:
     return {"changed": changed, "exists": True}
 
 
+def _service_info(given: Answer, _check: bool) -> Answer:
+    if not given["name"] or "*" in given["name"]:
+        raise ValueError("the model tells of one named service only")
+    known = state.look()["services"].get(given["name"])
+    services = []
+    if known is not None:
+        shown = {name: known.get(name) for name in ("state", "start_mode", "username", "path", "description")}
+        services = [{"name": given["name"], **shown}]
+    return {"changed": False, "exists": known is not None, "services": services}
+
+
 def _scheduled_task(given: Answer, check: bool) -> Answer:
     folder = given["path"].rstrip("\\")
     name = f"{folder}\\{given['name']}"
@@ -445,6 +456,7 @@ _MODULES: dict[str, Callable[[Answer, bool], Answer]] = {
     "win_regedit": _regedit,
     "win_scheduled_task": _scheduled_task,
     "win_service": _service,
+    "win_service_info": _service_info,
     "win_stat": _stat,
     "win_unzip": _unzip,
     "win_user": _user,

@@ -26,6 +26,8 @@ def main() -> int:
     from mt5crs_release.cli import main as tool
 
     sys.argv = arguments
+    # What the tool takes for its interpreter when it runs itself again.
+    sys.executable = os.environ.get("WINMODEL_PYTHON", sys.executable)
     return tool(arguments[1:])
 
 
