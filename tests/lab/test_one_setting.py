@@ -36,8 +36,9 @@ def test_looking_changes_nothing_and_says_what_would(fleet: Fleet) -> None:
     fleet.override(strategy_tick_interval_s=1.7)
     dry = fleet.pyinfra("--dry", yes=False)
     assert dry.status == 0, dry.output[-3000:]
-    assert "Activate strategy" in dry.output
-    assert "Activate reconciler" not in dry.output
+    for number, host in enumerate(fleet.hosts("strategy"), 1):
+        assert f"Activate {number}/2 {host} | strategy" in dry.output
+    assert "| reconciler" not in dry.output
     check = fleet.playbook("site.yml", "--check", "--tags", "gateway,reconciler,strategy")
     assert check.status == 0
     assert {host for host, count in check.changed.items() if count} == set(fleet.hosts("strategy"))
