@@ -62,6 +62,8 @@ class FleetLock:
     held: bool = False
     settled: list[dict[str, str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    decision: dict[str, Any] = field(default_factory=dict)
+    """What is carried out from here on, also by the next run if this one dies: `phase`, `provisional`."""
     _beats: subprocess.Popen[str] | None = None
     _lost: str = ""
     _looked: float = field(default_factory=time.monotonic)
@@ -105,8 +107,18 @@ class FleetLock:
                 f"took the fleet's lock over from {taken['who']} on {taken['controller']} "
                 f"(id {taken['id']}), dead or silent for {taken['age_s']} s in phase '{taken['phase']}'"
             )
-        for record in answer.get("unfinished") or ():
+        unfinished_runs = answer.get("unfinished") or ()
+        for record in unfinished_runs:
             self._settle(record, fleet)
+        if any(record.get("phase") == unfinished.ROLL_BACK for record in unfinished_runs):
+            # What this run is about to do was planned, or would be chosen, from what ran before that.
+            self.release({"id": self.id, "outcome": "unchanged"})
+            raise LockError(
+                "an interrupted rollback was found and is finished now: "
+                f"{' '.join(str(entry['sentence']) for entry in self.settled)} "
+                "This run has changed nothing else. If the fleet runs what you want, nothing is left to do; "
+                "otherwise run the command again"
+            )
 
     def _settle(self, record: Mapping[str, Any], fleet: Fleet) -> None:
         said = f"unfinished deployment {str(record['id'])[:8]} of {record.get('who')}"
@@ -137,20 +149,37 @@ class FleetLock:
         self._tell({"hub": self.hub, "id": self.id, "every_s": EVERY_S})
 
     def phase(self, name: str, rollout: Rollout) -> None:
-        """Say with the next heartbeat what is being done; a run that goes well puts nothing back."""
-        if rollout.failed or not name.startswith(unfinished.PUT_BACK):
+        """Say with the next heartbeat what is being done.
+
+        A decision stays until the run fails; a run that goes well puts nothing back.
+        """
+        if rollout.failed or not (self.decision or name.startswith(unfinished.PUT_BACK)):
             self._tell({"phase": name})
 
     def decide_to_confirm(self, rollout: Rollout) -> None:
         """Record that everything is healthy: if the deployer dies from here on, the next one finishes it."""
+        waiting = [entry for entry in rollout.results.values() if entry.state == "provisional"]
+        self._decide(
+            unfinished.CONFIRM,
+            [unfinished.target(entry.host, entry.service, entry.generation) for entry in waiting],
+        )
+
+    def decide_to_roll_back(self, targets: Mapping[tuple[str, str], str]) -> None:
+        """Record that every host can go back, and to what: (host, service) → generation, first ones first."""
+        self._decide(
+            unfinished.ROLL_BACK,
+            [unfinished.target(host, service, name) for (host, service), name in targets.items()],
+        )
+
+    def _decide(self, phase: str, targets: list[str]) -> None:
+        if not targets:
+            return
+        self.decision = {"phase": phase, "provisional": targets}
         if not self.held:
             return
-        waiting = [entry for entry in rollout.results.values() if entry.state == "provisional"]
-        words = ["--phase", unfinished.CONFIRM]
-        for entry in waiting:
-            words += ["--provisional", f"{entry.host}:{entry.service}:{entry.generation}"]
-        self._call("beat", self.id, *words)
-        self.phase(unfinished.CONFIRM, rollout)
+        words = [word for text in targets for word in ("--provisional", text)]
+        self._call("beat", self.id, "--phase", phase, *words)
+        self._tell({"phase": phase})
 
     @property
     def lost(self) -> str:

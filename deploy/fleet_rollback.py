@@ -8,10 +8,11 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from gevent.lock import Semaphore
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
-from deploy import planning, run, undoing, windows
+from deploy import locking, planning, run, undoing, windows
 from deploy.batches import OrderError
 from deploy.inventory import fleet
 from deploy.release import ACTIVATE_TIMEOUT_S, run_tool
@@ -45,6 +46,8 @@ class FleetRollback:
 
     def call(self, *, dry_run: bool) -> None:
         """`mt5crs-release undo` on the current host."""
+        if not dry_run:
+            self._decide()
         arguments = ["undo", "--deployment", self.deployment, "--json", *(["--dry-run"] if dry_run else [])]
         began = time.monotonic()
         answer, text, good = run_tool(arguments, stdin=None, timeout_s=ACTIVATE_TIMEOUT_S)
@@ -55,9 +58,18 @@ class FleetRollback:
 
     def play(self, hosts: Sequence[str], *, dry_run: bool) -> None:
         """The same on Windows gateways, all at once, by Ansible."""
+        if not dry_run:
+            self._decide()
         began = time.monotonic()
         for answer in windows.undo(self.rollout, hosts, self.deployment, dry_run=dry_run):
             self.take(answer.host, answer.document, began, dry_run=dry_run)
+
+    def _decide(self) -> None:
+        """Record on the Hub what goes back to what, before the first host does."""
+        lock = locking.lock_of(self.rollout)
+        with _deciding:
+            if not lock.decision:
+                lock.decide_to_roll_back(undoing.targets(self.answers, (*self.wave(0), *self.wave(1))))
 
     def take(self, name: str, answer: Mapping[str, Any] | None, began: float, *, dry_run: bool) -> None:
         """Note what a host said."""
@@ -69,6 +81,7 @@ class FleetRollback:
                 self.rollout.undone(name, service, entry, began)
 
 
+_deciding = Semaphore()  # no host goes ahead before the decision is recorded
 _begun: list[FleetRollback | str] = []
 
 

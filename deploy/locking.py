@@ -56,8 +56,8 @@ def _take(rollout: Rollout, last: bool) -> bool:
 
 def _anything_to_do(rollout: Rollout) -> bool:
     """Whether any operation has a command, or the Hub tells of a deployer; else this run needs no lock."""
-    if rollout.deployer_seen:
-        return True
+    if rollout.deployer_seen or rollout.action == "rollback":
+        return True  # what a rollback of the fleet does is known only once every host was asked
     for one in state.inventory.get_active_hosts():
         with ctx_host.use(one):
             for op_hash, data in state.ops[one].items():

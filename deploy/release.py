@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gevent.lock import Semaphore
 from pyinfra import host
 from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
 
@@ -86,6 +87,7 @@ class Call:
             result.generation = str(answer.get("generation") or result.generation)
         if good and answer is not None:
             result.version = answer.get("version", result.version)
+            result.changes = [str(name) for name in answer.get("changes") or result.changes]
             outcome = "changed" if answer.get("changed") else "unchanged"
             self.rollout.spent(host.name, self.service, self.step, began, outcome, answer)
             return answer
@@ -307,9 +309,9 @@ def _confirm(rollout: Rollout, want: Desired) -> None:
     result = rollout.result(host.name, want.service)
     if result.state != "provisional":
         return
-    if rollout.id not in _decided:
-        _decided.add(rollout.id)
-        locking.lock_of(rollout).decide_to_confirm(rollout)
+    with _deciding:
+        if not locking.lock_of(rollout).decision:
+            locking.lock_of(rollout).decide_to_confirm(rollout)
     if not _reconnected(rollout):
         return
     answer = Call(rollout, want.service, "confirm")(
@@ -336,16 +338,27 @@ def _reconnected(rollout: Rollout) -> bool:
 
 
 _fresh: set[str] = set()
-_decided: set[str] = set()
+_deciding = Semaphore()  # no host goes ahead before the decision is recorded
+_way_back: dict[tuple[str, str], str] = {}
+"""(host, service) → generation to which it can return, as it said when it was asked."""
 
 
 def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:
+    lock = locking.lock_of(rollout)
+    if not dry_run:
+        with _deciding:
+            if not lock.decision:
+                lock.decide_to_roll_back(_way_back)
     arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
-    answer = Call(rollout, service, "rollback")(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    before = rollout.result(host.name, service).generation  # as it said when it was asked
+    step = "ask to roll back" if dry_run else "roll back"
+    answer = Call(rollout, service, step)(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    if answer is not None and dry_run and answer.get("attempted"):
+        _way_back[host.name, service] = str(answer["attempted"])
     if answer is not None and not dry_run:
         result = rollout.result(host.name, service)
         result.state, result.changed = str(answer.get("state") or "confirmed"), bool(answer.get("changed"))
-        result.previous = answer.get("previous")
+        result.previous = before or answer.get("previous")
 
 
 def _put_back(rollout: Rollout) -> None:

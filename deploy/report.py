@@ -73,11 +73,8 @@ def verdict(rollout: Rollout) -> str:
             lines.append("What ran before this run runs still, or again.")
         lines.append(f"next: {_again(rollout)}  once the cause is gone")
     elif outcome == "interrupted":
-        lines = [
-            f"{rollout.action} of {rollout.environment} interrupted after {took}.",
-            "Hosts with an unconfirmed generation go back by themselves.",
-            f"next: {_again(rollout)}",
-        ]
+        lines = [f"{rollout.action} of {rollout.environment} interrupted after {took}."]
+        lines += [_left_by(rollout), f"next: {_again(rollout)}"]
     elif outcome == "checked":
         lines = [
             f"{rollout.environment} checked in {took}; nothing was changed.",
@@ -93,10 +90,23 @@ def verdict(rollout: Rollout) -> str:
     return "\n".join(lines)
 
 
+def _left_by(rollout: Rollout) -> str:
+    """What an interrupted run leaves on the hosts, and what becomes of it."""
+    said = [f"put back: {', '.join(rollout.put_back)}."] if rollout.put_back else []
+    waiting = [f"{entry.service} on {entry.host}" for entry in rollout.results.values() if entry.waits]
+    if waiting:
+        said.append(f"Not confirmed, goes back by itself: {', '.join(waiting)}.")
+    if rollout.action == "rollback":
+        said.append("If hosts had begun to go back, the next run finishes that on all of them first.")
+    elif not waiting:
+        said.append("Nothing waits for its confirmation: what ran before this run runs still, or again.")
+    return " ".join(said)
+
+
 def sentence(rollout: Rollout) -> str:
     """How the run ended, for the record on the Hub."""
     if rollout.interrupted:
-        left = [f"{e.service} on {e.host}" for e in rollout.results.values() if e.state == "provisional"]
+        left = [f"{e.service} on {e.host}" for e in rollout.results.values() if e.waits]
         back = f" Not confirmed, goes back by itself: {', '.join(left)}." if left else ""
         done = f" Put back: {', '.join(rollout.put_back)}." if rollout.put_back else ""
         return f"Interrupted on its controller.{done}{back}"
@@ -128,9 +138,8 @@ def _deploy(rollout: Rollout) -> str:
 
 def _again(rollout: Rollout) -> str:
     if rollout.action == "rollback":
-        if rollout.engine == "ansible":
-            return f"ansible-playbook -i {_inventory(rollout, '.yml')} rollback.yml --tags <part>"
-        return f"pyinfra -y {_inventory(rollout, '.py')} rollback.py --data part=<part>"
+        program, *words = rollout.command.split()
+        return " ".join([Path(program).name, *words])
     return _deploy(rollout)
 
 

@@ -15,7 +15,7 @@ KINDS = (
     ("stage", "stage"),
     ("activate", "activate"),
     ("confirm", "confirm"),
-    ("put-back", "put back, rollback"),
+    ("put-back", "put back, roll back"),
     ("failed", "failed"),
 )
 
@@ -89,6 +89,7 @@ def services(record: Mapping[str, Any]) -> list[dict[str, str]]:
                 "state": str(entry["state"]),
                 "health": f"{health.get('outcome', '')}: {health.get('reason', '')}".strip(": "),
                 "gap": _longest_gap(cutover),
+                "changes": ", ".join(str(name) for name in entry.get("changes") or ()),
                 "seconds": f"{float(entry['seconds']):.1f}",
             }
         )

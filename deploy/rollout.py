@@ -49,6 +49,13 @@ class ServiceResult:
     seconds: float = 0.0
     version: str | None = None
     previous_version: str | None = None
+    changes: list[str] = field(default_factory=list)
+    """Names of what the generation changes: settings, files, `code`; never a value."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its confirmation, and goes back by itself without one."""
+        return self.state == "provisional"
 
 
 @dataclass(frozen=True)
@@ -143,10 +150,12 @@ class Rollout:
         failed = "error" in answer
         result = self.result(host, service)
         result.seconds += float(answer.get("seconds", 0.0))
+        result.previous = result.generation or answer.get("previous")
         result.generation = str(answer.get("generation") or result.generation)
-        result.previous, result.version = answer.get("previous"), answer.get("version", result.version)
+        result.version = answer.get("version", result.version)
         result.state = "failed" if failed else str(answer.get("state") or "confirmed")
         result.changed = bool(answer.get("changed")) and not failed
+        result.changes = [str(name) for name in answer.get("changes") or result.changes]
         outcome = "failed" if failed else "changed" if result.changed else "unchanged"
         self.spent(host, service, "roll back", since, outcome, answer)
 

@@ -179,7 +179,16 @@ def _end() -> None:
 def _interrupted(number: int, _frame: object) -> None:
     """Leave at once when nothing waits for confirmation; otherwise put it back first, unless asked again."""
     global _exit_status
-    again = _rollout is not None and _rollout.interrupted
+    again = _exit_status != 0
+    if _rollout is not None and not again and not _rollout.failed and locking.lock_of(_rollout).decision:
+        _exit_status = 128 + number
+        print(
+            "interrupted: every host is ready, so this is finished first; once more to leave at once (the "
+            "next run then finishes it)",
+            file=sys.stderr,
+            flush=True,
+        )
+        return
     if _rollout is not None:
         _rollout.interrupted = True
         if not again and any(entry.state == "provisional" for entry in _rollout.results.values()):

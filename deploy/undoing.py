@@ -84,6 +84,19 @@ def waves(fleet: Fleet, statuses: Statuses, answers: Answers) -> tuple[tuple[str
     return tuple(wave for wave in found if wave)
 
 
+def targets(answers: Answers, hosts: Sequence[str]) -> dict[tuple[str, str], str]:
+    """(host, service) → generation to which it goes back, in the order of `hosts`.
+
+    answers: host → what `undo --dry-run` said.
+    """
+    return {
+        (host, service): str(entry["attempted"])
+        for host in hosts
+        for service, entry in outcomes(answers.get(host, {}))
+        if entry.get("attempted")
+    }
+
+
 def _links(fleet: Fleet, statuses: Statuses, answers: Answers) -> Iterator[Link]:
     for host in statuses:
         gateway = str(fleet.hosts[host].get("fleet_gateway"))

@@ -1,7 +1,8 @@
-"""What a dead deployment has left on the hosts: finished if it had decided to confirm, otherwise undone.
+"""What a dead deployment has left on the hosts: finished once it had decided, otherwise undone.
 
-`needed` decides from the record and from what the hosts say; `settle` does it. Only the fleet's lock holder
-may call it. A generation that has gone back by itself after the decision is activated anew.
+The decision is to confirm (everything is healthy everywhere), or to roll back (every host can). `needed`
+decides from the record and from what the hosts say; `settle` does it. Only the fleet's lock holder may call
+it. A generation that has gone back by itself after the decision to confirm is activated anew.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy import ssh
+from deploy.batches import GATEWAY
 from deploy.inventory import Fleet
 from deploy.rollout import SERVICES
 
-CONFIRM = "confirm"
-"""The phase from which on a deployment is finished instead of undone."""
+CONFIRM, ROLL_BACK = "confirm", "roll back"
+"""The phases from which on a run is finished instead of undone."""
 PUT_BACK = "put back"
 """How the phases begin in which a deployment undoes itself, also what it has confirmed by then."""
 TOOL = "/usr/local/sbin/mt5crs-release"
@@ -28,7 +30,10 @@ _TOGETHER = 20
 
 @dataclass(frozen=True)
 class Action:
-    """One call of the release tool: `verb` is confirm, activate or revert."""
+    """One call of the release tool: `verb` is confirm, activate, rollback, revert, or leave.
+
+    revert is for what waits for its confirmation (every release of the tool knows it), leave for the rest.
+    """
 
     host: str
     service: str
@@ -38,9 +43,31 @@ class Action:
     @property
     def arguments(self) -> list[str]:
         """The command line on the host."""
-        named = ["--confirmed" if self.verb == "revert" else "--generation", self.generation]
+        if self.verb == "revert":
+            return [TOOL, "revert", self.service, "--json"]
+        if self.verb == "leave":
+            return [TOOL, "revert", self.service, "--confirmed", self.generation, "--json"]
+        named = ["--to" if self.verb == "rollback" else "--generation", self.generation]
         at_once = ["--confirm-timeout", "0"] if self.verb == "activate" else []
         return [TOOL, self.verb, self.service, *named, *at_once, "--json"]
+
+    @property
+    def what(self) -> str:
+        """Service, generation and host."""
+        return f"{self.service} {self.generation} on {self.host}"
+
+    @property
+    def told(self) -> str:
+        """That it is done; a rollback is to this generation, all others are of it."""
+        if self.verb == "rollback":
+            return f"{self.service} on {self.host} rolled back to {self.generation}"
+        words = {"confirm": "confirmed", "activate": "activated again"}
+        return f"{self.what} {words.get(self.verb, 'put back')}"
+
+
+def target(host: str, service: str, generation: str) -> str:
+    """One service of a decision, as the Hub keeps it."""
+    return f"{host}:{service}:{generation}"
 
 
 @dataclass
@@ -50,28 +77,34 @@ class Settled:
     outcome: str
     sentence: str
     lines: list[str] = field(default_factory=list)
+    done: list[Action] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
 def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]]) -> list[Action]:
     """The calls that settle a deployment, in the order in which they are to be made on each host."""
-    finish = record.get("phase") == CONFIRM
-    putting_back = str(record.get("phase") or "").startswith(PUT_BACK)
+    phase = str(record.get("phase") or "")
+    putting_back = phase.startswith(PUT_BACK)
     decided = (
         {tuple(str(text).split(":", 2)) for text in record.get("provisional") or ()}
-        if finish or putting_back
+        if phase in (CONFIRM, ROLL_BACK) or putting_back
         else set()
     )
     found = []
     for host, status in statuses.items():
-        for service in SERVICES if finish else reversed(SERVICES):
+        for service in SERVICES if phase == CONFIRM else reversed(SERVICES):
             now = status.get("services", {}).get(service)
             if now is None:
                 continue
             wanted = next((gen for of, name, gen in decided if (of, name) == (host, service)), None)
             if putting_back:
-                if now.get("pending") or (wanted is not None and now.get("current") == wanted):
-                    found.append(Action(host, service, "revert", str(now.get("pending") or wanted)))
+                if now.get("pending"):
+                    found.append(Action(host, service, "revert", str(now["pending"])))
+                elif wanted is not None and now.get("current") == wanted:
+                    found.append(Action(host, service, "leave", wanted))
+            elif wanted is not None and phase == ROLL_BACK:
+                if now.get("current") != wanted or now.get("pending"):
+                    found.append(Action(host, service, "rollback", wanted))
             elif wanted is not None and now.get("pending") == wanted:
                 found.append(Action(host, service, "confirm", wanted))
             elif wanted is not None and now.get("current") != wanted:
@@ -89,15 +122,16 @@ def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
         replies = dict(zip(hosts, pool.map(lambda host: _status(fleet, host), hosts), strict=True))
     statuses = {host: status for host, status in replies.items() if status is not None}
     silent = [host for host in hosts if host not in statuses]
-    finish = record.get("phase") == CONFIRM
-    actions = needed(record, statuses)
-    by_host = {host: [action for action in actions if action.host == host] for host in statuses}
-    with ThreadPoolExecutor(_TOGETHER) as pool:
-        done = [
-            line for lines in pool.map(lambda todo: _act(fleet, todo), by_host.values()) for line in lines
-        ]
-    did = [text for text, failed in done if not failed]
-    failures = [text for text, failed in done if failed]
+    finish = record.get("phase") in (CONFIRM, ROLL_BACK)
+    done: list[tuple[Action, str]] = []
+    for wave in waves(record, needed(record, statuses)):
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            done += [line for lines in pool.map(lambda todo: _act(fleet, todo), wave) for line in lines]
+        if any(error for _, error in done):
+            break
+    good = [action for action, error in done if not error]
+    did = [action.told for action in good]
+    failures = [f"{action.verb} {action.what}: {error}" for action, error in done if error]
     outcome = "changed" if finish else "undone"
     word = "Finished" if finish else "Undone"
     sentence = f"{word} by the next run: {'; '.join(did) or 'nothing was left to do on the hosts'}."
@@ -106,7 +140,25 @@ def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
     lines = did or ["nothing is left of it on the hosts"]
     if silent:
         lines.append(f"could not be asked, goes back by itself: {', '.join(silent)}")
-    return Settled(outcome, sentence, lines, failures)
+    return Settled(outcome, sentence, lines, good, failures)
+
+
+def waves(record: Mapping[str, Any], actions: Iterable[Action]) -> list[list[list[Action]]]:
+    """The calls of each host that are made beside each other, one wave of hosts after the other.
+
+    A rollback keeps the order of its decision, gateways before or after the rest; all else is one wave.
+    """
+    by_host: dict[str, list[Action]] = {}
+    for action in actions:
+        by_host.setdefault(action.host, []).append(action)
+    if record.get("phase") != ROLL_BACK:
+        return [list(by_host.values())]
+    order = [str(text).split(":", 2) for text in record.get("provisional") or ()]
+    gateways = {host for host, service, _ in order if service == GATEWAY}
+    first = bool(order) and order[0][0] in gateways
+    return [
+        [calls for host, calls in by_host.items() if (host in gateways) is now] for now in (first, not first)
+    ]
 
 
 def _status(fleet: Fleet, host: str) -> dict[str, Any] | None:
@@ -120,14 +172,19 @@ def _status(fleet: Fleet, host: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _act(fleet: Fleet, actions: Iterable[Action]) -> list[tuple[str, bool]]:
-    words = {"confirm": "confirmed", "activate": "activated again", "revert": "put back"}
+def _act(fleet: Fleet, actions: Iterable[Action]) -> list[tuple[Action, str]]:
+    """Make the calls of one host; each with what went wrong, if anything did."""
     said = []
     for action in actions:
         reply = ssh.run(fleet.hosts[action.host], action.arguments, timeout_s=_ACT_TIMEOUT_S)
-        what = f"{action.service} {action.generation} on {action.host}"
-        if reply.status == 0:
-            said.append((f"{what} {words[action.verb]}", False))
-        else:
-            said.append((f"{action.verb} {what}: {reply.error or 'no answer'}", True))
+        said.append((action, "" if reply.status == 0 else _why(reply)))
     return said
+
+
+def _why(reply: ssh.Reply) -> str:
+    """The release tool's own words, if there are any."""
+    try:
+        found = json.loads(reply.output).get("error") or {}
+    except (ValueError, AttributeError):
+        found = {}
+    return str(found.get("message") or reply.error or "no answer")

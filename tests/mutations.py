@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "safety.md"
 TIMEOUT_S = 900.0
 FLEET = "tests/unit/test_fleet_machine.py"
+EXECUTION = "tests/unit/strategy/test_execution.py -k which_refusals"
 COMPARE = "tests/unit/reconciler/test_compare.py"
 PROFILE = "mutations"
 
@@ -84,6 +85,13 @@ MUTATIONS = (
         "strategy/execution.py",
         'raise OrderUnknownError(f"no answer about',
         'raise OrderNotSentError(f"no answer about',
+    ),
+    Mutation(
+        "busy taken for never sent",
+        "strategy/execution.py",
+        'in ("BUSY", "NOT_READY", "BROKER"',
+        'in ("NOT_READY", "BROKER"',
+        EXECUTION,
     ),
     Mutation(
         "position limit not checked",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -23,9 +24,9 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import report, undoing
+from deploy import report, undoing, unfinished
 from deploy.fleet_lock import FleetLock
-from deploy.inventory import explain
+from deploy.inventory import explain, resolve
 from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 from deploy.vault_password import environment_of, vault_files
 
@@ -39,13 +40,18 @@ description:
 
 ACTIONS = {"site.yml": "deploy", "rollback.yml": "rollback"}
 TOOL = "mt5crs-release"
+_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TOUCHING = ("Activate", "Confirm", "Put back", "Roll back")
+"""How the plays begin that change what runs."""
+_RESUMED = re.compile(r"(?:^|: )(Activate|Confirm) [\w-]+$")
+_GOING_BACK = re.compile(r"(?:^|: )(Roll back \w+|Undo the deployment)$")
 VERBS = ("stage", "activate", "confirm", "revert", "rollback")
 # On Windows a command is reported as one line: PYTHON TOOL VERB SERVICE …
 _WINDOWS_CALL = re.compile(rf"{TOOL}\.pyz\"? (status|{'|'.join(VERBS)}) ([\w-]+)")
 STEP = "Activate "
 """How the plays begin whose batches are the steps of the plan, one after the other."""
 STATES = {"stage": "staged", "revert": "reverted"}
-STEPS = {"revert": "put back"}
+STEPS = {"revert": "put back", "rollback": "roll back"}
 # Staging has secrets on its standard input, so of its result only the name of the task is to be seen.
 _STAGING = re.compile(r"(?:^|: )(Stage|Stop unless staged:) ([\w-]+)$")
 
@@ -72,7 +78,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.steps: list[str] = []
         self.lock = FleetLock(None, "")
         self.process = os.getpid()
-        self.decided = False
+        self.stopping = False
+        self.inventory = Path()
+        self.way_back: dict[tuple[str, str], str] = {}  # (host, service) → generation to which it can return
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Begin a record if it is one of our playbooks."""
@@ -83,11 +91,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         inventory = given[0] if given else "inventory/lab.yml"
         self._open_vaults(playbook._loader, Path(inventory))
         dry = bool(context.CLIARGS.get("check"))
+        self.inventory = Path(inventory)
         self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)
         os.environ.setdefault(DEPLOYMENT, self.rollout.id)
         self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
         self.rollout.why = str(load_extra_vars(playbook._loader).get("why") or "")
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in _STOP:
             signal.signal(number, self._told_to_stop)
         atexit.register(self._interrupted)
 
@@ -107,11 +116,19 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self.rollout is None:
             return
         self._still_ours()
-        if self.play.startswith("Confirm") and not self.decided and not self.rollout.failed:
-            self.decided = True
+        if self.play.startswith("Confirm") and not self.lock.decision and not self.rollout.failed:
             self.lock.decide_to_confirm(self.rollout)
         elif not self.play.startswith("Confirm"):
             self.lock.phase(self.play.lower(), self.rollout)
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """Every host has said that it can go back once the first of these tasks begins."""
+        del is_conditional
+        if self.rollout is None or self.rollout.failed or self.rollout.dry:
+            return
+        known = self.lock.decision.get("provisional", ())
+        if _GOING_BACK.search(task.get_name()) and len(self.way_back) > len(known):
+            self.lock.decide_to_roll_back(self.way_back)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """Remember when a task began on a host, for its span."""
@@ -143,6 +160,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """A host that cannot be reached is a failure of the run."""
         if self.rollout is not None:
             host = result._host.get_name()
+            if _RESUMED.search(result._task.get_name()) and result._task.ignore_unreachable:
+                self.hosts.add(host)
+                return  # the next task finds out what became of it
             self.failed.add(host)
             message = str(result._result.get("msg", "unreachable")).strip()
             self.rollout.fail(
@@ -171,10 +191,50 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._finish(self.rollout)
 
     def _told_to_stop(self, number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() == self.process:
-            self._interrupted()
-        os._exit(128 + number)
+        """Put back what is not confirmed, or finish what was decided; asked again, leave at once."""
+        if os.getpid() != self.process:
+            os._exit(128 + number)
+        again, self.stopping = self.stopping, True
+        # The tasks' processes have sessions of their own. What they began on the hosts goes on without them.
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        if self.rollout is not None and not again:
+            self.rollout.interrupted = True
+            if self.lock.held and not self.lock.lost and self.play.startswith(_TOUCHING):
+                try:
+                    self._settle(self.rollout)
+                except Exception as error:  # whatever it is, the record is kept and the lock given back
+                    remedy = "run again: the next run settles what is left"
+                    self.rollout.fail(Failure("fleet", "settle", f"{type(error).__name__}: {error}", remedy))
+        if self.rollout is not None:
+            self._finish(self.rollout)
+        raise SystemExit(128 + number)
+
+    def _settle(self, rollout: Rollout) -> None:
+        """What the next run would do otherwise, over connections of its own."""
+        finish, decision = not rollout.failures and bool(self.lock.decision), self.lock.decision
+        if not finish:
+            decision = {**decision, "phase": unfinished.PUT_BACK} if rollout.action == "deploy" else {}
+        what = "what was decided is finished" if finish else "what was activated is put back"
+        self._display.display(
+            f"interrupted: {what}; once more to leave at once (the next run then does it)", stderr=True
+        )
+        fleet = resolve(self.inventory)
+        done = unfinished.settle(fleet, {**decision, "hosts": list(fleet.hosts)})
+        for line in done.lines:
+            self._display.display(f"  {line}")
+        for text in done.failures:
+            rollout.fail(Failure("fleet", "settle", text, "run again: the next run settles what is left"))
+        for action in done.done:
+            entry = rollout.result(action.host, action.service)
+            back = action.verb in ("revert", "leave")
+            entry.state = "reverted" if back else "confirmed"
+            if back:
+                entry.version, entry.changed = entry.previous_version, False
+                if entry.generation == action.generation:
+                    entry.generation = entry.previous or ""
+                rollout.put_back.append(f"{action.service} on {action.host}")
+        rollout.interrupted = not finish or bool(done.failures)
 
     def _still_ours(self) -> None:
         """End the run here and now when it has lost the fleet's lock: the new holder settles the rest."""
@@ -246,14 +306,19 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             entry.state, entry.version = "failed", entry.previous_version
             self.rollout.spent(host, service, step, began, "failed", answer)
             text = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
-            self.rollout.fail(failure_of(host, f"{verb} {service}", answer, text))
+            self.rollout.fail(failure_of(host, f"{step} {service}", answer, text))
             self.failed.add(host)
+            return
+        if "--dry-run" in data.get("cmd", ()) and not self.rollout.dry:
+            self.way_back[host, service] = str(answer.get("attempted"))
+            entry.generation = str(answer.get("generation") or "")
             return
         outcome = "changed" if answer.get("changed") else "unchanged"
         self.rollout.spent(host, service, step, began, outcome, answer)
-        entry.generation = str(answer.get("generation") or entry.generation)
+        before, entry.generation = entry.generation, str(answer.get("generation") or entry.generation)
         entry.version = answer.get("version", entry.version)
-        entry.previous = answer.get("previous", entry.previous)
+        entry.changes = [str(name) for name in answer.get("changes") or entry.changes]
+        entry.previous = before if verb == "rollback" else answer.get("previous", entry.previous)
         entry.changed = entry.changed or bool(answer.get("changed"))
         entry.state = str(answer.get("state") or STATES.get(verb, "changed"))
         if verb == "revert":
@@ -270,6 +335,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self.rollout.fail(failure_of(host, "roll back", answer, text))
             self.failed.add(host)
         if "--dry-run" in data["cmd"]:
+            self.way_back |= undoing.targets({host: answer or {}}, [host])
             return
         for service, entry in undoing.outcomes(answer or {}):
             self.rollout.undone(host, service, entry, began)

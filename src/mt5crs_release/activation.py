@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from mt5crs_release import cutover, generation, health, machine, runtime_marker, standby, watchdog
+from mt5crs_release import changes, cutover, generation, health, machine, runtime_marker, standby, watchdog
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
@@ -213,6 +213,7 @@ def result(
         "health": report.as_json() if report else None,
         "standby": session.standby,
         "cutover": session.cutover,
+        "changes": session.changes,
         "journal": [],
     }
 
@@ -229,6 +230,9 @@ def _run(
 ) -> dict[str, Any]:
     previous = session.state.current
     leaving = None if previous is None else session.content(previous)
+    session.changes = changes.between(
+        None if previous is None else session.paths.generation(previous), session.paths.generation(entry.name)
+    )
     # Armed before anything is written: from here on no death of this run leaves the host half-way.
     watchdog.arm(session.systemd, session.host, session.service)
     transaction = Transaction(

@@ -127,13 +127,16 @@ class Deployments:
             for entry in document.get("settled") or ():
                 self._settle(entry, name)
             begun = self._find(name)
+            found = _read(self._holder)
+            if record.get("outcome") == INTERRUPTED and found is not None and found["id"] == name:
+                # For the next run, which finishes what was decided and undoes the rest.
+                record |= {"phase": found["phase"], "provisional": found.get("provisional") or []}
             kept = {key: begun[key] for key in ("took_over", "taken_over_by") if begun and begun.get(key)}
             if record.get("outcome") in _UNRECORDED and not kept:
                 if begun:
                     self._path(begun).unlink(missing_ok=True)
             else:
                 self._write({**record, **kept, "format": FORMAT, "ended": timestamp()})
-            found = _read(self._holder)
             held = found is not None and found["id"] == name
             if held:
                 self._holder.unlink()

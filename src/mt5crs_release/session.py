@@ -34,6 +34,8 @@ class Session:
         self.began = time.monotonic()
         self.standby: dict[str, Any] | None = None
         """How the standby phase of this run ended, as ``activate`` answers it."""
+        self.changes: list[str] = []
+        """Names of what this run's generation changes (:func:`mt5crs_release.changes.between`)."""
         self.cutover: dict[str, dict[str, float]] = {}
         """What the switch of this run cost each unit (:func:`mt5crs_release.cutover.gaps`)."""
 

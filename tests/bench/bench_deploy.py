@@ -18,8 +18,13 @@ from tests.bench.fresh_fleet import deployed, timed
 from tests.lab.engines import Fleet, Ran
 
 LAB = "bench-deploy"
-CHANGE = {"reconciler_log_level": "DEBUG", "strategy_log_level": "DEBUG", "gateway_log_level": "DEBUG"}
-"""A new generation of every trading service on every host, with the code that is there already."""
+CHANGE = {
+    "reconciler_log_level": "DEBUG",
+    "strategy_log_level": "DEBUG",
+    "gateway_log_level": "DEBUG",
+    "monitoring_alert_gateway_silence_s": 11,
+}
+"""A new generation of every trading service and of the Hub's monitoring, with the code that is there."""
 HOSTS_OF_A_FLEET = 4
 ROLLBACK_BOUND_S = 10.0
 FASTER_THAN_ANSIBLE, FASTER_THAN_MITOGEN = 5.0, 2.0
@@ -97,6 +102,13 @@ def rolled_back(fleet: Fleet) -> None:
         f"{own:.1f} s by its own, wanted {ROLLBACK_BOUND_S:.0f}: {_judged(run.seconds <= ROLLBACK_BOUND_S)}",
         flush=True,
     )
+    back = [span for span in run.ran.record["spans"] if span["step"] == "roll back"]
+    for span in back:
+        health = (span.get("health") or {}).get("seconds", 0.0)
+        print(
+            f"           {span['host']:<8} {span['service']:<11} from {span['began']:6.2f} s, host busy for "
+            f"{span['seconds']:6.2f} s, of which watching its health {health:5.2f} s"
+        )
     if not fleet.running():
         raise RuntimeError("the fleet is not healthy after its rollback")
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lab.state import PROJECT
+from tests.faults.fleet.controller import ACTIVATE_FIRST, Controller
 from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -27,10 +28,10 @@ def kept(fleet: Fleet) -> dict[str, Any]:
     return found
 
 
-def begin(fleet: Fleet) -> subprocess.Popen[bytes]:
-    """A deployment in a process group of its own."""
-    command = [str(Path(sys.executable).with_name("pyinfra")), "-y"]
-    command += [str(fleet.inventory.with_suffix(".py")), "deploy.py"]
+def begin(fleet: Fleet, file: str = "deploy.py", *arguments: str) -> subprocess.Popen[bytes]:
+    """A run in a process group of its own."""
+    command = [str(Path(sys.executable).with_name("pyinfra")), "-y", *arguments]
+    command += [str(fleet.inventory.with_suffix(".py")), file]
     return subprocess.Popen(
         command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -75,3 +76,62 @@ def test_two_deployers_at_once(fleet: Fleet) -> None:
     assert second.record["outcome"] == "failed"
     assert first.wait(timeout=240) == 0
     assert fleet.running()
+
+
+def activating_with_ansible(fleet: Fleet) -> Controller:
+    """A deployment with Ansible that activates, on the first Inf host, what no host has seen."""
+    fleet.override(reconciler_recheck_interval_s=round(10 + time.time() % 1e6 / 1e6, 6))
+    running = Controller(fleet, "--tags", "reconciler", engine="ansible")
+    running.wait_for(ACTIVATE_FIRST)
+    return running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ansible_told_to_stop_puts_back_what_it_began(fleet: Fleet, how: signal.Signals) -> None:
+    before = fleet.generations()
+    running = activating_with_ansible(fleet)
+    running.hit(how)
+    ran = running.end()
+    assert ran.status == 128 + how, ran.output[-3000:]
+    assert ran.record["put_back"] == ["reconciler on inf-01"]
+    assert fleet.generations() == before
+    assert fleet.running()
+    found = kept(fleet)
+    assert found["holder"] is None
+    assert [one["outcome"] for one in found["deployments"] if one["id"] == ran.record["id"]] == [
+        "interrupted"
+    ]
+
+
+@pytest.mark.slow
+def test_ansible_reads_from_the_host_what_became_of_a_lost_activation(fleet: Fleet) -> None:
+    running = activating_with_ansible(fleet)
+    fleet.lab.exec("inf-01", ["pkill", "-KILL", "-f", "^sshd-session: ops"])
+    ran = running.end()
+    assert ran.status == 0, ran.output[-3000:]
+    assert "inf-01: connection lost in activate reconciler; read from the host" in ran.output
+    activated = [
+        span for span in ran.record["spans"] if (span["host"], span["step"]) == ("inf-01", "activate")
+    ]
+    assert len(activated) == 1
+    assert fleet.running()
+
+
+def test_a_killed_rollback_of_the_fleet_is_finished_by_the_next_run(fleet: Fleet) -> None:
+    before = fleet.generations()
+    fleet.override(reconciler_log_level="DEBUG", strategy_log_level="DEBUG", gateway_log_level="DEBUG")
+    assert fleet.pyinfra("--data", "strategy=all_at_once").status == 0
+    released = fleet.generations()
+    running = begin(fleet, "rollback.py", "--data", "part=fleet")
+    killed = until(fleet, "roll back")
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait(timeout=60)
+    # The same command again: what was not begun follows, and nobody goes back further than that.
+    ran = fleet.pyinfra("--data", "part=fleet", file="rollback.py")
+    assert "an interrupted rollback was found and is finished" in ran.output, ran.output[-3000:]
+    assert released != fleet.generations() == before
+    assert fleet.running()
+    records = {entry["id"]: entry for entry in kept(fleet)["deployments"]}
+    assert records[killed]["outcome"] == "changed"
+    assert kept(fleet)["holder"] is None

@@ -66,8 +66,20 @@ PEERS = {
     "reconciler": Peer(name="reconciler", permissions=frozenset({"observe"}), magics=frozenset({MAGIC})),
     "ops": Peer(name="ops", permissions=frozenset({"observe", "administer"}), magics=frozenset()),
 }
+SUBMISSIONS = (requests.OrderSend, requests.OrderCancel, requests.PositionClose)
+BUSY = replies.Error(
+    v=1, id="any", code="BUSY", field="terminal", message="", remedy="", retry_ms=500, final=False
+)
 Fate = Literal[
-    "arrives", "request_lost", "reply_lost", "late", "twice", "no_connection", "dies_before", "dies_after"
+    "arrives",
+    "request_lost",
+    "reply_lost",
+    "late",
+    "twice",
+    "busy",
+    "no_connection",
+    "dies_before",
+    "dies_after",
 ]
 FATES: st.SearchStrategy[list[Any]] = st.lists(
     st.sampled_from(
@@ -78,13 +90,16 @@ FATES: st.SearchStrategy[list[Any]] = st.lists(
             "reply_lost",
             "late",
             "twice",
+            "busy",
             "no_connection",
             "dies_before",
             "dies_after",
         ]
     ),
     max_size=4,
-) | st.sampled_from(["request_lost", "reply_lost", "late", "no_connection"]).map(lambda fate: [fate] * 4)
+) | st.sampled_from(["request_lost", "reply_lost", "late", "busy", "no_connection"]).map(
+    lambda fate: [fate] * 4
+)
 """One by one, or the line is bad for longer than anyone waits."""
 NO_FATES: st.SearchStrategy[list[Any]] = st.just([]) | st.just([]) | FATES
 WHO = st.sampled_from(["holder", "holder", "a", "b"])
@@ -132,6 +147,8 @@ class Line:
         answer = world.serve(frame)
         if fate == "dies_after":
             raise Death
+        if fate == "busy" and isinstance(message, SUBMISSIONS):
+            return BUSY  # told while it hung in the terminal
         if fate == "reply_lost" or answer is None:
             world.now += int(timeout_s * 1000)
             raise GatewaySilentError("no answer")
@@ -306,7 +323,7 @@ class Fleet(RuleBasedStateMachine):
             answer = self.office.answer(request)
             self.note_lease(request, answer)
             return answer
-        if isinstance(request, (requests.OrderSend, requests.OrderCancel, requests.PositionClose)):
+        if isinstance(request, SUBMISSIONS):
             self.current, self.operating = request, is_operator(peer, request)
             return self.desk.submit(request, lambda: 0, operator=self.operating)
         if isinstance(request, requests.OrderQuery):

@@ -142,7 +142,15 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dic
         then, now = (_runs(of.get(key)) for of in (before, after))
         if then != now:
             found.append(_line(host, service, then, now))
+        brought, brings = (_brought(of.get(key)) for of in (before, after))
+        if brought != brings:
+            found.append(_line(host, f"{service} changes", brought, brings))
     return found
+
+
+def _brought(entry: Mapping[str, Any] | None) -> str:
+    """Names of the settings and files that a deployment changed; a record never holds their values."""
+    return ", ".join(str(name) for name in (entry or {}).get("changes") or ())
 
 
 def _runs(entry: Mapping[str, Any] | None) -> str:
@@ -218,10 +226,13 @@ def show(source: Source, id: str, as_json: bool) -> None:
         if record.get(name):
             click.echo(f"{name:<11}{record[name]}")
     rows = [
-        (entry["host"], entry["service"], entry["generation"], entry.get("version"), entry["state"])
+        (
+            *(entry.get(name) for name in ("host", "service", "generation", "version", "state")),
+            _brought(entry),
+        )
         for entry in record.get("services") or ()
     ]
-    _table(rows, "host", "service", "generation", "version", "state")
+    _table(rows, "host", "service", "generation", "version", "state", "changes")
     for failure in record.get("failures") or ():
         click.echo(f"FAILED  {failure['host']}: {failure['step']}: {failure['message']}")
 
@@ -232,7 +243,7 @@ def show(source: Source, id: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list.")
 @click.pass_obj
 def diff(source: Source, first: str, second: str, as_json: bool) -> None:
-    """Show what differs between two deployments: hosts, generations, versions."""
+    """Show what differs between two deployments: hosts, generations, versions, names of changed settings."""
     found = differences(source.show(first), source.show(second))
     if as_json:
         click.echo(json.dumps(found))

@@ -30,7 +30,11 @@ class MalformedReplyError(GatewayError):
 
 
 class RefusedError(GatewayError):
-    """The gateway answered with a typed ERROR: it changed nothing."""
+    """The gateway answered with a typed ERROR: it changed nothing.
+
+    What becomes of a submission stays open after BUSY (it may hang in the terminal) and INTERNAL (it may have
+    been sent); its id can be asked for.
+    """
 
     def __init__(self, reply: Error) -> None:
         where = f" ({reply.field})" if reply.field else ""

@@ -223,7 +223,7 @@ def failure(question: Question | None, code: str, message: str, now: float) -> d
     if question is not None and question.command:
         return {"code": _command_code(code), "message": message}
     if question is not None and is_trade(question):
-        unsure = code in ("BUSY", "UNRESOLVED")
+        unsure = code in ("BUSY", "UNRESOLVED", "INTERNAL")
         status = "UNRESOLVED" if unsure else "REJECTED"  # never call rejected what may have been executed
         return {
             "uuid": question.uuid,

@@ -172,11 +172,14 @@ class ExecutionAdapter:
                     **content,
                 )
             except RefusedError as error:
-                if error.reply.final or (not maybe_received and not _may_pass(error)):
+                if error.reply.final:
                     raise self._refusal(error) from error
-                if maybe_received and not _may_pass(error):
+                maybe_received = maybe_received or _may_still_happen(error)
+                if not _may_pass(error):
+                    if not maybe_received:
+                        raise self._refusal(error) from error
                     # An earlier attempt may have been taken in; a refusal of this one says nothing about it.
-                    raise OrderUnknownError(f"{client_order_id}: no answer, then {error}") from error
+                    raise OrderUnknownError(f"{client_order_id}: its fate is not known; {error}") from error
                 problem = str(error)
                 self._wait(min(left, (error.reply.retry_ms or 0) / 1000))
             except GatewayUnreachableError as error:
@@ -218,6 +221,13 @@ class ExecutionAdapter:
 
     def _wait(self, seconds: float) -> None:
         time.sleep(max(0.0, seconds))
+
+
+def _may_still_happen(error: RefusedError) -> bool:
+    """Whether the order may be executed although this refusal came. It is about the moment only: the order
+    may hang in the terminal (BUSY), or a copy of the message may come when the moment has passed.
+    """
+    return not error.reply.final and error.reply.code in ("BUSY", "NOT_READY", "BROKER", "INTERNAL")
 
 
 def _may_pass(error: RefusedError) -> bool:

@@ -58,3 +58,17 @@ def test_an_unknown_id_lists_what_there_is(tmp_path: Path) -> None:
     status, text = run(kept(tmp_path, record("aaaa1", "1-a")), "show", "zzz")
     assert status == 1
     assert "aaaa1" in text
+
+
+def test_diff_and_show_name_what_a_deployment_changed(tmp_path: Path) -> None:
+    first, second = record("aaaa1", "1-a"), record("bbbb2", "2-b")
+    second["services"][0]["changes"] = [".env STRATEGY_LOG_LEVEL"]
+    directory = kept(tmp_path, first, second)
+    found = json.loads(run(directory, "diff", "aaaa", "bbbb", "--json")[1])
+    assert {
+        "host": "inf-01",
+        "what": "strategy changes",
+        "first": "-",
+        "second": ".env STRATEGY_LOG_LEVEL",
+    } in found
+    assert "STRATEGY_LOG_LEVEL" in run(directory, "show", "bbbb")[1]

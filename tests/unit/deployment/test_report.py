@@ -42,7 +42,11 @@ def test_interrupted_says_what_becomes_of_it() -> None:
     made = rollout()
     made.interrupted = True
     assert made.failed
-    assert "go back by themselves" in report.verdict(made)
+    made.result("inf-01", "reconciler").state = "provisional"
+    assert "goes back by itself: reconciler on inf-01" in report.verdict(made)
+    made.result("inf-01", "reconciler").state = "reverted"
+    made.put_back.append("reconciler on inf-01")
+    assert "put back: reconciler on inf-01. Nothing waits" in report.verdict(made)
 
 
 def test_failure_says_where_why_journal_put_back_and_remedy() -> None:

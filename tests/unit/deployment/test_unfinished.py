@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.unfinished import CONFIRM, Action, needed
+from deploy.unfinished import CONFIRM, ROLL_BACK, Action, needed, waves
 
 
 def status(**services: tuple[str, str | None]) -> dict[str, Any]:
@@ -55,13 +55,44 @@ def test_killed_while_it_put_back_what_it_had_confirmed() -> None:
         record,
         gtw_01=status(gateway=("2-g", None)),
         inf_01=status(reconciler=("2-r", "2-r"), strategy=("1-s", None), monitoring=("1-m", None)),
-    ) == [("revert", "gtw-01", "gateway", "2-g"), ("revert", "inf-01", "reconciler", "2-r")]
+    ) == [("leave", "gtw-01", "gateway", "2-g"), ("revert", "inf-01", "reconciler", "2-r")]
 
 
 def test_what_goes_back_is_left_though_it_was_confirmed() -> None:
-    assert "--confirmed" in Action("gtw-01", "gateway", "revert", "2-g").arguments
+    assert "--confirmed" in Action("gtw-01", "gateway", "leave", "2-g").arguments
+    assert "--confirmed" not in Action("gtw-01", "gateway", "revert", "2-g").arguments
     assert "--generation" in Action("gtw-01", "gateway", "confirm", "2-g").arguments
 
 
 def test_nothing_is_left() -> None:
     assert calls({"phase": "stage"}, inf_01=status(strategy=("1-s", None)), hub_01={}) == []
+
+
+ROLLBACK = {
+    "phase": ROLL_BACK,
+    "provisional": ["inf-01:strategy:1-s", "inf-01:reconciler:1-r", "gtw-01:gateway:1-g"],
+}
+
+
+def test_a_rollback_that_was_decided_is_finished_and_nobody_goes_back_twice() -> None:
+    assert calls(
+        ROLLBACK,
+        gtw_01=status(gateway=("2-g", None)),
+        inf_01=status(reconciler=("2-r", None), strategy=("1-s", None)),
+        hub_01=status(monitoring=("2-m", None)),
+    ) == [("rollback", "gtw-01", "gateway", "1-g"), ("rollback", "inf-01", "reconciler", "1-r")]
+    action = Action("gtw-01", "gateway", "rollback", "1-g")
+    assert action.arguments[1:] == ["rollback", "gateway", "--to", "1-g", "--json"]
+
+
+def test_a_rollback_before_its_decision_has_changed_nothing() -> None:
+    record = {**ROLLBACK, "phase": "ask every host"}
+    assert calls(record, gtw_01=status(gateway=("2-g", None))) == []
+
+
+def test_a_rollback_is_finished_in_the_order_of_its_decision() -> None:
+    gateway = Action("gtw-01", "gateway", "rollback", "1-g")
+    reconciler = Action("inf-01", "reconciler", "rollback", "1-r")
+    assert waves(ROLLBACK, [gateway, reconciler]) == [[[reconciler]], [[gateway]]]
+    turned = {**ROLLBACK, "provisional": list(reversed(ROLLBACK["provisional"]))}
+    assert waves(turned, [reconciler, gateway]) == [[[gateway]], [[reconciler]]]

@@ -136,3 +136,13 @@ def test_a_deployment_has_one_record_whatever_its_times(kept: Deployments) -> No
     kept.open(request("first", 5))
     end(kept, "first", second=9)
     assert len(kept.listed()["deployments"]) == 1
+
+
+def test_an_interrupted_run_leaves_what_it_had_decided_to_the_next_one(kept: Deployments) -> None:
+    kept.open(request("first"))
+    kept.beat("first", "roll back", ["inf-01:strategy:0001-a"], None)
+    end(kept, "first", "interrupted")
+    left = kept.open(request("second", 2))["unfinished"]
+    assert [(run["id"], run["phase"], run["provisional"]) for run in left] == [
+        ("first", "roll back", ["inf-01:strategy:0001-a"])
+    ]

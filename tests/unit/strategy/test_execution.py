@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mt5crs.checks.rehearsal import MAGIC, Fleet
@@ -152,6 +153,52 @@ def test_a_frozen_gateway_never_makes_an_order_call_hang(fleet: Fleet, desk: Des
     assert our_deals(fleet) in (1, 2)
     done = list(desk.journal.states().values()).count("done")
     assert our_deals(fleet) == done
+
+
+def test_an_order_that_hangs_in_the_terminal_is_never_called_not_sent(fleet: Fleet, tmp_path: Path) -> None:
+    """The gateway answers BUSY meanwhile, to this order and to every repetition; then it is executed."""
+    fleet.settings["gateway"] = {"SIM_FAULTS": "true", "TERMINAL_TIMEOUT_S": 0.2}
+    fleet.start_ready("gateway")
+    desk = Desk(fleet.peer("strategy"), tmp_path / "desk", timeout_s=1.0)
+    assert desk.lease.acquire(fresh_epoch=True)
+    fleet.broker(do="faults", faults={"send": [{"kind": "hang", "delay_ms": 3000}]})
+    with pytest.raises(OrderUnknownError):
+        desk.buy()
+    with pytest.raises(TradingSuspendedError):
+        desk.buy()
+    fleet.wait(lambda: desk.lease.acquire(fresh_epoch=True) and not desk.adapter.settle(), "its fate")
+    assert list(desk.journal.states().values()) == ["done"]
+    assert our_deals(fleet) == 1
+    desk.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "final", "certain"),
+    [
+        ("BUSY", False, False),
+        ("INTERNAL", False, False),
+        ("BROKER", False, False),
+        ("NOT_READY", False, False),
+        ("FORBIDDEN", False, True),
+        ("LIMIT", True, True),
+    ],
+)
+def test_which_refusals_prove_that_nothing_is_executed(code: Any, final: bool, certain: bool) -> None:
+    """One that is about the moment proves nothing: a copy of the message may come in a better one."""
+
+    def answer(request: Request) -> Answer:
+        if isinstance(request, (LeaseAcquire, LeaseRenew, LeaseRelease)):
+            return Lease(v=1, id=request.id, magic=MAGIC, epoch=7, ttl_ms=10_000, instance="x")
+        return msgspec.structs.replace(
+            refusal(request), code=code, final=final, retry_ms=None if certain else 200
+        )
+
+    with (
+        ScriptedGateway(answer) as gateway,
+        scripted_desk(gateway, timeout_s=0.5) as desk,
+        pytest.raises(OrderRefusedError if certain else OrderUnknownError),
+    ):
+        desk.buy()
 
 
 def test_an_answer_lost_on_the_wire_is_asked_for_again_under_the_same_id(
