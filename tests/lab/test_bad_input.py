@@ -194,7 +194,7 @@ rm -rf /tmp/kept"""
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_unhealthy_release_is_put_back_everywhere(undisturbed_services: Fleet, engine: str) -> None:
-    """A strategy that cannot start: the reconciler activated before it goes back too, the next host is not begun."""
+    """A strategy that cannot start: the reconciler before it goes back too, the next host is not begun."""
     fleet = undisturbed_services
     fleet.override(reconciler_recheck_interval_s=12.0, strategy_strategy="nowhere:Nothing")
     ran = deploy(fleet, engine)
