@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import sqlite3
-import stat
 import sys
 import tempfile
 import threading
@@ -17,6 +15,7 @@ import click
 
 import mt5crs
 from mt5crs.checks.connection import json_option
+from mt5crs.checks.env_modes import readable_by_others
 from mt5crs.checks.report import Report, Warned, exit_status, show
 
 _EXPECTED = (OSError, ImportError, ValueError, sqlite3.Error)
@@ -85,11 +84,9 @@ def _entry_points() -> str:
 def _env_file(path: Path) -> str:
     from mt5crs.settings import envfile
 
-    status = path.stat()
-    mode = stat.S_IMODE(status.st_mode)
-    if os.name == "posix" and mode != 0o600:
-        raise AuditError(f"{path} has mode {mode:04o}, must be 0600; deploy again or run `chmod 0600 {path}`")
-    return f"{path} has mode {mode:04o}, {len(envfile.read(path))} settings that can be read"
+    if wrong := readable_by_others(path):
+        raise AuditError(wrong)
+    return f"{path} is its owner's only, {len(envfile.read(path))} settings that can be read"
 
 
 def _generation(env_file: Path) -> str:

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from mt5crs.checks.connection import env_file_option, json_option, load_connection
+from mt5crs.checks.env_modes import env_files_of_host, readable_by_others
 from mt5crs.checks.report import one_line_errors, table
 from mt5crs.client.errors import GatewayError
 from mt5crs.protocol import replies, requests
@@ -107,10 +108,23 @@ _magic_option = click.option(
 @env_file_option
 @json_option
 def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -> None:
-    """Stop all order flow at the gateway. Survives restarts; only `mt5crs resume` lifts it."""
+    """Stop all order flow at the gateway. Survives restarts; only `mt5crs resume` lifts it.
+
+    Then looks whether anybody else can read an `.env` of this host, whose keys could lift the halt: exit
+    status 1 if so, with the halt in force.
+    """
     answer = _order_flow(requests.Halt, reason, magic, env_file, as_json=as_json)
     if not as_json:
         click.echo(f"{answer.in_flight} submissions were already in the broker's hands")
+    if env_file is None:
+        return
+    files = env_files_of_host(env_file)
+    wrong = [found for path in files if (found := readable_by_others(path))]
+    for found in wrong:
+        click.echo(f"the halt is in force, but {found}", err=True)
+    if not wrong and not as_json:
+        click.echo(f"only their owners can read the .env files of this host ({len(files)})")
+    raise SystemExit(1 if wrong else 0)
 
 
 @click.command()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from mt5crs.checks.env_modes import env_files_of_host, readable_by_others
 from mt5crs.checks.phoenix import declare_cut_off
 from mt5crs.checks.rehearsal import MAGIC, Fleet
+from mt5crs.client.errors import RefusedError
 from mt5crs.protocol import replies, requests
 from tests.unit.checks.test_commands import env_file, run
 from tests.unit.gateway.running import Caller
@@ -105,3 +108,26 @@ def test_flatten_needs_a_halt_and_then_closes_everything(fleet: Fleet, trader: T
     with pytest.raises(Exception, match="HALTED"):
         trader.order()
     assert "nothing is open" in ops(fleet, "flatten", "--magic", str(MAGIC)).stdout
+
+
+def test_a_halt_tells_which_env_files_others_can_read(fleet: Fleet, trader: Trader) -> None:
+    assert "only their owners" in ops(fleet, "halt", "--reason", "news").stdout
+    assert ops(fleet, "resume", "--reason", "over").returncode == 0
+    path = Path(env_file(fleet, "reconciler"))
+    path.chmod(0o640)
+    told = run("halt", "--reason", "news", "--env-file", str(path))
+    assert told.returncode == 1
+    assert f"{path} has mode 0640" in told.stderr
+    with pytest.raises(RefusedError, match="HALTED"):
+        trader.order()
+
+
+def test_every_service_of_the_host_is_looked_at(tmp_path: Path) -> None:
+    for service in ("reconciler", "strategy"):
+        (tmp_path / service / "current").mkdir(parents=True)
+        (tmp_path / service / "current/.env").touch(mode=0o600)
+    known = tmp_path / "reconciler/current/.env"
+    other = tmp_path / "strategy/current/.env"
+    assert env_files_of_host(known) == [known, other]
+    other.chmod(0o644)
+    assert [path for path in env_files_of_host(known) if readable_by_others(path)] == [other]
