@@ -326,7 +326,7 @@ def test_the_other_run_mode_and_back(lab: Lab) -> None:
         answer = play(*limit, "-e", f"gateway_run_mode={mode}", "-e", "fleet_alerts_firing=report")
         assert answer.returncode == 0, answer.stdout[-3000:]
         generations.add(running()["current"])
-        assert running()["units"] == {"mt5crs-gateway.service": "active"}
+        assert running()["units"] == {"mt5crs-gateway.service": "active"}, answer.stdout
         found = state(lab)
         as_task = mode == "logon_task"
         assert ("\\mt5crs\\mt5crs-gateway" in found["tasks"]) is as_task
