@@ -22,7 +22,6 @@ from deploy.inventory import Fleet
 from deploy.rollout import Failure, Rollout
 from deploy.vault_password import PROJECT
 
-TOOL = "/usr/local/sbin/mt5crs-release"
 HELD = "MT5CRS_FLEET_LOCK"
 """Environment variable for a run inside a run (the play for Windows gateways): the lock is held already."""
 LIMIT_S = 60
@@ -82,7 +81,7 @@ class FleetLock:
             return
         request = {**rollout.record(), "hosts": list(fleet.hosts), "limit_s": LIMIT_S}
         reply = self._call("open", stdin=json.dumps(request))
-        answer = _answer(reply)
+        answer = reply.document
         if reply.status is None:
             raise LockError(
                 f"the Hub, which keeps the fleet's lock, does not answer ({reply.error}). Nothing was "
@@ -209,7 +208,7 @@ class FleetLock:
         paused, self._looked = time.monotonic() - self._looked, time.monotonic()
         if not self.held or paused < LIMIT_S / 2:
             return
-        answer = _answer(self._call("beat", self.id))
+        answer = self._call("beat", self.id).document
         if answer.get("lost"):
             self._lost = str(answer["error"]["message"])
 
@@ -227,9 +226,9 @@ class FleetLock:
         document = {"record": dict(record), "settled": self.settled}
         reply = self._call("close", self.id, stdin=json.dumps(document))
         if reply.status != 0:
-            why = (_answer(reply).get("error") or {}).get("message") or reply.error
             self.said.append(
-                f"the record could not be kept on the Hub ({why}); the lock frees itself after {LIMIT_S} s"
+                f"the record could not be kept on the Hub ({reply.why}); "
+                f"the lock frees itself after {LIMIT_S} s"
             )
 
     def _tell(self, message: Mapping[str, Any]) -> None:
@@ -242,13 +241,5 @@ class FleetLock:
 
     def _call(self, *words: str, stdin: str = "") -> ssh.Reply:
         assert self.hub is not None  # noqa: S101 -- only held with one
-        command = [TOOL, "deployment", *words, "--json"]
+        command = [ssh.TOOL, "deployment", *words, "--json"]
         return ssh.run(self.hub, command, stdin=stdin, timeout_s=_CALL_TIMEOUT_S)
-
-
-def _answer(reply: ssh.Reply) -> dict[str, Any]:
-    try:
-        found = json.loads(reply.output)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

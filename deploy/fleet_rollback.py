@@ -8,7 +8,6 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from gevent.lock import Semaphore
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
@@ -66,10 +65,12 @@ class FleetRollback:
 
     def _decide(self) -> None:
         """Record on the Hub what goes back to what, before the first host does."""
-        lock = locking.lock_of(self.rollout)
-        with _deciding:
-            if not lock.decision:
-                lock.decide_to_roll_back(undoing.targets(self.answers, (*self.wave(0), *self.wave(1))))
+        locking.decide(
+            self.rollout,
+            lambda lock: lock.decide_to_roll_back(
+                undoing.targets(self.answers, (*self.wave(0), *self.wave(1)))
+            ),
+        )
 
     def take(self, name: str, answer: Mapping[str, Any] | None, began: float, *, dry_run: bool) -> None:
         """Note what a host said."""
@@ -81,7 +82,6 @@ class FleetRollback:
                 self.rollout.undone(name, service, entry, began)
 
 
-_deciding = Semaphore()  # no host goes ahead before the decision is recorded
 _begun: list[FleetRollback | str] = []
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from deploy import ssh
 
-TOOL = "/usr/local/sbin/mt5crs-release"
 _TIMEOUT_S = 20
 _LOOK_S = 1.0
 """How often a stopped deployer is looked at; it is told of a lost lock that soon after it goes on."""
@@ -68,12 +67,8 @@ def is_stopped(process: int, proc: Path = Path("/proc")) -> bool:
 
 def _beat(hub: dict[str, Any], name: str, *words: str) -> str:
     """One heartbeat; returns who holds the lock when it is lost."""
-    reply = ssh.run(hub, [TOOL, "deployment", "beat", name, *words, "--json"], timeout_s=_TIMEOUT_S)
-    try:
-        answer = json.loads(reply.output)
-    except ValueError:
-        return ""
-    return str(answer["error"]["message"]) if answer.get("lost") else ""
+    reply = ssh.run(hub, [ssh.TOOL, "deployment", "beat", name, *words, "--json"], timeout_s=_TIMEOUT_S)
+    return str(reply.document["error"]["message"]) if reply.document.get("lost") else ""
 
 
 class _Lines:

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
+from gevent.lock import Semaphore
 from pyinfra import host, state
 from pyinfra.api import FunctionCommand, operation
 from pyinfra.context import ctx_host
@@ -22,6 +23,17 @@ _locks: dict[str, FleetLock] = {}
 def lock_of(rollout: Rollout) -> FleetLock:
     """The lock of this run, taken or not."""
     return _locks.setdefault(rollout.id, FleetLock(hub_of(fleet()), rollout.id))
+
+
+def decide(rollout: Rollout, record: Callable[[FleetLock], None]) -> None:
+    """Have the decision of this run recorded, once; no host goes ahead before it is."""
+    lock = lock_of(rollout)
+    with _deciding:
+        if not lock.decision:
+            record(lock)
+
+
+_deciding = Semaphore()
 
 
 def take(rollout: Rollout, *, last: bool) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gevent.lock import Semaphore
 from pyinfra import host
 from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
 
@@ -26,8 +25,8 @@ from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
 from deploy.plan import Plan, Work
 from deploy.rollout import Failure, Rollout, failure_of
+from deploy.ssh import TOOL
 
-TOOL = "/usr/local/sbin/mt5crs-release"
 # Longer than the tool's own deadlines, so that it answers before the connection is given up.
 STAGE_TIMEOUT_S = 300
 ACTIVATE_TIMEOUT_S = 240
@@ -154,12 +153,16 @@ def _lost(reason: str) -> dict[str, Any]:
 def _connected_anew() -> bool:
     """Replace the connection to the current host; False when that does not succeed now."""
     try:
-        host.connector.client.close()
-        host.disconnect()
-        host.connect(show_errors=False, raise_exceptions=True)
-    except Exception:
+        _connect_anew()
+    except Exception:  # see run_tool
         return False
     return True
+
+
+def _connect_anew() -> None:
+    host.connector.client.close()
+    host.disconnect()
+    host.connect(show_errors=False, raise_exceptions=True)
 
 
 def shell(script: str, *, timeout_s: int) -> tuple[bool, list[str]]:
@@ -309,9 +312,7 @@ def _confirm(rollout: Rollout, want: Desired) -> None:
     result = rollout.result(host.name, want.service)
     if result.state != "provisional":
         return
-    with _deciding:
-        if not locking.lock_of(rollout).decision:
-            locking.lock_of(rollout).decide_to_confirm(rollout)
+    locking.decide(rollout, lambda lock: lock.decide_to_confirm(rollout))
     if not _reconnected(rollout):
         return
     answer = Call(rollout, want.service, "confirm")(
@@ -326,9 +327,7 @@ def _reconnected(rollout: Rollout) -> bool:
     if host.name in _fresh:
         return True
     try:
-        host.connector.client.close()
-        host.disconnect()
-        host.connect(show_errors=False, raise_exceptions=True)
+        _connect_anew()
     except Exception as error:  # see run_tool
         message = f"the host cannot be reached over a new connection ({error})"
         rollout.fail(Failure(host.name, "confirm", message, "see sshd and the firewall of the host"))
@@ -338,17 +337,13 @@ def _reconnected(rollout: Rollout) -> bool:
 
 
 _fresh: set[str] = set()
-_deciding = Semaphore()  # no host goes ahead before the decision is recorded
 _way_back: dict[tuple[str, str], str] = {}
 """(host, service) → generation to which it can return, as it said when it was asked."""
 
 
 def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:
-    lock = locking.lock_of(rollout)
     if not dry_run:
-        with _deciding:
-            if not lock.decision:
-                lock.decide_to_roll_back(_way_back)
+        locking.decide(rollout, lambda lock: lock.decide_to_roll_back(_way_back))
     arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
     before = rollout.result(host.name, service).generation  # as it said when it was asked
     step = "ask to roll back" if dry_run else "roll back"

@@ -6,11 +6,15 @@ limited to other hosts), and give generations that wait for confirmation more ti
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+TOOL = "/usr/local/sbin/mt5crs-release"
+"""The release tool on every Linux host."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,20 @@ class Reply:
     status: int | None
     output: str
     error: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON object that it printed; `{}` when it printed none."""
+        try:
+            found = json.loads(self.output)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def why(self) -> str:
+        """Why it failed: in the release tool's own words, if there are any."""
+        return str((self.document.get("error") or {}).get("message") or self.error)
 
 
 def arguments(variables: Mapping[str, Any], command: Sequence[str]) -> list[str]:

@@ -17,7 +17,6 @@ from deploy.batches import Step
 from deploy.inventory import Fleet
 from deploy.rollout import Failure
 
-TOOL = "/usr/local/sbin/mt5crs-release"
 _EXTEND_TIMEOUT_S = 30
 _TOGETHER = 20
 
@@ -129,7 +128,7 @@ class StepCheck:
             list(pool.map(self._extend, due))
 
     def _extend(self, one: Waiting) -> None:
-        command = [TOOL, "extend", one.service, "--generation", one.generation, "--confirm-timeout"]
+        command = [ssh.TOOL, "extend", one.service, "--generation", one.generation, "--confirm-timeout"]
         command += [str(self.variables["fleet_confirm_timeout_s"]), "--json"]
         asked = time.monotonic()
         reply = ssh.run(self.fleet.hosts[one.host], command, timeout_s=_EXTEND_TIMEOUT_S)

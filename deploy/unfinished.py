@@ -7,7 +7,6 @@ it. A generation that has gone back by itself after the decision to confirm is a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ CONFIRM, ROLL_BACK = "confirm", "roll back"
 """The phases from which on a run is finished instead of undone."""
 PUT_BACK = "put back"
 """How the phases begin in which a deployment undoes itself, also what it has confirmed by then."""
-TOOL = "/usr/local/sbin/mt5crs-release"
 _STATUS_TIMEOUT_S = 30
 _ACT_TIMEOUT_S = 240
 _TOGETHER = 20
@@ -44,12 +42,12 @@ class Action:
     def arguments(self) -> list[str]:
         """The command line on the host."""
         if self.verb == "revert":
-            return [TOOL, "revert", self.service, "--json"]
+            return [ssh.TOOL, "revert", self.service, "--json"]
         if self.verb == "leave":
-            return [TOOL, "revert", self.service, "--confirmed", self.generation, "--json"]
+            return [ssh.TOOL, "revert", self.service, "--confirmed", self.generation, "--json"]
         named = ["--to" if self.verb == "rollback" else "--generation", self.generation]
         at_once = ["--confirm-timeout", "0"] if self.verb == "activate" else []
-        return [TOOL, self.verb, self.service, *named, *at_once, "--json"]
+        return [ssh.TOOL, self.verb, self.service, *named, *at_once, "--json"]
 
     @property
     def what(self) -> str:
@@ -70,6 +68,12 @@ def target(host: str, service: str, generation: str) -> str:
     return f"{host}:{service}:{generation}"
 
 
+def targets(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """What a record's decision names, in its order: (host, service) → generation."""
+    parts = (str(text).split(":", 2) for text in record.get("provisional") or ())
+    return {(host, service): generation for host, service, generation in parts}
+
+
 @dataclass
 class Settled:
     """What became of an unfinished deployment."""
@@ -85,18 +89,14 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
     """The calls that settle a deployment, in the order in which they are to be made on each host."""
     phase = str(record.get("phase") or "")
     putting_back = phase.startswith(PUT_BACK)
-    decided = (
-        {tuple(str(text).split(":", 2)) for text in record.get("provisional") or ()}
-        if phase in (CONFIRM, ROLL_BACK) or putting_back
-        else set()
-    )
+    decided = targets(record) if phase in (CONFIRM, ROLL_BACK) or putting_back else {}
     found = []
     for host, status in statuses.items():
         for service in SERVICES if phase == CONFIRM else reversed(SERVICES):
             now = status.get("services", {}).get(service)
             if now is None:
                 continue
-            wanted = next((gen for of, name, gen in decided if (of, name) == (host, service)), None)
+            wanted = decided.get((host, service))
             if putting_back:
                 if now.get("pending"):
                     found.append(Action(host, service, "revert", str(now["pending"])))
@@ -153,8 +153,8 @@ def waves(record: Mapping[str, Any], actions: Iterable[Action]) -> list[list[lis
         by_host.setdefault(action.host, []).append(action)
     if record.get("phase") != ROLL_BACK:
         return [list(by_host.values())]
-    order = [str(text).split(":", 2) for text in record.get("provisional") or ()]
-    gateways = {host for host, service, _ in order if service == GATEWAY}
+    order = list(targets(record))
+    gateways = {host for host, service in order if service == GATEWAY}
     first = bool(order) and order[0][0] in gateways
     return [
         [calls for host, calls in by_host.items() if (host in gateways) is now] for now in (first, not first)
@@ -162,14 +162,8 @@ def waves(record: Mapping[str, Any], actions: Iterable[Action]) -> list[list[lis
 
 
 def _status(fleet: Fleet, host: str) -> dict[str, Any] | None:
-    reply = ssh.run(fleet.hosts[host], [TOOL, "status", "--json"], timeout_s=_STATUS_TIMEOUT_S)
-    if reply.status is None:
-        return None
-    try:
-        found = json.loads(reply.output)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    reply = ssh.run(fleet.hosts[host], [ssh.TOOL, "status", "--json"], timeout_s=_STATUS_TIMEOUT_S)
+    return None if reply.status is None else reply.document
 
 
 def _act(fleet: Fleet, actions: Iterable[Action]) -> list[tuple[Action, str]]:
@@ -177,14 +171,5 @@ def _act(fleet: Fleet, actions: Iterable[Action]) -> list[tuple[Action, str]]:
     said = []
     for action in actions:
         reply = ssh.run(fleet.hosts[action.host], action.arguments, timeout_s=_ACT_TIMEOUT_S)
-        said.append((action, "" if reply.status == 0 else _why(reply)))
+        said.append((action, "" if reply.status == 0 else reply.why or "no answer"))
     return said
-
-
-def _why(reply: ssh.Reply) -> str:
-    """The release tool's own words, if there are any."""
-    try:
-        found = json.loads(reply.output).get("error") or {}
-    except (ValueError, AttributeError):
-        found = {}
-    return str(found.get("message") or reply.error or "no answer")

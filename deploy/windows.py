@@ -258,7 +258,8 @@ def undo(rollout: Rollout, hosts: Sequence[str], deployment: str, *, dry_run: bo
 
 def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
     played = windows_play.run(fleet().inventory, hosts, "rollback", to_known(to), check=True)
-    rollout.failures += [one for one in _failures(played, "rollback") if one not in rollout.failures]
+    for failure in _failures(played, "rollback"):
+        rollout.fail(failure)
 
 
 def _roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
@@ -274,7 +275,8 @@ def _note(rollout: Rollout, played: Played, phase: str) -> None:
         began = time.monotonic() - answer.seconds
         if not answer.good or answer.document is None:
             # What may still be provisional is put back; a call that was lost may have gone ahead.
-            result.state = "provisional" if _lost(answer) or answer.verb == "revert" else "failed"
+            lost = answer.document is None
+            result.state = "provisional" if lost or answer.verb == "revert" else "failed"
             result.version = result.previous_version
             rollout.spent(answer.host, answer.service, span, began, "failed", answer.document)
             continue
@@ -292,10 +294,6 @@ def _note(rollout: Rollout, played: Played, phase: str) -> None:
         rollout.spent(answer.host, answer.service, span, began, outcome, answer.document)
     for failure in _failures(played, phase):
         rollout.fail(failure)
-
-
-def _lost(answer: Answer) -> bool:
-    return answer.document is None
 
 
 def _failures(played: Played, phase: str) -> list[Failure]:

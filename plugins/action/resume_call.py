@@ -20,7 +20,7 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy import resuming, ssh
-from deploy.fleet_lock import TOOL, connection
+from deploy.fleet_lock import connection
 
 TIMEOUT_S = 240.0
 _EVERY_S = 1.0
@@ -61,7 +61,7 @@ def resume(
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         if generation:
-            listed = _answer(ssh.run(host, [TOOL, "list", argv[2], "--json"], timeout_s=_ASK_TIMEOUT_S))
+            listed = _answer(ssh.run(host, [ssh.TOOL, "list", argv[2], "--json"], timeout_s=_ASK_TIMEOUT_S))
             found = resuming.answer_of(listed, generation) if "generations" in listed else None
             if found is None:
                 time.sleep(_EVERY_S)
@@ -77,8 +77,5 @@ def resume(
 
 
 def _answer(reply: ssh.Reply) -> dict[str, Any]:
-    try:
-        found = json.loads(reply.output)
-    except ValueError:
-        return {"error": {"message": reply.error or "no answer", "remedy": "look at the host's journal"}}
-    return found if isinstance(found, dict) else {}
+    silent = {"message": reply.error or "no answer", "remedy": "look at the host's journal"}
+    return reply.document or {"error": silent}

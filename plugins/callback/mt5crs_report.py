@@ -264,7 +264,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         answer = _json(str(data.get("stdout", "")))
         if call[0] == "status":
-            assert self.rollout is not None  # noqa: S101 -- checked above
             self.rollout.seen(host, answer or {})
             return
         verb, service = call
