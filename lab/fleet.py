@@ -134,6 +134,7 @@ def _prepare(
         _refuse_foreign(directory, existing.get("labels") or {})
     plan = directory.load()
     if plan is None:
+        _forget_secrets(directory)
         if existing is not None:
             # Its keys went with the directory it was booted from: nobody can log in to these hosts.
             _remove_containers(podman, directory.name)
@@ -296,12 +297,16 @@ def stop_keeper_if_unused(podman: Podman) -> None:
         namespace.stop_keeper()
 
 
-def _remove_files(directory: LabDirectory) -> None:
+def _forget_secrets(directory: LabDirectory) -> None:
+    """Remove the default lab's vault beside its inventory: without the password in `.lab` nobody opens it."""
     if directory.name == DEFAULT_NAME:
-        # Encrypted with the password that goes now, hence useless without it.
         secrets = directory.inventory.parent / "group_vars" / "lab"
         for file in ("vault.yml", "keys.yml"):
             (secrets / file).unlink(missing_ok=True)
+
+
+def _remove_files(directory: LabDirectory) -> None:
+    _forget_secrets(directory)
     directory.remove()
 
 
