@@ -9,28 +9,22 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import click
 
+from mt5crs.client.connecting import connection_of
 from mt5crs.client.connection import Peer
-from mt5crs.client.gateway import GatewayClient, Patience
+from mt5crs.client.gateway import GatewayClient
 from mt5crs.service import exits
 from mt5crs.settings import envfile
-from mt5crs.settings.schema import Settings, SettingsError, load, setting
+from mt5crs.settings.client import ClientSettings
+from mt5crs.settings.schema import SettingsError, load, setting
 
 
-class ConnectionSettings(Settings, frozen=True, kw_only=True):
+class ConnectionSettings(ClientSettings, frozen=True, kw_only=True):
     """What a command needs of a service's settings."""
 
     part: ClassVar[str] = "connection"
 
-    gateway_host: Annotated[str, setting("Address or name of the gateway.", kind="address")]
-    gateway_port: Annotated[int, setting("TCP port of the gateway's request socket.", ge=1, le=65535)] = 5555
-    gateway_pub_port: Annotated[int, setting("TCP port of the gateway's event socket.", ge=1, le=65535)] = (
-        5556
-    )
     gateway_public_key: Annotated[
         str, setting("CURVE public key of the gateway.", kind="curve_public_key", create="mt5crs keys new")
-    ]
-    client_name: Annotated[
-        str, setting("Name under which the gateway knows us.", min_length=1, max_length=63)
     ]
     client_secret_key: Annotated[
         str, setting("Our CURVE secret key.", kind="curve_secret_key", create="mt5crs keys new")
@@ -38,13 +32,6 @@ class ConnectionSettings(Settings, frozen=True, kw_only=True):
     magic_number: Annotated[int, setting("Magic number to look at; 0 for none.", ge=0, le=2**63 - 1)] = 0
     expected_account_login: Annotated[int, setting("Login expected; 0: any.", ge=0, le=2**63 - 1)] = 0
     symbol: Annotated[str, setting("Symbol for dry-run orders.", min_length=1, max_length=32)] = "EURUSD"
-    sync_timeout_s: Annotated[
-        float, setting("How long one attempt may take, in seconds.", ge=0.05, le=60)
-    ] = 3.0
-    sync_retry_count: Annotated[int, setting("How many attempts a request gets.", ge=1, le=20)] = 3
-    sync_retry_interval_s: Annotated[
-        float, setting("Pause between two attempts, in seconds.", ge=0, le=60)
-    ] = 1.0
     reconciler_socket: Annotated[str, setting("Local socket of the reconciler.", pattern=r"^/")] = (
         "/run/mt5crs-reconciler/state.sock"
     )
@@ -53,19 +40,11 @@ class ConnectionSettings(Settings, frozen=True, kw_only=True):
     @property
     def peer(self) -> Peer:
         """The gateway and who we are."""
-        return Peer(
-            host=self.gateway_host,
-            port=self.gateway_port,
-            pub_port=self.gateway_pub_port,
-            server_key=self.gateway_public_key,
-            client_name=self.client_name,
-            secret_key=self.client_secret_key,
-        )
+        return connection_of(self)[0]
 
     def client(self) -> GatewayClient:
         """A client with the configured patience."""
-        patience = Patience(self.sync_timeout_s, self.sync_retry_count, self.sync_retry_interval_s)
-        return GatewayClient(self.peer, patience)
+        return GatewayClient(*connection_of(self))
 
 
 def load_connection(env_file: Path | None) -> ConnectionSettings:

@@ -6,9 +6,9 @@ import socket
 import time
 from pathlib import Path
 
-from mt5crs.client.connection import Peer
+from mt5crs.client.connecting import connection_of
 from mt5crs.client.errors import GatewayError, RefusedError
-from mt5crs.client.gateway import GatewayClient, Patience
+from mt5crs.client.gateway import GatewayClient
 from mt5crs.client.published import PublishedState, State, StateUnavailableError, read_state
 from mt5crs.client.subscription import Sequence, Subscription
 from mt5crs.protocol.events import (
@@ -70,17 +70,7 @@ class Reconciler:
         if settings.gateway_protocol == "legacy":
             self._source = LegacySource(settings, self._attempt_failed)
         else:
-            peer = Peer(
-                host=settings.gateway_host,
-                port=settings.gateway_port,
-                pub_port=settings.gateway_pub_port,
-                server_key=settings.gateway_public_key,
-                client_name=settings.client_name,
-                secret_key=settings.client_secret_key,
-            )
-            patience = Patience(
-                settings.sync_timeout_s, settings.sync_retry_count, settings.sync_retry_interval_s
-            )
+            peer, patience = connection_of(settings)
             client = GatewayClient(peer, patience, on_failure=self._attempt_failed)
             self._source = V1Source(client, settings.magic_number, settings.expected_account_login)
             topics = (HEARTBEAT_TOPIC, ACCOUNT_TOPIC, CONTROL_TOPIC, trade_topic(settings.magic_number))

@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from mt5crs.settings.schema import Settings, setting
+from mt5crs.settings.schema import LogLevel, Settings, setting
 
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Permission = Literal["observe", "lease", "trade", "administer"]
 Phase = Literal["test", "shadow", "live"]
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
-from mt5crs.settings.schema import Settings, setting
+from mt5crs.settings.client import ClientSettings
+from mt5crs.settings.schema import LogLevel, Settings, setting
 
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
-
-class ReconcilerSettings(Settings, frozen=True, kw_only=True):
+class ReconcilerSettings(ClientSettings, frozen=True, kw_only=True):
     """How an Inf node keeps its picture of the broker true."""
 
     part: ClassVar[str] = "reconciler"
 
-    gateway_host: Annotated[str, setting("Address or name of the gateway.", kind="address")]
-    gateway_port: Annotated[int, setting("TCP port of the gateway's request socket.", ge=1, le=65535)] = 5555
-    gateway_pub_port: Annotated[int, setting("TCP port of the gateway's event socket.", ge=1, le=65535)] = (
-        5556
-    )
     gateway_protocol: Annotated[
         Literal["v1", "legacy"],
         setting(
@@ -30,12 +24,6 @@ class ReconcilerSettings(Settings, frozen=True, kw_only=True):
     gateway_public_key: Annotated[
         str, setting("CURVE public key of the gateway (v1).", kind="curve_public_key")
     ] = "0" * 64
-    client_name: Annotated[
-        str,
-        setting(
-            "Name under which the gateway knows this client.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
-        ),
-    ]
     client_secret_key: Annotated[
         str, setting("CURVE secret key of this client (v1).", kind="curve_secret_key")
     ] = "0" * 64
@@ -45,15 +33,6 @@ class ReconcilerSettings(Settings, frozen=True, kw_only=True):
     expected_account_login: Annotated[
         int, setting("Login of the only account this node may work on.", ge=1, le=2**63 - 1)
     ]
-    sync_timeout_s: Annotated[
-        float, setting("How long one SYNC_ALL attempt may take, in seconds.", ge=0.05, le=60)
-    ] = 3.0
-    sync_retry_count: Annotated[
-        int, setting("How many attempts a SYNC_ALL gets before the state counts as unknown.", ge=1, le=20)
-    ] = 3
-    sync_retry_interval_s: Annotated[
-        float, setting("Pause between two attempts, in seconds.", ge=0, le=60)
-    ] = 1.0
     recheck_interval_s: Annotated[
         float, setting("Seconds between two full comparisons while nothing happens.", ge=0.2, le=3600)
     ] = 10.0
@@ -80,8 +59,7 @@ class ReconcilerSettings(Settings, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """What cannot work together."""
-        if self.gateway_port == self.gateway_pub_port:
-            yield "GATEWAY_PORT and GATEWAY_PUB_PORT are equal; the gateway has two sockets, name both"
+        yield from super().problems()
         if self.gateway_protocol == "v1":
             if self.gateway_public_key == "0" * 64:
                 yield "GATEWAY_PUBLIC_KEY is missing; set the gateway's key, or GATEWAY_PROTOCOL=legacy"

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union
 import msgspec
 
 Kind = Literal["plain", "address", "network", "curve_public_key", "curve_secret_key"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _KEY_PATTERN = r"^[0-9a-f]{64}\Z"
 _ADDRESS_PATTERN = r"^[0-9A-Za-z.:_-]+\Z"

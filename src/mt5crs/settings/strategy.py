@@ -7,28 +7,15 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from mt5crs.settings.reconciler import LogLevel
-from mt5crs.settings.schema import Settings, setting
+from mt5crs.settings.client import ClientSettings
+from mt5crs.settings.schema import LogLevel, Settings, setting
 
 
-class StrategySettings(Settings, frozen=True, kw_only=True):
+class StrategySettings(ClientSettings, frozen=True, kw_only=True):
     """Which strategy runs, on what, and how it reaches the gateway."""
 
     part: ClassVar[str] = "strategy"
 
-    gateway_host: Annotated[str, setting("Address or name of the gateway.", kind="address")]
-    gateway_port: Annotated[int, setting("TCP port of the gateway's request socket.", ge=1, le=65535)] = 5555
-    gateway_pub_port: Annotated[int, setting("TCP port of the gateway's event socket.", ge=1, le=65535)] = (
-        5556
-    )
-    gateway_public_key: Annotated[str, setting("CURVE public key of the gateway.", kind="curve_public_key")]
-    client_name: Annotated[
-        str,
-        setting(
-            "Name under which the gateway knows this client.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
-        ),
-    ]
-    client_secret_key: Annotated[str, setting("CURVE secret key of this client.", kind="curve_secret_key")]
     magic_number: Annotated[int, setting("Magic number of all orders of this strategy.", ge=1, le=2**63 - 1)]
     expected_account_login: Annotated[
         int, setting("Login of the only account this strategy may trade.", ge=1, le=2**63 - 1)
@@ -53,13 +40,6 @@ class StrategySettings(Settings, frozen=True, kw_only=True):
     order_timeout_s: Annotated[
         float, setting("How long one order call may take in all, in seconds.", ge=0.2, le=60)
     ] = 5.0
-    sync_timeout_s: Annotated[
-        float, setting("How long one read request may take, in seconds.", ge=0.05, le=60)
-    ] = 3.0
-    sync_retry_count: Annotated[int, setting("How many attempts a read request gets.", ge=1, le=20)] = 3
-    sync_retry_interval_s: Annotated[
-        float, setting("Pause between two attempts, in seconds.", ge=0, le=60)
-    ] = 1.0
     lease_ttl_s: Annotated[
         float, setting("How long the right to trade lasts without renewal, in seconds.", ge=1, le=60)
     ] = 10.0
@@ -85,8 +65,7 @@ class StrategySettings(Settings, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """What cannot work together."""
-        if self.gateway_port == self.gateway_pub_port:
-            yield "GATEWAY_PORT and GATEWAY_PUB_PORT are equal; the gateway has two sockets, name both"
+        yield from super().problems()
         if self.lease_margin_s * 2 > self.lease_ttl_s:
             yield "LEASE_MARGIN_S must be at most half of LEASE_TTL_S, or there is no time left to trade"
 

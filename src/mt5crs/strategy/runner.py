@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mt5crs.client.connecting import connection_of
 from mt5crs.client.errors import GatewayError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.service import notify
@@ -14,7 +15,7 @@ from mt5crs.service.logs import Log
 from mt5crs.service.metrics import Registry
 from mt5crs.settings.strategy import StrategySettings
 from mt5crs.strategy.api import OrderError
-from mt5crs.strategy.connecting import connection_of, state_feed_of
+from mt5crs.strategy.connecting import state_feed_of
 from mt5crs.strategy.execution import ExecutionAdapter
 from mt5crs.strategy.journal import IntentJournal
 from mt5crs.strategy.lease import LeaseKeeper

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 
+from mt5crs.client.connecting import connection_of
 from mt5crs.client.errors import GatewayError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
@@ -17,7 +18,7 @@ from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.logs import Log
 from mt5crs.service.metrics import Registry
 from mt5crs.settings.strategy import StrategySettings
-from mt5crs.strategy.connecting import connection_of, state_feed_of
+from mt5crs.strategy.connecting import state_feed_of
 from mt5crs.strategy.loading import make_strategy
 from mt5crs.strategy.statefeed import NOT_KNOWN
 
