@@ -12,7 +12,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,19 @@ def _unpatched_getaddrinfo() -> Iterator[None]:
         yield
     finally:
         socket.getaddrinfo = patched
+
+
+def files_of(sources: Iterable[str] | None) -> list[Path]:
+    """The inventory files among the sources that Ansible was given with `-i`; lists of hosts are none."""
+    return [Path(source) for source in sources or () if Path(source).is_file()]
+
+
+def file_of(sources: Iterable[str] | None) -> Path:
+    """The first inventory file among Ansible's sources. InventoryError when there is none."""
+    found = files_of(sources)
+    if not found:
+        raise InventoryError("no inventory file is given; name one: -i inventory/<environment>.yml")
+    return found[0]
 
 
 def resolve(inventory: Path, extra: Mapping[str, Any] | None = None) -> Fleet:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from deploy.release_call import CHANGING, ReleaseCall, call_of
 from deploy.vault_password import PROJECT
 
 PLAYBOOK = "windows.yml"
 TIMEOUT_S = 1500
-_CALL = re.compile(r"mt5crs-release\.pyz\"? (activate|confirm|revert|rollback|undo)(?: (\w[\w-]*))?")
+_ANSWERED = set(CHANGING) - {"stage"}
+"""What this run reports; staging is told by the run that stages, and `status` is a fact."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ def read(document: Mapping[str, Any]) -> Played:
         facts = result.get("ansible_facts") or {}
         if "release_status" in facts:
             played.statuses[host] = dict(facts["release_status"])
-        call = _CALL.search(str(result.get("cmd", "")))
-        if call is not None and not result.get("skipped"):
+        call = call_of(result.get("cmd"))
+        if call is not None and call.verb in _ANSWERED and not result.get("skipped"):
             played.answers.append(_answer(host, call, seconds, result))
         elif result.get("failed") or result.get("unreachable"):
             played.troubles.append(Trouble(host, name, str(result.get("msg") or "it gave no reason").strip()))
@@ -145,7 +146,7 @@ def _seconds(duration: Mapping[str, Any]) -> float:
     return (ended - began).total_seconds()
 
 
-def _answer(host: str, call: re.Match[str], seconds: float, result: Mapping[str, Any]) -> Answer:
+def _answer(host: str, call: ReleaseCall, seconds: float, result: Mapping[str, Any]) -> Answer:
     said = str(result.get("stdout", ""))
     try:
         found = json.loads(said)
@@ -154,4 +155,4 @@ def _answer(host: str, call: re.Match[str], seconds: float, result: Mapping[str,
     good = result.get("rc") == 0 and isinstance(found, dict)
     text = f"{said}\n{result.get('stderr') or result.get('msg') or ''}"
     document = found if isinstance(found, dict) else None
-    return Answer(host, call[1], call[2] or "", good, document, text.strip(), seconds)
+    return Answer(host, call.verb, call.service, good, document, text.strip(), seconds)

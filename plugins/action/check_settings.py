@@ -15,7 +15,7 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.inventory import InventoryError, resolve
+from deploy.inventory import InventoryError, files_of, resolve
 from deploy.settings import require
 from mt5crs.settings.schema import SettingsError
 
@@ -30,8 +30,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return a failed result that lists every problem, or how many hosts are good."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         # Molecule names one of its own that need not exist; Ansible itself refuses what it cannot read.
-        given = [source for source in context.CLIARGS["inventory"] or () if not source.endswith(",")]
-        sources = [source for source in given if Path(source).is_file()] or given
+        given = context.CLIARGS["inventory"] or ()
+        sources = files_of(given) or [Path(source) for source in given if not source.endswith(",")]
         extra = {
             name: value
             for name, value in load_extra_vars(self._loader).items()
@@ -40,7 +40,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         hosts = 0
         try:
             for source in sources:
-                fleet = resolve(Path(source), extra)
+                fleet = resolve(source, extra)
                 require(fleet)
                 hosts += len(fleet.hosts)
         except (InventoryError, SettingsError) as error:

@@ -18,7 +18,7 @@ from ansible.utils.vars import load_extra_vars
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.fleet_lock import HELD, FleetLock, LockError, hub_of
-from deploy.inventory import InventoryError, resolve
+from deploy.inventory import InventoryError, file_of, resolve
 from deploy.rollout import Rollout
 
 
@@ -36,9 +36,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {**result, "changed": False, "skipped": True}
         if (task_vars or {}).get("ansible_facts", {}).get("fleet_lock_taken"):
             return {**result, "changed": False}
-        given = [source for source in context.CLIARGS["inventory"] or () if Path(source).is_file()]
         try:
-            fleet = resolve(Path(given[0]))
+            fleet = resolve(file_of(context.CLIARGS["inventory"]))
             rollout = Rollout(
                 "ansible",
                 fleet.environment,

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from deploy import plan as plans
 from deploy.batches import GATEWAY, INF, KINDS, OrderError, serial
 from deploy.generation import BundleError
-from deploy.inventory import InventoryError, resolve
+from deploy.inventory import InventoryError, file_of, resolve
 from deploy.plan import Plan, PlanError
 from deploy.rendering import RenderingError
 from deploy.rollout import DEPLOYMENT
@@ -40,9 +40,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known = task_vars or {}
         settings = dict(load_extra_vars(self._loader))
         named = settings.pop("plan", None)
-        given = [source for source in context.CLIARGS["inventory"] or () if Path(source).is_file()]
         try:
-            fleet = resolve(Path(given[0]), settings)
+            fleet = resolve(file_of(context.CLIARGS["inventory"]), settings)
             asked = {
                 name: known["hostvars"][name].get("release_status") for name in known["ansible_play_hosts"]
             }

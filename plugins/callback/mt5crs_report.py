@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy import report, undoing, unfinished
 from deploy.fleet_lock import FleetLock
-from deploy.inventory import explain, resolve
+from deploy.inventory import explain, files_of, resolve
+from deploy.release_call import call_of
 from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 from deploy.vault_password import environment_of, vault_files
 
@@ -38,16 +39,13 @@ description:
   - One line per play, a table of services at the end, a record and a report of every run.
 """
 
+LAB_INVENTORY = Path("inventory/lab.yml")
 ACTIONS = {"site.yml": "deploy", "rollback.yml": "rollback"}
-TOOL = "mt5crs-release"
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TOUCHING = ("Activate", "Confirm", "Put back", "Roll back")
 """How the plays begin that change what runs."""
 _RESUMED = re.compile(r"(?:^|: )(Activate|Confirm) [\w-]+$")
 _GOING_BACK = re.compile(r"(?:^|: )(Roll back \w+|Undo the deployment)$")
-VERBS = ("stage", "activate", "confirm", "revert", "rollback")
-# On Windows a command is reported as one line: PYTHON TOOL VERB SERVICE …
-_WINDOWS_CALL = re.compile(rf"{TOOL}\.pyz\"? (status|{'|'.join(VERBS)}) ([\w-]+)")
 STEP = "Activate "
 """How the plays begin whose batches are the steps of the plan, one after the other."""
 STATES = {"stage": "staged", "revert": "reverted"}
@@ -87,12 +85,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         action = ACTIONS.get(Path(playbook._file_name).name)
         if action is None or context.CLIARGS.get("syntax") or context.CLIARGS.get("listtasks"):
             return
-        given = [source for source in context.CLIARGS["inventory"] or () if Path(source).is_file()]
-        inventory = given[0] if given else "inventory/lab.yml"
-        self._open_vaults(playbook._loader, Path(inventory))
+        self.inventory = next(iter(files_of(context.CLIARGS["inventory"])), LAB_INVENTORY)
+        self._open_vaults(playbook._loader, self.inventory)
         dry = bool(context.CLIARGS.get("check"))
-        self.inventory = Path(inventory)
-        self.rollout = Rollout("ansible", environment_of(Path(inventory)), action=action, dry=dry)
+        self.rollout = Rollout("ansible", environment_of(self.inventory), action=action, dry=dry)
         os.environ.setdefault(DEPLOYMENT, self.rollout.id)
         self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
         self.rollout.why = str(load_extra_vars(playbook._loader).get("why") or "")
@@ -148,7 +144,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         host = result._host.get_name()
         self.failed.add(host)
         data = result._result
-        if _call(data) is None and not any(failure.host == host for failure in self.rollout.failures):
+        if call_of(data.get("cmd")) is None and not any(
+            failure.host == host for failure in self.rollout.failures
+        ):
             answer = _json(str(data.get("msg", "")))
             text = str(data.get("msg") or data.get("stderr") or "it failed and gave no reason")
             if answer is not None:
@@ -259,19 +257,17 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             began = self.task_began.get((host, result._task._uuid), time.monotonic())
             outcome = "failed" if data.get("failed") else "changed" if data.get("changed") else "unchanged"
             self.rollout.spent(host, staging[2], "stage", began, outcome)
-        call = _call(data)
+        call = call_of(data.get("cmd"))
         if call is None:
             return
         answer = _json(str(data.get("stdout", "")))
-        if call[0] == "status":
+        if call.verb == "status":
             self.rollout.seen(host, answer or {})
-            return
-        verb, service = call
-        if verb == "undo":
+        elif call.verb == "undo":
             self._undone(host, result, answer)
-            return
-        began = self.task_began.get((host, result._task._uuid), time.monotonic())
-        self._answered(host, verb, service, answer, data, began)
+        else:
+            began = self.task_began.get((host, result._task._uuid), time.monotonic())
+            self._answered(host, call.verb, call.service, answer, data, began)
 
     def _told(self, data: dict[str, Any]) -> None:
         """Show what the plan and the checks between its steps have said; note a failed check."""
@@ -361,21 +357,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             outcome = "failed" if host in self.failed else "changed" if host in self.changed else "unchanged"
             ended = self.host_ended.get(host, time.monotonic())
             self.rollout.spent(host, "", "baseline", began, outcome, until=ended)
-
-
-def _call(data: dict[str, Any]) -> tuple[str, str] | None:
-    """(verb, service) if a task's result is a call of the release tool."""
-    command = data.get("cmd")
-    if isinstance(command, str) and f"{TOOL} status" in command:
-        return ("status", "")
-    if isinstance(command, str) and f"{TOOL}.pyz undo" in command:
-        return ("undo", "")
-    windows = _WINDOWS_CALL.search(command) if isinstance(command, str) else None
-    if windows is not None:
-        return ("status", "") if windows[1] == "status" else (windows[1], windows[2])
-    if isinstance(command, list) and len(command) > 2 and Path(str(command[0])).name == TOOL:
-        return (str(command[1]), str(command[2])) if command[1] in (*VERBS, "undo") else None
-    return None
 
 
 def _json(text: str) -> dict[str, Any] | None:

@@ -1,0 +1,25 @@
+import pytest
+
+from deploy.release_call import call_of
+
+LINUX = "/usr/local/sbin/mt5crs-release"
+WINDOWS = '& "C:\\Program Files\\Python\\python.exe" "C:\\mt5crs\\bin\\mt5crs-release.pyz"'
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        ([LINUX, "activate", "gateway", "--json"], ("activate", "gateway")),
+        ([LINUX, "undo", "--dry-run", "--json"], ("undo", "")),
+        (f"if [ -x {LINUX} ]; then {LINUX} status --json; else echo '{{}}'; fi", ("status", "")),
+        (f"{WINDOWS} confirm gateway --json", ("confirm", "gateway")),
+        (f"{WINDOWS} undo --json", ("undo", "")),
+        ([LINUX, "list", "gateway", "--json"], None),
+        (["systemctl", "restart", "mt5crs-gateway"], None),
+        (None, None),
+    ],
+)
+def test_a_call_of_the_release_tool_is_recognised_on_both_systems(
+    command: object, call: tuple[str, str] | None
+) -> None:
+    assert call_of(command) == call
