@@ -42,7 +42,7 @@ test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Mole
 	  $(MAKE) $$stage || { echo "=== $$stage FAILED after $$((SECONDS - from)) s; again: make $$stage"; exit 1; }; \
 	  echo "=== $$stage passed in $$((SECONDS - from)) s"; \
 	done; echo "=== all of: $(TEST_STAGES) passed in $$((SECONDS - begin)) s"
-TEST_STAGES := lint unit faults lab-test verify molecule
+TEST_STAGES := lint unit faults lab-test verify faults-fleet molecule
 
 .PHONY: rollback-drill
 rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
