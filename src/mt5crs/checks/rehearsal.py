@@ -6,8 +6,10 @@ ones, everything lives in one directory, and nothing survives `close`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -35,16 +37,26 @@ class RehearsalError(Exception):
     """The rehearsal fleet did not do what was waited for; the text has the last log lines."""
 
 
+_PORTS = range(20_000, 32_768)
+_next_port = itertools.count(secrets.randbelow(len(_PORTS)))
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody on loopback uses now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody on loopback uses now.
+
+    They lie below those that Linux and Windows give to outgoing connections, of which one could take a port
+    before the service that it is meant for; and a process gives each of them only once.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = _PORTS[next(_next_port) % len(_PORTS)]
+        with socket.socket() as trial:
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+    return found
 
 
 class Fleet:

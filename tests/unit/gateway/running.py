@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import msgspec
 import zmq
 
 from mt5crs.broker.sim.inbox import ask as ask_broker
+from mt5crs.checks.rehearsal import free_ports
 from mt5crs.protocol import requests
 from mt5crs.protocol.codec import decode_reply, encode
 from mt5crs.protocol.curve import Context, new_keypair, secure_client
@@ -34,18 +34,6 @@ LIMITS: dict[str, Any] = {
     "max_position_volume": 20.0,
 }
 _T = TypeVar("_T")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def eventually(condition: Callable[[], _T | None], timeout_s: float = 10.0) -> _T:
@@ -118,8 +106,13 @@ class Running:
                 stdout=log,
                 stderr=log,
             )
-        eventually(lambda: self.health().get("state") not in (None, "starting"), 20)
+        eventually(self._started, 20)
         return self
+
+    def _started(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"it ended at once: {self.log()[-2000:]}"
+        return self.health().get("state") not in (None, "starting")
 
     def log(self) -> str:
         """Everything it has logged."""
