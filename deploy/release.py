@@ -337,19 +337,17 @@ def _reconnected(rollout: Rollout) -> bool:
 
 
 _fresh: set[str] = set()
-_way_back: dict[tuple[str, str], str] = {}
-"""(host, service) → generation to which it can return, as it said when it was asked."""
 
 
 def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:
     if not dry_run:
-        locking.decide(rollout, lambda lock: lock.decide_to_roll_back(_way_back))
+        locking.decide(rollout, lambda lock: lock.decide_to_roll_back(rollout.way_back))
     arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
     before = rollout.result(host.name, service).generation  # as it said when it was asked
     step = "ask to roll back" if dry_run else "roll back"
     answer = Call(rollout, service, step)(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
     if answer is not None and dry_run and answer.get("attempted"):
-        _way_back[host.name, service] = str(answer["attempted"])
+        rollout.way_back[host.name, service] = str(answer["attempted"])
     if answer is not None and not dry_run:
         result = rollout.result(host.name, service)
         result.state, result.changed = str(answer.get("state") or "confirmed"), bool(answer.get("changed"))

@@ -113,6 +113,8 @@ class Rollout:
     spans: list[Span] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     put_back: list[str] = field(default_factory=list)
+    way_back: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(host, service) → generation to which it can return, as it said when it was asked."""
     interrupted: bool = False
     lock_lost: bool = False
     deployer_seen: bool = False

@@ -7,12 +7,12 @@ it. A generation that has gone back by itself after the decision to confirm is a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy import ssh
+from deploy import ssh, windows_play
 from deploy.batches import GATEWAY
 from deploy.inventory import Fleet
 from deploy.rollout import SERVICES
@@ -24,6 +24,7 @@ PUT_BACK = "put back"
 _STATUS_TIMEOUT_S = 30
 _ACT_TIMEOUT_S = 240
 _TOGETHER = 20
+_WINDOWS = "windows"
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Action:
 
     @property
     def arguments(self) -> list[str]:
-        """The command line on the host."""
+        """What the release tool of the host is called with."""
         if self.verb == "revert":
-            return [ssh.TOOL, "revert", self.service, "--json"]
+            return ["revert", self.service, "--json"]
         if self.verb == "leave":
-            return [ssh.TOOL, "revert", self.service, "--confirmed", self.generation, "--json"]
+            return ["revert", self.service, "--confirmed", self.generation, "--json"]
         named = ["--to" if self.verb == "rollback" else "--generation", self.generation]
         at_once = ["--confirm-timeout", "0"] if self.verb == "activate" else []
-        return [ssh.TOOL, self.verb, self.service, *named, *at_once, "--json"]
+        return [self.verb, self.service, *named, *at_once, "--json"]
 
     @property
     def what(self) -> str:
@@ -117,21 +118,21 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
 def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
     """Finish or undo a deployment on every host that can be asked."""
     hosts = [host for host in record.get("hosts") or fleet.hosts if host in fleet.hosts]
-    hosts = [host for host in hosts if host not in fleet.in_group("windows")]
-    with ThreadPoolExecutor(_TOGETHER) as pool:
-        replies = dict(zip(hosts, pool.map(lambda host: _status(fleet, host), hosts), strict=True))
-    statuses = {host: status for host, status in replies.items() if status is not None}
+    statuses = _statuses(fleet, hosts)
     silent = [host for host in hosts if host not in statuses]
+    failures = [
+        f"{host} does not answer and does not go back by itself: mend it, or take it out of the inventory"
+        for host in stuck(record, silent)
+    ]
     finish = record.get("phase") in (CONFIRM, ROLL_BACK)
     done: list[tuple[Action, str]] = []
-    for wave in waves(record, needed(record, statuses)):
-        with ThreadPoolExecutor(_TOGETHER) as pool:
-            done += [line for lines in pool.map(lambda todo: _act(fleet, todo), wave) for line in lines]
+    for wave in [] if failures else waves(record, needed(record, statuses)):
+        done += _act(fleet, wave)
         if any(error for _, error in done):
             break
     good = [action for action, error in done if not error]
     did = [action.told for action in good]
-    failures = [f"{action.verb} {action.what}: {error}" for action, error in done if error]
+    failures += [f"{action.verb} {action.what}: {error}" for action, error in done if error]
     outcome = "changed" if finish else "undone"
     word = "Finished" if finish else "Undone"
     sentence = f"{word} by the next run: {'; '.join(did) or 'nothing was left to do on the hosts'}."
@@ -161,15 +162,64 @@ def waves(record: Mapping[str, Any], actions: Iterable[Action]) -> list[list[lis
     ]
 
 
-def _status(fleet: Fleet, host: str) -> dict[str, Any] | None:
-    reply = ssh.run(fleet.hosts[host], [ssh.TOOL, "status", "--json"], timeout_s=_STATUS_TIMEOUT_S)
-    return None if reply.status is None else reply.document
+def stuck(record: Mapping[str, Any], silent: Iterable[str]) -> list[str]:
+    """Hosts that cannot be asked and may run for good what the others are about to leave.
+
+    What waits for its confirmation goes back by itself; what is confirmed, or has yet to be rolled back, does
+    not.
+    """
+    phase = str(record.get("phase") or "")
+    if phase != ROLL_BACK and not phase.startswith(PUT_BACK):
+        return []
+    concerned = {host for host, _ in targets(record)}
+    return [host for host in silent if host in concerned]
 
 
-def _act(fleet: Fleet, actions: Iterable[Action]) -> list[tuple[Action, str]]:
-    """Make the calls of one host; each with what went wrong, if anything did."""
+def _statuses(fleet: Fleet, hosts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the release tool of each host says of it; hosts that do not answer are left out."""
+    windows = [host for host in hosts if host in fleet.in_group(_WINDOWS)]
+    linux = [host for host in hosts if host not in windows]
+    with ThreadPoolExecutor(_TOGETHER) as pool:
+        played = pool.submit(windows_play.run, fleet.inventory, windows, "observe", {}) if windows else None
+        replies = zip(linux, pool.map(lambda host: _status(fleet, host), linux), strict=True)
+        found = {host: reply.document for host, reply in replies if reply.status is not None}
+    return found if played is None else {**found, **played.result().statuses}
+
+
+def _status(fleet: Fleet, host: str) -> ssh.Reply:
+    return ssh.run(fleet.hosts[host], [ssh.TOOL, "status", "--json"], timeout_s=_STATUS_TIMEOUT_S)
+
+
+def _act(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, str]]:
+    """Make the calls of a wave, hosts beside each other; each with what went wrong, if anything did."""
+    windows = [calls for calls in wave if calls[0].host in fleet.in_group(_WINDOWS)]
+    linux = [calls for calls in wave if calls not in windows]
+    with ThreadPoolExecutor(_TOGETHER) as pool:
+        played = pool.submit(_act_on_windows, fleet, windows) if windows else None
+        said = [one for host in pool.map(lambda calls: _act_on_linux(fleet, calls), linux) for one in host]
+    return said if played is None else said + played.result()
+
+
+def _act_on_linux(fleet: Fleet, calls: Iterable[Action]) -> list[tuple[Action, str]]:
     said = []
-    for action in actions:
-        reply = ssh.run(fleet.hosts[action.host], action.arguments, timeout_s=_ACT_TIMEOUT_S)
+    for action in calls:
+        command = [ssh.TOOL, *action.arguments]
+        reply = ssh.run(fleet.hosts[action.host], command, timeout_s=_ACT_TIMEOUT_S)
         said.append((action, "" if reply.status == 0 else reply.why or "no answer"))
     return said
+
+
+def _act_on_windows(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, str]]:
+    """A Windows host has one service, the gateway, hence one call."""
+    actions = {action.host: action for calls in wave for action in calls}
+    known = {"windows_calls": {host: action.arguments for host, action in actions.items()}}
+    played = windows_play.run(fleet.inventory, list(actions), "settle", known)
+    reasons = {trouble.host: trouble.reason for trouble in played.troubles}
+    answers = {answer.host: answer for answer in played.answers}
+    return [
+        (
+            action,
+            answers[host].why if host in answers else reasons.get(host, "no answer"),
+        )
+        for host, action in actions.items()
+    ]

@@ -17,7 +17,7 @@ from gevent.lock import Semaphore
 from pyinfra.api import FunctionCommand, operation
 from pyinfra.api.exceptions import DeployError, OperationError
 
-from deploy import step_check, windows_play
+from deploy import locking, step_check, windows_play
 from deploy.batches import Step
 from deploy.inventory import Fleet, fleet
 from deploy.plan import Plan
@@ -258,11 +258,15 @@ def undo(rollout: Rollout, hosts: Sequence[str], deployment: str, *, dry_run: bo
 
 def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
     played = windows_play.run(fleet().inventory, hosts, "rollback", to_known(to), check=True)
+    for answer in played.answers:
+        if answer.good and answer.document is not None and answer.document.get("attempted"):
+            rollout.way_back[answer.host, answer.service] = str(answer.document["attempted"])
     for failure in _failures(played, "rollback"):
         rollout.fail(failure)
 
 
 def _roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
+    locking.decide(rollout, lambda lock: lock.decide_to_roll_back(rollout.way_back))
     _note(rollout, windows_play.run(fleet().inventory, hosts, "rollback", to_known(to)), "rollback")
 
 

@@ -40,6 +40,12 @@ class Answer:
     text: str
     seconds: float
 
+    @property
+    def why(self) -> str:
+        """Why it failed, in the release tool's own words if there are any; empty when it is good."""
+        said = (self.document or {}).get("error") or {}
+        return "" if self.good else str(said.get("message") or self.text or "no answer")
+
 
 @dataclass(frozen=True)
 class Trouble:

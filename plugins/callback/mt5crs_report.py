@@ -78,7 +78,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.process = os.getpid()
         self.stopping = False
         self.inventory = Path()
-        self.way_back: dict[tuple[str, str], str] = {}  # (host, service) → generation to which it can return
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Begin a record if it is one of our playbooks."""
@@ -123,8 +122,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self.rollout is None or self.rollout.failed or self.rollout.dry:
             return
         known = self.lock.decision.get("provisional", ())
-        if _GOING_BACK.search(task.get_name()) and len(self.way_back) > len(known):
-            self.lock.decide_to_roll_back(self.way_back)
+        if _GOING_BACK.search(task.get_name()) and len(self.rollout.way_back) > len(known):
+            self.lock.decide_to_roll_back(self.rollout.way_back)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """Remember when a task began on a host, for its span."""
@@ -305,7 +304,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self.failed.add(host)
             return
         if "--dry-run" in data.get("cmd", ()) and not self.rollout.dry:
-            self.way_back[host, service] = str(answer.get("attempted"))
+            self.rollout.way_back[host, service] = str(answer.get("attempted"))
             entry.generation = str(answer.get("generation") or "")
             return
         outcome = "changed" if answer.get("changed") else "unchanged"
@@ -330,7 +329,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self.rollout.fail(failure_of(host, "roll back", answer, text))
             self.failed.add(host)
         if "--dry-run" in data["cmd"]:
-            self.way_back |= undoing.targets({host: answer or {}}, [host])
+            self.rollout.way_back |= undoing.targets({host: answer or {}}, [host])
             return
         for service, entry in undoing.outcomes(answer or {}):
             self.rollout.undone(host, service, entry, began)

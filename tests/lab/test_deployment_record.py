@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lab.state import PROJECT
 from tests.faults.fleet.controller import ACTIVATE_FIRST, Controller
+from tests.lab.deployers import begin, kept, until
 from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
-
-TOOL = "/usr/local/sbin/mt5crs-release"
-
-
-def kept(fleet: Fleet) -> dict[str, Any]:
-    answer = fleet.lab.exec("hub-01", [TOOL, "deployment", "list", "--json"]).stdout
-    found: dict[str, Any] = json.loads(answer)
-    return found
-
-
-def begin(fleet: Fleet, file: str = "deploy.py", *arguments: str) -> subprocess.Popen[bytes]:
-    """A run in a process group of its own."""
-    command = [str(Path(sys.executable).with_name("pyinfra")), "-y", *arguments]
-    command += [str(fleet.inventory.with_suffix(".py")), file]
-    return subprocess.Popen(
-        command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-
-
-def until(fleet: Fleet, phase: str) -> str:
-    """Wait until the lock's holder is in a phase that begins so; returns its id."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        holder = kept(fleet)["holder"]
-        if holder is not None and str(holder["phase"]).startswith(phase):
-            return str(holder["id"])
-        time.sleep(0.2)
-    raise AssertionError(f"nobody was in phase {phase}")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_next_run_settles_what_a_stopped_one_left(fleet: Fleet, how: signal.Signals) -> None:
     fleet.override(reconciler_log_level="DEBUG" if how is signal.SIGKILL else "WARNING")
-    running = begin(fleet)
-    stopped = until(fleet, "activate")
+    running = begin(fleet.inventory)
+    stopped = until(fleet.lab, "activate")
     os.killpg(running.pid, how)
     assert running.wait(timeout=120) == (-9 if how is signal.SIGKILL else 130)
 
@@ -60,16 +27,16 @@ def test_the_next_run_settles_what_a_stopped_one_left(fleet: Fleet, how: signal.
     assert ran.status == 0, ran.output[-3000:]
     assert f"unfinished deployment {stopped[:8]}" in ran.output
     assert fleet.running()
-    records = {entry["id"]: entry for entry in kept(fleet)["deployments"]}
+    records = {entry["id"]: entry for entry in kept(fleet.lab)["deployments"]}
     assert records[stopped]["outcome"] == "undone"
     assert records[ran.record["id"]]["outcome"] == "changed"
-    assert kept(fleet)["holder"] is None
+    assert kept(fleet.lab)["holder"] is None
 
 
 def test_two_deployers_at_once(fleet: Fleet) -> None:
     fleet.override(reconciler_log_level="ERROR")
-    first = begin(fleet)
-    holder = until(fleet, "")
+    first = begin(fleet.inventory)
+    holder = until(fleet.lab, "")
     # However slow the machine is, the first is not done before the second asks.
     os.killpg(first.pid, signal.SIGSTOP)
     try:
@@ -102,7 +69,7 @@ def test_ansible_told_to_stop_puts_back_what_it_began(fleet: Fleet, how: signal.
     assert ran.record["put_back"] == ["reconciler on inf-01"]
     assert fleet.generations() == before
     assert fleet.running()
-    found = kept(fleet)
+    found = kept(fleet.lab)
     assert found["holder"] is None
     assert [one["outcome"] for one in found["deployments"] if one["id"] == ran.record["id"]] == [
         "interrupted"
@@ -123,20 +90,25 @@ def test_ansible_reads_from_the_host_what_became_of_a_lost_activation(fleet: Fle
     assert fleet.running()
 
 
-def test_a_killed_rollback_of_the_fleet_is_finished_by_the_next_run(fleet: Fleet) -> None:
+@pytest.mark.parametrize("engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow)])
+def test_a_killed_rollback_of_the_fleet_is_finished_by_the_next_run(fleet: Fleet, engine: str) -> None:
+    words = ("--data", "part=fleet") if engine == "pyinfra" else ("--tags", "fleet")
     before = fleet.generations()
     fleet.override(reconciler_log_level="DEBUG", strategy_log_level="DEBUG", gateway_log_level="DEBUG")
     assert fleet.pyinfra("--data", "strategy=all_at_once").status == 0
     released = fleet.generations()
-    running = begin(fleet, "rollback.py", "--data", "part=fleet")
-    killed = until(fleet, "roll back")
+    running = begin(fleet.inventory, "rollback.py" if engine == "pyinfra" else "rollback.yml", *words)
+    killed = until(fleet.lab, "roll back")
     os.killpg(running.pid, signal.SIGKILL)
     running.wait(timeout=60)
     # The same command again: what was not begun follows, and nobody goes back further than that.
-    ran = fleet.pyinfra("--data", "part=fleet", file="rollback.py")
+    if engine == "pyinfra":
+        ran = fleet.pyinfra(*words, file="rollback.py")
+    else:
+        ran = fleet.playbook("rollback.yml", *words)
     assert "an interrupted rollback was found and is finished" in ran.output, ran.output[-3000:]
     assert released != fleet.generations() == before
     assert fleet.running()
-    records = {entry["id"]: entry for entry in kept(fleet)["deployments"]}
+    records = {entry["id"]: entry for entry in kept(fleet.lab)["deployments"]}
     assert records[killed]["outcome"] == "changed"
-    assert kept(fleet)["holder"] is None
+    assert kept(fleet.lab)["holder"] is None

@@ -1,8 +1,13 @@
 """What a dead deployment left is undone, or finished once it had decided to confirm."""
 
+from pathlib import Path
 from typing import Any
 
-from deploy.unfinished import CONFIRM, ROLL_BACK, Action, needed, waves
+import pytest
+
+from deploy import ssh, windows_play
+from deploy.inventory import Fleet
+from deploy.unfinished import CONFIRM, ROLL_BACK, Action, needed, settle, stuck, waves
 
 
 def status(**services: tuple[str, str | None]) -> dict[str, Any]:
@@ -82,7 +87,7 @@ def test_a_rollback_that_was_decided_is_finished_and_nobody_goes_back_twice() ->
         hub_01=status(monitoring=("2-m", None)),
     ) == [("rollback", "gtw-01", "gateway", "1-g"), ("rollback", "inf-01", "reconciler", "1-r")]
     action = Action("gtw-01", "gateway", "rollback", "1-g")
-    assert action.arguments[1:] == ["rollback", "gateway", "--to", "1-g", "--json"]
+    assert action.arguments == ["rollback", "gateway", "--to", "1-g", "--json"]
 
 
 def test_a_rollback_before_its_decision_has_changed_nothing() -> None:
@@ -96,3 +101,59 @@ def test_a_rollback_is_finished_in_the_order_of_its_decision() -> None:
     assert waves(ROLLBACK, [gateway, reconciler]) == [[[reconciler]], [[gateway]]]
     turned = {**ROLLBACK, "provisional": list(reversed(ROLLBACK["provisional"]))}
     assert waves(turned, [reconciler, gateway]) == [[[gateway]], [[reconciler]]]
+
+
+def test_a_silent_host_stops_what_would_leave_it_behind_for_good() -> None:
+    assert stuck(ROLLBACK, ["inf-01", "hub-01"]) == ["inf-01"]
+    assert stuck({**ROLLBACK, "phase": "put back the gateway"}, ["gtw-01"]) == ["gtw-01"]
+    # What waits for its confirmation there goes back by itself.
+    assert stuck({**ROLLBACK, "phase": CONFIRM}, ["inf-01"]) == []
+    assert stuck({"phase": "activate 1/2"}, ["inf-01"]) == []
+
+
+FLEET = Fleet(
+    Path("inventory/x.yml"),
+    "x",
+    {"inf-01": {}, "gtw-02": {}},
+    {"all": ("inf-01", "gtw-02"), "windows": ("gtw-02",), "gateway": ("gtw-02",)},
+)
+MIXED = {"phase": ROLL_BACK, "provisional": ["inf-01:reconciler:1-r", "gtw-02:gateway:1-g"]}
+
+
+def windows_says(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, Any], calls: list[Any]) -> None:
+    """Linux hosts answer nothing wrong; the play of Windows hosts is recorded."""
+
+    def run(_inventory: Path, hosts: list[str], phase: str, known: dict[str, Any]) -> windows_play.Played:
+        calls.append((phase, hosts, known))
+        if phase == "observe":
+            return windows_play.Played(bool(statuses), statuses=statuses)
+        answer = windows_play.Answer("gtw-02", "rollback", "gateway", True, {"changed": True}, "", 0.1)
+        return windows_play.Played(answers=[answer])
+
+    monkeypatch.setattr(windows_play, "run", run)
+    inf = '{"services": {"reconciler": {"current": "1-r", "pending": null}}}'
+    monkeypatch.setattr(ssh, "run", lambda *_words, **_options: ssh.Reply(0, inf, ""))
+
+
+def test_windows_gateways_are_settled_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    windows_says(monkeypatch, {"gtw-02": status(gateway=("2-g", None))}, made)
+
+    done = settle(FLEET, MIXED)
+
+    assert done.lines == ["gateway on gtw-02 rolled back to 1-g"]
+    assert [phase for phase, _, _ in made] == ["observe", "settle"]
+    assert made[1][2] == {"windows_calls": {"gtw-02": ["rollback", "gateway", "--to", "1-g", "--json"]}}
+
+
+def test_a_windows_gateway_that_does_not_answer_is_not_taken_for_rolled_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows_says(monkeypatch, {}, [])
+
+    done = settle(FLEET, MIXED)
+
+    assert done.done == []
+    assert [failure.partition(":")[0] for failure in done.failures] == [
+        "gtw-02 does not answer and does not go back by itself"
+    ]
