@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,10 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deploy.unfinished import ROLL_BACK
 from lab.handle import Lab
 from lab.state import PROJECT
 
 TOOL = "/usr/local/sbin/mt5crs-release"
+DECIDED = f"{ROLL_BACK}$"
+"""The phase of a rollback that is on record with its targets; before that, the phase has the play's name."""
 
 
 def kept(lab: Lab) -> dict[str, Any]:
@@ -41,11 +45,11 @@ def begin(
 
 
 def until(lab: Lab, phase: str) -> str:
-    """Wait until the lock's holder is in a phase that begins so; returns its id."""
+    """Wait until the phase of the lock's holder matches this expression from its start; returns its id."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         holder = kept(lab)["holder"]
-        if holder is not None and str(holder["phase"]).startswith(phase):
+        if holder is not None and re.match(phase, str(holder["phase"])):
             return str(holder["id"])
         time.sleep(0.2)
     raise AssertionError(f"nobody was in phase {phase}")

@@ -22,7 +22,7 @@ import yaml
 from deploy.inventory import resolve
 from lab import fleet as labs
 from lab.handle import Lab
-from tests.lab.deployers import begin, kept, until
+from tests.lab.deployers import DECIDED, begin, kept, until
 from tests.windows_model import fleet, scenario
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
@@ -255,7 +255,7 @@ def test_a_killed_rollback_of_the_fleet_is_finished_on_both_systems(lab: Lab) ->
     released = running()["current"]
     assert released != first
     deployer = begin(INVENTORY, "rollback.py", "--data", "part=fleet", environment=fleet.environment(NAME))
-    until(lab, "roll back")
+    until(lab, DECIDED)
     os.killpg(deployer.pid, signal.SIGKILL)
     deployer.wait(timeout=60)
 
