@@ -54,6 +54,7 @@ from mt5crs.strategy.journal import IntentJournal
 from mt5crs.strategy.lease import LeaseKeeper
 from tests.mutations import MUTATIONS
 from tests.unit.gateway.crashing import POINTS, Crash, CrashingBroker, CrashingJournal
+from tests.unit.orders import check_none_is_doubled
 
 RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "1000"))
 MAGIC, LOGIN, SERVER = 7, 90_000_001, "Sim-Demo"
@@ -603,11 +604,7 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def no_order_is_doubled(self) -> None:
-        tickets: dict[str, set[int]] = {}
-        for order in (*self.broker._store.closed_orders(0), *self.broker._store.orders()):
-            if order.comment.startswith("c-"):
-                tickets.setdefault(order.comment, set()).add(order.ticket)
-        assert all(len(found) == 1 for found in tickets.values()), tickets
+        check_none_is_doubled(self.broker)
 
     @invariant()
     def limits_hold(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from typing import Any
@@ -12,13 +11,13 @@ import pytest
 from lab.handle import wait_until
 from tests.faults.fleet.arena import NEW, Arena, note
 from tests.faults.fleet.controller import ACTIVATE_GATEWAY, since
+from tests.lab.deployers import kept
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def holder(arena: Arena) -> dict[str, Any] | None:
-    command = ["/usr/local/sbin/mt5crs-release", "deployment", "list", "--json"]
-    found: dict[str, Any] | None = json.loads(arena.fleet.lab.exec("hub-01", command).stdout)["holder"]
+    found: dict[str, Any] | None = kept(arena.fleet.lab)["holder"]
     return found
 
 

@@ -17,6 +17,7 @@ from mt5crs.protocol.fields import MarginMode
 from mt5crs.protocol.replies import Error, OrderResult
 from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose, Submission
 from mt5crs.settings.gateway import Limits
+from tests.unit.orders import TERMS
 
 MAGIC, LOGIN, SERVER = 7, 90_000_001, "Sim-Demo"
 START_MSC = 1_700_000_000_000
@@ -91,19 +92,7 @@ class Counter:
 
     def order(self, **changes: Any) -> OrderResult | Error:
         """ORDER_SEND."""
-        terms: dict[str, Any] = {
-            "symbol": "EURUSD",
-            "side": "BUY",
-            "type": "MARKET",
-            "volume": 0.1,
-            "price": None,
-            "sl": None,
-            "tp": None,
-            "max_slippage_points": None,
-            "filling": "IOC",
-            "expiration_msc": None,
-        }
-        return self.submit(OrderSend(**{**self._head(), **terms, **changes}))
+        return self.submit(OrderSend(**{**self._head(), **TERMS, **changes}))
 
     def close(self, position: int, *, operator: bool = False, **changes: Any) -> OrderResult | Error:
         """POSITION_CLOSE."""

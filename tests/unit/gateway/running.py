@@ -25,6 +25,7 @@ from mt5crs.protocol.codec import decode_reply, encode
 from mt5crs.protocol.curve import Context, new_keypair, secure_client
 from mt5crs.protocol.records import Deal, Order, Position
 from mt5crs.protocol.replies import AnyReply, Error, Lease, OrderResult, Snapshot
+from tests.unit.orders import TERMS
 
 MAGIC, OTHER_MAGIC = 202401, 202402
 LIMITS: dict[str, Any] = {
@@ -226,16 +227,7 @@ class Caller:
     def terms(self, **changes: Any) -> dict[str, Any]:
         """Keys of an ORDER_SEND."""
         return {
-            "symbol": "EURUSD",
-            "side": "BUY",
-            "type": "MARKET",
-            "volume": 0.1,
-            "price": None,
-            "sl": None,
-            "tp": None,
-            "max_slippage_points": None,
-            "filling": "IOC",
-            "expiration_msc": None,
+            **TERMS,
             "client_order_id": uuid.uuid4().hex,
             "lease_epoch": self.epoch,
             "valid_ms": 5000,

@@ -31,6 +31,7 @@ from mt5crs.protocol.replies import Error, OrderResult, Reply
 from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose, Submission
 from mt5crs.settings.gateway import Limits
 from tests.unit.gateway.crashing import POINTS, Crash, CrashingBroker, CrashingJournal
+from tests.unit.orders import check_none_is_doubled
 
 RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "1000"))
 MAGIC = 7
@@ -304,11 +305,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def no_order_is_doubled(self) -> None:
-        tickets: dict[str, set[int]] = {}
-        for order in (*self.broker._store.closed_orders(0), *self.broker._store.orders()):
-            if order.comment.startswith("c-"):
-                tickets.setdefault(order.comment, set()).add(order.ticket)
-        assert all(len(found) == 1 for found in tickets.values()), tickets
+        check_none_is_doubled(self.broker)
 
     @invariant()
     def limits_hold(self) -> None:

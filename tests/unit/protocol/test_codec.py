@@ -13,6 +13,7 @@ from mt5crs.protocol.codec import ProtocolError, decode_request, encode
 from mt5crs.protocol.digest import state_digest
 from mt5crs.protocol.identifiers import COMMENT_ID_LENGTH, comment_id
 from mt5crs.protocol.records import Position
+from tests.unit.orders import TERMS
 
 GOOD: dict[str, Any] = {
     "kind": "ORDER_SEND",
@@ -20,16 +21,7 @@ GOOD: dict[str, Any] = {
     "id": "r1",
     "client": "c",
     "magic": 1,
-    "symbol": "EURUSD",
-    "side": "BUY",
-    "type": "MARKET",
-    "volume": 0.1,
-    "price": None,
-    "sl": None,
-    "tp": None,
-    "max_slippage_points": None,
-    "filling": "IOC",
-    "expiration_msc": None,
+    **TERMS,
     "client_order_id": "o1",
     "lease_epoch": 1,
     "valid_ms": 1000,

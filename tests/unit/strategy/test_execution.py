@@ -31,19 +31,7 @@ from mt5crs.strategy.execution import ExecutionAdapter
 from mt5crs.strategy.journal import IntentJournal
 from mt5crs.strategy.lease import LeaseKeeper
 from tests.unit.client.peers import Answer, ScriptedGateway, Wire
-
-TERMS: dict[str, Any] = {
-    "symbol": "EURUSD",
-    "side": "BUY",
-    "type": "MARKET",
-    "volume": 0.1,
-    "price": None,
-    "sl": None,
-    "tp": None,
-    "max_slippage_points": None,
-    "filling": "IOC",
-    "expiration_msc": None,
-}
+from tests.unit.orders import TERMS
 
 
 class Desk:
