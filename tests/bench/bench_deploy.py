@@ -25,6 +25,8 @@ CHANGE = {
     "monitoring_alert_gateway_silence_s": 11,
 }
 """A new generation of every trading service and of the Hub's monitoring, with the code that is there."""
+IDLE = {"strategy_tick_interval_s": 3600}
+"""For larger fleets: strategies that trade on dozens of hosts leave two cores no time for deployments."""
 HOSTS_OF_A_FLEET = 4
 ROLLBACK_BOUND_S = 10.0
 FASTER_THAN_ANSIBLE, FASTER_THAN_MITOGEN = 5.0, 2.0
@@ -128,7 +130,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.2f} at the beginning", flush=True)
     for hosts in (int(size) for size in chosen.hosts.split(",")):
-        with deployed(LAB, hosts) as (fleet, first):
+        idle = {} if hosts == HOSTS_OF_A_FLEET else IDLE
+        with deployed(LAB, hosts, idle) as (fleet, first):
             print(f"{hosts:>3} hosts  from nothing, pyinfra: {first.seconds:.1f} s", flush=True)
             nothing_to_do(fleet, hosts, chosen.rounds if hosts == HOSTS_OF_A_FLEET else min(3, chosen.rounds))
             if hosts == HOSTS_OF_A_FLEET:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from lab import fleet as labs
 from lab.handle import Lab
@@ -31,12 +32,15 @@ def timed(run: Callable[[], Ran]) -> Timed:
 
 
 @contextmanager
-def deployed(name: str, hosts: int) -> Iterator[tuple[Fleet, Timed]]:
-    """A fresh lab with that name and that many hosts, deployed; removed at the end."""
+def deployed(
+    name: str, hosts: int, settings: Mapping[str, Any] | None = None
+) -> Iterator[tuple[Fleet, Timed]]:
+    """A fresh lab with that name and that many hosts, deployed with these settings; removed at the end."""
     labs.down(name, _quiet)
     labs.up(name, _quiet, hosts)
     try:
         fleet = Fleet(Lab.open(name))
+        fleet.override(**(settings or {}))
         yield fleet, timed(fleet.pyinfra)
     finally:
         labs.down(name, _quiet)
