@@ -33,15 +33,18 @@ def timed(run: Callable[[], Ran]) -> Timed:
 
 @contextmanager
 def deployed(
-    name: str, hosts: int, settings: Mapping[str, Any] | None = None
+    name: str, hosts: int, *words: str, settings: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[Fleet, Timed]]:
-    """A fresh lab with that name and that many hosts, deployed with these settings; removed at the end."""
+    """A fresh lab with that name and that many hosts, removed at the end.
+
+    It is deployed with these settings, and with these options of pyinfra.
+    """
     labs.down(name, _quiet)
     labs.up(name, _quiet, hosts)
     try:
         fleet = Fleet(Lab.open(name))
         fleet.override(**(settings or {}))
-        yield fleet, timed(fleet.pyinfra)
+        yield fleet, timed(lambda: fleet.pyinfra(*words))
     finally:
         labs.down(name, _quiet)
 
