@@ -62,9 +62,9 @@ def in_turns(of: Mapping[str, Callable[[], Ran]], rounds: int) -> dict[str, list
     return seconds
 
 
-def nothing_to_do(fleet: Fleet, hosts: int, rounds: int) -> None:
-    """Print how long each engine needs to find that nothing is to be done."""
-    seconds = in_turns(engines(fleet), rounds)
+def nothing_to_do(fleet: Fleet, hosts: int, rounds: int, *, alone: bool) -> None:
+    """Print how long each engine (alone: only pyinfra) needs to find that nothing is to be done."""
+    seconds = in_turns({"pyinfra": fleet.pyinfra} if alone else engines(fleet), rounds)
     own = statistics.median(seconds["pyinfra"])
     for name, values in seconds.items():
         ratio = statistics.median(values) / own
@@ -73,7 +73,7 @@ def nothing_to_do(fleet: Fleet, hosts: int, rounds: int) -> None:
             f"min {min(values):7.2f}  max {max(values):7.2f}  {ratio:6.2f} x pyinfra",
             flush=True,
         )
-    if hosts == HOSTS_OF_A_FLEET:
+    if hosts == HOSTS_OF_A_FLEET and not alone:
         for name, bound in (("Ansible", FASTER_THAN_ANSIBLE), ("Ansible with Mitogen", FASTER_THAN_MITOGEN)):
             ratio = statistics.median(seconds[name]) / own
             print(
@@ -128,6 +128,9 @@ def main() -> None:
     arguments.add_argument(
         "--rounds", type=int, default=5, help="rounds for four hosts; larger fleets get three"
     )
+    arguments.add_argument(
+        "--alone", action="store_true", help="pyinfra only, without what it is compared with"
+    )
     chosen = arguments.parse_args()
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.2f} at the beginning", flush=True)
@@ -138,7 +141,8 @@ def main() -> None:
                 f"{hosts:>3} hosts  from nothing, pyinfra {' '.join(words)}: {first.seconds:.1f} s",
                 flush=True,
             )
-            nothing_to_do(fleet, hosts, chosen.rounds if hosts == HOSTS_OF_A_FLEET else min(3, chosen.rounds))
+            rounds = chosen.rounds if hosts == HOSTS_OF_A_FLEET else min(3, chosen.rounds)
+            nothing_to_do(fleet, hosts, rounds, alone=chosen.alone)
             if hosts == HOSTS_OF_A_FLEET:
                 changed_release(fleet, "all_at_once")
                 rolled_back(fleet)
