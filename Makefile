@@ -121,7 +121,7 @@ bench: setup ## all figures in one table, with their targets (half an hour; BENC
 	$(RUN) python -m tests.bench $(BENCH)
 
 .PHONY: bench-deploy
-bench-deploy: setup bundle ## seconds of deployments: pyinfra, Ansible, Ansible with Mitogen; 4, 16 and 40 lab hosts
+bench-deploy: setup bundle ## seconds of deployments: pyinfra, Ansible, Ansible with Mitogen; 4 and 16 lab hosts
 	$(RUN) --group bench python -m tests.bench.bench_deploy
 
 .PHONY: bench-switch
