@@ -26,6 +26,9 @@ from deploy.vault_password import (
     vault_files,
 )
 
+WINDOWS = "windows"
+"""The group of hosts that Ansible manages also in a pyinfra run."""
+
 
 class InventoryError(RuntimeError):
     """The inventory cannot be read; the text names cause and remedy."""
@@ -276,7 +279,7 @@ def hosts_of(inventory_py: str) -> list[tuple[str, dict[str, Any]]]:
 
     run.prepare(_loaded)
     # pyinfra does Linux; deploy.windows has the play deploy the others.
-    windows = _loaded.in_group("windows")
+    windows = _loaded.in_group(WINDOWS)
     return [(name, connection(_loaded, name)) for name in _loaded.hosts if name not in windows]
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from deploy.inventory import prepare_ansible
+from deploy.inventory import WINDOWS, prepare_ansible
 from deploy.vault_password import (
     PROJECT,
     VaultPasswordMissingError,
@@ -109,7 +109,7 @@ def make(inventory: Path, *, rotate: Iterable[str] = (), prune: bool = False) ->
     }
     groups = _groups(inventory)
     decided = plan(wanted_names(groups), existing, rotate)
-    accounts = [host for host in groups.get("windows", ()) if host not in vault.get(_ACCOUNTS, {})]
+    accounts = [host for host in groups.get(WINDOWS, ()) if host not in vault.get(_ACCOUNTS, {})]
     if not decided.create and not accounts and not (prune and decided.stale):
         return decided
     for host in accounts:

@@ -27,7 +27,7 @@ from deploy.batches import (
     steps,
 )
 from deploy.generation import Desired, Todo, decide, desired
-from deploy.inventory import Fleet
+from deploy.inventory import WINDOWS, Fleet
 from deploy.settings import OF_THE_WHOLE_FLEET, variables_of
 from deploy.vault_password import PROJECT
 
@@ -170,7 +170,7 @@ def make(
 
 def _has(fleet: Fleet, host: str, service: str) -> bool:
     kind = next(kind for kind, names in KINDS.items() if service in names)
-    if service == "monitoring" and host in fleet.in_group("windows"):
+    if service == "monitoring" and host in fleet.in_group(WINDOWS):
         return False
     return GROUP_OF[kind] == "all" or host in fleet.in_group(GROUP_OF[kind])
 

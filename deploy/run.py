@@ -24,7 +24,7 @@ from pyinfra.api.state import BaseStateCallback
 
 from deploy import locking, report, settings, windows
 from deploy.batches import STRATEGIES
-from deploy.inventory import Fleet, fleet
+from deploy.inventory import WINDOWS, Fleet, fleet
 from deploy.rollout import Failure, Phase, Rollout
 from mt5crs.settings.schema import SettingsError
 
@@ -121,7 +121,7 @@ def refuse_empty_target(of: Fleet, limit: list[str], exclude: list[str]) -> None
         raise PyinfraError(
             f"no host is left to deploy to; {of.inventory.name} has {', '.join(hosts) or 'none'}"
         )
-    if not set(chosen) - set(of.in_group(windows.GROUP)):
+    if not set(chosen) - set(of.in_group(WINDOWS)):
         raise PyinfraError(
             "only Windows gateways are left, and pyinfra needs a Linux host to run on; use "
             f"`ansible-playbook -i {of.inventory} site.yml --tags baseline,gateway --limit "

@@ -14,7 +14,7 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
 from deploy.batches import Step
-from deploy.inventory import fleet
+from deploy.inventory import WINDOWS, fleet
 from deploy.plan import Plan
 from deploy.rollout import Rollout
 from deploy.step_check import StepCheck, watch_s
@@ -60,7 +60,7 @@ def _begin(check: StepCheck, plan: Plan) -> None:
 def _check(rollout: Rollout, check: StepCheck, plan: Plan, step: Step) -> None:
     for (name, service), result in rollout.results.items():
         # Windows gateways got time for all steps when they were activated (deploy/windows.py).
-        if result.state == "provisional" and name not in check.fleet.in_group("windows"):
+        if result.state == "provisional" and name not in check.fleet.in_group(WINDOWS):
             check.waits(name, service, result.generation)
     seconds = watch_s(check.variables, step, last=step == plan.steps[-1])
     failure = check.after(f"step {step.name.strip()}", plan.touched(step), seconds)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deploy.batches import GATEWAY, INF, KINDS, Link, Spoken, order_of
-from deploy.inventory import Fleet
+from deploy.inventory import WINDOWS, Fleet
 
 Statuses = Mapping[str, Mapping[str, Any]]
 Answers = Mapping[str, Mapping[str, Any]]
@@ -50,7 +50,7 @@ def require_told(fleet: Fleet, statuses: Statuses) -> None:
 
     The release tool runs there with the Python that the inventory pins, which a deployment brings.
     """
-    hosts = {host for host in fleet.in_group("windows") if host in fleet.in_group(GATEWAY)}
+    hosts = {host for host in fleet.in_group(WINDOWS) if host in fleet.in_group(GATEWAY)}
     silent = ", ".join(host for host, status in statuses.items() if host in hosts and not status)
     if silent:
         raise NothingToUndoError(

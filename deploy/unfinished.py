@@ -14,7 +14,7 @@ from typing import Any
 
 from deploy import ssh, windows_play
 from deploy.batches import GATEWAY
-from deploy.inventory import Fleet
+from deploy.inventory import WINDOWS, Fleet
 from deploy.rollout import SERVICES
 
 CONFIRM, ROLL_BACK = "confirm", "roll back"
@@ -24,7 +24,6 @@ PUT_BACK = "put back"
 _STATUS_TIMEOUT_S = 30
 _ACT_TIMEOUT_S = 240
 _TOGETHER = 20
-_WINDOWS = "windows"
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def stuck(record: Mapping[str, Any], silent: Iterable[str]) -> list[str]:
 
 def _statuses(fleet: Fleet, hosts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What the release tool of each host says of it; hosts that do not answer are left out."""
-    windows = [host for host in hosts if host in fleet.in_group(_WINDOWS)]
+    windows = [host for host in hosts if host in fleet.in_group(WINDOWS)]
     linux = [host for host in hosts if host not in windows]
     with ThreadPoolExecutor(_TOGETHER) as pool:
         played = pool.submit(windows_play.run, fleet.inventory, windows, "observe", {}) if windows else None
@@ -192,7 +191,7 @@ def _status(fleet: Fleet, host: str) -> ssh.Reply:
 
 def _act(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, str]]:
     """Make the calls of a wave, hosts beside each other; each with what went wrong, if anything did."""
-    windows = [calls for calls in wave if calls[0].host in fleet.in_group(_WINDOWS)]
+    windows = [calls for calls in wave if calls[0].host in fleet.in_group(WINDOWS)]
     linux = [calls for calls in wave if calls not in windows]
     with ThreadPoolExecutor(_TOGETHER) as pool:
         played = pool.submit(_act_on_windows, fleet, windows) if windows else None
@@ -217,9 +216,6 @@ def _act_on_windows(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tupl
     reasons = {trouble.host: trouble.reason for trouble in played.troubles}
     answers = {answer.host: answer for answer in played.answers}
     return [
-        (
-            action,
-            answers[host].why if host in answers else reasons.get(host, "no answer"),
-        )
+        (action, answers[host].why if host in answers else reasons.get(host, "no answer"))
         for host, action in actions.items()
     ]

@@ -19,12 +19,11 @@ from pyinfra.api.exceptions import DeployError, OperationError
 
 from deploy import locking, step_check, windows_play
 from deploy.batches import Step
-from deploy.inventory import Fleet, fleet
+from deploy.inventory import WINDOWS, Fleet, fleet
 from deploy.plan import Plan
 from deploy.rollout import Failure, Rollout, failure_of
 from deploy.windows_play import Answer, Played
 
-GROUP = "windows"
 SERVICE = "gateway"
 PHASE = "Windows gateways"
 STEP_S = 60
@@ -39,7 +38,7 @@ def targets(of: Fleet, limit: Sequence[str], exclude: Sequence[str]) -> tuple[st
     """Windows gateways that a run with these --limit and --exclude patterns is for."""
     return tuple(
         host
-        for host in of.in_group(GROUP)
+        for host in of.in_group(WINDOWS)
         if host in of.in_group("gateway")
         and (not limit or chosen_by(limit, host, of))
         and not chosen_by(exclude, host, of)
@@ -99,7 +98,7 @@ def prepare(rollout: Rollout, hosts: Sequence[str]) -> None:
 
 def activate(rollout: Rollout, plan: Plan, step: Step) -> None:
     """Run the staged generations, provisionally, of those whose turn is in this step."""
-    hosts = busy(plan, [host for host in step.hosts if host in fleet().in_group(GROUP)])
+    hosts = busy(plan, [host for host in step.hosts if host in fleet().in_group(WINDOWS)])
     if hosts and step.kind == SERVICE and not rollout.dry:
         name = f"Activate {step.name} | Windows"
         activated(rollout, plan, hosts, name=name, _run_once=True)

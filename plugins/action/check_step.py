@@ -18,7 +18,7 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.batches import Step
-from deploy.inventory import Fleet
+from deploy.inventory import WINDOWS, Fleet
 from deploy.step_check import StepCheck, watch_s
 
 
@@ -56,7 +56,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         else:
             check = StepCheck.restored(fleet, variables, kept)
             for name, of in every.items():
-                if name not in fleet.in_group("windows"):
+                if name not in fleet.in_group(WINDOWS):
                     for service, generation in (of.get("release_provisional") or {}).items():
                         check.waits(name, str(service), str(generation))
             kind, batch = self._task.args["kind"], set(known["ansible_play_batch"])
