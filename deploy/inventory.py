@@ -140,6 +140,7 @@ def resolve(inventory: Path, extra: Mapping[str, Any] | None = None) -> Fleet:
     from ansible.vars.hostvars import HostVars
     from ansible.vars.manager import VariableManager
 
+    _forget_variable_files()
     loader = DataLoader()
     loader.set_basedir(str(PROJECT))
     _open_vaults(loader, inventory)
@@ -153,6 +154,14 @@ def resolve(inventory: Path, extra: Mapping[str, Any] | None = None) -> Fleet:
         return _resolve_hosts(inventory, loader, manager, variable_manager)
     except AnsibleError as error:
         raise InventoryError(explain(inventory, error)) from None
+
+
+def _forget_variable_files() -> None:
+    """Make Ansible look again which files are in group_vars and host_vars; it looks once per process."""
+    from ansible.plugins.vars import host_group_vars
+
+    host_group_vars.FOUND.clear()
+    host_group_vars.NAK.clear()
 
 
 def _open_vaults(loader: Any, inventory: Path) -> None:

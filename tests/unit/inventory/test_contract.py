@@ -61,6 +61,19 @@ def test_groups_and_a_clean_bill(inventory: Path) -> None:
     assert check(fleet) == []
 
 
+def test_a_second_reading_finds_files_of_variables_added_since(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    before = resolve(inventory, EXTRA).hosts["inf-01"]
+    group_vars = inventory.parent / "group_vars" / "lab"
+    (group_vars / "added.yml").write_text("added_to_the_group: 1\n")
+    host_vars = inventory.parent / "host_vars"
+    assert not host_vars.exists()
+    host_vars.mkdir()
+    (host_vars / "inf-01.yml").write_text("added_to_the_host: 2\n")
+    after = resolve(inventory, EXTRA).hosts["inf-01"]
+    assert after == {**before, "added_to_the_group": 1, "added_to_the_host": 2}
+
+
 def test_connection_is_ansibles(inventory: Path) -> None:
     data = connection(resolve(inventory, EXTRA), "inf-02")
     assert data["ssh_hostname"] == "10.9.9.13"
