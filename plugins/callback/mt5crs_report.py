@@ -45,6 +45,8 @@ _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TOUCHING = ("Activate", "Confirm", "Put back", "Roll back")
 """How the plays begin that change what runs."""
 _RESUMED = re.compile(r"(?:^|: )(Activate|Confirm) [\w-]+$")
+_ON_LINUX = "ansible.builtin.command"
+"""The action of these calls there; on Windows nobody finds out what became of a lost one, so it has failed."""
 _GOING_BACK = re.compile(r"(?:^|: )(Roll back \w+|Undo the deployment)$")
 STEP = "Activate "
 """How the plays begin whose batches are the steps of the plan, one after the other."""
@@ -157,14 +159,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """A host that cannot be reached is a failure of the run."""
         if self.rollout is not None:
             host = result._host.get_name()
-            if _RESUMED.search(result._task.get_name()) and result._task.ignore_unreachable:
+            task = result._task
+            resumed = task.action == _ON_LINUX and _RESUMED.search(task.get_name())
+            if resumed and task.ignore_unreachable:
                 self.hosts.add(host)
                 return  # the next task finds out what became of it
             self.failed.add(host)
             message = str(result._result.get("msg", "unreachable")).strip()
-            self.rollout.fail(
-                Failure(host, result._task.get_name(), message, "check the host and the network")
-            )
+            self.rollout.fail(Failure(host, task.get_name(), message, "check the host and the network"))
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Close the last phase, print the end, keep the record."""

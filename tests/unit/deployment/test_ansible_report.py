@@ -16,19 +16,20 @@ import pytest
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[3]
-PLAY = [
+ASKED = {"name": "Plan", "hosts": "all,!gone", "gather_facts": False}
+CONFIRMED = {"name": "Confirm the gateway", "hosts": "gone", "gather_facts": False}
+PLAYS = [
     {
-        "name": "Plan",
-        "hosts": "all",
-        "gather_facts": False,
+        **play,
         "tasks": [
-            {
-                "name": name,
-                "ansible.builtin.include_role": {"name": "release", "tasks_from": tasks},
-            }
-            for name, tasks in (("See what runs", "observe.yml"), ("Undo", "undo.yml"))
+            {"name": tasks, "ansible.builtin.include_role": {"name": "release", "tasks_from": tasks}}
+            for tasks in of_play
         ],
     }
+    for play, of_play in (
+        (ASKED, ("observe.yml", "undo.yml")),
+        (CONFIRMED, ("windows/confirm_anew.yml",)),
+    )
 ]
 DAMAGED = {"error": {"message": "state.json cannot be used: not JSON", "remedy": "put a backup back"}}
 FINE = """{"services": {"gateway": {"current": "0001-a", "version": "1"}}}"""
@@ -52,12 +53,16 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(0o755)
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    hosts = {"all": {"hosts": dict.fromkeys(TOOLS), "vars": local}}
+    nowhere = {"ansible_connection": "ssh", "ansible_shell_type": "powershell", "ansible_port": 1}
+    gone = {"ansible_host": "127.0.0.1", **nowhere}
+    hosts = {"all": {"hosts": {**dict.fromkeys(TOOLS), "gone": gone}, "vars": local}}
     (place / "unittest.yml").write_text(yaml.safe_dump(hosts))
-    (place / "site.yml").write_text(yaml.safe_dump(PLAY))
+    (place / "site.yml").write_text(yaml.safe_dump(PLAYS))
     (place / "password").write_text("none is needed")
     known = {
         "_release_tool": f"{place}/{{{{ inventory_hostname }}}}/mt5crs-release",
+        "_release_windows_tool": ["python.exe", "mt5crs-release.pyz"],
+        "release_provisional": {"gateway": "0001-a"},
         "release_service": "gateway",
         "release_deployment": "",
         "release_undo_dry": False,
@@ -93,7 +98,7 @@ def test_a_host_that_cannot_say_what_runs_is_a_failure_of_the_run(record: dict[s
     for host in ("crashes", "talks"):
         assert "did not say what runs" in told[host]["message"]
         assert "mt5crs-release status" in told[host]["remedy"]
-    assert [phase["failed"] for phase in record["phases"]] == [4]
+    assert [phase["failed"] for phase in record["phases"]] == [4, 1]
 
 
 def test_a_call_that_ansible_alone_takes_for_failed_is_one_as_well(record: dict[str, Any]) -> None:
@@ -103,6 +108,13 @@ def test_a_call_that_ansible_alone_takes_for_failed_is_one_as_well(record: dict[
     assert failure["remedy"]
 
 
+def test_a_windows_host_that_is_lost_while_it_confirms_has_failed(record: dict[str, Any]) -> None:
+    (failure,) = [failure for failure in record["failures"] if failure["host"] == "gone"]
+    assert failure["step"] == "release : Confirm gateway"
+    assert "Connection refused" in failure["message"]
+    assert failure["remedy"] == "check the host and the network"
+
+
 def test_each_host_fails_once_and_what_is_good_does_not(record: dict[str, Any]) -> None:
-    assert sorted(failure["host"] for failure in record["failures"]) == sorted(set(TOOLS) - {"good"})
+    assert sorted(failure["host"] for failure in record["failures"]) == sorted({*TOOLS, "gone"} - {"good"})
     assert {service["host"] for service in record["services"]} == {"good", "vague"}
