@@ -46,7 +46,7 @@ _TOUCHING = ("Activate", "Confirm", "Put back", "Roll back")
 """How the plays begin that change what runs."""
 _RESUMED = re.compile(r"(?:^|: )(Activate|Confirm) [\w-]+$")
 _ON_LINUX = "ansible.builtin.command"
-"""The action of these calls there; on Windows nobody finds out what became of a lost one, so it has failed."""
+"""What makes these calls there; on Windows nobody asks what became of a lost one, so that has failed."""
 _GOING_BACK = re.compile(r"(?:^|: )(Roll back \w+|Undo the deployment)$")
 STEP = "Activate "
 """How the plays begin whose batches are the steps of the plan, one after the other."""
