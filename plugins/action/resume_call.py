@@ -1,9 +1,9 @@
 """Action `resume_call`: what became of a call of the release tool whose connection was lost.
 
 The tool goes on without its connection. With `generation` (an activation) the host's list of generations says
-how it ended, and the call (`argv`) is made again only if the host never heard of it; without, the call gives
-the same answer twice and is made again. Asks over connections of its own until the host answers, or until
-`timeout_s`. Returns what `command` returns.
+how it ended, and the call (`argv`) is made again only if the host never heard of it; without, the call is one
+that may be made twice, and is made again. Asks over connections of its own until the host answers, or until
+`timeout_s`. Returns what `command` returns, and `lost`: whether nobody answered.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ from deploy.fleet_lock import connection
 TIMEOUT_S = 240.0
 _EVERY_S = 1.0
 _ASK_TIMEOUT_S = 30.0
+_LOST: Mapping[str, Any] = {
+    "error": {
+        "message": "the connection was lost and could not be made anew",
+        "remedy": "check the host and the network",
+    }
+}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -50,6 +56,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "rc": 0 if good else 1,
             "stdout": json.dumps(answer),
             "stderr": "",
+            "lost": answer is _LOST,
             "rollout_said": [f"{host}: connection lost in {argv[1]} {argv[2]}; {how}"],
         }
 
@@ -72,8 +79,7 @@ def resume(
         if reply.status is not None:
             return _answer(reply), "made again"
         time.sleep(_EVERY_S)
-    lost = {"message": "the connection was lost and could not be made anew", "remedy": "check the network"}
-    return {"error": lost}, f"the host did not answer for {timeout_s:.0f} s"
+    return _LOST, f"the host did not answer for {timeout_s:.0f} s"
 
 
 def _answer(reply: ssh.Reply) -> dict[str, Any]:

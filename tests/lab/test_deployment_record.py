@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.fleet.controller import ACTIVATE_FIRST, Controller, Moment
-from tests.lab.deployers import DECIDED, begin, kept, until
+from tests.lab.deployers import DECIDED, TOOL, begin, kept, until
 from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -133,6 +133,28 @@ def test_ansible_finds_out_what_became_of_a_call_whose_connection_was_lost(
     made = [span for span in ran.record["spans"] if (span["host"], span["step"]) == ("inf-01", verb)]
     assert len(made) == 1
     assert ran.record["outcome"] == "changed"
+    assert fleet.running()
+
+
+@pytest.mark.slow
+def test_ansible_puts_back_what_was_confirmed_on_a_host_that_comes_back_in_time(fleet: Fleet) -> None:
+    before = fleet.generations()
+    running = with_ansible_until(fleet, LAST_WAITS)
+    # So that it cannot be confirmed; on the other host it is.
+    fleet.lab.exec("inf-02", [TOOL, "revert", "reconciler"])
+    running.wait_for_output("PLAY [Confirm monitoring]")
+    fleet.lab.exec("inf-01", ["systemctl", "stop", "ssh.socket", "ssh.service"], check=False)
+    try:
+        fleet.lab.exec("inf-01", CUT, check=False)
+        running.wait_for_output("UNREACHABLE")
+    finally:
+        fleet.lab.exec("inf-01", ["systemctl", "start", "ssh.service"])
+    ran = running.end()
+    assert ran.status == 2, ran.output[-3000:]
+    assert "inf-01: connection lost in revert reconciler; made again" in ran.output, ran.output[-3000:]
+    assert "reconciler on inf-01" in ran.record["put_back"]
+    assert {failure["host"] for failure in ran.record["failures"]} == {"inf-02"}
+    assert fleet.generations() == before
     assert fleet.running()
 
 

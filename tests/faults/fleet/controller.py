@@ -99,6 +99,14 @@ class Controller:
         assert done.returncode == 0, f"{moment.name}: {done.stderr}\n{self.output[-3000:]}"
         assert self._process.poll() is None, f"over before {moment.name}:\n{self.output[-3000:]}"
 
+    def wait_for_output(self, text: str, timeout_s: float = 120.0) -> None:
+        """Until it has printed this; AssertionError if the deployment was over by then."""
+        end = time.monotonic() + timeout_s
+        while text not in self.output:
+            over = self._process.poll() is not None or time.monotonic() > end
+            assert not over, f"never printed {text!r}:\n{self.output[-3000:]}"
+            time.sleep(0.05)
+
     def hit(self, number: signal.Signals) -> None:
         """Send a signal: SIGKILL to the whole process group, others to the program."""
         if number == signal.SIGKILL:
