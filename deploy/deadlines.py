@@ -82,10 +82,10 @@ def main() -> int:
         return 1
     deployer = os.getppid()
     keeping = Keeping(Path(first["inventory"]))
-    while True:
+    while os.getppid() == deployer:  # its pipe may be open for longer: Ansible's workers have it too
         message = lines.next(_LOOK_S)
         if message is None or message.get("end"):
-            return 0
+            break
         if message:
             keeping.waits(Waiting(**message, since=time.monotonic()))
         elif not is_stopped(deployer):
@@ -94,6 +94,7 @@ def main() -> int:
             except Exception as error:  # whatever it is, the hosts are safe, and the deployer must say it
                 print(f"deadlines could not be prolonged, hosts go back at theirs: {error}", flush=True)
                 return 1
+    return 0
 
 
 class Keeping:
