@@ -22,7 +22,7 @@ else:
     try:
         part = service_named(host.data.get("part"))
     except ValueError as error:
-        raise run.refusal(rollout, str(error)) from None
+        raise run.refusal(rollout, run.not_begun(str(error))) from None
     to = host.data.get("to")
     targets = run.windows_targets() if part.name == "gateway" else ()
     windows.ask_rollback(rollout, targets, to)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
+from pyinfra.api.exceptions import DeployError
 
 from deploy import locking, planning, run, undoing, windows
 from deploy.batches import OrderError
@@ -25,7 +26,7 @@ class FleetRollback:
 
     def __init__(self, rollout: Rollout, named: str | None) -> None:
         self.rollout = rollout
-        self.statuses = planning.statuses()
+        self.statuses = planning.statuses(rollout)
         undoing.require_told(fleet(), self.statuses)
         self.deployment = undoing.chosen(self.statuses, named)
         self.services = undoing.affected(self.statuses, self.deployment)
@@ -82,7 +83,7 @@ class FleetRollback:
                 self.rollout.undone(name, service, entry, began)
 
 
-_begun: list[FleetRollback | str] = []
+_begun: list[FleetRollback | DeployError] = []
 
 
 def roll_back(rollout: Rollout, named: str | None) -> None:
@@ -92,10 +93,12 @@ def roll_back(rollout: Rollout, named: str | None) -> None:
             try:
                 _begun.append(FleetRollback(rollout, named))
             except undoing.NothingToUndoError as error:
-                _begun.append(str(error))
+                _begun.append(run.refusal(rollout, run.not_begun(str(error))))
+            except DeployError as refused:
+                _begun.append(refused)
     begun = _begun[0]
-    if isinstance(begun, str):
-        raise run.refusal(rollout, begun)
+    if isinstance(begun, DeployError):
+        raise begun
     asked(rollout, begun, name="Ask every host")
     if begun.windows:
         asked_on_windows(rollout, begun, name="Ask every host | Windows", _run_once=True)

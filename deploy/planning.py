@@ -23,43 +23,51 @@ from deploy.batches import OrderError
 from deploy.generation import BundleError
 from deploy.inventory import fleet, variables
 from deploy.plan import Plan, PlanError
-from deploy.rollout import Rollout
+from deploy.rollout import Failure, Rollout
 
 first = Semaphore()
-_made: list[Plan | str] = []
+_made: list[Plan | DeployError] = []
 
 
 def plan(rollout: Rollout) -> Plan:
     """What this run is going to do. DeployError when it must not begin; nothing was changed then."""
     with first:
         if not _made:
-            _made.append(_make(rollout))
+            try:
+                _made.append(_make(rollout))
+            except DeployError as refused:
+                _made.append(refused)
     found = _made[0]
-    if isinstance(found, str):
-        raise run.refusal(rollout, found)
+    if isinstance(found, DeployError):
+        raise found
     return found
 
 
-def statuses() -> Mapping[str, Mapping[str, Any]]:
-    """The release tool's status of every host of this run, asked in parallel."""
+def statuses(rollout: Rollout) -> Mapping[str, Mapping[str, Any]]:
+    """The release tool's status of every host of this run, asked in parallel.
 
-    def ask(one: Any) -> tuple[str, dict[str, Any]]:
+    DeployError when a host cannot say; cause and remedy are in the record of the run.
+    """
+
+    def ask(one: Any) -> tuple[str, dict[str, Any] | Failure]:
         with ctx_host.use(one):
-            return one.name, one.get_fact(release.ReleaseStatus)
+            return one.name, release.status()
 
     asked = [gevent.spawn(ask, one) for one in state.inventory.get_active_hosts()]
     others = gevent.spawn(windows.statuses, run.windows_targets())
     gevent.joinall([*asked, others], raise_error=True)
-    answered = dict(greenlet.value for greenlet in asked) | others.value
+    answered: dict[str, Mapping[str, Any] | Failure] = dict(greenlet.value for greenlet in asked)
+    answered |= others.value
     # In the inventory's order, which is the order of the steps.
-    return {name: answered[name] for name in fleet().hosts if name in answered}
+    answered = {name: answered[name] for name in fleet().hosts if name in answered}
+    failures = [said for said in answered.values() if isinstance(said, Failure)]
+    if failures:
+        raise run.refusal(rollout, *failures)
+    return {name: said for name, said in answered.items() if not isinstance(said, Failure)}
 
 
-def _make(rollout: Rollout) -> Plan | str:
-    try:
-        seen = statuses()
-    except DeployError as error:
-        return str(error)
+def _make(rollout: Rollout) -> Plan:
+    seen = statuses(rollout)
     policy = plans.policy_of(variables(next(iter(seen))))
     if host.data.get("strategy"):
         policy = replace(policy, strategy=str(host.data.get("strategy")))
@@ -69,7 +77,7 @@ def _make(rollout: Rollout) -> Plan | str:
         if named:
             plans.require_unmoved(str(named), made)
     except (BundleError, OrderError, PlanError) as error:
-        return str(error)
+        raise run.refusal(rollout, run.not_begun(str(error))) from None
     release.use(made, seen)
     for name, status in seen.items():
         rollout.seen(name, status)

@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
+from pyinfra.api import FunctionCommand, StringCommand, operation
 
 from deploy import locking, resuming, stepping
 from deploy.batches import BLUE_GREEN, Step
 from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
 from deploy.plan import Plan, Work
+from deploy.release_call import not_told
 from deploy.rollout import Failure, Rollout, failure_of
-from deploy.ssh import TOOL
+from deploy.ssh import STATUS, TOOL
 
 # Longer than the tool's own deadlines, so that it answers before the connection is given up.
 STAGE_TIMEOUT_S = 300
@@ -34,24 +35,6 @@ SHORT_TIMEOUT_S = 90
 JOURNAL_LINES = 12
 _RESUMED = ("stage", "activate", "confirm")
 _RECONNECT_EVERY_S = 1.0
-
-
-class ReleaseStatus(FactBase[dict[str, Any]]):
-    """What the release tool says of a host, in one command; `{}` where the tool is not installed yet."""
-
-    def command(self) -> str:
-        """Shell text; the tool's answer is one line of JSON."""
-        return f"if [ -x {TOOL} ]; then {TOOL} status --json; else echo '{{}}'; fi"
-
-    @staticmethod
-    def default() -> dict[str, Any]:
-        """What is assumed when the command printed nothing."""
-        return {}
-
-    def process(self, output: Iterable[str]) -> dict[str, Any]:
-        """Decode the answer."""
-        text = "\n".join(output).strip()
-        return dict(json.loads(text)) if text else {}
 
 
 def use(plan: Plan, seen: Mapping[str, Mapping[str, Any]]) -> None:
@@ -123,11 +106,24 @@ class Call:
         return lost, "", False
 
 
+def status() -> dict[str, Any] | Failure:
+    """What the release tool says runs on the current host; `{}` where the tool is not installed yet."""
+    command = StringCommand(*(shlex.quote(word) for word in STATUS))
+    answer, text, good = _ask(command, stdin=None, timeout_s=SHORT_TIMEOUT_S)
+    return answer if good and answer is not None else not_told(host.name, answer, text)
+
+
 def run_tool(
     arguments: Sequence[str], *, stdin: str | None, timeout_s: int
 ) -> tuple[dict[str, Any] | None, str, bool]:
     """Run the release tool on the current host: its JSON answer (if it is one), its output, exit status 0."""
     command = StringCommand(TOOL, *(shlex.quote(argument) for argument in arguments))
+    return _ask(command, stdin=stdin, timeout_s=timeout_s)
+
+
+def _ask(
+    command: StringCommand, *, stdin: str | None, timeout_s: int
+) -> tuple[dict[str, Any] | None, str, bool]:
     options: dict[str, Any] = {"_sudo": bool(host.data.get("_sudo", False)), "_timeout": timeout_s}
     if stdin is not None:
         options["_stdin"] = stdin

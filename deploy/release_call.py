@@ -1,12 +1,21 @@
-"""Recognises a call of the release tool in what Ansible tells of a task."""
+"""Recognises a call of the release tool in what Ansible tells of a task, and judges one for both engines."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from deploy.rollout import Failure, failure_of
 
 TOOL = "mt5crs-release"
 CHANGING = ("stage", "activate", "confirm", "revert", "rollback", "undo")
+LOOK = "ask what runs"
+"""The step in which every host says what runs, before anything is changed."""
+_ASK_BY_HAND = (
+    f"run `{TOOL} status` on the host as root; if the tool is broken, remove it and run again: a deployment "
+    "brings it anew"
+)
 # On Windows and from a shell a command is told as one line: PYTHON "…\mt5crs-release.pyz" VERB SERVICE …
 _CALL = re.compile(rf"{TOOL}(?:\.pyz)?\"? (status|{'|'.join(CHANGING)})(?: (\w[\w-]*))?")
 
@@ -23,3 +32,15 @@ def call_of(command: object) -> ReleaseCall | None:
     line = " ".join(map(str, command)) if isinstance(command, list) else str(command)
     found = _CALL.search(line)
     return ReleaseCall(found[1], found[2] or "") if found else None
+
+
+def not_told(host: str, answer: dict[str, Any] | None, text: str) -> Failure:
+    """Failure of a host that could not say what runs, from `status`'s JSON, or its output when it is none.
+
+    Every deployment brings the tool, but first asks the one that is there.
+    """
+    failure = failure_of(host, LOOK, answer, text)
+    if answer is not None:
+        return failure
+    message = f"the release tool did not say what runs: {failure.message}"
+    return replace(failure, message=message, remedy=_ASK_BY_HAND)

@@ -144,10 +144,16 @@ def begin(action: str) -> Rollout:
     return _rollout
 
 
-def refusal(rollout: Rollout, reason: str) -> DeployError:
-    """Note in the run's record that it was refused; returns what is to be raised."""
-    rollout.fail(Failure("fleet", "prepare", reason))
+def refusal(rollout: Rollout, *failures: Failure) -> DeployError:
+    """Note in the run's record why it was refused; returns what is to be raised."""
+    for failure in failures:
+        rollout.fail(failure)
     return DeployError("refused; the reason is above")
+
+
+def not_begun(reason: str) -> Failure:
+    """What keeps the run as a whole from beginning; the reason names cause and remedy."""
+    return Failure("fleet", "prepare", reason)
 
 
 def windows_targets() -> tuple[str, ...]:
@@ -165,8 +171,9 @@ def _end() -> None:
     if rollout is None:
         return
     error = sys.exc_info()[1]
-    if isinstance(error, PyinfraError) and not rollout.failed:
-        rollout.fail(Failure("controller", "prepare", str(error)))
+    if error is not None and not rollout.failed:
+        for failure in given_up(error):
+            rollout.fail(failure)
     lock, deadlines = locking.lock_of(rollout), stepping.deadlines_of(rollout)
     deadlines.end()
     report.finish(rollout)
@@ -175,6 +182,17 @@ def _end() -> None:
         print(line, file=sys.stderr)
     if _exit_status:
         sys.exit(_exit_status)
+
+
+def given_up(error: BaseException) -> list[Failure]:
+    """Why pyinfra itself ended the run; nothing when it ended well, or was told not to go on."""
+    if isinstance(error, click.ClickException):  # pyinfra wraps every other exception in one
+        reason = str(getattr(error, "exception", error)) or type(error).__name__
+        remedy = "the output above says more; with -vvv also every command"
+        return [Failure("controller", "prepare", reason, remedy)]
+    names = [one.name for one in state.failed_hosts]
+    reason = "pyinfra gave the host up; its output is above"
+    return [Failure(name, "prepare", reason, "run again with -vvv to see the commands") for name in names]
 
 
 def _interrupted(number: int, _frame: object) -> None:

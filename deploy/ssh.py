@@ -15,6 +15,8 @@ from typing import Any
 
 TOOL = "/usr/local/sbin/mt5crs-release"
 """The release tool on every Linux host."""
+STATUS = ("sh", "-c", f"if [ -x {TOOL} ]; then {TOOL} status --json; else echo '{{}}'; fi")
+"""What a host runs, as the release tool there says; `{}` where it is not installed yet."""
 
 
 @dataclass(frozen=True)

@@ -175,18 +175,18 @@ def stuck(record: Mapping[str, Any], silent: Iterable[str]) -> list[str]:
 
 
 def _statuses(fleet: Fleet, hosts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the release tool of each host says of it; hosts that do not answer are left out."""
+    """What the release tool of each host says of it; hosts that do not are left out."""
     windows = [host for host in hosts if host in fleet.in_group(WINDOWS)]
     linux = [host for host in hosts if host not in windows]
     with ThreadPoolExecutor(_TOGETHER) as pool:
         played = pool.submit(windows_play.run, fleet.inventory, windows, "observe", {}) if windows else None
         replies = zip(linux, pool.map(lambda host: _status(fleet, host), linux), strict=True)
-        found = {host: reply.document for host, reply in replies if reply.status is not None}
+        found = {host: reply.document for host, reply in replies if reply.status == 0}
     return found if played is None else {**found, **played.result().statuses}
 
 
 def _status(fleet: Fleet, host: str) -> ssh.Reply:
-    return ssh.run(fleet.hosts[host], [ssh.TOOL, "status", "--json"], timeout_s=_STATUS_TIMEOUT_S)
+    return ssh.run(fleet.hosts[host], ssh.STATUS, timeout_s=_STATUS_TIMEOUT_S)
 
 
 def _act(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, str]]:

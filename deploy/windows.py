@@ -21,6 +21,7 @@ from deploy import locking, step_check, windows_play
 from deploy.batches import Step
 from deploy.inventory import WINDOWS, Fleet, fleet
 from deploy.plan import Plan
+from deploy.release_call import LOOK
 from deploy.rollout import Failure, Rollout, failure_of
 from deploy.windows_play import Answer, Played
 
@@ -51,18 +52,19 @@ def chosen_by(patterns: Sequence[str], host: str, of: Fleet) -> bool:
     return any(word in groups or fnmatch(host, word) for word in patterns)
 
 
-def statuses(hosts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The release tool's status of each Windows gateway; DeployError when one does not answer."""
+def statuses(hosts: Sequence[str]) -> dict[str, dict[str, Any] | Failure]:
+    """The release tool's status of each Windows gateway, or why it could not say."""
     if not hosts:
         return {}
     played = windows_play.run(fleet().inventory, hosts, "observe", {})
-    if not played.good or set(played.statuses) != set(hosts):
-        said = "; ".join(f"{one.host}: {one.reason}" for one in played.troubles) or "no answer"
-        raise DeployError(
-            f"the Windows gateways cannot be asked what runs ({said}); check the host and the network, or "
-            f"leave them out with --exclude {','.join(hosts)}. Nothing was changed"
-        )
-    return played.statuses
+    reasons = {one.host: one.reason for one in played.troubles}
+    told = {host: said for host, said in played.statuses.items() if host not in reasons}
+    return {host: told[host] if host in told else _silent(host, reasons.get(host, "")) for host in hosts}
+
+
+def _silent(host: str, reason: str) -> Failure:
+    remedy = f"check the host and the network, or leave it out with --exclude {host}"
+    return Failure(host, LOOK, reason or "no answer", remedy)
 
 
 def look(rollout: Rollout, hosts: Sequence[str], phase: str, known: Mapping[str, Any]) -> None:

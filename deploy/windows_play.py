@@ -124,7 +124,7 @@ def read(document: Mapping[str, Any]) -> Played:
         if call is not None and call.verb in _ANSWERED and not result.get("skipped"):
             played.answers.append(_answer(host, call, seconds, result))
         elif result.get("failed") or result.get("unreachable"):
-            played.troubles.append(Trouble(host, name, str(result.get("msg") or "it gave no reason").strip()))
+            played.troubles.append(Trouble(host, name, _reason(result)))
         if result.get("changed") and not result.get("failed"):
             played.changed.setdefault(host, []).append(name)
     told = {answer.host for answer in played.answers if not answer.good}
@@ -152,13 +152,25 @@ def _seconds(duration: Mapping[str, Any]) -> float:
     return (ended - began).total_seconds()
 
 
+def _reason(result: Mapping[str, Any]) -> str:
+    """Why a task failed: in the release tool's own words, if there are any."""
+    error = (_json(str(result.get("stdout", ""))) or {}).get("error")
+    if isinstance(error, Mapping):
+        return f"{error.get('message')}; {error.get('remedy')}"
+    return str(result.get("msg") or "it gave no reason").strip()
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _answer(host: str, call: ReleaseCall, seconds: float, result: Mapping[str, Any]) -> Answer:
     said = str(result.get("stdout", ""))
-    try:
-        found = json.loads(said)
-    except ValueError:
-        found = None
-    good = result.get("rc") == 0 and isinstance(found, dict)
+    document = _json(said)
+    good = result.get("rc") == 0 and document is not None
     text = f"{said}\n{result.get('stderr') or result.get('msg') or ''}"
-    document = found if isinstance(found, dict) else None
     return Answer(host, call.verb, call.service, good, document, text.strip(), seconds)

@@ -28,7 +28,7 @@ from deploy import report, ssh, undoing, unfinished
 from deploy.deadlines import Deadlines
 from deploy.fleet_lock import FleetLock
 from deploy.inventory import explain, files_of, resolve
-from deploy.release_call import call_of
+from deploy.release_call import call_of, not_told
 from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 from deploy.vault_password import environment_of, vault_files
 
@@ -46,9 +46,12 @@ _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TOUCHING = ("Activate", "Confirm", "Put back", "Roll back")
 """How the plays begin that change what runs."""
 _RESUMED = re.compile(r"(?:^|: )(Activate|Confirm) [\w-]+$")
+_ON_LINUX = "ansible.builtin.command"
+"""What makes these calls there; on Windows nobody asks what became of a lost one, so that has failed."""
 _GOING_BACK = re.compile(r"(?:^|: )(Roll back \w+|Undo the deployment)$")
 STEP = "Activate "
 """How the plays begin whose batches are the steps of the plan, one after the other."""
+_REMEDY = "Ansible's own message is above; run again with -vvv to see what was asked and answered"
 STATES = {"stage": "staged", "revert": "reverted"}
 STEPS = {"revert": "put back", "rollback": "roll back"}
 # Staging has secrets on its standard input, so of its result only the name of the task is to be seen.
@@ -147,29 +150,28 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         host = result._host.get_name()
         self.failed.add(host)
-        data = result._result
-        if call_of(data.get("cmd")) is None and not any(
-            failure.host == host for failure in self.rollout.failures
-        ):
-            answer = _json(str(data.get("msg", "")))
-            text = str(data.get("msg") or data.get("stderr") or "it failed and gave no reason")
-            if answer is not None:
-                self.rollout.fail(failure_of(host, result._task.get_name(), answer, text))
-            else:
-                self.rollout.fail(Failure(host, result._task.get_name(), text))
+        if any(failure.host == host for failure in self.rollout.failures):
+            return
+        name, data = result._task.get_name(), result._result
+        answer = _json(str(data.get("msg", "")))
+        if answer is not None:
+            self.rollout.fail(failure_of(host, name, answer, ""))
+        else:
+            remedy = "" if call_of(data.get("cmd")) is None else _REMEDY
+            self.rollout.fail(Failure(host, name, _reason(data), remedy))
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """A host that cannot be reached is a failure of the run."""
         if self.rollout is not None:
             host = result._host.get_name()
-            if _RESUMED.search(result._task.get_name()) and result._task.ignore_unreachable:
+            task = result._task
+            resumed = task.action == _ON_LINUX and _RESUMED.search(task.get_name())
+            if resumed and task.ignore_unreachable:
                 self.hosts.add(host)
                 return  # the next task finds out what became of it
             self.failed.add(host)
             message = str(result._result.get("msg", "unreachable")).strip()
-            self.rollout.fail(
-                Failure(host, result._task.get_name(), message, "check the host and the network")
-            )
+            self.rollout.fail(Failure(host, task.get_name(), message, "check the host and the network"))
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Close the last phase, print the end, keep the record."""
@@ -267,12 +269,21 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         answer = _json(str(data.get("stdout", "")))
         if call.verb == "status":
-            self.rollout.seen(host, answer or {})
+            self._looked(host, answer, data)
         elif call.verb == "undo":
             self._undone(host, result, answer)
         else:
             began = self.task_began.get((host, result._task._uuid), time.monotonic())
             self._answered(host, call.verb, call.service, answer, data, began)
+
+    def _looked(self, host: str, answer: dict[str, Any] | None, data: dict[str, Any]) -> None:
+        """What runs on a host; one that cannot say so has failed, whatever Ansible makes of it."""
+        assert self.rollout is not None  # noqa: S101 -- only called with one
+        if data.get("rc") == 0 and answer is not None:
+            self.rollout.seen(host, answer)
+            return
+        self.rollout.fail(not_told(host, answer, _output(data)))
+        self.failed.add(host)
 
     def _told(self, data: dict[str, Any]) -> None:
         """Show what the plan and the checks between its steps have said; note a failed check."""
@@ -336,8 +347,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         data = result._result
         began = self.task_began.get((host, result._task._uuid), time.monotonic())
         if data.get("rc") != 0 or answer is None:
-            text = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
-            self.rollout.fail(failure_of(host, "roll back", answer, text))
+            self.rollout.fail(failure_of(host, "roll back", answer, _output(data)))
             self.failed.add(host)
         if "--dry-run" in data["cmd"]:
             self.rollout.way_back |= undoing.targets({host: answer or {}}, [host])
@@ -367,6 +377,21 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             outcome = "failed" if host in self.failed else "changed" if host in self.changed else "unchanged"
             ended = self.host_ended.get(host, time.monotonic())
             self.rollout.spent(host, "", "baseline", began, outcome, until=ended)
+
+
+def _output(data: dict[str, Any]) -> str:
+    """What a command printed; Ansible's own words if it could not even be run."""
+    said = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
+    return said if said.strip() else str(data.get("msg", ""))
+
+
+def _reason(data: dict[str, Any]) -> str:
+    """Why a task failed, from what Ansible tells of it."""
+    if data.get("attempts"):
+        otherwise = f"not as it should be after {data['attempts']} tries"
+    else:
+        otherwise = str(data.get("changed_when_result") or "it failed and gave no reason")
+    return str(data.get("msg") or data.get("stderr") or otherwise)
 
 
 def _json(text: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ Run it with `python -m tests.bench.bench_gateway`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import sqlite3
@@ -31,6 +32,7 @@ from mt5crs.protocol.fields import MAX_REPLY_BYTES
 from mt5crs.protocol.replies import OrderResult, Snapshot
 from tests.bench.figures import Table
 from tests.unit.gateway.running import MAGIC, Caller, Running
+from tests.unit.orders import TERMS
 
 
 def echo(port: int, secret: str, size: int) -> None:
@@ -173,16 +175,34 @@ def orders(table: Table, gateway: Running, caller: Caller, directory: Path, coun
     table.add("ORDER_SEND with durable journal", 1e6 / p50, "per s")
 
 
-def memory(table: Table, gateway: Running, caller: Caller, frame: bytes, messages: int, rest: float) -> None:
+def questions(head: dict[str, Any]) -> list[bytes]:
+    """One request of every kind that changes nothing, and one that nobody understands."""
+    asked: list[requests.Request] = [
+        requests.Ping(**head),
+        requests.Status(**head),
+        requests.AccountQuery(**head),
+        requests.SymbolQuery(**head, symbol="EURUSD"),
+        requests.TickQuery(**head, symbol="EURUSD"),
+        requests.OrderCheck(**head, **TERMS),
+        requests.OrderQuery(**head, client_order_id="never-sent"),
+        requests.HistoryQuery(**head, since_msc=0, limit=100),
+        requests.SyncAll(**head, whole_account=False, history_since_msc=None),
+    ]
+    return [*map(encode, asked), b"\x93\x01\x02"]
+
+
+def memory(
+    table: Table, gateway: Running, caller: Caller, frames: list[bytes], messages: int, rest: float
+) -> None:
     """Memory of the gateway while it answers, and its CPU when nobody asks."""
     samples = []
     for _ in range(2):  # the first half warms up
-        for _ in range(messages // 2):
+        for _, frame in zip(range(messages // 2), itertools.cycle(frames), strict=False):
             caller.socket.send(frame)
             caller.socket.recv()
         samples.append(gateway.metric("process_resident_memory_bytes") / 1e6)
     table.add("gateway memory at rest", rest, "MB")
-    note = f"at {samples[0]:.1f} MB half way; {messages} requests"
+    note = f"at {samples[0]:.1f} MB half way; {messages} requests, every kind in turn"
     table.add("gateway memory growth, second half of messages", samples[1] - samples[0], "MB", 1, note)
     time.sleep(1)
     used = gateway.metric("process_cpu_seconds_total")
@@ -205,7 +225,7 @@ def run(table: Table, *, samples: int, messages: int) -> None:
             rest = gateway.metric("process_resident_memory_bytes") / 1e6
             compare(table, "PING", gateway, caller, requests.Ping(**head), samples)
             compare(table, "SYNC_ALL of 100 positions", gateway, caller, sync, samples)
-            memory(table, gateway, caller, encode(requests.Ping(**head)), messages, rest)
+            memory(table, gateway, caller, questions(head), messages, rest)
             orders(table, gateway, caller, directory, samples // 2)
         finally:
             gateway.close()

@@ -5,14 +5,41 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
-from tests.faults.fleet.controller import ACTIVATE_FIRST, Controller
+from tests.faults.fleet.controller import ACTIVATE_FIRST, Controller, Moment
 from tests.lab.deployers import DECIDED, begin, kept, until
 from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+LAST_WAITS = Moment("the last reconciler waits", "inf-02", "reconciler", ("provisional",))
+CUT = ["pkill", "-KILL", "-f", "^sshd-session: ops"]
+CUT_A_CONFIRMATION = f"""
+import fcntl, glob, os, subprocess, sys, time
+
+def waits():
+    for path in glob.glob("/proc/[0-9]*"):
+        try:
+            words = open(path + "/cmdline", "rb").read().split(b"\\0")
+            opened = [os.readlink(one) for one in glob.glob(path + "/fd/*")]
+        except OSError:
+            continue
+        if b"confirm" in words and lock.name in opened:
+            return True
+    return False
+
+lock = open("/opt/mt5crs/reconciler/lock")
+fcntl.flock(lock, fcntl.LOCK_EX)
+end = time.monotonic() + 60
+while not waits():
+    if time.monotonic() > end:
+        sys.exit("nobody confirms")
+    time.sleep(0.01)
+subprocess.run({CUT}, check=True)
+"""
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
@@ -50,11 +77,11 @@ def test_two_deployers_at_once(fleet: Fleet) -> None:
     assert fleet.running()
 
 
-def activating_with_ansible(fleet: Fleet) -> Controller:
-    """A deployment with Ansible that activates, on the first Inf host, what no host has seen."""
+def with_ansible_until(fleet: Fleet, moment: Moment) -> Controller:
+    """A deployment with Ansible, of what no host has seen, that has come to this moment."""
     fleet.override(reconciler_recheck_interval_s=round(10 + time.time() % 1e6 / 1e6, 6))
     running = Controller(fleet, "--tags", "reconciler", engine="ansible")
-    running.wait_for(ACTIVATE_FIRST)
+    running.wait_for(moment)
     return running
 
 
@@ -62,7 +89,7 @@ def activating_with_ansible(fleet: Fleet) -> Controller:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ansible_told_to_stop_puts_back_what_it_began(fleet: Fleet, how: signal.Signals) -> None:
     before = fleet.generations()
-    running = activating_with_ansible(fleet)
+    running = with_ansible_until(fleet, ACTIVATE_FIRST)
     running.hit(how)
     ran = running.end()
     assert ran.status == 128 + how, ran.output[-3000:]
@@ -76,17 +103,36 @@ def test_ansible_told_to_stop_puts_back_what_it_began(fleet: Fleet, how: signal.
     ]
 
 
+def cut_in_activation(fleet: Fleet) -> None:
+    """End the connections to inf-01; the activation there is on its way."""
+    fleet.lab.exec("inf-01", CUT)
+
+
+def cut_in_confirmation(fleet: Fleet) -> None:
+    """The same once `confirm` runs on inf-01: it waits for its lock, which is held for that long."""
+    fleet.lab.exec("inf-01", ["/usr/bin/python3", "-c", CUT_A_CONFIRMATION], timeout_s=100)
+
+
 @pytest.mark.slow
-def test_ansible_reads_from_the_host_what_became_of_a_lost_activation(fleet: Fleet) -> None:
-    running = activating_with_ansible(fleet)
-    fleet.lab.exec("inf-01", ["pkill", "-KILL", "-f", "^sshd-session: ops"])
+@pytest.mark.parametrize(
+    ("verb", "moment", "cut", "how"),
+    [
+        ("activate", ACTIVATE_FIRST, cut_in_activation, "read from the host"),
+        ("confirm", LAST_WAITS, cut_in_confirmation, "made again"),
+    ],
+    ids=("activate", "confirm"),
+)
+def test_ansible_finds_out_what_became_of_a_call_whose_connection_was_lost(
+    fleet: Fleet, verb: str, moment: Moment, cut: Callable[[Fleet], None], how: str
+) -> None:
+    running = with_ansible_until(fleet, moment)
+    cut(fleet)
     ran = running.end()
     assert ran.status == 0, ran.output[-3000:]
-    assert "inf-01: connection lost in activate reconciler; read from the host" in ran.output
-    activated = [
-        span for span in ran.record["spans"] if (span["host"], span["step"]) == ("inf-01", "activate")
-    ]
-    assert len(activated) == 1
+    assert f"inf-01: connection lost in {verb} reconciler; {how}" in ran.output
+    made = [span for span in ran.record["spans"] if (span["host"], span["step"]) == ("inf-01", verb)]
+    assert len(made) == 1
+    assert ran.record["outcome"] == "changed"
     assert fleet.running()
 
 

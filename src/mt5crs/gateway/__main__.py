@@ -10,7 +10,7 @@ from mt5crs.service.logs import Log
 from mt5crs.settings.gateway import GatewaySettings
 
 from .access import ClientsFileError
-from .service import Gateway, TerminalDiedError
+from .service import Gateway, PartDiedError
 
 
 def opened(settings: GatewaySettings, log: Log) -> Gateway:
@@ -29,7 +29,7 @@ def main() -> int:
         GatewaySettings,
         opened,
         misconfigured=(ClientsFileError,),
-        foreseen=(TerminalDiedError,),
+        foreseen=(PartDiedError,),
     )
 
 

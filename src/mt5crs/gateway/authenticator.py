@@ -34,6 +34,7 @@ class Authenticator:
         self._known = known
         self._known_address = known_address
         self._refused = refused
+        self._death = ""
         self._bell: Socket = context.socket(zmq.PAIR)
         self._bell.bind(_STOP)
         self._stop: Socket = context.socket(zmq.PAIR)
@@ -51,6 +52,10 @@ class Authenticator:
         """Whether handshakes are answered."""
         return self._thread.is_alive()
 
+    def death(self) -> str:
+        """Why it has ended by itself; empty if it has not."""
+        return self._death
+
     def stop(self) -> None:
         """Stop answering: from now on every handshake fails."""
         if self._thread.is_alive():
@@ -66,6 +71,9 @@ class Authenticator:
             while self._bell not in (ready := dict(poller.poll())):
                 if self._socket in ready:
                     self._answer(self._socket.recv_multipart())
+        except BaseException as error:
+            self._death = f"the authenticator's thread died: {error!r}"
+            raise
         finally:
             self._socket.close()
             self._bell.close(0)

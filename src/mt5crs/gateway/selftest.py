@@ -1,18 +1,22 @@
 """The watchdog's question: does a request to ourselves, over the real socket and CURVE, get an answer?"""
 
 import threading
+import time
 from collections.abc import Callable
 
 import zmq
 
 from mt5crs.protocol.codec import decode_reply, encode
-from mt5crs.protocol.curve import Context, secure_client
+from mt5crs.protocol.curve import Context, Socket, secure_client
 from mt5crs.protocol.fields import VERSION
 from mt5crs.protocol.replies import Pong
 from mt5crs.protocol.requests import Ping
 
 SELF = "gateway-self"
 """Name under which the gateway knows itself; the key is made at start and never leaves the process."""
+
+_STOP_LATENCY_S = 0.1
+"""A question that nobody answers (a dead authenticator) must not hold up the gateway's end."""
 
 
 class SelfTest:
@@ -43,7 +47,8 @@ class SelfTest:
     def stop(self) -> None:
         """Stop asking."""
         self._stopping.set()
-        self._thread.join(5)
+        if self._thread.is_alive():
+            self._thread.join(5)
 
     def once(self, timeout_s: float) -> bool:
         """One question on a fresh connection."""
@@ -51,14 +56,22 @@ class SelfTest:
         try:
             secure_client(socket, self._server_public, self._secret)
             socket.connect(self._endpoint)
-            if not socket.poll(int(timeout_s * 1000), zmq.POLLOUT):
+            if not self._await(socket, zmq.POLLOUT, timeout_s):
                 return False
             socket.send(encode(Ping(v=VERSION, id="self", client=SELF, magic=0)))
-            if not socket.poll(int(timeout_s * 1000)):
+            if not self._await(socket, zmq.POLLIN, timeout_s):
                 return False
             return isinstance(decode_reply(socket.recv()), Pong)
         finally:
             socket.close(0)
+
+    def _await(self, socket: Socket, what: int, timeout_s: float) -> bool:
+        """Wait until it can be sent to (POLLOUT) or read from (POLLIN): so long, but not when stopped."""
+        deadline = time.monotonic() + timeout_s
+        while not self._stopping.is_set() and (left := deadline - time.monotonic()) > 0:
+            if socket.poll(int(min(left, _STOP_LATENCY_S) * 1000) + 1, what):
+                return True
+        return False
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -72,8 +72,8 @@ def _listener(held: HeldSockets, socket: Socket, address: str, port: int) -> Lis
         raise cannot_listen(f"{address}:{port}", error.strerror) from error
 
 
-class TerminalDiedError(Exception):
-    """The thread that talks to the terminal has ended by itself; the text says why."""
+class PartDiedError(Exception):
+    """The thread of the terminal or of the authenticator has ended by itself; the text says which and why."""
 
 
 class Gateway:
@@ -203,13 +203,14 @@ class Gateway:
     def run(self) -> None:
         """Serve until `stop`. Ready is told to systemd once a request to ourselves has been answered.
 
-        Raises TerminalDiedError.
+        Raises PartDiedError.
         """
         self.terminal.start()
         self.selftest.start()
         self.server.run()
-        if self._died:
-            raise TerminalDiedError(self._died)
+        death = self._death()
+        if death:
+            raise PartDiedError(death)
 
     def stop(self) -> None:
         """End `run` after the job at hand. Safe from a signal handler."""
@@ -221,13 +222,14 @@ class Gateway:
 
     def health(self) -> dict[str, object]:
         """What `/health` says: does the network answer, are handshakes judged, is the terminal usable?"""
-        state, reason = self._office.state()
-        good = state == "ready" and self.authenticator.alive() and self.terminal.alive()
-        starting = not self._told
+        death = self._death()
+        state, reason = ("not_ready", death) if death else self._office.state()
+        if not (self._told or death or state == "terminal_hung"):
+            state = "starting"
         return {
-            "healthy": good and not starting,
-            "state": "starting" if starting and state != "terminal_hung" else state,
-            "reason": reason or ("" if self.authenticator.alive() else "the authenticator has died"),
+            "healthy": state == "ready" and self.authenticator.alive() and self.terminal.alive(),
+            "state": state,
+            "reason": reason,
             "stream": self.stream.name,
             "halts": len(self.control.halts()),
             "unresolved": sum(len(guard.unresolved) for guard in self.desk.guards()),
@@ -254,9 +256,9 @@ class Gateway:
 
     def _every_second(self) -> None:
         self.clients.reload_if_changed()
-        view, state = self.terminal.view(), self._office.state()[0]
+        state = self._office.state()[0]
         metrics = self.metrics
-        metrics.terminal.set(float(view.connected and state != "terminal_hung"))
+        metrics.terminal.set(float(self.terminal.view().connected and state != "terminal_hung"))
         metrics.ready.set(float(state == "ready"))
         metrics.queue.set(self.terminal.queue_length())
         metrics.halts.set(len(self.control.halts()))
@@ -264,16 +266,17 @@ class Gateway:
         for guard in self.desk.guards():
             metrics.unresolved.set(len(guard.unresolved), guard.magic)
             metrics.breaker.set(float(guard.breaker_open), guard.magic)
-        if not self.terminal.alive():
-            self._died = view.reason or "its thread ended"
+        if self._death():
             self.stop()
 
-    _died = ""
+    def _death(self) -> str:
+        """Which thread has ended by itself, and why; empty while none has. Only a restart cures it."""
+        return self.terminal.death() or self.authenticator.death()
 
     def close(self) -> None:
         """Answer what has arrived, and let go of everything."""
         notify.stopping()
-        if not self._died:
+        if not self.terminal.death():
             self.server.drain(_DRAIN_TIMEOUT_S)
         self.selftest.stop()
         stopped = self.terminal.stop(_STOP_TIMEOUT_S)

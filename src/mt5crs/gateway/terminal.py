@@ -85,6 +85,7 @@ class Terminal:
         self._running: Job | None = None
         self._busy_since = 0.0
         self._stopping = False
+        self._death = ""
         self._view = View(False, False, "the terminal is being started", None)
         self._loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
@@ -159,12 +160,17 @@ class Terminal:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    def death(self) -> str:
+        """Why the thread has ended by itself; empty if it has not."""
+        return self._death
+
     def stop(self, timeout_s: float) -> bool:
         """Finish the job at hand and end; False when the terminal hangs longer than that."""
         with self._lock:
             self._stopping = True
         self._bell.ring()
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
         if self._thread.is_alive():
             return False
         self._bell.close()
@@ -196,7 +202,8 @@ class Terminal:
                 elif not self._stopping:
                     self._poll()
         except BaseException as error:
-            self._view = View(False, False, f"the terminal's thread died: {error!r}", None)
+            self._death = f"the terminal's thread died: {error!r}"
+            self._view = View(False, False, self._death, None)
             self._note("terminal.died", error=repr(error))
             raise
         finally:

@@ -157,3 +157,18 @@ def test_a_windows_gateway_that_does_not_answer_is_not_taken_for_rolled_back(
     assert [failure.partition(":")[0] for failure in done.failures] == [
         "gtw-02 does not answer and does not go back by itself"
     ]
+
+
+@pytest.mark.parametrize(
+    "reply", [ssh.Reply(1, '{"error": {"message": "damaged"}}', ""), ssh.Reply(None, "", "")]
+)
+def test_a_host_that_cannot_say_what_runs_is_not_taken_for_one_where_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, reply: ssh.Reply
+) -> None:
+    windows_says(monkeypatch, {"gtw-02": status(gateway=("2-g", None))}, [])
+    monkeypatch.setattr(ssh, "run", lambda *_words, **_options: reply)
+
+    done = settle(FLEET, MIXED)
+
+    assert done.done == []
+    assert [failure.partition(" ")[0] for failure in done.failures] == ["inf-01"]

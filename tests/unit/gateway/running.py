@@ -80,6 +80,8 @@ class Running:
             "TERMINAL_TIMEOUT_S": "0.6",
             **environment,
         }
+        self.program = "mt5crs.gateway"
+        """The module to run."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def allow(self, name: str, permissions: list[str], magics: list[int]) -> None:
@@ -101,7 +103,7 @@ class Running:
         self.write_clients()
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mt5crs.gateway"],
+                [sys.executable, "-m", self.program],
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

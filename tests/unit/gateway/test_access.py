@@ -15,7 +15,7 @@ import zmq
 from mt5crs.gateway.authenticator import Authenticator
 from mt5crs.protocol import requests
 from mt5crs.protocol.codec import decode_event, encode
-from mt5crs.protocol.curve import Context, common_options, new_keypair, secure_client, secure_server
+from mt5crs.protocol.curve import Context, common_options, new_keypair, secure_client
 from mt5crs.protocol.events import DealEvent, Heartbeat, OrderEvent, PositionEvent, trade_topic
 from mt5crs.protocol.replies import Error, OrderResult, Pong, Snapshot
 from tests.unit.gateway.running import LIMITS, MAGIC, OTHER_MAGIC, Caller, Running, eventually
@@ -103,33 +103,6 @@ def test_a_bad_clients_file_at_the_start_is_a_wrong_configuration(tmp_path: Path
     gateway.close()
     assert done.returncode == 78  # a restart cannot help
     assert "limits key 'nobody' is no magic number" in done.stderr
-
-
-def test_14_dead_authenticator_refuses_everyone() -> None:
-    context: Context = zmq.Context()
-    public, secret = new_keypair()
-    client_secret = new_keypair()[1]
-    authenticator = Authenticator(context, lambda _: True, lambda _: False, lambda *_: None)
-    authenticator.start()
-    server = context.socket(zmq.ROUTER)
-    secure_server(server, secret)
-    port = server.bind_to_random_port("tcp://127.0.0.1")
-
-    def connected(wait_ms: int) -> bool:
-        client = context.socket(zmq.DEALER)
-        secure_client(client, public, client_secret)
-        client.connect(f"tcp://127.0.0.1:{port}")
-        found = bool(client.poll(wait_ms, zmq.POLLOUT))
-        client.close(0)
-        return found
-
-    try:
-        assert connected(5000)
-        authenticator.stop()
-        assert not authenticator.alive()
-        assert not connected(700)
-    finally:
-        context.destroy(0)
 
 
 def test_authenticator_survives_a_callback_that_raises() -> None:

@@ -321,7 +321,7 @@ def test_a_terminal_thread_that_dies_takes_the_process_with_it(gateway: Running,
         db.commit()
     assert gateway.process is not None
     assert gateway.process.wait(20) == 1
-    assert '"event":"TerminalDiedError"' in gateway.log()
+    assert '"event":"PartDiedError"' in gateway.log()
 
 
 def test_nothing_secret_in_the_log(gateway: Running, trader: Caller) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from deploy import windows, windows_play
 from deploy.inventory import Fleet
-from deploy.rollout import Rollout
+from deploy.rollout import Failure, Rollout
 
 PROJECT = Path(__file__).resolve().parents[3]
 FLEET = Fleet(
@@ -123,6 +123,24 @@ def test_an_activation_without_an_answer_is_put_back() -> None:
     rollout.result("w1", "gateway").generation = "0002-b"
     assert rollout.failed
     assert windows.provisional(rollout, ["w1"]) == {"w1": "0002-b"}
+
+
+def test_a_host_that_cannot_say_what_runs_is_told_in_the_tools_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    cmd = '"C:/python.exe" C:/bin/mt5crs-release.pyz status --json'
+    said = {"error": {"message": "state.json is damaged", "remedy": "put a backup back"}}
+    asked = {"cmd": cmd, "rc": 1, "stdout": json.dumps(said), "failed": True, "msg": "non-zero return code"}
+    found = played(("Ask", "w1", asked), ("Note what runs", "w2", {"ansible_facts": {"release_status": {}}}))
+    monkeypatch.setattr(windows_play, "run", lambda *_words: found)
+    monkeypatch.setattr(windows, "fleet", lambda: FLEET)
+
+    told = windows.statuses(["w1", "w2", "w3"])
+
+    assert told["w2"] == {}
+    assert isinstance(told["w1"], Failure)
+    assert isinstance(told["w3"], Failure)
+    assert told["w1"].message == "state.json is damaged; put a backup back"
+    assert (told["w3"].message, told["w3"].step) == ("no answer", "ask what runs")
+    assert "--exclude w3" in told["w3"].remedy
 
 
 def test_another_failure_and_an_unreachable_host() -> None:
