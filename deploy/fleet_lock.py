@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from deploy import ssh, unfinished
+from deploy.companion import Companion
 from deploy.inventory import Fleet
 from deploy.rollout import Failure, Rollout
-from deploy.vault_password import PROJECT
 
 HELD = "MT5CRS_FLEET_LOCK"
 """Environment variable for a run inside a run (the play for Windows gateways): the lock is held already."""
@@ -63,7 +60,7 @@ class FleetLock:
     said: list[str] = field(default_factory=list)
     decision: dict[str, Any] = field(default_factory=dict)
     """What is carried out from here on, also by the next run if this one dies: `phase`, `provisional`."""
-    _beats: subprocess.Popen[str] | None = None
+    _beats: Companion | None = None
     _lost: str = ""
     _looked: float = field(default_factory=time.monotonic)
 
@@ -136,16 +133,7 @@ class FleetLock:
         """Begin to send heartbeats, in a process that does not share this one's fate."""
         if self._beats is not None or not self.held:
             return
-        self._beats = subprocess.Popen(
-            [sys.executable, "-m", "deploy.heartbeat"],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        self._tell({"hub": self.hub, "id": self.id, "every_s": EVERY_S})
+        self._beats = Companion("deploy.heartbeat", {"hub": self.hub, "id": self.id, "every_s": EVERY_S})
 
     def phase(self, name: str, rollout: Rollout) -> None:
         """Say with the next heartbeat what is being done.
@@ -183,10 +171,8 @@ class FleetLock:
     @property
     def lost(self) -> str:
         """Who has the lock now, when it was lost; a heartbeat that does not get through loses nothing."""
-        if not self._lost and self._beats is not None and self._beats.stdout is not None:
-            ready, _, _ = select.select([self._beats.stdout], [], [], 0)
-            if ready:
-                self._lost = self._beats.stdout.readline().strip()
+        if not self._lost and self._beats is not None:
+            self._lost = self._beats.said()
         return self._lost
 
     def check(self, rollout: Rollout) -> None:
@@ -217,12 +203,8 @@ class FleetLock:
         if not self.held:
             return
         self.held = False
-        self._tell({"end": True})
         if self._beats is not None:
-            try:
-                self._beats.wait(timeout=_CALL_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._beats.kill()
+            self._beats.end(_CALL_TIMEOUT_S)
         document = {"record": dict(record), "settled": self.settled}
         reply = self._call("close", self.id, stdin=json.dumps(document))
         if reply.status != 0:
@@ -232,12 +214,8 @@ class FleetLock:
             )
 
     def _tell(self, message: Mapping[str, Any]) -> None:
-        if self._beats is not None and self._beats.stdin is not None:
-            try:
-                self._beats.stdin.write(json.dumps(message) + "\n")
-                self._beats.stdin.flush()
-            except OSError:
-                pass  # it has ended because the lock is lost; `lost` tells
+        if self._beats is not None:
+            self._beats.tell(message)
 
     def _call(self, *words: str, stdin: str = "") -> ssh.Reply:
         assert self.hub is not None  # noqa: S101 -- only held with one

@@ -8,16 +8,13 @@ A deployer that is stopped (SIGSTOP, Ctrl-Z) gets no heartbeats, so that it cann
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from deploy import ssh
+from deploy.companion import Lines, is_stopped, stay
 
 _TIMEOUT_S = 20
 _LOOK_S = 1.0
@@ -26,9 +23,8 @@ _LOOK_S = 1.0
 
 def main() -> int:
     """Send heartbeats until the deployer ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    lines = _Lines(sys.stdin.fileno())
+    stay()
+    lines = Lines(sys.stdin.fileno())
     first = lines.next(60.0)
     if not first:
         return 1
@@ -56,41 +52,10 @@ def main() -> int:
         due = time.monotonic() + every_s
 
 
-def is_stopped(process: int, proc: Path = Path("/proc")) -> bool:
-    """Tell whether a process is stopped; False where the system does not say (no /proc)."""
-    try:
-        # The name before the state may itself hold spaces and parentheses: proc(5).
-        return (proc / str(process) / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except (OSError, IndexError):
-        return False
-
-
 def _beat(hub: dict[str, Any], name: str, *words: str) -> str:
     """One heartbeat; returns who holds the lock when it is lost."""
     reply = ssh.run(hub, [ssh.TOOL, "deployment", "beat", name, *words, "--json"], timeout_s=_TIMEOUT_S)
     return str(reply.document["error"]["message"]) if reply.document.get("lost") else ""
-
-
-class _Lines:
-    """JSON objects from a pipe, with a time-out: `{}` when none came in time, None when it is closed."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.rest = b""
-
-    def next(self, timeout_s: float) -> dict[str, Any] | None:
-        end = time.monotonic() + timeout_s
-        while b"\n" not in self.rest:
-            ready, _, _ = select.select([self.descriptor], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
-                return {}
-            read = os.read(self.descriptor, 65536)
-            if not read:
-                return None
-            self.rest += read
-        line, _, self.rest = self.rest.partition(b"\n")
-        found = json.loads(line)
-        return found if isinstance(found, dict) else {}
 
 
 if __name__ == "__main__":

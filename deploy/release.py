@@ -19,7 +19,7 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
 
-from deploy import locking, resuming
+from deploy import locking, resuming, stepping
 from deploy.batches import BLUE_GREEN, Step
 from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
@@ -285,6 +285,9 @@ def _activate(rollout: Rollout, want: Desired) -> None:
         result.state = str(answer.get("state") or "provisional")
         result.previous = answer.get("previous")
         result.changed = bool(answer.get("changed"))
+    if answer is not None and result.waits:
+        timeout_s = want.confirm_timeout_s
+        stepping.deadlines_of(rollout).waits(host.name, want.service, result.generation, timeout_s)
 
 
 def _start(rollout: Rollout, service: str, units: Sequence[str]) -> None:

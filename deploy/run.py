@@ -22,7 +22,7 @@ from pyinfra import host as current_host
 from pyinfra.api.exceptions import DeployError, PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
-from deploy import locking, report, settings, windows
+from deploy import locking, report, settings, stepping, windows
 from deploy.batches import STRATEGIES
 from deploy.inventory import WINDOWS, Fleet, fleet
 from deploy.rollout import Failure, Phase, Rollout
@@ -174,10 +174,11 @@ def _end() -> None:
     if error is not None and not rollout.failed:
         for failure in given_up(error):
             rollout.fail(failure)
+    lock, deadlines = locking.lock_of(rollout), stepping.deadlines_of(rollout)
+    deadlines.end()
     report.finish(rollout)
-    lock = locking.lock_of(rollout)
     lock.release({**rollout.record(), "sentence": report.sentence(rollout)})
-    for line in lock.said:
+    for line in (*deadlines.said, *lock.said):
         print(line, file=sys.stderr)
     if _exit_status:
         sys.exit(_exit_status)
@@ -244,6 +245,8 @@ class _Narration(BaseStateCallback):
         name = ", ".join(of.get_op_meta(op_hash).names)
         lock = locking.lock_of(self.rollout)
         lock.check(self.rollout)
+        if self.rollout.failed:
+            stepping.deadlines_of(self.rollout).end()
         phase = next((word for word in _PHASES if name.startswith(word)), name)
         if phase in ("Stage", "Activate", "Confirm"):
             phase = name.partition(" | ")[0]

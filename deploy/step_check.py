@@ -1,4 +1,4 @@
-"""What a roll-out checks between its steps, alike for both engines: new alerts, and time for what waits.
+"""What a roll-out checks between its steps, alike for both engines: new alerts.
 
 That a step's services are healthy, the release tool has said already when it activated them.
 """
@@ -7,28 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from deploy import ssh
 from deploy.alerts import Alert, Verdict, Watch, on_hub
 from deploy.batches import Step
 from deploy.inventory import Fleet
 from deploy.rollout import Failure
-
-_EXTEND_TIMEOUT_S = 30
-_TOGETHER = 20
-
-
-@dataclass
-class Waiting:
-    """A provisional generation whose deadline the roll-out keeps ahead of; `since`: time.monotonic()."""
-
-    host: str
-    service: str
-    generation: str
-    since: float
 
 
 @dataclass
@@ -40,13 +25,11 @@ class StepCheck:
     said: list[str] = field(default_factory=list)
     checks: int = 0
     _watch: Watch | None = None
-    _waiting: dict[tuple[str, str], Waiting] = field(default_factory=dict)
 
     @classmethod
     def restored(cls, fleet: Fleet, variables: Mapping[str, Any], kept: Mapping[str, Any]) -> StepCheck:
         """The checks as they were `kept`, for an engine that has a process of its own for every task."""
         made = cls(fleet, variables, checks=int(kept["checks"]))
-        made._waiting = {(one["host"], one["service"]): Waiting(**one) for one in kept["waiting"]}
         if kept["watch"] is not None:
             watch = made._watched()
             before = kept["watch"]["before"]
@@ -65,12 +48,11 @@ class StepCheck:
                 "waited_s": self._watch.waited_s,
                 "before": None if before is None else [asdict(alert) for alert in sorted(before)],
             }
-        waiting = [asdict(one) for one in self._waiting.values()]
-        return {"checks": self.checks, "waiting": waiting, "watch": watch}
+        return {"checks": self.checks, "watch": watch}
 
     def _watched(self) -> Watch:
         ask = on_hub(self.fleet.hosts[self.fleet.in_group("hub")[0]])
-        return Watch(ask, float(self.variables["fleet_alerts_unknown_s"]), time.monotonic, self._sleep)
+        return Watch(ask, float(self.variables["fleet_alerts_unknown_s"]), time.monotonic, time.sleep)
 
     def begin(self, monitored: bool) -> None:
         """Remember which alerts fire before anything is activated. monitored: the Hub runs Prometheus."""
@@ -85,18 +67,11 @@ class StepCheck:
         if verdict.unknown:
             self.said.append(f"alerts: {verdict.unknown}; asked again after the first step")
 
-    def waits(self, host: str, service: str, generation: str) -> None:
-        """From now on keep this provisional generation from reverting by itself."""
-        known = self._waiting.get((host, service))
-        if known is None or known.generation != generation:
-            self._waiting[host, service] = Waiting(host, service, generation, time.monotonic())
-
     def after(self, step: str, touched: Sequence[str], watch_s: float) -> Failure | None:
         """Check a step that is done; `touched`: hosts activated so far. Watches for `watch_s` seconds."""
         self.checks += 1
-        self._extend_due()
         if self._watch is None:
-            self._sleep(watch_s)
+            time.sleep(watch_s)
             return None
         verdict = self._watch.check(touched, watch_s)
         if verdict.unknown:
@@ -105,35 +80,6 @@ class StepCheck:
             self.said.append(f"firing since the roll-out began: {', '.join(map(str, verdict.alerts))}")
             return None
         return judge(step, verdict, str(self.variables["fleet_alerts_unknown"]), self._watch.unknown_budget_s)
-
-    def _sleep(self, seconds: float) -> None:
-        """Sleep, and keep ahead of the deadlines meanwhile."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, self._every_s))
-            self._extend_due()
-
-    @property
-    def _every_s(self) -> float:
-        return float(self.variables["fleet_confirm_timeout_s"]) / 3
-
-    def _extend_due(self) -> None:
-        """Give more time to what was activated, or extended, a third of its time ago."""
-        now = time.monotonic()
-        due = [one for one in self._waiting.values() if now - one.since >= self._every_s]
-        if not due:
-            return
-        with ThreadPoolExecutor(_TOGETHER) as pool:
-            # One that does not answer reverts by itself, and its confirmation fails and says so.
-            list(pool.map(self._extend, due))
-
-    def _extend(self, one: Waiting) -> None:
-        command = [ssh.TOOL, "extend", one.service, "--generation", one.generation, "--confirm-timeout"]
-        command += [str(self.variables["fleet_confirm_timeout_s"]), "--json"]
-        asked = time.monotonic()
-        reply = ssh.run(self.fleet.hosts[one.host], command, timeout_s=_EXTEND_TIMEOUT_S)
-        if reply.status == 0:
-            one.since = asked
 
 
 def watch_s(variables: Mapping[str, Any], step: Step, *, last: bool) -> float:

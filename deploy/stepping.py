@@ -14,7 +14,8 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
 from deploy.batches import Step
-from deploy.inventory import WINDOWS, fleet
+from deploy.deadlines import Deadlines
+from deploy.inventory import fleet
 from deploy.plan import Plan
 from deploy.rollout import Rollout
 from deploy.step_check import StepCheck, watch_s
@@ -32,6 +33,12 @@ def steps(rollout: Rollout, plan: Plan) -> Iterator[Step]:
         checked(rollout, check, plan, step, name=f"Activate {step.name} | checks", _run_once=True)
 
 
+def deadlines_of(rollout: Rollout) -> Deadlines:
+    """What keeps this run ahead of the deadlines of its hosts."""
+    return _deadlines.setdefault(rollout.id, Deadlines(fleet().inventory))
+
+
+_deadlines: dict[str, Deadlines] = {}
 _checks: dict[str, StepCheck] = {}
 """By the plan's id: pyinfra reads deploy.py once per host, the checks are of the run."""
 
@@ -58,10 +65,6 @@ def _begin(check: StepCheck, plan: Plan) -> None:
 
 
 def _check(rollout: Rollout, check: StepCheck, plan: Plan, step: Step) -> None:
-    for (name, service), result in rollout.results.items():
-        # Windows gateways got time for all steps when they were activated (deploy/windows.py).
-        if result.state == "provisional" and name not in check.fleet.in_group(WINDOWS):
-            check.waits(name, service, result.generation)
     seconds = watch_s(check.variables, step, last=step == plan.steps[-1])
     failure = check.after(f"step {step.name.strip()}", plan.touched(step), seconds)
     _say(check)

@@ -1,8 +1,8 @@
 """Action `check_step`: what a roll-out checks between its steps (deploy/step_check.py), as pyinfra does it.
 
-Runs once for a step's hosts, on the controller; changes nothing but the deadlines of generations that wait. A
-failed check is returned as `rollout_failure`, not raised: what was activated has to be put back first. `kept`
-is what the next check has to know. Argument `kind`: kind of the step (empty: before the first one).
+Runs once for a step's hosts, on the controller; changes nothing. A failed check is returned as
+`rollout_failure`, not raised: what was activated has to be put back first. `kept` is what the next check has
+to know. Argument `kind`: kind of the step (empty: before the first one).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.batches import Step
-from deploy.inventory import WINDOWS, Fleet
+from deploy.inventory import Fleet
 from deploy.step_check import StepCheck, watch_s
 
 
@@ -55,10 +55,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             check.begin(bool(plan["monitored"]))
         else:
             check = StepCheck.restored(fleet, variables, kept)
-            for name, of in every.items():
-                if name not in fleet.in_group(WINDOWS):
-                    for service, generation in (of.get("release_provisional") or {}).items():
-                        check.waits(name, str(service), str(generation))
             kind, batch = self._task.args["kind"], set(known["ansible_play_batch"])
             done = next(i for i, one in enumerate(steps, 1) if one.kind == kind and batch & set(one.hosts))
             touched = dict.fromkeys(host for one in steps[:done] for host in one.hosts)

@@ -24,7 +24,8 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import report, undoing, unfinished
+from deploy import report, ssh, undoing, unfinished
+from deploy.deadlines import Deadlines
 from deploy.fleet_lock import FleetLock
 from deploy.inventory import explain, files_of, resolve
 from deploy.release_call import call_of, not_told
@@ -78,6 +79,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.host_ended: dict[str, float] = {}
         self.steps: list[str] = []
         self.lock = FleetLock(None, "")
+        self.deadlines = Deadlines(LAB_INVENTORY)
         self.process = os.getpid()
         self.stopping = False
         self.inventory = Path()
@@ -88,6 +90,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if action is None or context.CLIARGS.get("syntax") or context.CLIARGS.get("listtasks"):
             return
         self.inventory = next(iter(files_of(context.CLIARGS["inventory"])), LAB_INVENTORY)
+        self.deadlines = Deadlines(self.inventory)
         self._open_vaults(playbook._loader, self.inventory)
         dry = bool(context.CLIARGS.get("check"))
         self.rollout = Rollout("ansible", environment_of(self.inventory), action=action, dry=dry)
@@ -114,6 +117,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self.rollout is None:
             return
         self._still_ours()
+        if self.rollout.failed:
+            self.deadlines.end()
         if self.play.startswith("Confirm") and not self.lock.decision and not self.rollout.failed:
             self.lock.decide_to_confirm(self.rollout)
         elif not self.play.startswith("Confirm"):
@@ -178,9 +183,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _finish(self, rollout: Rollout) -> None:
         """Show how it ended, keep the record on the Hub, give the lock back; once."""
         self.rollout = None
+        self.deadlines.end()
         report.finish(rollout)
         self.lock.release({**rollout.record(), "sentence": report.sentence(rollout)})
-        for line in self.lock.said:
+        for line in (*self.deadlines.said, *self.lock.said):
             self._display.display(line)
 
     def _interrupted(self) -> None:
@@ -329,6 +335,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if verb == "revert":
             entry.state, entry.version = "reverted", entry.previous_version
             self.rollout.put_back.append(f"{service} on {host}")
+        command = data["cmd"]
+        # Windows gateways, which are told of as one line of text, have got their time beforehand.
+        if verb == "activate" and entry.waits and command[0] == ssh.TOOL:
+            timeout_s = float(command[command.index("--confirm-timeout") + 1])
+            self.deadlines.waits(host, service, entry.generation, timeout_s)
 
     def _undone(self, host: str, result: Any, answer: Any) -> None:
         """Every service of a host whose deployment was undone, or asked about."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -26,6 +27,10 @@ def canary_with_pyinfra(fleet: Fleet) -> Ran:
 
 def canary_with_ansible(fleet: Fleet) -> Ran:
     return fleet.playbook("site.yml", "-e", "fleet_strategy=canary")
+
+
+def with_ansible(fleet: Fleet) -> Ran:
+    return fleet.playbook("site.yml")
 
 
 @pytest.fixture
@@ -55,6 +60,45 @@ def test_a_canary_that_fails_late_puts_back_every_host(unmoved: Fleet, deploy: D
     assert {failure["host"] for failure in record["failures"]} == {"inf-02"}
     assert "nowhere" in ran.output
     assert {"gateway on gtw-01", "reconciler on inf-01", "reconciler on inf-02"} <= set(record["put_back"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deploy", [Fleet.pyinfra, with_ansible])
+def test_a_step_may_take_longer_than_the_time_for_its_confirmation(fleet: Fleet, deploy: Deploy) -> None:
+    timeout_s = 30
+    fleet.override(
+        fleet_confirm_timeout_s=timeout_s, gateway_log_level="DEBUG", reconciler_recheck_interval_s=12.0
+    )
+    activation = "^[^ ]*python3 -IS [^ ]*mt5crs-release activate reconciler"
+    held: list[bool] = []
+
+    def hold_the_second_inf_host() -> None:
+        def signal(name: str) -> bool:
+            return (
+                fleet.lab.exec("inf-02", ["pkill", f"-{name}", "-f", activation], check=False).returncode == 0
+            )
+
+        wait_until(lambda: signal("STOP"), 300, "the activation on inf-02")
+        waits = fleet.status("gtw-01")["gateway"]
+        until = waits["deadline_in_s"] + timeout_s
+        stopped = time.monotonic()
+        wait_until(
+            lambda: (
+                fleet.status("gtw-01")["gateway"]["state"] != "provisional"
+                or time.monotonic() - stopped + fleet.status("gtw-01")["gateway"]["deadline_in_s"] > until
+            ),
+            120,
+            "more time than the gateway was given at first",
+        )
+        held.append(signal("CONT"))
+
+    holder = threading.Thread(target=hold_the_second_inf_host)
+    holder.start()
+    ran = deploy(fleet)
+    holder.join()
+    assert held == [True]
+    assert ran.status == 0, ran.output[-3000:]
+    assert fleet.running()
 
 
 def test_an_alert_during_a_step_puts_back_what_the_step_brought(unmoved: Fleet) -> None:

@@ -18,6 +18,8 @@ from tests.lab.engines import Fleet
 
 CONFIRM_TIMEOUT_S = 30
 """The shortest that settings allow: how long an abandoned roll-out stays provisional."""
+LONG_CONFIRM_TIMEOUT_S = 180
+"""For what the next run is to find still provisional, however slow the machine."""
 LAST = "inf-02"
 BAD_ON_THE_LAST = f"{{{{ 'nowhere:Nothing' if inventory_hostname == '{LAST}' else 'example' }}}}"
 SERVICES = (
@@ -62,12 +64,12 @@ class Arena:
     fleet: Fleet
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(int(time.time()) % 100_000))
 
-    def release(self, *, good: bool = True, **more: Any) -> None:
+    def release(self, *, good: bool = True, confirm_s: int = CONFIRM_TIMEOUT_S, **more: Any) -> None:
         """Want a release that no host has seen; a bad one fails on the last Inf host."""
         number = next(self.numbers)
         bad = {} if good else {"strategy_strategy": BAD_ON_THE_LAST}
         self.fleet.override(
-            fleet_confirm_timeout_s=CONFIRM_TIMEOUT_S,
+            fleet_confirm_timeout_s=confirm_s,
             fleet_alerts_unknown_s=1,
             fleet_step_pause_s=0,
             gateway_heartbeat_interval_s=round(0.5 + number / 1e6, 6),

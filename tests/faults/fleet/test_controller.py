@@ -9,7 +9,7 @@ import pytest
 
 from lab import faults
 from lab.handle import wait_until
-from tests.faults.fleet.arena import NEW, OLD, Arena, note
+from tests.faults.fleet.arena import LONG_CONFIRM_TIMEOUT_S, NEW, OLD, Arena, note
 from tests.faults.fleet.controller import (
     ACTIVATE_FIRST,
     ACTIVATE_GATEWAY,
@@ -56,7 +56,7 @@ def next_run(arena: Arena, before: dict[tuple[str, str], str]) -> str:
 )
 def test_a_killed_controller_is_made_good_by_the_next_run(arena: Arena, moment: Moment) -> None:
     before = arena.generations()
-    arena.release()
+    arena.release(confirm_s=LONG_CONFIRM_TIMEOUT_S)
     controller = arena.begin()
     controller.wait_for(moment)
     began = time.monotonic()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.heartbeat import is_stopped
+from deploy.companion import is_stopped
 from lab.handle import wait_until
 from lab.state import PROJECT
 
