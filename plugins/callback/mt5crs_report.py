@@ -316,8 +316,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if data.get("rc") != 0 or answer is None:
             entry.state, entry.version = "failed", entry.previous_version
             self.rollout.spent(host, service, step, began, "failed", answer)
-            text = f"{data.get('stdout', '')}\n{data.get('stderr', '')}"
-            self.rollout.fail(failure_of(host, f"{step} {service}", answer, text))
+            self.rollout.fail(failure_of(host, f"{step} {service}", answer, _output(data)))
             self.failed.add(host)
             return
         if "--dry-run" in data.get("cmd", ()) and not self.rollout.dry:
