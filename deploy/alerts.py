@@ -4,9 +4,9 @@ The Hub is asked over SSH, since its Prometheus answers within the fleet only. W
 `counting`, pure.
 
 An alert counts when it began to fire after the roll-out had begun and is critical, or concerns a host that
-was activated already. What fired before does not count: a release that mends it must get through. None of
-the rules we ship fires because of a restart: a start on request is no abnormal exit, and a target may be gone
-for 30 s.
+was activated already. What fired before does not count, nor what was pending, since its cause is older: a
+release that mends it must get through. None of the rules we ship fires because of a restart: a start on
+request is no abnormal exit, and a target may be gone for 30 s.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class UnknownError(Exception):
 
 @dataclass(frozen=True, order=True)
 class Alert:
-    """One firing alert: its name, the host it is about ('' for none), how severe, its other labels."""
+    """One alert: its name, the host it is about ('' for none), how severe, its other labels."""
 
     name: str
     host: str
@@ -55,13 +55,12 @@ class Alert:
 
 
 Ask = Callable[[int], frozenset[Alert]]
-"""Alerts that fired within the last so many seconds (0: now). Raises UnknownError."""
+"""Alerts that fired within the last so many seconds; 0: that fire now or are pending. UnknownError."""
 
 
 def expression(within_s: int) -> str:
-    """PromQL for the alerts that fired within the last seconds."""
-    firing = 'ALERTS{alertstate="firing"}'
-    return f"max_over_time({firing}[{within_s}s])" if within_s > 0 else firing
+    """PromQL for the alerts that fired within the last seconds; 0: that fire now or are pending."""
+    return f'max_over_time(ALERTS{{alertstate="firing"}}[{within_s}s])' if within_s > 0 else "ALERTS"
 
 
 def read(text: str) -> frozenset[Alert]:
@@ -141,7 +140,7 @@ class Watch:
     waited_s: float = 0.0
 
     def begin(self) -> Verdict:
-        """Remember what fires already; when that cannot be asked, the first check asks again."""
+        """Remember what fires or is pending already; if that cannot be asked, the first check asks again."""
         self.began = self.clock()
         try:
             self.before = self.ask(0)
@@ -173,11 +172,11 @@ class Watch:
 
     def _look(self, touched: Sequence[str]) -> Verdict:
         try:
-            if self.before is None:
-                # It could not be asked at the beginning: what fires now may have fired then.
-                self.before = self.ask(0)
             # Rounded up, and an interval more: a sample just at the edge is not missed.
             now = self.ask(int(self.clock() - self.began) + 1)
         except UnknownError as error:
             return Verdict(unknown=str(error))
+        if self.before is None:
+            # It could not be asked at the beginning: what has fired since may have fired then.
+            self.before = now
         return Verdict(alerts=counting(now, self.before, touched))

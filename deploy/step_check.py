@@ -63,7 +63,7 @@ class StepCheck:
         verdict = self._watch.begin()
         firing = sorted(self._watch.before or ())
         if firing:
-            self.said.append(f"firing already, so not counted: {', '.join(map(str, firing))}")
+            self.said.append(f"firing or pending already, so not counted: {', '.join(map(str, firing))}")
         if verdict.unknown:
             self.said.append(f"alerts: {verdict.unknown}; asked again after the first step")
 
