@@ -314,7 +314,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         entry.seconds += time.monotonic() - began
         step = STEPS.get(verb, verb)
         if data.get("rc") != 0 or answer is None:
-            entry.state, entry.version = "failed", entry.previous_version
+            if verb == "revert":
+                entry.state = "provisional"  # what it was to leave may run on
+            else:
+                entry.state, entry.version = "failed", entry.previous_version
             self.rollout.spent(host, service, step, began, "failed", answer)
             self.rollout.fail(failure_of(host, f"{step} {service}", answer, _output(data)))
             self.failed.add(host)

@@ -17,6 +17,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[3]
 ASKED = {"name": "Plan", "hosts": "all,!gone", "gather_facts": False}
+LEFT = {"name": "Put back", "hosts": "stays", "gather_facts": False, "vars": {"release_failure": "confirm"}}
 CONFIRMED = {"name": "Confirm the gateway", "hosts": "gone", "gather_facts": False}
 PLAYS = [
     {
@@ -29,6 +30,7 @@ PLAYS = [
     for play, of_play in (
         (ASKED, ("observe.yml", "undo.yml")),
         (CONFIRMED, ("windows/confirm_anew.yml",)),
+        (LEFT, ("put_back.yml",)),
     )
 ]
 DAMAGED = {"error": {"message": "state.json cannot be used: not JSON", "remedy": "put a backup back"}}
@@ -39,6 +41,8 @@ TOOLS = {
     "talks": "echo hello",
     # Good in the tool's eyes, but the task that asked cannot go on with it.
     "vague": f"""[ "$1" = status ] && echo '{FINE}' || echo '{{"services": {{}}}}'""",
+    "stays": f"""case $1 in status) echo '{FINE}';; undo) echo '{{"services": {{}}, "changed": false}}';;
+        *) echo '{json.dumps(DAMAGED)}'; exit 1;; esac""",
     "good": f"""[ "$1" = status ] && echo '{FINE}' || echo '{{"services": {{}}, "changed": false}}'""",
 }
 
@@ -98,7 +102,7 @@ def test_a_host_that_cannot_say_what_runs_is_a_failure_of_the_run(record: dict[s
     for host in ("crashes", "talks"):
         assert "did not say what runs" in told[host]["message"]
         assert "mt5crs-release status" in told[host]["remedy"]
-    assert [phase["failed"] for phase in record["phases"]] == [4, 1]
+    assert [phase["failed"] for phase in record["phases"]] == [4, 1, 1]
 
 
 def test_a_call_that_ansible_alone_takes_for_failed_is_one_as_well(record: dict[str, Any]) -> None:
@@ -117,4 +121,11 @@ def test_a_windows_host_that_is_lost_while_it_confirms_has_failed(record: dict[s
 
 def test_each_host_fails_once_and_what_is_good_does_not(record: dict[str, Any]) -> None:
     assert sorted(failure["host"] for failure in record["failures"]) == sorted({*TOOLS, "gone"} - {"good"})
-    assert {service["host"] for service in record["services"]} == {"good", "vague"}
+    assert {service["host"] for service in record["services"]} == {"good", "stays", "vague"}
+
+
+def test_what_could_not_be_put_back_is_told_as_what_runs(record: dict[str, Any]) -> None:
+    (service,) = [service for service in record["services"] if service["host"] == "stays"]
+    assert (service["state"], service["version"]) == ("provisional", "1")
+    (failure,) = [failure for failure in record["failures"] if failure["host"] == "stays"]
+    assert failure["step"] == "put back gateway"
