@@ -18,6 +18,9 @@ from typing import Any
 
 from deploy.vault_password import PROJECT
 
+_FIRST_S = 60.0
+"""The first message is sent as soon as the process is started."""
+
 
 class Companion:
     """A running `python -m <module>`, which outlives a killed deployer by a moment."""
@@ -59,10 +62,19 @@ class Companion:
             self._process.kill()
 
 
-def stay() -> None:
-    """For the process: what stops the deployer must not stop this too; it ends when its input does."""
+def begun() -> tuple[Lines, int, dict[str, Any]]:
+    """For the process: what the deployer says, its process id, and its first message.
+
+    What stops the deployer (Ctrl-C) must not stop this process too; it ends when its input does. SystemExit
+    when the deployer is gone already.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    deployer, lines = os.getppid(), Lines(sys.stdin.fileno())
+    first = lines.next(_FIRST_S)
+    if not first:
+        raise SystemExit(1)
+    return lines, deployer, first
 
 
 def is_stopped(process: int, proc: Path = Path("/proc")) -> bool:

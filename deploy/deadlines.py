@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import ssh
-from deploy.companion import Companion, Lines, is_stopped, stay
+from deploy.companion import Companion, begun, is_stopped
 from deploy.inventory import Fleet, InventoryError, resolve
 
 _SHARE = 3
@@ -75,12 +75,7 @@ class Deadlines:
 
 def main() -> int:
     """Prolong what waits until the deployer ends."""
-    stay()
-    lines = Lines(sys.stdin.fileno())
-    first = lines.next(60.0)
-    if not first:
-        return 1
-    deployer = os.getppid()
+    lines, deployer, first = begun()
     keeping = Keeping(Path(first["inventory"]))
     while os.getppid() == deployer:  # its pipe may be open for longer: Ansible's workers have it too
         message = lines.next(_LOOK_S)

@@ -8,13 +8,12 @@ A deployer that is stopped (SIGSTOP, Ctrl-Z) gets no heartbeats, so that it cann
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import Any
 
 from deploy import ssh
-from deploy.companion import Lines, is_stopped, stay
+from deploy.companion import begun, is_stopped
 
 _TIMEOUT_S = 20
 _LOOK_S = 1.0
@@ -23,13 +22,8 @@ _LOOK_S = 1.0
 
 def main() -> int:
     """Send heartbeats until the deployer ends."""
-    stay()
-    lines = Lines(sys.stdin.fileno())
-    first = lines.next(60.0)
-    if not first:
-        return 1
+    lines, deployer, first = begun()
     hub, name, every_s = first["hub"], str(first["id"]), float(first["every_s"])
-    deployer = os.getppid()
     due = time.monotonic() + every_s
     phase = ""
     while True:
