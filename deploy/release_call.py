@@ -1,7 +1,8 @@
-"""Recognises a call of the release tool in what Ansible tells of a task, and judges one for both engines."""
+"""Calls of the release tool, for both engines: recognised in what Ansible tells of a task, answers read."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -32,6 +33,15 @@ def call_of(command: object) -> ReleaseCall | None:
     line = " ".join(map(str, command)) if isinstance(command, list) else str(command)
     found = _CALL.search(line)
     return ReleaseCall(found[1], found[2] or "") if found else None
+
+
+def document_of(text: str) -> dict[str, Any] | None:
+    """The JSON object that a call printed; None if it printed anything else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def not_told(host: str, answer: dict[str, Any] | None, text: str) -> Failure:

@@ -6,12 +6,13 @@ limited to other hosts), and give generations that wait for confirmation more ti
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from deploy.release_call import document_of
 
 TOOL = "/usr/local/sbin/mt5crs-release"
 """The release tool on every Linux host."""
@@ -30,11 +31,7 @@ class Reply:
     @property
     def document(self) -> dict[str, Any]:
         """The JSON object that it printed; `{}` when it printed none."""
-        try:
-            found = json.loads(self.output)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
+        return document_of(self.output) or {}
 
     @property
     def why(self) -> str:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.release_call import CHANGING, ReleaseCall, call_of
+from deploy.release_call import CHANGING, ReleaseCall, call_of, document_of
 from deploy.vault_password import PROJECT
 
 PLAYBOOK = "windows.yml"
@@ -154,23 +154,15 @@ def _seconds(duration: Mapping[str, Any]) -> float:
 
 def _reason(result: Mapping[str, Any]) -> str:
     """Why a task failed: in the release tool's own words, if there are any."""
-    error = (_json(str(result.get("stdout", ""))) or {}).get("error")
+    error = (document_of(str(result.get("stdout", ""))) or {}).get("error")
     if isinstance(error, Mapping):
         return f"{error.get('message')}; {error.get('remedy')}"
     return str(result.get("msg") or "it gave no reason").strip()
 
 
-def _json(text: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def _answer(host: str, call: ReleaseCall, seconds: float, result: Mapping[str, Any]) -> Answer:
     said = str(result.get("stdout", ""))
-    document = _json(said)
+    document = document_of(said)
     good = result.get("rc") == 0 and document is not None
     text = f"{said}\n{result.get('stderr') or result.get('msg') or ''}"
     return Answer(host, call.verb, call.service, good, document, text.strip(), seconds)

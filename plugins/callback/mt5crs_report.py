@@ -7,7 +7,6 @@ the results of the tasks; tasks with secrets are hidden from it as from everyone
 from __future__ import annotations
 
 import atexit
-import json
 import multiprocessing
 import os
 import re
@@ -28,7 +27,7 @@ from deploy import report, ssh, undoing, unfinished
 from deploy.deadlines import Deadlines
 from deploy.fleet_lock import FleetLock
 from deploy.inventory import explain, files_of, resolve
-from deploy.release_call import call_of, not_told
+from deploy.release_call import call_of, document_of, not_told
 from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 from deploy.vault_password import environment_of, vault_files
 
@@ -153,7 +152,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if any(failure.host == host for failure in self.rollout.failures):
             return
         name, data = result._task.get_name(), result._result
-        answer = _json(str(data.get("msg", "")))
+        answer = document_of(str(data.get("msg", "")))
         if answer is not None:
             self.rollout.fail(failure_of(host, name, answer, ""))
         else:
@@ -267,7 +266,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         call = call_of(data.get("cmd"))
         if call is None:
             return
-        answer = _json(str(data.get("stdout", "")))
+        answer = document_of(str(data.get("stdout", "")))
         if call.verb == "status":
             self._looked(host, answer, data)
         elif call.verb == "undo":
@@ -394,11 +393,3 @@ def _reason(data: dict[str, Any]) -> str:
     else:
         otherwise = str(data.get("changed_when_result") or "it failed and gave no reason")
     return str(data.get("msg") or data.get("stderr") or otherwise)
-
-
-def _json(text: str) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return None
-    return answer if isinstance(answer, dict) else None
