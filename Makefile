@@ -4,8 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-UV_VERSION := 0.13.8
-UV := $(shell command -v uv 2>/dev/null || echo $(CURDIR)/.tools/bin/uv)
+# The version is said once, in uv.lock. A uv that this machine has may be another one and is not used.
+UV_VERSION := $(shell sed -n '/^name = "uv"$$/{n;s/^version = "\(.*\)"/\1/p}' uv.lock)
+UV := .tools/bin/uv
 export UV_PYTHON ?= >=3.11
 RUN := $(UV) run --frozen
 PYTEST := $(RUN) pytest
@@ -24,12 +25,15 @@ setup: .venv/.synced ## install what is missing: Debian packages (as root), uv, 
 
 .venv/.synced: pyproject.toml uv.lock lab/setup lab/requirements.apt
 	@lab/setup
-	@if ! command -v uv >/dev/null && [ ! -x .tools/bin/uv ]; then \
+	@case "$$($(UV) --version 2>/dev/null)" in "uv $(UV_VERSION) "*) ;; *) \
 	  echo "setup: installing uv $(UV_VERSION) into .tools/"; \
-	  python3 -m venv .tools && .tools/bin/pip install -q --disable-pip-version-check uv==$(UV_VERSION); fi
+	  { python3 -m venv --clear .tools && \
+	    .tools/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION); } || $(INDEX_REMEDY); esac
 	@echo "setup: installing the locked Python packages into .venv/"
-	@$(UV) sync --frozen --quiet
+	@$(UV) sync --frozen --quiet || $(INDEX_REMEDY)
 	@touch $@
+INDEX_REMEDY = { echo "setup: Python packages could not be installed, the reason is above: check disk space and the" \
+  "connection to the package index (https_proxy, PIP_INDEX_URL and UV_DEFAULT_INDEX name your own), then try again" >&2; exit 1; }
 
 ##: the two commands ----------------------------------------------------------------------------------
 .PHONY: demo
@@ -42,7 +46,7 @@ test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Mole
 	  $(MAKE) $$stage || { echo "=== $$stage FAILED after $$((SECONDS - from)) s; again: make $$stage"; exit 1; }; \
 	  echo "=== $$stage passed in $$((SECONDS - from)) s"; \
 	done; echo "=== all of: $(TEST_STAGES) passed in $$((SECONDS - begin)) s"
-TEST_STAGES := lint unit faults lab-test verify faults-fleet molecule
+TEST_STAGES := test-fresh lint unit faults lab-test verify faults-fleet molecule
 
 .PHONY: rollback-drill
 rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
@@ -52,6 +56,15 @@ rollback-drill: setup ## change one setting of the reconciler on the lab, then r
 	$(RUN) ansible-playbook -i $(LAB_INVENTORY) rollback.yml --tags reconciler
 
 ##: parts of the test ---------------------------------------------------------------------------------
+.PHONY: test-fresh
+test-fresh: setup ## set-up, bundle and every import on an empty Debian 12: clone, home and variables are new
+	$(RUN) python -m tests.fresh
+
+.PHONY: test-fresh-long
+test-fresh-long: setup ## the same and the unit tests, on Debian 12 and 13
+	$(RUN) python -m tests.fresh --debian 12 --units
+	$(RUN) python -m tests.fresh --debian 13 --units
+
 .PHONY: format
 format: setup ## format the code
 	@$(RUN) ruff format . && $(RUN) ruff check --fix-only --quiet .

@@ -26,6 +26,7 @@ from typing import Any
 import tomllib
 
 from deploy import wheelhouse
+from deploy.programs import MissingProgramError, find
 from deploy.sbom import bill_of_materials
 from deploy.signing import SigningError, sign, signing_key
 from deploy.wheelhouse import PLATFORMS, PYTHONS, Platform, Requirement, WheelError, sha256
@@ -56,11 +57,14 @@ class Origin:
 
 
 def origin(root: Path) -> Origin:
-    """Return commit and time of the work tree; ``unknown`` outside git."""
+    """Return commit and time of the work tree; ``unknown`` outside git, or where git is not installed."""
+    program = find("git")
 
     def git(*arguments: str) -> str:
+        if program is None:
+            return ""
         answer = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            [program, "-C", str(root), *arguments], capture_output=True, text=True, check=False
         )
         return answer.stdout.strip() if answer.returncode == 0 else ""
 
@@ -74,6 +78,7 @@ def build(out: Path, platforms: Iterable[Platform], phase: Phase, root: Path = R
 
     :raises WheelError: wheels could not be built or downloaded
     :raises SigningError: the bundle could not be signed
+    :raises MissingProgramError: uv or ssh-keygen is missing
     """
     out.mkdir(parents=True, exist_ok=True)
     cache = out / ".cache"
@@ -174,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = PLATFORMS.values() if options.platform == "all" else [PLATFORMS[options.platform]]
     try:
         latest = build(options.out, chosen, _told)
-    except (WheelError, SigningError, OSError) as error:
+    except (MissingProgramError, WheelError, SigningError, OSError) as error:
         print(f"bundle: {error}", file=sys.stderr)
         return 1
     for entry in latest["bundles"].values():

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from deploy.programs import require
 from mt5crs_release.bundle import NAMESPACE, PRINCIPAL
 
 KEY_VARIABLE = "MT5CRS_SIGNING_KEY"
@@ -33,7 +34,7 @@ def signing_key(root: Path) -> Path:
     key = root / LOCAL_KEY
     if not key.is_file():
         key.parent.mkdir(mode=0o700, exist_ok=True)
-        _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", PRINCIPAL, "-f", str(key)])
+        _run(["-q", "-t", "ed25519", "-N", "", "-C", PRINCIPAL, "-f", str(key)])
     return key
 
 
@@ -42,7 +43,7 @@ def public_key(key: Path) -> str:
 
     :raises SigningError: the key cannot be read
     """
-    return " ".join(_run(["ssh-keygen", "-y", "-f", str(key)]).decode().split()[:2])
+    return " ".join(_run(["-y", "-f", str(key)]).decode().split()[:2])
 
 
 def allowed_signers_line(public: str) -> str:
@@ -55,14 +56,13 @@ def sign(content: bytes, key: Path) -> bytes:
 
     :raises SigningError: ssh-keygen failed
     """
-    return _run(["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", NAMESPACE], content)
+    return _run(["-q", "-Y", "sign", "-f", str(key), "-n", NAMESPACE], content)
 
 
-def _run(command: list[str], content: bytes | None = None) -> bytes:
+def _run(arguments: list[str], content: bytes | None = None) -> bytes:
+    command = [require("ssh-keygen"), *arguments]
     try:
         answer = subprocess.run(command, input=content, capture_output=True, timeout=30, check=False)
-    except FileNotFoundError:
-        raise SigningError("ssh-keygen is not installed. Install the package openssh-client.") from None
     except subprocess.TimeoutExpired:
         raise SigningError(
             "ssh-keygen asked for something (a pass phrase?). Use a key it can read alone."

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.programs import MissingProgramError, require
 from deploy.release_call import document_of
 
 TOOL = "/usr/local/sbin/mt5crs-release"
@@ -40,8 +41,12 @@ class Reply:
 
 
 def arguments(variables: Mapping[str, Any], command: Sequence[str]) -> list[str]:
-    """The ssh command line that runs `command` on the host with these variables, as root."""
-    words = ["ssh", "-o", "BatchMode=yes", *shlex.split(str(variables.get("ansible_ssh_common_args", "")))]
+    """The ssh command line that runs `command` on the host with these variables, as root.
+
+    MissingProgramError if this machine has no ssh.
+    """
+    words = [require("ssh"), "-o", "BatchMode=yes"]
+    words += shlex.split(str(variables.get("ansible_ssh_common_args", "")))
     if variables.get("ansible_ssh_private_key_file"):
         words += ["-i", str(variables["ansible_ssh_private_key_file"])]
     words += ["-p", str(variables.get("ansible_port", 22))]
@@ -63,6 +68,8 @@ def run(variables: Mapping[str, Any], command: Sequence[str], *, stdin: str = ""
         )
     except subprocess.TimeoutExpired:
         return Reply(None, "", f"no answer within {timeout_s:g} s")
+    except MissingProgramError as error:
+        return Reply(None, "", str(error))
     except OSError as error:
         return Reply(None, "", f"ssh could not be started: {error}")
     said = answer.stderr.strip().splitlines()

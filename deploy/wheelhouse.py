@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import tomllib
 from packaging.markers import Marker
+
+from deploy.programs import require
 
 _CONSTANT_TIME = 315532800
 """1 January 1980, the earliest a zip can hold."""
@@ -96,11 +99,12 @@ class Requirement:
 def locked_requirements(root: Path, platform: Platform) -> list[Requirement]:
     """Return what uv.lock pins for the programs on hosts of ``platform``.
 
-    :raises WheelError: uv is missing, or the lock is out of date
+    :raises WheelError: the lock is out of date
+    :raises MissingProgramError: uv is missing
     """
-    command = "uv export --locked --no-default-groups --no-emit-project --no-header --no-annotate"
-    command += " --format requirements-txt" + "".join(f" --extra {extra}" for extra in platform.extras)
-    text = _run(command.split(), root, "Run `uv lock`, then build again.")
+    options = "--locked --no-default-groups --no-emit-project --no-header --no-annotate"
+    options += " --format requirements-txt" + "".join(f" --extra {extra}" for extra in platform.extras)
+    text = _run([require("uv"), "export", *options.split()], root, "Run `uv lock`, then build again.")
     return parse_requirements(text)
 
 
@@ -155,6 +159,7 @@ def build_own_wheel(root: Path, cache: Path) -> Path:
     Its time stamps are constant: rebuilding the same code gives the same bytes and so the same release.
 
     :raises WheelError: the build failed
+    :raises MissingProgramError: uv is missing
     """
     digest = hashlib.sha256()
     sources = [
@@ -169,9 +174,14 @@ def build_own_wheel(root: Path, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".tmp-") as temporary:
             target = Path(temporary) / "wheel"
-            command = ["uv", "build", "--quiet", "--wheel", "--out-dir", str(target), str(root)]
-            epoch = f"SOURCE_DATE_EPOCH={_CONSTANT_TIME}"
-            _run(["env", epoch, *command], root, "Mend pyproject.toml, then build again.")
+            command = [require("uv"), "build", "--quiet", "--wheel", "--out-dir", str(target), str(root)]
+            _run(
+                command,
+                root,
+                "If it says that it cannot download: check the connection to the package index. Else mend "
+                "pyproject.toml or the sources. Then build again.",
+                SOURCE_DATE_EPOCH=str(_CONSTANT_TIME),
+            )
             _keep(target, directory)
     return next(directory.glob("*.whl"))
 
@@ -219,16 +229,21 @@ def _download(requirements: Sequence[Requirement], platform: Platform, python: s
         )
 
 
-def _run(command: Sequence[str], directory: Path, remedy: str) -> str:
+def _run(command: Sequence[str], directory: Path, remedy: str, **environment: str) -> str:
+    shown = " ".join([Path(command[0]).name, *command[1:4]])
     try:
         answer = subprocess.run(
-            command, cwd=directory, capture_output=True, text=True, timeout=600, check=False
+            command,
+            cwd=directory,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
-    except FileNotFoundError:
-        raise WheelError(f"{command[0]} is not installed. `make` installs it.") from None
     except subprocess.TimeoutExpired:
-        raise WheelError(f"`{' '.join(command[:4])} …` took longer than 600 s. {remedy}") from None
+        raise WheelError(f"`{shown} …` took longer than 600 s. {remedy}") from None
     if answer.returncode != 0:
         said = "\n".join(answer.stderr.strip().splitlines()[-6:])
-        raise WheelError(f"`{' '.join(command[:4])} …` failed:\n{said}\n{remedy}")
+        raise WheelError(f"`{shown} …` failed:\n{said}\n{remedy}")
     return answer.stdout

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from deploy.programs import MissingProgramError, require
 from deploy.release_call import CHANGING, ReleaseCall, call_of, document_of
 from deploy.vault_password import PROJECT
 
@@ -73,7 +73,7 @@ def command(
     inventory: Path, hosts: Sequence[str], phase: str, known: Mapping[str, Any], *, check: bool = False
 ) -> list[str]:
     """The command line of one phase for these hosts; `known` is given to it with -e."""
-    words = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), PLAYBOOK]
+    words = [require("ansible-playbook"), "-i", str(inventory), PLAYBOOK]
     words += ["--tags", phase, "--limit", ",".join(hosts)]
     words += ["-e", json.dumps(known, sort_keys=True)] if known else []
     return [*words, "--check"] if check else words
@@ -83,7 +83,10 @@ def run(
     inventory: Path, hosts: Sequence[str], phase: str, known: Mapping[str, Any], *, check: bool = False
 ) -> Played:
     """Run one phase; what goes wrong is in the result."""
-    words = command(inventory, hosts, phase, known, check=check)
+    try:
+        words = command(inventory, hosts, phase, known, check=check)
+    except MissingProgramError as error:
+        return Played(False, troubles=[Trouble(hosts[0], phase, str(error))])
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
     try:
         done = subprocess.run(

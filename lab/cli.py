@@ -15,7 +15,6 @@ from rich.table import Table
 from lab import faults, fleet, image, machine, namespace
 from lab.errors import LabError
 from lab.handle import Lab
-from lab.machine import find_program
 from lab.plan import DEFAULT_NAME, RELEASES
 from lab.podman import Podman
 
@@ -110,7 +109,7 @@ def status(name: str, as_json: bool) -> None:
 def ssh(name: str, host: str, command: tuple[str, ...]) -> None:
     """Log in to HOST as ops, or run COMMAND there."""
     argv = Lab.open(name).ssh_argv(host, command)
-    os.execv(str(find_program("ssh")), argv)  # noqa: S606 - the shell is the remote one, as with ssh itself
+    os.execv(argv[0], argv)  # noqa: S606 - the shell is the remote one, as with ssh itself
 
 
 @main.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

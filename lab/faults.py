@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from lab.errors import LabError
 from lab.handle import BOOT_TIMEOUT_S, Lab, wait_until
-from lab.machine import find_program
+from lab.machine import program
 from lab.plan import Plan
 from lab.podman import last_line
 
@@ -63,7 +63,7 @@ def _address(plan: Plan, name: str) -> str:
 
 def _nft(script: str) -> None:
     done = subprocess.run(
-        [str(find_program("nft")), "-f", "-"],
+        [program("nft"), "-f", "-"],
         input=script,
         capture_output=True,
         text=True,

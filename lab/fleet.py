@@ -182,7 +182,7 @@ def _networks_in_use(podman_networks: Any) -> list[str]:
         if ":" not in subnet["subnet"]
     ]
     done = subprocess.run(
-        [str(machine.find_program("ip")), "-json", "-4", "route"],
+        [machine.program("ip"), "-json", "-4", "route"],
         capture_output=True,
         text=True,
         timeout=10,

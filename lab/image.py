@@ -6,10 +6,11 @@ import fcntl
 import hashlib
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.machine import find_program
+from lab.machine import program
 from lab.namespace import RUN
 from lab.plan import RELEASES
 from lab.podman import INIT, Podman, last_line
@@ -25,20 +26,50 @@ def packages(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def build_argv(debian: str, definition: Path, target: Path, mirror: str | None) -> list[str]:
-    """Return the mmdebstrap call that writes the root file system of a Debian release to `target` (a tar)."""
-    included = ",".join(packages((definition / "packages.apt").read_text()))
-    argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={included}"]
+def root_argv(
+    debian: str, included: Sequence[str], hooks: Sequence[str], target: Path, mirror: str | None
+) -> list[str]:
+    """Return the mmdebstrap call that writes a root file system to `target`: a directory, or a tar by name."""
+    argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(included)}"]
     argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED]
-    argv += [
-        f"--customize-hook={definition / 'customize'}",
-        f"--customize-hook=upload {definition / 'lab-init'} {INIT}",
-        f'--customize-hook=chmod 0755 "$1{INIT}"',
-        RELEASES[debian],
-        str(target),
-    ]
+    argv += [f"--customize-hook={hook}" for hook in hooks]
+    argv += [RELEASES[debian], str(target)]
     return [*argv, mirror] if mirror else argv
+
+
+def build_argv(debian: str, definition: Path, target: Path, mirror: str | None) -> list[str]:
+    """Return the mmdebstrap call that writes the root file system of a lab host to `target` (a tar)."""
+    hooks = [
+        str(definition / "customize"),
+        f"upload {definition / 'lab-init'} {INIT}",
+        f'chmod 0755 "$1{INIT}"',
+    ]
+    return root_argv(debian, packages((definition / "packages.apt").read_text()), hooks, target, mirror)
+
+
+def write_root(argv: Sequence[str]) -> None:
+    """Run an mmdebstrap call. LabError if the mirror or the disk fails, or it takes too long."""
+    try:
+        done = subprocess.run(
+            [program(argv[0]), *argv[1:]],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=BUILD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LabError(
+            f"building a Debian root took over {BUILD_TIMEOUT_S:.0f} s: "
+            "check that the Debian mirror answers, or name another with --mirror"
+        ) from None
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("E:")] or [done.stderr]
+        raise LabError(
+            f"mmdebstrap could not build a Debian root ({last_line(errors[0])}): check that the Debian mirror "
+            "answers and the disk has space, or name another mirror with --mirror"
+        )
 
 
 def reference(debian: str) -> str:
@@ -77,28 +108,7 @@ def build(podman: Podman, debian: str, mirror: str | None = None) -> str:
             return name
         with tempfile.TemporaryDirectory(prefix="mt5crs-lab-image-") as scratch:
             archive = Path(scratch) / "root.tar"
-            argv = build_argv(debian, DEFINITION, archive, mirror)
-            argv[0] = find_program("mmdebstrap") or argv[0]
-            try:
-                done = subprocess.run(
-                    argv,
-                    capture_output=True,
-                    text=True,
-                    stdin=subprocess.DEVNULL,
-                    timeout=BUILD_TIMEOUT_S,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                raise LabError(
-                    f"building the Debian {debian} image took over {BUILD_TIMEOUT_S:.0f} s: "
-                    "check that the Debian mirror answers, or name another with --mirror"
-                ) from None
-            if done.returncode != 0:
-                errors = [line for line in done.stderr.splitlines() if line.startswith("E:")] or [done.stderr]
-                raise LabError(
-                    f"mmdebstrap could not build Debian {debian} ({last_line(errors[0])}): "
-                    "check that the Debian mirror answers, or name another with --mirror"
-                )
+            write_root(build_argv(debian, DEFINITION, archive, mirror))
             podman.run("import", str(archive), name, timeout_s=300)
         forget_older(podman, debian)
     return name

@@ -8,41 +8,43 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from deploy.programs import DEBIAN_PACKAGES, MissingProgramError, find, require
 from lab.errors import LabError
 
-# program -> Debian package, the same packages as in lab/requirements.apt
-PROGRAMS = {
-    "podman": "podman",
-    "crun": "crun",
-    "mmdebstrap": "mmdebstrap",
-    "ip": "iproute2",
-    "nft": "nftables",
-    "iptables": "iptables",
-    "ssh": "openssh-client",
-    "ssh-keygen": "openssh-client",
-    "nsenter": "util-linux",
-    "unshare": "util-linux",
-}
+PROGRAMS = (
+    "podman",
+    "crun",
+    "mmdebstrap",
+    "ip",
+    "nft",
+    "iptables",
+    "ssh",
+    "ssh-keygen",
+    "nsenter",
+    "unshare",
+)
 OLDEST_PODMAN = (4, 0)
 STORAGE = Path("/var/lib/containers")
 FREE_BYTES_NEEDED = 3 * 1024**3
 INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_INSTANCES = 1024
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def missing_packages() -> list[str]:
     """Return the Debian packages of the programs that cannot be found, sorted."""
-    return sorted({package for program, package in PROGRAMS.items() if not find_program(program)})
+    return sorted({DEBIAN_PACKAGES[program] for program in PROGRAMS if not find(program)})
 
 
-def find_program(name: str) -> str | None:
-    """Return the absolute path of a program, also when the caller's PATH lacks the sbin directories."""
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":" + SYSTEM_PATH)
+def program(name: str) -> str:
+    """Return the absolute path of a program. LabError if it is missing."""
+    try:
+        return require(name)
+    except MissingProgramError as error:
+        raise LabError(str(error)) from None
 
 
 def _podman_version() -> tuple[int, int] | None:
-    program = find_program("podman")
+    program = find("podman")
     if program is None:
         return None
     done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False)
@@ -53,7 +55,7 @@ def _podman_version() -> tuple[int, int] | None:
 def _has_overlay() -> bool:
     """Tell whether the kernel has overlayfs, also as a module that nobody asked for yet."""
     filesystems = Path("/proc/filesystems")
-    if "overlay" not in filesystems.read_text().split() and (modprobe := find_program("modprobe")):
+    if "overlay" not in filesystems.read_text().split() and (modprobe := find("modprobe")):
         subprocess.run([modprobe, "overlay"], capture_output=True, timeout=30, check=False)
     return "overlay" in filesystems.read_text().split()
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.machine import find_program
+from lab.machine import program
 
 RUN = Path("/run/mt5crs-lab")
 KEEPER_FILE = RUN / "keeper.json"
@@ -95,9 +95,9 @@ def ensure_keeper() -> int:
     if (pid := running_keeper()) is not None:
         return pid
     if (member := _orphaned_namespace()) is not None:
-        argv = [str(find_program("nsenter")), f"--mount=/proc/{member}/ns/mnt", "--", "/bin/sh", "-c", _STAY]
+        argv = [program("nsenter"), f"--mount=/proc/{member}/ns/mnt", "--", "/bin/sh", "-c", _STAY]
     else:
-        argv = [str(find_program("unshare")), "--mount", "--propagation", "private", "--"]
+        argv = [program("unshare"), "--mount", "--propagation", "private", "--"]
         argv += ["/bin/sh", "-c", _ENTER_PRIVATE_CGROUP]
     keeper = subprocess.Popen(
         argv,

@@ -12,7 +12,7 @@ from typing import Any
 
 from lab import namespace
 from lab.errors import LabError
-from lab.machine import find_program
+from lab.machine import program
 from lab.plan import Host, Plan
 
 # What `podman exec` ends with when it could not start the command; anything else is the command's own.
@@ -101,18 +101,16 @@ class Podman:
         With `start_keeper` (under `machine_lock`) a namespace that is needed and not there is made; without,
         a missing one is a LabError.
         """
-        program = find_program("podman")
-        if program is None:
-            raise LabError("podman is missing: install it with `lab/setup`")
+        podman = program("podman")
         if not namespace.needs_keeper():
-            return cls((program,))
+            return cls((podman,))
         pid = namespace.ensure_keeper() if start_keeper else namespace.running_keeper()
         if pid is None:
             raise LabError(
                 "the labs' private namespace is gone, as after a restart of this machine: "
                 "start them again with `python -m lab up`"
             )
-        return cls((str(find_program("nsenter")), f"--mount=/proc/{pid}/ns/mnt", "--", program))
+        return cls((program("nsenter"), f"--mount=/proc/{pid}/ns/mnt", "--", podman))
 
     def argv(self, *arguments: str) -> list[str]:
         """Return the full argument list."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.machine import program
 from lab.plan import Host, Plan
 from lab.state import LabDirectory
 
@@ -29,7 +30,7 @@ def options(directory: LabDirectory) -> list[str]:
 
 def ssh_argv(directory: LabDirectory, host: Host, command: Sequence[str] = ()) -> list[str]:
     """Return the argument list that logs in to `host` as `ops` and runs `command` (or a shell)."""
-    return ["ssh", *options(directory), f"{USER}@{host.address}", *command]
+    return [program("ssh"), *options(directory), f"{USER}@{host.address}", *command]
 
 
 def known_hosts_line(host: Host, public_key: str) -> str:
@@ -43,7 +44,7 @@ def _generate(path: Path, comment: str) -> None:
         return
     path.unlink(missing_ok=True)
     done = subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)],
+        [program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

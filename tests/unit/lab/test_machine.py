@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy import programs
+from deploy.programs import DEBIAN_PACKAGES
 from lab import machine
 from lab.errors import LabError
 from lab.image import packages
@@ -13,7 +15,7 @@ from lab.state import PROJECT
 def test_every_program_is_in_the_list_that_setup_installs() -> None:
     listed = set(packages((PROJECT / "lab/requirements.apt").read_text()))
 
-    assert set(PROGRAMS.values()) <= listed
+    assert set(DEBIAN_PACKAGES.values()) <= listed
 
 
 def test_all_problems_are_said_at_once_each_with_its_remedy(
@@ -21,10 +23,10 @@ def test_all_problems_are_said_at_once_each_with_its_remedy(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(machine, "SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr(programs, "SYSTEM_PATH", str(tmp_path))
     monkeypatch.setattr(machine, "FREE_BYTES_NEEDED", 2**80)
 
-    assert missing_packages() == sorted(set(PROGRAMS.values()))
+    assert missing_packages() == sorted({DEBIAN_PACKAGES[name] for name in PROGRAMS})
     assert len(problems()) == 3
     with pytest.raises(LabError, match=r"as root; .*lab/setup.* podman .*; .*free some space"):
         check()
