@@ -96,7 +96,7 @@ def up(
         with _phase(report, "machine") as outcome:
             outcome.append(machine.raise_inotify_limit())
         with _phase(report, "network") as outcome, namespace.machine_lock():
-            podman = Podman.connect(start_keeper=True)
+            podman = _connect(directory)
             plan, made = _prepare(directory, podman, host_count, debian)
             outcome.append(f"{plan.network} {'created' if made else 'unchanged'}")
         references = {}
@@ -122,6 +122,29 @@ def up(
             if degraded:
                 outcome.append(f"(failed units on {', '.join(degraded)}: see `status`)")
     return plan
+
+
+def _connect(directory: LabDirectory) -> Podman:
+    """Find podman and the namespace to run it in, one that sees this checkout. Under `machine_lock`.
+
+    LabError if the namespace does not see it and labs of other checkouts still live in there.
+    """
+    podman = Podman.connect(start_keeper=True)
+    if namespace.sees(directory.project):
+        return podman
+    others = sorted(
+        f"{labels[LABEL_LAB]} of {labels.get(LABEL_PROJECT, 'an unknown checkout')}"
+        for network in podman.networks()
+        if LABEL_LAB in (labels := network.get("labels") or {})
+    )
+    if others:
+        raise LabError(
+            f"{directory.project} was mounted after the labs of this machine were started, and podman cannot "
+            f"see it where they run: remove them first (`python -m lab down` there; {', '.join(others)}), or "
+            "work in a checkout on a file system that was mounted before"
+        )
+    namespace.stop_keeper()
+    return Podman.connect(start_keeper=True)
 
 
 def _prepare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def packages(text: str) -> list[str]:
 def root_argv(
     debian: str, included: Sequence[str], hooks: Sequence[str], target: Path, mirror: str | None
 ) -> list[str]:
-    """Return the mmdebstrap call that writes a root file system to `target`: a directory, or a tar by name."""
+    """Return the mmdebstrap call that writes a root file system to `target`, a directory or `….tar`."""
     argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(included)}"]
     argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED]
@@ -67,8 +68,8 @@ def write_root(argv: Sequence[str]) -> None:
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if line.startswith("E:")] or [done.stderr]
         raise LabError(
-            f"mmdebstrap could not build a Debian root ({last_line(errors[0])}): check that the Debian mirror "
-            "answers and the disk has space, or name another mirror with --mirror"
+            f"mmdebstrap could not build a Debian root ({last_line(errors[0])}): check that the Debian "
+            "mirror answers and the disk has space, or name another mirror with --mirror"
         )
 
 
@@ -109,6 +110,7 @@ def build(podman: Podman, debian: str, mirror: str | None = None) -> str:
         with tempfile.TemporaryDirectory(prefix="mt5crs-lab-image-") as scratch:
             archive = Path(scratch) / "root.tar"
             write_root(build_argv(debian, DEFINITION, archive, mirror))
-            podman.run("import", str(archive), name, timeout_s=300)
+            # By way of this process: podman's namespace may not see where temporary files lie.
+            podman.run("import", f"/proc/{os.getpid()}/root{archive}", name, timeout_s=300)
         forget_older(podman, debian)
     return name

@@ -97,7 +97,8 @@ def ensure_keeper() -> int:
     if (member := _orphaned_namespace()) is not None:
         argv = [program("nsenter"), f"--mount=/proc/{member}/ns/mnt", "--", "/bin/sh", "-c", _STAY]
     else:
-        argv = [program("unshare"), "--mount", "--propagation", "private", "--"]
+        # What this machine mounts later is seen in there too, where its mounts are shared; nothing goes back.
+        argv = [program("unshare"), "--mount", "--propagation", "slave", "--"]
         argv += ["/bin/sh", "-c", _ENTER_PRIVATE_CGROUP]
     keeper = subprocess.Popen(
         argv,
@@ -123,6 +124,17 @@ def ensure_keeper() -> int:
     temporary.write_text(json.dumps({"pid": keeper.pid, "start_time": start_time(keeper.pid)}))
     temporary.replace(KEEPER_FILE)
     return keeper.pid
+
+
+def sees(directory: Path) -> bool:
+    """Tell whether podman finds `directory` where it runs: not what was mounted after the namespace."""
+    pid = running_keeper() if needs_keeper() else None
+    if pid is None:
+        return True
+    try:
+        return Path(f"/proc/{pid}/root{directory.resolve()}").samefile(directory)
+    except OSError:
+        return False
 
 
 def stop_keeper() -> None:

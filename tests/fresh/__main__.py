@@ -1,7 +1,7 @@
 """`python -m tests.fresh`: the set-up on a machine that has nothing, the first stage of `make test`.
 
-A minimal Debian with make, git, ca-certificates and python3, a fresh clone, an empty home and no variables: there
-`make setup bundle`, then every module is imported. What this machine has besides cannot help.
+A minimal Debian with make, git, ca-certificates and python3, a fresh clone, an empty home and no variables:
+there `make setup bundle`, then every module is imported. What this machine has besides cannot help.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def told(what: str) -> Iterator[None]:
 
 
 def clone(root: Path) -> str:
-    """Put a clone of this checkout's commit into the root; return the commit. Uncommitted changes stay out."""
+    """Put a clone of this checkout into the root, without what is not committed; return its commit."""
     git = require("git")
     # A clone that another user owns is as good as one's own here: it is only read.
     command = [git, "-c", "safe.directory=*", "clone", "--quiet", "--no-local", PROJECT, root / CHECKOUT]

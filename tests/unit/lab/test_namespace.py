@@ -59,3 +59,35 @@ def test_recycled_process_id_is_not_taken_for_the_keeper(
     assert namespace.running_keeper() is None
     record.write_text("not JSON")
     assert namespace.running_keeper() is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a mount namespace, which needs root")
+def test_checkout_that_was_mounted_after_the_namespace_was_made_is_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, late = tmp_path / "early", tmp_path / "late with ü"
+    early.mkdir()
+    late.mkdir()
+    keeper = subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"ready\n"
+        record = tmp_path / "keeper.json"
+        record.write_text(json.dumps({"pid": keeper.pid, "start_time": start_time(keeper.pid)}))
+        monkeypatch.setattr(namespace, "KEEPER_FILE", record)
+        monkeypatch.setattr(namespace, "needs_keeper", lambda: True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(late)], check=True, timeout=30)
+        try:
+            (late / "checkout").mkdir()
+            assert namespace.sees(early)
+            assert not namespace.sees(late)
+            assert not namespace.sees(late / "checkout")
+        finally:
+            subprocess.run(["umount", str(late)], check=True, timeout=30)
+    finally:
+        keeper.kill()
+        keeper.communicate()
