@@ -37,7 +37,7 @@ INDEX_REMEDY = { echo "setup: Python packages could not be installed, the reason
 
 ##: the two commands ----------------------------------------------------------------------------------
 .PHONY: demo
-demo: setup bundle lab-up deploy verify rollback-drill ## fresh machine -> lab fleet deployed, verified, one part rolled back
+demo: setup lab-check bundle lab-up deploy verify rollback-drill ## fresh machine -> lab fleet deployed, verified, one part rolled back
 
 .PHONY: test
 test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Molecule
@@ -145,6 +145,10 @@ bench-switch: setup bundle ## what a client that asks every 5 ms sees of a switc
 .PHONY: bundle
 bundle: setup ## build, lock, sign the release bundle into dist/
 	@$(RUN) python -m deploy.bundle
+
+.PHONY: lab-check
+lab-check: setup ## tell whether this machine can boot a lab, and what is missing
+	@$(RUN) python -m lab check
 
 .PHONY: lab-up
 lab-up: setup ## boot the default lab fleet (hub-01, inf-01, inf-02, gtw-01)

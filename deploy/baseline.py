@@ -1,6 +1,6 @@
 """Part `baseline`: what every Linux host needs before a service is put on it.
 
-One fact tells all there is to know, `plan` decides, the operations do. Same outcome as `roles/baseline`.
+One fact tells all there is to know, `deploy/baseline_plan.py` decides, the operations do; so does the role.
 """
 # mypy: disable-error-code="misc,untyped-decorator"
 # (pyinfra's own types are not followed, see pyproject.toml)
@@ -10,111 +10,34 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FactBase, FunctionCommand, Host, State, StringCommand, deploy, operation
 from pyinfra.api.exceptions import ConnectError, DeployError
 
-from deploy.host_files import ManagedDirectory, ManagedFile, listing_script, make_directory, place, unlike
-from deploy.inventory import variables
-from deploy.rendering import TEMPLATES, render
-
-PROJECT = Path(__file__).resolve().parent.parent
-RELEASE_TOOL = PROJECT / "dist" / "mt5crs-release"
-SUPPORTED = ("debian 12", "debian 13", "ubuntu 22.04", "ubuntu 24.04")
-ENABLED_UNITS = ("chrony.service", "nftables.service")
-
-DIRECTORIES = (
-    ManagedDirectory("/etc/chrony"),
-    ManagedDirectory("/etc/mt5crs"),
-    ManagedDirectory("/opt/mt5crs"),
-    ManagedDirectory("/opt/mt5crs/bundles"),
-    ManagedDirectory("/opt/mt5crs/runtimes"),
-    ManagedDirectory("/var/lib/mt5crs"),
-    ManagedDirectory("/etc/systemd/journald.conf.d"),
+from deploy.baseline_plan import (
+    DIRECTORIES,
+    REACTIONS,
+    SUPPORTED,
+    Observed,
+    ReleaseToolMissingError,
+    managed_files,
+    observed,
+    plan,
+    question,
 )
-RENDERED = {
-    "/etc/chrony/chrony.conf": "chrony.conf.j2",
-    "/etc/default/chrony": "chrony.default.j2",
-    "/etc/mt5crs/allowed_signers": "allowed_signers.j2",
-    "/etc/mt5crs/nftables.conf": "nftables.conf.j2",
-    "/etc/mt5crs/sshd.conf": "sshd.conf.j2",
-    "/etc/sysctl.d/60-mt5crs.conf": "sysctl.conf.j2",
-    "/etc/systemd/journald.conf.d/50-mt5crs.conf": "journald.conf.j2",
-}
-# What has to take notice when a file changes; the same words that stale.sh prints.
-NOTICED_BY = {
-    "/etc/chrony/chrony.conf": "chrony",
-    "/etc/default/chrony": "chrony",
-    "/etc/mt5crs/nftables.conf": "access",
-    "/etc/mt5crs/sshd.conf": "access",
-    "/etc/sysctl.d/60-mt5crs.conf": "sysctl",
-    "/etc/systemd/journald.conf.d/50-mt5crs.conf": "journald",
-}
-REACTIONS = {
-    "sysctl": "/usr/lib/systemd/systemd-sysctl /etc/sysctl.d/60-mt5crs.conf",
-    "journald": "systemctl restart systemd-journald.service",
-    "chrony": "systemctl restart chrony.service",
-}
-PROGRAMS = ("/usr/local/sbin/mt5crs-access", "/usr/local/sbin/mt5crs-release")
-PATHS = (*(directory.path for directory in DIRECTORIES), *RENDERED, *PROGRAMS)
-ACCOUNT = "mt5crs:/var/lib/mt5crs:/usr/sbin/nologin:mt5crs"
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What a host is like, as the fact found it."""
-
-    system: str = ""
-    packages: frozenset[str] = frozenset()
-    account: str = ""
-    enabled: frozenset[str] = frozenset()
-    seen: Mapping[str, str] = field(default_factory=dict)
-    stale: frozenset[str] = frozenset()
-    release_units: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What has to be done on a host; all empty when it is as wanted."""
-
-    directories: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-    account: bool = False
-    enable: tuple[str, ...] = ()
-    reactions: tuple[str, ...] = ()
-    access: bool = False
-    release_units: bool = False
+from deploy.host_files import ManagedFile, directory_script, encoded, placing_script
+from deploy.inventory import variables
+from deploy.rendering import render
 
 
 class BaselineState(FactBase[Observed]):
     """Everything baseline wants to know about a host, in one command."""
 
-    def command(self, packages: tuple[str, ...], paths: tuple[str, ...]) -> str:
+    def command(self, packages: tuple[str, ...]) -> str:
         """Shell text whose output lines `process` reads."""
-        stale = (TEMPLATES / "baseline" / "stale.sh").read_text(encoding="utf-8")
-        script = "\n".join(
-            (
-                "export LC_ALL=C PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
-                '(. /etc/os-release && echo "system $ID $VERSION_ID")',
-                "dpkg-query -W -f 'package ${db:Status-Status} ${Package}\\n' "
-                + " ".join(shlex.quote(name) for name in packages)
-                + " 2>/dev/null",
-                'getent passwd mt5crs | awk -F: \'{print "account " $1 ":" $6 ":" $7}\'',
-                "id -gn mt5crs 2>/dev/null | sed 's/^/group /'",
-                *(f"systemctl is-enabled --quiet {u} 2>/dev/null && echo enabled {u}" for u in ENABLED_UNITS),
-                listing_script(paths),
-                f"( {stale}\n) | sed 's/^/stale /'",
-                "mt5crs-release install-units --dry-run --json 2>/dev/null | sed 's/^/units /'",
-                "true",
-            )
-        )
-        return f"sh -c {shlex.quote(script)}"
+        return f"sh -c {shlex.quote(question(packages))}"
 
     @staticmethod
     def default() -> Observed:
@@ -126,80 +49,14 @@ class BaselineState(FactBase[Observed]):
         return observed(output)
 
 
-def observed(lines: Iterable[str]) -> Observed:
-    """Read the output of the `BaselineState` command."""
-    found: dict[str, list[str]] = {}
-    for line in lines:
-        word, _, rest = line.strip().partition(" ")
-        found.setdefault(word, []).append(rest)
-    seen = dict(line.rsplit(" ", 1) for line in found.get("seen", []))
-    account = ":".join([*found.get("account", []), *found.get("group", [])])
-    return Observed(
-        system="".join(found.get("system", [])),
-        packages=frozenset(
-            line.removeprefix("installed ")
-            for line in found.get("package", [])
-            if line.startswith("installed ")
-        ),
-        account=account,
-        enabled=frozenset(found.get("enabled", [])),
-        seen=seen,
-        stale=frozenset(found.get("stale", [])),
-        release_units='"changed": false' in "".join(found.get("units", [])),
-    )
-
-
-def plan(files: Iterable[ManagedFile], packages: Iterable[str], now: Observed) -> Plan:
-    """Compare what is wanted with what is there."""
-    wanted = tuple(files)
-    changed = unlike(wanted, now.seen)
-    notices = {NOTICED_BY[path] for path in changed if path in NOTICED_BY} | now.stale
-    return Plan(
-        directories=unlike(DIRECTORIES, now.seen),
-        files=changed,
-        packages=tuple(sorted(set(packages) - now.packages)),
-        account=now.account != ACCOUNT,
-        enable=tuple(unit for unit in ENABLED_UNITS if unit not in now.enabled),
-        reactions=tuple(word for word in REACTIONS if word in notices),
-        access="access" in notices,
-        release_units=not now.release_units,
-    )
-
-
-def managed_files(settings: Mapping[str, Any]) -> tuple[ManagedFile, ...]:
-    """Every file that baseline keeps on a host, for the host's variables."""
-    rendered = [
-        ManagedFile(path, render(f"baseline/{template}", settings).encode())
-        for path, template in RENDERED.items()
-    ]
-    access = (TEMPLATES / "baseline" / "access.sh").read_bytes()
-    return (
-        *rendered,
-        *(
-            ManagedFile(path, content, mode="0755")
-            for path, content in zip(PROGRAMS, (access, _release_tool()), strict=True)
-        ),
-    )
-
-
-@cache
-def _release_tool() -> bytes:
-    try:
-        return RELEASE_TOOL.read_bytes()
-    except FileNotFoundError:
-        raise DeployError(
-            f"{RELEASE_TOOL.relative_to(PROJECT)} is missing; build it with `make bundle`"
-        ) from None
-
-
 @operation()
 def lay_out(directories: Iterable[str], files: Iterable[ManagedFile]) -> Generator[StringCommand, None, None]:
     """Make directories, put files in place."""
     by_path = {directory.path: directory for directory in DIRECTORIES}
     for path in directories:
-        yield make_directory(by_path[path])
+        yield StringCommand(directory_script(by_path[path]))
     for file in files:
-        yield place(file)
+        yield StringCommand("sh", "-c", shlex.quote(placing_script(file)), _stdin=encoded(file))
 
 
 @operation()
@@ -277,7 +134,7 @@ def _connect_anew(state: State, host: Host, confirm_s: int) -> bool:  # noqa: AR
 def observe() -> Observed:
     """What the current host is like, asked once a run (also about the packages that later parts want)."""
     names = wanted_packages(variables(host.name))
-    now: Observed = host.get_fact(BaselineState, packages=names, paths=PATHS)
+    now: Observed = host.get_fact(BaselineState, packages=names)
     return now
 
 
@@ -296,7 +153,10 @@ def packages_of_monitoring(settings: Mapping[str, Any]) -> tuple[str, ...]:
 def baseline() -> None:
     """Bring the current host to the baseline."""
     settings = variables(host.name)
-    files = managed_files(settings)
+    try:
+        files = managed_files(lambda template: render(template, settings))
+    except ReleaseToolMissingError as error:
+        raise DeployError(str(error)) from None
     names = tuple(settings["baseline_packages"])
     now = observe()
     if now.system not in SUPPORTED:

@@ -1,4 +1,4 @@
-"""Files that pyinfra keeps on a host: compared by one listing, replaced atomically."""
+"""Files that are kept on a host: compared by one listing, replaced atomically; as shell text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import posixpath
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from pyinfra.api.command import StringCommand
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,14 @@ def unlike(
     return tuple(item.path for item in wanted if seen.get(item.path) != item.seen_as)
 
 
-def place(file: ManagedFile) -> StringCommand:
-    """Command that puts a file in place: never half-written, never with wider rights than its own."""
+def placing_script(file: ManagedFile) -> str:
+    """Shell text that puts a file in place: never half-written, never with wider rights than its own.
+
+    It reads the content from standard input, as `encoded` gives it.
+    """
     target, folder = shlex.quote(file.path), shlex.quote(posixpath.dirname(file.path))
     hidden = shlex.quote(posixpath.join(posixpath.dirname(file.path), "." + posixpath.basename(file.path)))
-    script = (
+    return (
         "set -eu; umask 077; "
         f"[ -d {folder} ] || install -d -m 0755 {folder}; "
         f"staged=$(mktemp {hidden}.XXXXXX); "
@@ -81,15 +82,18 @@ def place(file: ManagedFile) -> StringCommand:
         f'chown {shlex.quote(file.owner)}:{shlex.quote(file.group)} "$staged"; '
         f'chmod {file.mode} "$staged"; sync "$staged"; mv -fT "$staged" {target}'
     )
-    return StringCommand("sh", "-c", shlex.quote(script), _stdin=base64.encodebytes(file.content).decode())
 
 
-def make_directory(directory: ManagedDirectory) -> StringCommand:
-    """Command that makes a directory, or corrects its rights."""
-    return StringCommand(
-        "install", "-d",
-        "-m", directory.mode,
-        "-o", shlex.quote(directory.owner),
-        "-g", shlex.quote(directory.group),
-        shlex.quote(directory.path),
-    )  # fmt: skip
+def encoded(file: ManagedFile) -> str:
+    """What `placing_script` reads."""
+    return base64.encodebytes(file.content).decode()
+
+
+def directory_script(directory: ManagedDirectory) -> str:
+    """Shell text that makes a directory, or corrects its rights."""
+    return shlex.join(
+        [
+            *("install", "-d", "-m", directory.mode, "-o", directory.owner, "-g", directory.group),
+            directory.path,
+        ]
+    )

@@ -76,6 +76,13 @@ def up(name: str, hosts: int | None, debian: str | None, mirror: str | None) -> 
 
 
 @main.command()
+def check() -> None:
+    """Tell whether this machine can boot a lab; what is missing is said at once, each with its remedy."""
+    machine.check()
+    click.echo("this machine can boot a lab")
+
+
+@main.command()
 @_name_option
 def down(name: str) -> None:
     """Remove the lab with all its hosts, keys and files. Images stay."""

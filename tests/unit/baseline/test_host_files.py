@@ -6,19 +6,23 @@ import os
 import subprocess
 from pathlib import Path
 
-from pyinfra.api.command import StringCommand
+from deploy.host_files import (
+    ManagedDirectory,
+    ManagedFile,
+    directory_script,
+    encoded,
+    listing_script,
+    placing_script,
+    unlike,
+)
 
-from deploy.host_files import ManagedDirectory, ManagedFile, listing_script, make_directory, place, unlike
+
+def run(script: str, stdin: str = "") -> None:
+    subprocess.run(["sh", "-c", script], input=stdin, text=True, check=True, timeout=30)
 
 
-def run(command: StringCommand) -> None:
-    subprocess.run(
-        ["sh", "-c", command.get_raw_value()],
-        input=str(command.connector_arguments.get("_stdin", "")),
-        text=True,
-        check=True,
-        timeout=30,
-    )
+def place(file: ManagedFile) -> None:
+    run(placing_script(file), encoded(file))
 
 
 def seen(*paths: Path) -> dict[str, str]:
@@ -37,7 +41,7 @@ def mine(
 def test_a_placed_file_is_listed_as_wanted(tmp_path: Path) -> None:
     file = mine(tmp_path / "new folder" / "it's.conf")
     assert unlike([file], seen(Path(file.path))) == (file.path,)
-    run(place(file))
+    place(file)
     assert Path(file.path).read_bytes() == file.content
     assert unlike([file], seen(Path(file.path))) == ()
     assert [path.name for path in Path(file.path).parent.iterdir()] == ["it's.conf"]
@@ -49,16 +53,16 @@ def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
     link.symlink_to(target)
     file = mine(link, b"new")
     assert unlike([file], seen(link)) == (str(link),)
-    run(place(file))
+    place(file)
     assert (link.is_symlink(), link.read_text(), target.read_text()) == (False, "new", "keep")
 
 
 def test_wrong_mode_is_seen_and_mended(tmp_path: Path) -> None:
     file = mine(tmp_path / "file")
-    run(place(file))
+    place(file)
     Path(file.path).chmod(0o666)
     assert unlike([file], seen(Path(file.path))) == (file.path,)
-    run(place(file))
+    place(file)
     assert Path(file.path).stat().st_mode & 0o777 == 0o640
 
 
@@ -67,5 +71,5 @@ def test_directories(tmp_path: Path) -> None:
         str(tmp_path / "a" / "b"), "0750", getpass.getuser(), grp.getgrgid(os.getgid()).gr_name
     )
     assert unlike([wanted], seen(Path(wanted.path))) == (wanted.path,)
-    run(make_directory(wanted))
+    run(directory_script(wanted))
     assert unlike([wanted], seen(Path(wanted.path))) == ()

