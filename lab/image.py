@@ -30,8 +30,8 @@ def packages(text: str) -> list[str]:
 def root_argv(
     debian: str, included: Sequence[str], hooks: Sequence[str], target: Path, mirror: str | None
 ) -> list[str]:
-    """Return the mmdebstrap call that writes a root file system to `target`, a directory or `….tar`."""
-    argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(included)}"]
+    """Return mmdebstrap's arguments that write a root file system to `target`, a directory or `….tar`."""
+    argv = ["--quiet", "--variant=minbase", f"--include={','.join(included)}"]
     argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED]
     argv += [f"--customize-hook={hook}" for hook in hooks]
@@ -40,7 +40,7 @@ def root_argv(
 
 
 def build_argv(debian: str, definition: Path, target: Path, mirror: str | None) -> list[str]:
-    """Return the mmdebstrap call that writes the root file system of a lab host to `target` (a tar)."""
+    """Return mmdebstrap's arguments that write the root file system of a lab host to `target` (a tar)."""
     hooks = [
         str(definition / "customize"),
         f"upload {definition / 'lab-init'} {INIT}",
@@ -50,10 +50,10 @@ def build_argv(debian: str, definition: Path, target: Path, mirror: str | None) 
 
 
 def write_root(argv: Sequence[str]) -> None:
-    """Run an mmdebstrap call. LabError if the mirror or the disk fails, or it takes too long."""
+    """Run mmdebstrap. LabError if the mirror or the disk fails, or it takes too long."""
     try:
         done = subprocess.run(
-            [program(argv[0]), *argv[1:]],
+            [program("mmdebstrap"), *argv],
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,

@@ -16,6 +16,8 @@ from typing import Any
 import testinfra
 from testinfra.host import Host
 
+from deploy.programs import require
+
 
 @cache
 def control_directory() -> str:
@@ -71,7 +73,7 @@ class Node:
         remote = f"sudo -n -- {shlex.join(argv)}"
         user = self.variables.get("ansible_user", "root")
         return subprocess.run(
-            ["ssh", *self.ssh_arguments, f"{user}@{self.address}", remote],
+            [require("ssh"), *self.ssh_arguments, f"{user}@{self.address}", remote],
             input=stdin,
             capture_output=True,
             text=True,
