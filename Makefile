@@ -112,8 +112,8 @@ mutations: setup ## break the trading core on purpose, one fault at a time: a te
 	$(RUN) python -m tests.mutations
 
 .PHONY: lab-test
-lab-test: setup bundle lab-up ## end-to-end tests, on two lab fleets at once
-	$(PYTEST) tests/lab --timeout 900 -m "not slow" --numprocesses 2 --dist loadfile --durations=10
+lab-test: setup bundle lab-up ## end-to-end tests, on three lab fleets at once
+	$(PYTEST) tests/lab --timeout 900 -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: lab-test-long
 lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check with the other engine

@@ -10,7 +10,7 @@ import pytest
 
 from lab import fleet as labs
 from lab.handle import Lab
-from tests.lab.engines import Fleet
+from tests.lab.engines import Fleet, generations_in, running_in
 
 FIRST = "gw0"
 """What pytest-xdist calls its first process; the lab that this one tests stays for the next run."""
@@ -26,6 +26,24 @@ def lab_name() -> str:
     inventory = Path(os.environ.get("MT5CRS_LAB_INVENTORY", "inventory/lab.yml"))
     name = inventory.parent.name if inventory.parent.parent.name == ".lab" else "default"
     return name if worker() == FIRST else f"{name}-{worker()}"
+
+
+LONGEST = (
+    "test_windows_gateway",
+    "test_canary_secrets",
+    "test_parity",
+    "test_strategies",
+    "test_bad_input",
+    "test_deployment_record",
+    "test_blue_green",
+    "test_alerts",
+)
+"""Files in the order in which they are begun, so that none of the long ones is left alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the longest files first; pytest-xdist hands out files in the order in which they come."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +66,7 @@ def fleet(deployed: Fleet) -> Iterator[Fleet]:
     before = deployed.generations()
     yield deployed
     deployed.override()
-    if deployed.generations() != before or not deployed.running():
+    now = deployed.statuses()
+    if generations_in(now) != before or not running_in(now):
         ran = deployed.pyinfra()
         assert ran.status == 0, ran.output[-4000:]

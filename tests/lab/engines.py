@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lab.state import PROJECT
 
 SERVICES = {"gateway": ("gtw",), "reconciler": ("inf",), "strategy": ("inf",)}
 OVERRIDES = "zz_test.yml"
+Statuses = dict[tuple[str, str], dict[str, Any]]
+"""(host, service) → what the release tool says of it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,14 @@ class Fleet:
 
     def pids(self) -> dict[tuple[str, str], str]:
         """Main process of every service on every host."""
-        found = {}
-        for service in SERVICES:
-            for host in self.hosts(service):
-                show = ["systemctl", "show", "-p", "MainPID", "--value", f"mt5crs-{service}.service"]
-                found[host, service] = self.lab.exec(host, show).stdout.strip()
-        return found
+        where = [(host, service) for service in SERVICES for host in self.hosts(service)]
+
+        def process(host: str, service: str) -> str:
+            show = ["systemctl", "show", "-p", "MainPID", "--value", f"mt5crs-{service}.service"]
+            return self.lab.exec(host, show).stdout.strip()
+
+        with ThreadPoolExecutor(len(where)) as pool:
+            return dict(zip(where, pool.map(process, *zip(*where, strict=True)), strict=True))
 
     def status(self, host: str) -> dict[str, Any]:
         """What the release tool says of a host's services."""
@@ -91,21 +96,32 @@ class Fleet:
         services: dict[str, Any] = json.loads(answer)["services"]
         return services
 
+    def statuses(self) -> Statuses:
+        """What the release tool says of every service of every host, all asked at once."""
+        hosts = [host.name for host in self.lab.plan.hosts]
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            answers = zip(hosts, pool.map(self.status, hosts), strict=True)
+        return {(host, service): now for host, of in answers for service, now in of.items()}
+
     def generations(self) -> dict[tuple[str, str], str]:
         """Which generation every service of every host is on."""
-        return {
-            (host.name, service): str(now["current"])
-            for host in self.lab.plan.hosts
-            for service, now in self.status(host.name).items()
-        }
+        return generations_in(self.statuses())
 
     def running(self) -> bool:
         """Whether every service of every host is active and confirmed."""
-        return all(
-            now["state"] == "confirmed" and set(now["units"].values()) == {"active"}
-            for host in self.lab.plan.hosts
-            for now in self.status(host.name).values()
-        )
+        return running_in(self.statuses())
+
+
+def generations_in(statuses: Statuses) -> dict[tuple[str, str], str]:
+    """Which generation each service is on."""
+    return {key: str(now["current"]) for key, now in statuses.items()}
+
+
+def running_in(statuses: Statuses) -> bool:
+    """Whether each service is active and confirmed."""
+    return all(
+        now["state"] == "confirmed" and set(now["units"].values()) == {"active"} for now in statuses.values()
+    )
 
 
 def run(program: str, *arguments: str, **environment: str) -> Ran:

@@ -3,7 +3,7 @@ process list, while both engines deploy it."""
 
 from __future__ import annotations
 
-import threading
+import subprocess
 import uuid
 
 import pytest
@@ -18,24 +18,48 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 WEBHOOK = "monitoring_webhook_url"
 
 
-class Watch(threading.Thread):
-    """Reads the process lists of all hosts over and over while a deployment runs."""
+# Runs on each host until its input ends: every command line and temporary file that was ever there.
+LOOK = """
+import os, select, sys
+seen, looks = set(), 0
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    for directory in ("/tmp", "/var/tmp"):
+        seen.update(os.listdir(directory))
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                seen.add(file.read().decode(errors="replace").replace("\\0", " "))
+        except OSError:
+            pass
+    looks += 1
+print(looks, *seen, sep="\\n")
+"""
+
+
+class Watch:
+    """Context manager: reads the process lists of all hosts over and over while its body runs."""
 
     def __init__(self, fleet: Fleet) -> None:
-        super().__init__(daemon=True)
         self.fleet = fleet
-        self.done = threading.Event()
-        self.seen: list[str] = []
+        self.seen: dict[str, list[str]] = {}
 
-    def run(self) -> None:
-        while not self.done.is_set():
-            for host in self.fleet.lab.plan.hosts:
-                script = (
-                    "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | tr -cd '[:print:]'; "
-                    "ls -A /tmp /var/tmp"
-                )
-                self.seen.append(self.fleet.lab.exec(host.name, ["sh", "-c", script], check=False).stdout)
-            self.done.wait(0.05)
+    def __enter__(self) -> Watch:
+        lab, look = self.fleet.lab, ["python3", "-c", LOOK]
+        self._processes = {
+            host.name: subprocess.Popen(
+                lab.podman.exec_argv(lab.container(host.name), look, tty=False),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd="/",
+            )
+            for host in lab.plan.hosts
+        }
+        return self
+
+    def __exit__(self, *_of: object) -> None:
+        for host, process in self._processes.items():
+            self.seen[host] = process.communicate(timeout=60)[0].splitlines()
 
 
 @pytest.fixture
@@ -92,27 +116,30 @@ def reports() -> dict[str, str]:
 
 def test_secrets_are_nowhere(canaries: tuple[Fleet, dict[str, str]]) -> None:
     fleet, values = canaries
-    watch = Watch(fleet)
-    watch.start()
-    runs: dict[str, Ran] = {
-        "pyinfra --dry": fleet.pyinfra("--dry", yes=False),
-        "ansible --check --diff -vvv": fleet.playbook("site.yml", "--check", "--diff", "-vvv"),
-        "pyinfra -vvv": fleet.pyinfra("-vvv"),
-    }
-    planted = {key.partition(": ")[2]: value for key, value in values.items() if "_client_" not in key}
-    planted.pop("gateway_secret_key")
-    networks = ["127.0.0.1/32"]
-    fleet.override(**planted, monitoring_webhook_networks=networks, reconciler_log_level="DEBUG")
-    runs["ansible --diff -vvv"] = fleet.playbook("site.yml", "--diff", "-vvv")
-    runs["pyinfra debug-inventory"] = fleet.pyinfra(file="debug-inventory", yes=False)
-    watch.done.set()
-    watch.join(timeout=60)
+    with Watch(fleet) as watch:
+        runs: dict[str, Ran] = {
+            "pyinfra --dry": fleet.pyinfra("--dry", yes=False),
+            "ansible --check --diff -vvv": fleet.playbook("site.yml", "--check", "--diff", "-vvv"),
+            "pyinfra -vvv": fleet.pyinfra("-vvv"),
+        }
+        planted = {key.partition(": ")[2]: value for key, value in values.items() if "_client_" not in key}
+        planted.pop("gateway_secret_key")
+        networks = ["127.0.0.1/32"]
+        fleet.override(**planted, monitoring_webhook_networks=networks, reconciler_log_level="DEBUG")
+        runs["ansible --diff -vvv"] = fleet.playbook("site.yml", "--diff", "-vvv")
+        runs["pyinfra debug-inventory"] = fleet.pyinfra(file="debug-inventory", yes=False)
     for name, ran in runs.items():
         assert ran.status == 0, name + ran.output[-3000:]
-    assert len(watch.seen) > 4 * len(fleet.lab.plan.hosts)
+    assert set(watch.seen) == {host.name for host in fleet.lab.plan.hosts}
+    for looks, *command_lines in watch.seen.values():
+        assert int(looks) > 100
+        assert any("mt5crs-release" in line for line in command_lines), "it looked while something ran"
 
     places = {name: ran.output for name, ran in runs.items()}
-    places |= {"process lists and temporary directories": "\n".join(watch.seen)}
+    places |= {
+        f"process lists and temporary directories of {host}": "\n".join(seen)
+        for host, seen in watch.seen.items()
+    }
     places |= logs(fleet) | reports()
     assert leaks(values, places) == []
 
