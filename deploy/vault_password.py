@@ -56,7 +56,7 @@ def vault_files(inventory: Path) -> list[Path]:
 def missing(inventory: Path, path: Path) -> str:
     """Sentence for a password that is not there: cause and remedy."""
     if environment_of(inventory) == "lab":
-        remedy = "start the lab (`python -m lab up`), which makes it"
+        remedy = "start the lab (`.venv/bin/python -m lab up`), which makes it"
     else:
         remedy = (
             "put the password there (mode 0600), or name its place in ANSIBLE_VAULT_PASSWORD_FILE; for a new "

@@ -72,7 +72,7 @@ def up(name: str, hosts: int | None, debian: str | None, mirror: str | None) -> 
     else:
         click.echo(f"lab {name} is up already, nothing changed: {len(plan.hosts)} hosts")
     suffix = "" if name == DEFAULT_NAME else f" --name {name}"
-    click.echo(f"next: python -m lab status{suffix}")
+    click.echo(f"next: .venv/bin/python -m lab status{suffix}")
 
 
 @main.command()
@@ -164,7 +164,7 @@ def reboot(name: str, host: str, hard: bool) -> None:
 def kill(name: str, host: str) -> None:
     """Take the power away from HOST."""
     faults.kill(Lab.open(name), host)
-    click.echo(f"{host} is down; `python -m lab start {host}` brings it back")
+    click.echo(f"{host} is down; `.venv/bin/python -m lab start {host}` brings it back")
 
 
 @main.command()
@@ -184,7 +184,8 @@ def cut(name: str, host: str, peers: tuple[str, ...]) -> None:
     """Cut HOST off from PEERS until `heal`. None: every other host; `controller`: this machine."""
     faults.cut(Lab.open(name), host, *peers)
     click.echo(
-        f"{host} is cut off from {', '.join(peers) or 'every other host'}; `python -m lab heal` undoes it"
+        f"{host} is cut off from {', '.join(peers) or 'every other host'}; "
+        "`.venv/bin/python -m lab heal` undoes it"
     )
 
 

@@ -140,8 +140,8 @@ def _connect(directory: LabDirectory) -> Podman:
     if others:
         raise LabError(
             f"{directory.project} was mounted after the labs of this machine were started, and podman cannot "
-            f"see it where they run: remove them first (`python -m lab down` there; {', '.join(others)}), or "
-            "work in a checkout on a file system that was mounted before"
+            f"see it where they run: remove them first (`.venv/bin/python -m lab down` there; "
+            f"{', '.join(others)}), or work in a checkout on a file system that was mounted before"
         )
     namespace.stop_keeper()
     return Podman.connect(start_keeper=True)
@@ -178,7 +178,8 @@ def _refuse_foreign(directory: LabDirectory, labels: dict[str, str]) -> None:
     if owner != str(directory.project) and owner is not None and Path(owner).exists():
         raise LabError(
             f"lab {directory.name} exists on this machine and belongs to {owner}: "
-            f"remove it there (`python -m lab down --name {directory.name}`), or use another --name here"
+            f"remove it there (`.venv/bin/python -m lab down --name {directory.name}`), or use another "
+            "--name here"
         )
 
 
@@ -187,7 +188,8 @@ def _refuse_other_shape(plan: Plan, host_count: int | None, debian: str | None) 
     if wanted != plan:
         raise LabError(
             f"lab {plan.name} exists with {len(plan.hosts)} hosts and Debian {_debian_of(plan)}: "
-            f"remove it with `python -m lab down --name {plan.name}` first, or choose another --name"
+            f"remove it with `.venv/bin/python -m lab down --name {plan.name}` first, or choose another "
+            "--name"
         )
 
 

@@ -58,7 +58,7 @@ class Lab:
         if check and done.returncode == EXEC_FAILED:
             raise LabError(
                 f"{host} cannot be entered ({last_line(done.stderr)}): start what is down with "
-                f"`python -m lab up --name {self.plan.name}`"
+                f"`.venv/bin/python -m lab up --name {self.plan.name}`"
             )
         if check and done.returncode != 0:
             raise LabError(f"`{argv[0]}` on {host} ended with {done.returncode}: {last_line(done.stderr)}")
@@ -130,7 +130,7 @@ class Lab:
                 seen = self._last_words(host) or state or last_line(done.stderr)
                 raise LabError(
                     f"{host} ({address.address}) was not ready within {timeout_s:.0f} s ({seen}): "
-                    f"see `python -m lab logs {host} --name {self.plan.name}`, then `up` again"
+                    f"see `.venv/bin/python -m lab logs {host} --name {self.plan.name}`, then `up` again"
                 )
             time.sleep(POLL_S)
 

@@ -108,7 +108,7 @@ class Podman:
         if pid is None:
             raise LabError(
                 "the labs' private namespace is gone, as after a restart of this machine: "
-                "start them again with `python -m lab up`"
+                "start them again with `.venv/bin/python -m lab up`"
             )
         return cls((program("nsenter"), f"--mount=/proc/{pid}/ns/mnt", "--", podman))
 

@@ -67,7 +67,8 @@ class LabDirectory:
         plan = self.load()
         if plan is None:
             raise LabError(
-                f"there is no lab {self.name!r} here: boot it with `python -m lab up --name {self.name}`"
+                f"there is no lab {self.name!r} here: boot it with "
+                f"`.venv/bin/python -m lab up --name {self.name}`"
             )
         return plan
 
