@@ -119,7 +119,7 @@ def test_wrong_vault_password_is_one_sentence(tmp_path: Path) -> None:
 def test_missing_vault_password_names_the_remedy(tmp_path: Path) -> None:
     inventory = make_inventory(tmp_path)
     (inventory.parent / "vault-password").unlink()
-    with pytest.raises(InventoryError, match="`.venv/bin/python -m lab up`"):
+    with pytest.raises(InventoryError, match=r"`\.venv/bin/python -m lab up`"):
         resolve(inventory, EXTRA)
 
 
