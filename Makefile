@@ -28,7 +28,7 @@ setup: .venv/.synced ## install what is missing: Debian packages (as root), uv, 
 	@case "$$($(UV) --version 2>/dev/null)" in "uv $(UV_VERSION) "*) ;; *) \
 	  echo "setup: installing uv $(UV_VERSION) into .tools/"; \
 	  { python3 -m venv --clear .tools && \
-	    .tools/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION); } || $(INDEX_REMEDY); esac
+	    .tools/bin/python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION); } || $(INDEX_REMEDY); esac
 	@echo "setup: installing the locked Python packages into .venv/"
 	@$(UV) sync --frozen --quiet || $(INDEX_REMEDY)
 	@touch $@
