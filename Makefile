@@ -125,8 +125,15 @@ verify: setup ## testinfra suite against INVENTORY (default: the lab)
 
 .PHONY: molecule
 molecule: setup bundle ## Molecule scenarios default, rollback and windows (on the modelled host)
-	$(RUN) molecule test -s default
+	@$(MAKE) --jobs 2 --output-sync=target molecule-linux molecule-windows
+
+.PHONY: molecule-linux molecule-windows
+molecule-linux: setup bundle ## scenario default, then rollback on the fleet that it leaves
+	$(RUN) molecule destroy -s default
+	$(RUN) molecule test -s default --destroy never
 	$(RUN) molecule test -s rollback
+
+molecule-windows: setup bundle ## scenario windows
 	$(RUN) molecule test -s windows
 
 .PHONY: bench

@@ -6,7 +6,6 @@ Changes nothing, so it does the same in check mode. Question and plan are those 
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +40,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             files = baseline_plan.managed_files(render)
         except (AnsibleError, baseline_plan.ReleaseToolMissingError) as error:
             return {**result, "failed": True, "msg": str(error)}
-        answer = self._low_level_execute_command(f"sh -c {shlex.quote(baseline_plan.question(packages))}")
+        # By standard input, so that there is no terminal, which would mix output and errors.
+        answer = self._low_level_execute_command("sh", in_data=baseline_plan.question(packages).encode())
         if answer["rc"] != 0:
             said = (answer["stderr"] or answer["stdout"]).strip()
             return {**result, "failed": True, "msg": f"the host could not be asked what it is like: {said}"}

@@ -45,7 +45,7 @@ _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TOUCHING = ("Activate", "Confirm", "Put back", "Roll back")
 """How the plays begin that change what runs."""
 _RESUMED = re.compile(r"(?:^|: )(Activate|Confirm|Put back) [\w-]+$")
-_ON_LINUX = "ansible.builtin.command"
+_ON_LINUX = "host_command"
 """What makes these calls there; on Windows nobody asks what became of a lost one, so that has failed."""
 _GOING_BACK = re.compile(r"(?:^|: )(Roll back \w+|Undo the deployment)$")
 STEP = "Activate "

@@ -1,0 +1,43 @@
+"""Action `host_command`: runs a command line on a Linux host (`argv`, `stdin`), without Python there.
+
+Otherwise as `ansible.builtin.command`, whose module brings dozens of sources that the host's Python
+compiles at every call. Returns `cmd`, `rc`, `stdout`, `stderr`; a status other than 0 is a failure; skipped
+in check mode.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs the words as they are: no shell expands them."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what the command answered."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        argv = [str(word) for word in self._task.args["argv"]]
+        stdin = self._task.args.get("stdin")
+        if self._task.check_mode:
+            said = "Command would have run if not in check mode"
+            return {**result, "changed": False, "skipped": True, "cmd": argv, "msg": said}
+        # With anything on standard input there is no terminal, which would mix output and errors.
+        command = shlex.join(argv) + (" </dev/null" if stdin is None else "")
+        answer = self._low_level_execute_command(command, in_data=str(stdin or "\n").encode())
+        failed = {"failed": True, "msg": "non-zero return code"} if answer["rc"] != 0 else {"msg": ""}
+        return {
+            **result,
+            **failed,
+            "changed": True,
+            "cmd": argv,
+            "rc": answer["rc"],
+            "stdout": answer["stdout"].rstrip("\r\n"),
+            "stdout_lines": answer["stdout"].splitlines(),
+            "stderr": answer["stderr"].rstrip("\r\n"),
+            "stderr_lines": answer["stderr"].splitlines(),
+        }
