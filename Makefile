@@ -97,7 +97,7 @@ faults-long: setup ## the same at every single system call (hours)
 
 .PHONY: faults-fleet
 faults-fleet: setup bundle ## controller killed, roll-outs good and bad under order flow (bounded; lab of its own)
-	$(PYTEST) tests/faults/fleet -m "not slow"
+	$(PYTEST) tests/faults/fleet --budget 600 -m "not slow"
 
 .PHONY: faults-fleet-long
 faults-fleet-long: setup bundle ## every phase, hosts and lines lost, 50 roll-outs under order flow (hours)
@@ -113,11 +113,12 @@ mutations: setup ## break the trading core on purpose, one fault at a time: a te
 
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests, on three lab fleets at once
-	$(PYTEST) tests/lab --timeout 900 -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
+	$(PYTEST) tests/lab --timeout 900 --budget 120 -m "not slow" \
+	  --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: lab-test-long
 lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check with the other engine
-	$(PYTEST) tests/lab --timeout 900
+	$(PYTEST) tests/lab --timeout 900 --budget 120
 
 .PHONY: verify
 verify: setup ## testinfra suite against INVENTORY (default: the lab)
