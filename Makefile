@@ -89,11 +89,12 @@ coverage: setup ## unit tests with branch coverage; services that tests start or
 
 .PHONY: faults
 faults: setup ## kill -9, ENOSPC and EIO injected into the release tool (bounded)
-	$(PYTEST) tests/faults --ignore tests/faults/fleet
+	$(PYTEST) tests/faults --ignore tests/faults/fleet --numprocesses 2 --dist worksteal
 
 .PHONY: faults-long
 faults-long: setup ## the same at every single system call (hours)
-	MT5CRS_FAULT_CASES=0 $(PYTEST) tests/faults --ignore tests/faults/fleet --timeout 0
+	MT5CRS_FAULT_CASES=0 $(PYTEST) tests/faults --ignore tests/faults/fleet --timeout 0 \
+	  --numprocesses 2 --dist worksteal
 
 .PHONY: faults-fleet
 faults-fleet: setup bundle ## controller killed, roll-outs good and bad under order flow (bounded; lab of its own)
