@@ -89,15 +89,16 @@ coverage: setup ## unit tests with branch coverage; services that tests start or
 
 .PHONY: faults
 faults: setup ## kill -9, ENOSPC and EIO injected into the release tool (bounded)
-	$(PYTEST) tests/faults --ignore tests/faults/fleet
+	$(PYTEST) tests/faults --ignore tests/faults/fleet --numprocesses 2 --dist worksteal
 
 .PHONY: faults-long
 faults-long: setup ## the same at every single system call (hours)
-	MT5CRS_FAULT_CASES=0 $(PYTEST) tests/faults --ignore tests/faults/fleet --timeout 0
+	MT5CRS_FAULT_CASES=0 $(PYTEST) tests/faults --ignore tests/faults/fleet --timeout 0 \
+	  --numprocesses 2 --dist worksteal
 
 .PHONY: faults-fleet
 faults-fleet: setup bundle ## controller killed, roll-outs good and bad under order flow (bounded; lab of its own)
-	$(PYTEST) tests/faults/fleet -m "not slow"
+	$(PYTEST) tests/faults/fleet --budget 600 -m "not slow"
 
 .PHONY: faults-fleet-long
 faults-fleet-long: setup bundle ## every phase, hosts and lines lost, 50 roll-outs under order flow (hours)
@@ -113,11 +114,12 @@ mutations: setup ## break the trading core on purpose, one fault at a time: a te
 
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests, on three lab fleets at once
-	$(PYTEST) tests/lab --timeout 900 -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
+	$(PYTEST) tests/lab --timeout 900 --budget 120 -m "not slow" \
+	  --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: lab-test-long
 lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check with the other engine
-	$(PYTEST) tests/lab --timeout 900
+	$(PYTEST) tests/lab --timeout 900 --budget 120
 
 .PHONY: verify
 verify: setup ## testinfra suite against INVENTORY (default: the lab)

@@ -1,0 +1,3 @@
+"""What all stages of the tests share."""
+
+pytest_plugins = ["tests.budget"]
