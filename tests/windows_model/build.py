@@ -1,7 +1,7 @@
 """Builds what a modelled Windows host needs: the two collections, whose options are those of the real ones.
 
 ``python -m tests.windows_model.build DIRECTORY`` writes ``DIRECTORY/ansible_collections`` (for
-``ANSIBLE_COLLECTIONS_PATH``), ``DIRECTORY/winmodel`` (copied to the host's /opt/winmodel) and
+``ANSIBLE_COLLECTIONS_PATH``), ``DIRECTORY/on_host`` (copied to the host's /opt/winmodel) and
 ``DIRECTORY/python.zip`` (what stands for python.org's archive).
 """
 
@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible import module_utils
+
 HERE = Path(__file__).resolve().parent
 MODULES = {
     "ansible.windows": [
@@ -28,24 +30,27 @@ MODULES = {
 }
 # win_command cannot say beforehand what a program would do; the real one is skipped in check mode, too.
 _NO_CHECK_MODE = {"win_command"}
+# The arguments are put in as text. Were ansible.module_utils imported by name, ansible-core would send its
+# sources along, and the host would compile them at every call; so they lie beside the model.
 _STUB = '''\
 #!/usr/bin/python
 """Modelled {name}: the real module's options, the modelled host's behaviour. Written by build.py."""
 
+import importlib
 import json
 import sys
 
-from ansible.module_utils.basic import AnsibleModule
-
+ARGUMENTS = r\'\'\'<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>\'\'\'
 OPTIONS = json.loads({options!r})
 
 
 def main():
-    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode={check_mode})
     sys.path.insert(0, "/opt/winmodel")
-    from winmodel import modules
-
-    modules.run("{short}", module)
+    basic = importlib.import_module("ansible.module_utils.basic")
+    arguments = json.dumps({{"ANSIBLE_MODULE_ARGS": json.loads(ARGUMENTS)}})
+    basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = arguments.encode(), "legacy"
+    module = basic.AnsibleModule(argument_spec=OPTIONS, supports_check_mode={check_mode})
+    importlib.import_module("winmodel.modules").run("{short}", module)
 
 
 if __name__ == "__main__":
@@ -110,7 +115,12 @@ def build(directory: Path) -> None:
     action = directory / "ansible_collections/ansible/windows/plugins/action"
     action.mkdir()
     shutil.copy2(HERE / "action/win_copy.py", action)
-    shutil.copytree(HERE / "winmodel", directory / "winmodel", ignore=shutil.ignore_patterns("__pycache__"))
+    on_host = directory / "on_host"
+    compiled = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(HERE / "winmodel", on_host / "winmodel", ignore=compiled)
+    sources = Path(module_utils.__file__).parent
+    shutil.copytree(sources, on_host / "ansible/module_utils", ignore=compiled)
+    (on_host / "ansible/__init__.py").touch()
     with zipfile.ZipFile(directory / "python.zip", "w") as archive:
         member = zipfile.ZipInfo("tools/python.exe", (2024, 1, 1, 0, 0, 0))
         member.external_attr = 0o100755 << 16

@@ -51,7 +51,7 @@ def up(name: str, *, alone: bool = False) -> Path:
     here = directory(name)
     here.mkdir(parents=True, exist_ok=True)
     build(here / "model")
-    _install(lab, here / "model/winmodel")
+    _install(lab, here / "model/on_host")
     path = here / "inventory.yml"
     path.write_text(inventory(lab, here, alone=alone))
     path.with_suffix(".py").write_text(
@@ -107,10 +107,11 @@ def inventory(lab: Lab, here: Path, *, alone: bool) -> str:
 def _install(lab: Lab, source: Path) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
-        archive.add(source, "winmodel")
+        archive.add(source, ".")
     script = (
-        "import base64,io,tarfile,sys;"
-        "tarfile.open(fileobj=io.BytesIO(base64.b64decode(sys.stdin.read()))).extractall('/opt/winmodel')"
+        "import base64,compileall,io,tarfile,sys;"
+        "tarfile.open(fileobj=io.BytesIO(base64.b64decode(sys.stdin.read()))).extractall('/opt/winmodel');"
+        "compileall.compile_dir('/opt/winmodel', quiet=1)"
     )
     import base64
 
