@@ -1,3 +1,1 @@
 """Programs of an MT5 trading fleet: gateway, reconciler, strategy and their checks."""
-
-__version__ = "0.1.0"

@@ -4,5 +4,3 @@ Standard library only, Python 3.10 and newer. Shipped to hosts as the zipapp ``m
 the controller imports :mod:`mt5crs_release.digest` and :mod:`mt5crs_release.spec` so that both
 sides agree on what a desired generation is.
 """
-
-__version__ = "1"

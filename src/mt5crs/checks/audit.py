@@ -17,6 +17,7 @@ import mt5crs
 from mt5crs.checks.connection import json_option
 from mt5crs.checks.env_modes import readable_by_others
 from mt5crs.checks.report import Report, Warned, exit_status, show
+from mt5crs.version import product_version
 
 _EXPECTED = (OSError, ImportError, ValueError, sqlite3.Error)
 _WINDOWS_ONLY = frozenset({"mt5crs.broker.mt5"})
@@ -28,7 +29,7 @@ class AuditError(ValueError):
 
 def audit_installation(env_file: Path | None) -> Report:
     """Run the four parts; each has at least one finding, named `part: check`."""
-    report = Report(title=f"Audit of mt5crs {mt5crs.__version__} in {sys.prefix}")
+    report = Report(title=f"Audit of mt5crs {product_version()} in {sys.prefix}")
     report.run("imports: modules", _modules, _EXPECTED)
     report.run("imports: dependencies", _dependencies, _EXPECTED)
     report.run("structure: entry points", _entry_points, _EXPECTED)

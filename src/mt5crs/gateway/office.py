@@ -9,6 +9,7 @@ from mt5crs.protocol import events
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.fields import VERSION
 from mt5crs.protocol.replies import HaltState, Lease, Pong, Reply, StatusState
+from mt5crs.version import product_version
 
 from .control import Control
 from .desk import Desk
@@ -19,17 +20,6 @@ from .terminal import Terminal
 OfficeRequest = (
     ask.Ping | ask.Status | ask.LeaseAcquire | ask.LeaseRenew | ask.LeaseRelease | ask.Halt | ask.Resume
 )
-
-
-def product_version() -> str:
-    """Version of the installed product."""
-    # Takes a tenth of the start, and few ever ask.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("mt5crs")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Office:

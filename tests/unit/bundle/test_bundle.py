@@ -36,7 +36,7 @@ class Maker:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
         self.signers = directory / "allowed_signers"
         self.signers.write_text(signing.allowed_signers_line(signing.public_key(self.key)))
-        self.own = directory / "mt5crs-0.1.0-py3-none-any.whl"
+        self.own = directory / "mt5crs-9.8.7-py3-none-any.whl"
         self.own.write_bytes(b"own wheel")
         self.pip = directory / "pip-26.0-py3-none-any.whl"
         self.pip.write_bytes(b"pip wheel")
@@ -44,7 +44,7 @@ class Maker:
     def members(self, origin: build.Origin = ORIGIN, **manifest: Any) -> dict[str, bytes]:
         wheels = {path.name: path for path in (self.own, self.pip)}
         pin = Requirement("pip", "26.0", None, (sha256(self.pip),))
-        files, described = build.contents("0.1.0", origin, LINUX, [pin], self.own, wheels)
+        files, described = build.contents("9.8.7", origin, LINUX, [pin], self.own, wheels)
         described["pythons"] = [this_python()]
         files[MANIFEST] = build.canonical({**described, **manifest})
         files[SIGNATURE] = signing.sign(files[MANIFEST], self.key)

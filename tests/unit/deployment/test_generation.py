@@ -8,7 +8,7 @@ import pytest
 from deploy.generation import Bundle, BundleError, Desired, Todo, code_arguments, decide, find_bundle
 
 CONTENT = "c" * 64
-BUNDLE = Bundle(Path("dist/mt5crs-0.1.0-cccccccccccc.tar"), CONTENT)
+BUNDLE = Bundle(Path("dist/mt5crs-9.8.7-cccccccccccc.tar"), CONTENT)
 WANT = Desired("gateway", "{}", BUNDLE, "d" * 64, 180)
 
 
