@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import combinations, product
 from typing import Any
 
 import msgspec
@@ -189,32 +190,50 @@ _TICKETS = st.integers(1, 6)
 _VOLUMES = st.sampled_from([-1.0, -0.3, -0.1, 0.1, 0.2, 0.5, 1.0])
 
 
+def _some(numbers: range) -> st.SearchStrategy[tuple[int, ...]]:
+    """Any of `numbers`, or none; one draw, where a set costs one for each element."""
+    sizes = range(len(numbers) + 1)
+    return st.sampled_from([some for size in sizes for some in combinations(numbers, size)])
+
+
+# Made once, and one draw for all choices about a record: drawing is what thousands of examples cost.
+_SIX, _EIGHT, _NINE = _some(range(1, 7)), _some(range(1, 9)), _some(range(9))
+_OPEN = st.sampled_from([1.0, 0.5])
+_ENDED = st.sampled_from(
+    list(product(["CANCELED", "FILLED", "EXPIRED", "REJECTED"], [1.0, 0.5, 0.0])),
+)
+_DEALS = st.sampled_from(
+    list(
+        product(
+            range(1, 7),
+            [-1.0, -0.3, -0.1, 0.1, 0.2, 0.5, 1.0],
+            range(50, 58),
+            [MAGIC, MAGIC, 0],
+            [0, 1000, OVERLAP_MSC + 1],
+        )
+    )
+)
+
+
 @st.composite
 def _books(draw: st.DrawFn) -> Evidence:
     """Any books at all, consistent or not."""
-    tickets = draw(st.sets(_TICKETS))
-    positions = [position(ticket, draw(_VOLUMES)) for ticket in sorted(tickets)]
-    orders = [order(50 + n, 1.0, draw(st.sampled_from([1.0, 0.5]))) for n in sorted(draw(st.sets(_TICKETS)))]
+    tickets = draw(_SIX)
+    working = draw(_SIX)
+    positions = [position(ticket, draw(_VOLUMES)) for ticket in tickets]
+    orders = [order(50 + n, 1.0, draw(_OPEN)) for n in working]
     closed = [
-        order(50 + n, 1.0, draw(st.sampled_from([1.0, 0.5, 0.0])), state=state)
-        for n in sorted(draw(st.sets(_TICKETS)))
-        if 50 + n not in {o.ticket for o in orders}
-        for state in [draw(st.sampled_from(["CANCELED", "FILLED", "EXPIRED", "REJECTED"]))]
+        order(50 + n, 1.0, left, state=state)
+        for n in draw(_SIX)
+        if n not in working
+        for state, left in [draw(_ENDED)]
     ]
     deals = [
-        deal(
-            100 + n,
-            draw(_TICKETS),
-            draw(_VOLUMES),
-            order=draw(st.integers(50, 57)),
-            magic=draw(st.sampled_from([MAGIC, MAGIC, 0])),
-            time_msc=NOW - draw(st.sampled_from([0, 1000, OVERLAP_MSC + 1])),
-        )
-        for n in sorted(draw(st.sets(st.integers(0, 8))))
+        deal(100 + n, of_position, volume, order=of_order, magic=magic, time_msc=NOW - ago)
+        for n in draw(_NINE)
+        for of_position, volume, of_order, magic, ago in [draw(_DEALS)]
     ]
-    external = [
-        position(ticket, 1.0, magic=5) for ticket in sorted(draw(st.sets(st.integers(1, 8))) - tickets)
-    ]
+    external = [position(ticket, 1.0, magic=5) for ticket in draw(_EIGHT) if ticket not in tickets]
     return evidence(positions, orders, deals, closed, external)
 
 
