@@ -46,7 +46,7 @@ test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Mole
 	  $(MAKE) $$stage || { echo "=== $$stage FAILED after $$((SECONDS - from)) s; again: make $$stage"; exit 1; }; \
 	  echo "=== $$stage passed in $$((SECONDS - from)) s"; \
 	done; echo "=== all of: $(TEST_STAGES) passed in $$((SECONDS - begin)) s"
-TEST_STAGES := test-fresh lint unit faults lab-test verify faults-fleet molecule
+TEST_STAGES := test-fresh lint unit faults lab-test verify molecule
 
 .PHONY: rollback-drill
 rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
@@ -113,8 +113,8 @@ mutations: setup ## break the trading core on purpose, one fault at a time: a te
 	$(RUN) python -m tests.mutations
 
 .PHONY: lab-test
-lab-test: setup bundle lab-up ## end-to-end tests, on three lab fleets at once
-	$(PYTEST) tests/lab --timeout 900 --budget 120 -m "not slow" \
+lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), three files at a time, each on its lab fleet
+	$(PYTEST) tests/lab tests/faults/fleet --timeout 900 --budget 120 -m "not slow" \
 	  --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: lab-test-long

@@ -32,6 +32,8 @@ LONGEST = (
     "test_windows_gateway",
     "test_canary_secrets",
     "test_parity",
+    "test_controller",
+    "test_order_flow",
     "test_strategies",
     "test_bad_input",
     "test_deployment_record",

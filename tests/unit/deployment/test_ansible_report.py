@@ -115,7 +115,8 @@ def test_a_call_that_ansible_alone_takes_for_failed_is_one_as_well(record: dict[
 def test_a_windows_host_that_is_lost_while_it_confirms_has_failed(record: dict[str, Any]) -> None:
     (failure,) = [failure for failure in record["failures"] if failure["host"] == "gone"]
     assert failure["step"] == "release : Confirm gateway"
-    assert "Connection refused" in failure["message"]
+    # ssh ends before or after Ansible has given it the module; nothing else may be told.
+    assert re.search(r"Connection refused|could not be sent to remote host", failure["message"])
     assert failure["remedy"] == "check the host and the network"
 
 
