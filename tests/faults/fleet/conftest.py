@@ -1,4 +1,7 @@
-"""One lab for all fleet faults; its strategies trade all the time (MT5CRS_FAULTS_LAB, default `faults`)."""
+"""A lab for fleet faults; its strategies trade all the time (MT5CRS_FAULTS_LAB, default `faults`).
+
+Every process of pytest-xdist has one of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ from lab.handle import Lab
 from tests.faults.fleet.arena import TABLE, Arena, allow_losses, closing_table
 from tests.lab.engines import Fleet
 
-LAB = os.environ.get("MT5CRS_FAULTS_LAB", "faults")
+LAB = "-".join(
+    (
+        os.environ.get("MT5CRS_FAULTS_LAB", "faults"),
+        *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")]),
+    )
+)
 
 
 @pytest.fixture(scope="session")
