@@ -55,6 +55,10 @@ rollback-drill: setup ## change one setting of the reconciler on the lab, then r
 	@echo "drill: back to the previous generation (code, .env and unit)"
 	$(RUN) ansible-playbook -i $(LAB_INVENTORY) rollback.yml --tags reconciler
 
+.PHONY: quick
+quick: setup ## while you change something: checks, types and unit tests of what changed (BASE=<commit>: since then)
+	@$(RUN) python -m tests.quick $(if $(BASE),--base '$(BASE)')
+
 ##: parts of the test ---------------------------------------------------------------------------------
 .PHONY: test-fresh
 test-fresh: setup ## set-up, bundle and every import on an empty Debian 12: clone, home and variables are new
