@@ -20,7 +20,7 @@ def options(directory: LabDirectory) -> list[str]:
     return [
         "-F", "none", "-i", str(directory.key_file),
         "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-        "-o", f"UserKnownHostsFile={directory.known_hosts}", "-o", "GlobalKnownHostsFile=none",
+        "-o", f'UserKnownHostsFile="{directory.known_hosts}"', "-o", "GlobalKnownHostsFile=none",
         "-o", "StrictHostKeyChecking=yes",
         "-o", f"ConnectTimeout={CONNECT_TIMEOUT_S}",
         "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3",

@@ -16,7 +16,7 @@ def test_host_keys_are_always_checked_against_the_labs_own_list() -> None:
     assert argv[-2:] == ["ops@10.203.7.21", "uptime"]
     for option in (
         "StrictHostKeyChecking=yes",
-        "UserKnownHostsFile=/project/.lab/x/known_hosts",
+        'UserKnownHostsFile="/project/.lab/x/known_hosts"',
         "GlobalKnownHostsFile=none",
         "BatchMode=yes",
     ):
