@@ -330,7 +330,7 @@ def connection(of: Fleet, name: str) -> dict[str, Any]:
 
 
 def ssh_options(arguments: str) -> dict[str, str]:
-    """The `-o Name=value` options of an ssh command line; a value may be in double quotes, as ssh reads it."""
+    """The `-o Name=value` options of an ssh command line; a value may be in double quotes."""
     words = shlex.split(arguments)
     pairs = [word.partition("=") for before, word in itertools.pairwise(words) if before == "-o"]
     return {name: value.strip('"') for name, equals, value in pairs if equals}

@@ -26,10 +26,12 @@ from deploy import locking, report, settings, stepping, windows
 from deploy.batches import STRATEGIES
 from deploy.inventory import WINDOWS, Fleet, fleet
 from deploy.rollout import Failure, Phase, Rollout
+from deploy.stopping import StopRequests
 from mt5crs.settings.schema import SettingsError
 
 _rollout: Rollout | None = None
 _exit_status = 0
+_requests = StopRequests()
 _context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
 DATA = {
     "deploy.py": ("strategy", "plan", "why", "lock"),
@@ -198,6 +200,8 @@ def given_up(error: BaseException) -> list[Failure]:
 def _interrupted(number: int, _frame: object) -> None:
     """Leave at once when nothing waits for confirmation; otherwise put it back first, unless asked again."""
     global _exit_status
+    if not _requests.is_new():
+        return
     again = _exit_status != 0
     if _rollout is not None and not again and not _rollout.failed and locking.lock_of(_rollout).decision:
         _exit_status = 128 + number

@@ -29,6 +29,7 @@ from deploy.fleet_lock import FleetLock
 from deploy.inventory import explain, files_of, resolve
 from deploy.release_call import call_of, document_of, not_told
 from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
+from deploy.stopping import StopRequests
 from deploy.vault_password import environment_of, vault_files
 
 DOCUMENTATION = """
@@ -80,7 +81,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.lock = FleetLock(None, "")
         self.deadlines = Deadlines(LAB_INVENTORY)
         self.process = os.getpid()
-        self.stopping = False
+        self.stopping = StopRequests()
         self.inventory = Path()
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
@@ -198,7 +199,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Put back what is not confirmed, or finish what was decided; asked again, leave at once."""
         if os.getpid() != self.process:
             os._exit(128 + number)
-        again, self.stopping = self.stopping, True
+        if not self.stopping.is_new():
+            return
+        again = self.stopping.asked > 1
         # The tasks' processes have sessions of their own. What they began on the hosts goes on without them.
         for worker in multiprocessing.active_children():
             worker.terminate()
