@@ -85,7 +85,7 @@ lint: setup ## ruff, mypy strict, yamllint, actionlint, ansible-lint (profile pr
 
 .PHONY: unit
 unit: setup ## unit tests
-	$(PYTEST) tests/unit --numprocesses 3 --dist loadfile --durations=10
+	$(PYTEST) tests/unit --numprocesses 3 --dist worksteal --durations=10
 
 .PHONY: coverage
 coverage: setup ## unit tests with branch coverage; services that tests start or kill as processes count little

@@ -84,7 +84,8 @@ def specification(text: str = "one", **changes: Any) -> dict[str, Any]:
             "timeout_s": 5,
             "min_healthy_s": 0.01,
             "healthy_deadline_s": 0.5,
-            "progress_deadline_s": 1.0,
+            # What a slow machine needs to be seen healthy twice; "#starting" never is, and is waited for.
+            "progress_deadline_s": 1.0 if "#starting" in text else 5.0,
             "max_restarts": 0,
         },
         "state_format": 1,
