@@ -89,7 +89,10 @@ class Node:
             name = f"ansible://{self.name}?ansible_inventory={self.inventory}&force_ansible=true"
             return testinfra.get_host(name)
         user = self.variables.get("ansible_user", "root")
-        return testinfra.get_host(
+        host = testinfra.get_host(
             f"ssh://{user}@{self.address}:{self.variables.get('ansible_port', 22)}?sudo=true",
             ssh_extra_args=shlex.join(self.ssh_arguments),
         )
+        # It would take the host's, which is ASCII there, for the ssh command line here: paths of this machine too.
+        host.backend._encoding = "utf-8"
+        return host
