@@ -182,6 +182,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MissingProgramError, WheelError, SigningError, OSError) as error:
         print(f"bundle: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "\nbundle: interrupted; wheels that are downloaded are kept, the bundle before it too",
+            file=sys.stderr,
+        )
+        return 130
     for entry in latest["bundles"].values():
         size = (options.out / entry["file"]).stat().st_size / 1e6
         print(f"{options.out / entry['file']}  {size:.1f} MB  content {entry['content'][:SHORT]}")

@@ -93,6 +93,6 @@ class Node:
             f"ssh://{user}@{self.address}:{self.variables.get('ansible_port', 22)}?sudo=true",
             ssh_extra_args=shlex.join(self.ssh_arguments),
         )
-        # It would take the host's, which is ASCII there, for the ssh command line here: paths of this machine too.
+        # It would encode the command line of ssh here, paths included, as the host does there: ASCII.
         host.backend._encoding = "utf-8"
         return host
