@@ -30,7 +30,7 @@ DEBIAN_PACKAGES = {
 """Program → Debian package; lab/requirements.apt lists the same packages."""
 
 LOCKED = ("ansible-playbook", "pyinfra", "uv")
-"""Programs of the virtual environment, in the version that uv.lock names."""
+"""Programs of the virtual environment, as uv.lock names them; what is not Debian's is one of these."""
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -59,8 +59,8 @@ def require(name: str) -> str:
 
 def remedy(names: list[str]) -> str:
     """Say what installs these programs."""
-    locked = [name for name in names if name in LOCKED]
-    packages = sorted({DEBIAN_PACKAGES[name] for name in names if name not in LOCKED})
+    locked = [name for name in names if name not in DEBIAN_PACKAGES]
+    packages = sorted({DEBIAN_PACKAGES[name] for name in names if name in DEBIAN_PACKAGES})
     said = [f"`make setup` puts {' and '.join(locked)} into {Path(sys.prefix)}"] if locked else []
     if packages:
         said.append(
