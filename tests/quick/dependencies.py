@@ -29,6 +29,8 @@ FLEET = ("roles/", "group_vars/", "inventory/", "templates/", "plugins/")
 """Directories of one whole; the playbooks and ansible.cfg, in the first directory, belong to it too."""
 ONLY_READ = ("*.md", "*.toml", "*.lock", "*.txt", "*.html", "*.css", ".*", "Makefile", "LICENSE")
 """Text that is read and never run: it may name anything and needs nothing."""
+READ = "read:"
+"""Before a path that is only read: what it refers to does not matter."""
 _SOURCE = "src/"
 _ENTRY_POINTS = '[project.entry-points."'
 _TOKEN = re.compile(r"[\w./@-]+")
@@ -167,23 +169,24 @@ class Source:
         return parents if "__file__" in self.names else parents[-1:]
 
     def references(self, tree: Tree) -> set[str]:
-        """The files that it refers to, itself perhaps among them."""
+        """The files that it refers to, itself perhaps among them; READ before those that it cannot run."""
         found: set[str] = set()
         starts = self.starts()
-        for name in self.imports:
-            found.update(tree.module(name))
         for string in self.strings:
             found.update(tree.named(starts, string))
             if "-m" in self.strings:
                 found.update(tree.program(string))
         for step in self.steps:
             found.update(tree.found(starts, step))
+        found = {f"{READ}{path}" if is_test(path) else path for path in found}
+        for name in self.imports:
+            found.update(tree.module(name))
         if "__file__" in self.names and self.names & _LISTING:
             found |= tree.directories[str(PurePosixPath(self.path).parent)]
         if "entry_points" in self.names:
             found |= {"pyproject.toml"} & tree.paths
         if self.path.startswith(_SOURCE):
-            found = {path for path in found if path.startswith(_SOURCE) or path == "pyproject.toml"}
+            found = {path for path in found if path.startswith((_SOURCE, "pyproject.toml"))}
         return found
 
 
@@ -204,7 +207,8 @@ def references(path: str, text: str, tree: Tree) -> set[str]:
         with contextlib.suppress(SyntaxError):
             found = Source.of(path, text).references(tree)
     elif not any(fnmatch(path, pattern) for pattern in ONLY_READ):
-        found = set(tree.named(list(PurePosixPath(path).parents), text))
+        lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+        found = set(tree.named(list(PurePosixPath(path).parents), "\n".join(lines)))
         if of_fleet(path):
             found = {name for name in found if not name.startswith(_SOURCE)}
     return found - {path}
@@ -235,4 +239,6 @@ def distances(start: Iterable[str], found: Mapping[str, set[str]]) -> dict[str, 
             if referred not in steps:
                 steps[referred] = steps[path] + 1
                 waiting.append(referred)
+    for path in [path for path in steps if path.startswith(READ)]:
+        steps.setdefault(path.removeprefix(READ), steps[path])
     return steps

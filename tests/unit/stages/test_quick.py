@@ -48,7 +48,7 @@ FILES = {
     "tests/unit/test_loading.py": "import app.loading\n",
     "tests/unit/test_told.py": "import app.told\n",
     "tests/unit/test_rendered.py": "import deploy\n",
-    "tests/unit/test_pages.py": "(PROJECT / 'docs').rglob('*.md')\n",
+    "tests/unit/test_pages.py": "(PROJECT / 'docs').rglob('*.md')\nNAMED = 'tests/unit/test_late.py'\n",
     "tests/lab/test_lab.py": "",
 }
 
@@ -78,6 +78,7 @@ def names(*changed: str) -> set[str]:
         ("deploy/__init__.py", {"test_rendered.py"}),
         ("deploy.py", {"test_rendered.py"}),  # has the same module name
         ("docs/page.md", {"test_pages.py"}),
+        ("tests/unit/test_late.py", {"test_late.py", "test_pages.py"}),  # reads it, but does not run it
         ("tests/unit/server/conftest.py", {"server/test_runs.py", "server/test_cases.py"}),
         ("tests/unit/server/helper.py", {"server/test_runs.py"}),
         ("tests/unit/server/cases.yml", {"server/test_cases.py"}),  # by a pattern
