@@ -83,9 +83,9 @@ def specification(text: str = "one", **changes: Any) -> dict[str, Any]:
             "command": ["/usr/bin/env", "FAKE_SYSTEMD=@SYSTEMD@", "sh", "{current}/check", "{current}"],
             "timeout_s": 5,
             "min_healthy_s": 0.01,
-            "healthy_deadline_s": 0.5,
-            # What a slow machine needs to be seen healthy twice; "#starting" never is, and is waited for.
-            "progress_deadline_s": 1.0 if "#starting" in text else 5.0,
+            # What a slow machine needs to be seen healthy, and healthy twice. What never is, is waited for.
+            "healthy_deadline_s": 0.5 if "#" in text else 10.0,
+            "progress_deadline_s": 1.0 if "#starting" in text else 5.0 if "#" in text else 15.0,
             "max_restarts": 0,
         },
         "state_format": 1,

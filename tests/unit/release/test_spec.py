@@ -24,7 +24,7 @@ def test_valid_specification_is_read() -> None:
     spec = read_spec(json.dumps(specification("text")))
     assert spec.files[".env"].mode == 0o600
     assert spec.start == ("mt5crs-gateway.service",)
-    assert spec.health.progress_deadline_s == 5.0
+    assert spec.health.progress_deadline_s == 15.0
 
 
 def test_all_problems_are_reported_together() -> None:

@@ -141,7 +141,7 @@ def test_rollback_that_fails_returns_to_where_it_was(host: FakeHost) -> None:
     check = host.service / "generations" / first / "check"
     marker = host.root / "gone"
     spec = specification("three")
-    spec["health"]["command"] = ["sh", "-c", f"test ! -e {marker}"]
+    spec["health"] |= {"command": ["sh", "-c", f"test ! -e {marker}"], "healthy_deadline_s": 3.0}
     host.run("stage", "gateway", spec=spec)
     assert host.run("activate", "gateway", *NOW)[0] == 0
     assert host.run("rollback", "gateway", "--to", second)[0] == 0

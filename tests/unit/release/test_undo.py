@@ -84,7 +84,7 @@ def test_a_service_that_fails_ends_its_chain(host: FakeHost, tmp_path: Path) -> 
     for service in ("reconciler", "strategy"):
         made = spec(service, "one")
         if service == "strategy":
-            made["health"]["command"] = ["sh", "-c", f"test ! -e {gone}"]
+            made["health"] |= {"command": ["sh", "-c", f"test ! -e {gone}"], "healthy_deadline_s": 3.0}
         assert host.run("stage", service, spec=made)[0] == 0
         assert host.run("activate", service, "--confirm-timeout", "0", "--deployment", FIRST)[0] == 0
     deploy(host, SECOND, reconciler="two", strategy="two", monitoring="two")
