@@ -18,7 +18,7 @@ from deploy.programs import require
 from tests.quick.__main__ import ROOT, texts
 from tests.quick.changes import changes
 from tests.quick.dependencies import distances, graph
-from tests.quick.plan import AFFECT_ALL, TESTS, is_collected, started_with
+from tests.quick.plan import AFFECT_ALL, ALWAYS, TESTS, is_collected, started_with
 
 BUILD = (".gitignore",)
 """Opened by whatever builds a wheel; a change of it runs all tests, since no test names it."""
@@ -41,6 +41,8 @@ def opened(log: Iterable[str], root: Path) -> set[str]:
 
 def missed(test: str, found: set[str], known: Mapping[str, set[str]]) -> list[str]:
     """What the test opened of the repository although its dependencies do not name it."""
+    if test in ALWAYS:
+        return []
     tied = {*distances(started_with(test, known), known), *AFFECT_ALL, *BUILD}
     return sorted(found & known.keys() - tied)
 

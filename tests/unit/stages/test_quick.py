@@ -12,7 +12,7 @@ import pytest
 from tests.quick import __main__ as quick
 from tests.quick.changes import Changes, ChangesError, changes
 from tests.quick.dependencies import distances, graph
-from tests.quick.plan import LIMIT_S, Selection, choose_checks, choose_tests
+from tests.quick.plan import ALWAYS, LIMIT_S, Selection, choose_checks, choose_tests
 from tests.quick.proof import opened
 from tests.quick.seconds import SECONDS
 
@@ -124,6 +124,11 @@ def test_what_would_take_too_long_is_left_out_the_farthest_first() -> None:
     assert tests.left_out == ("tests/unit/test_late.py",)
     nearest = chosen("src/app/core.py", "tests/unit/test_late.py", seconds=seconds)
     assert nearest.files == ("tests/unit/test_late.py",)
+
+
+def test_what_reads_everything_always_runs() -> None:
+    files = {**FILES, ALWAYS[0]: ""}
+    assert chosen("docs/page.md", files=files).files == ("tests/unit/test_pages.py", ALWAYS[0])
 
 
 def test_a_program_that_text_for_people_names_is_not_needed() -> None:
