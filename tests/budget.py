@@ -30,7 +30,7 @@ class Phases:
         return self.setup + self.call + self.teardown
 
 
-@dataclass
+@dataclass(eq=False)
 class Durations:
     """Collects what each test took. Reports of pytest-xdist's processes arrive here too."""
 

@@ -69,6 +69,11 @@ def test_a_run_lists_what_is_over_its_budget_and_passes(tmp_path: Path, processe
     if processes != "0":
         pytest.importorskip("xdist")
     (tmp_path / "test_some.py").write_text(TESTS)
+    for name in ("one", "two"):  # pytest compares plugins where directories have a conftest.py of their own
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "conftest.py").touch()
+    (tmp_path / "one" / "test_other.py").write_text("def test_fast(): pass\n")
+    (tmp_path / "two" / "test_another.py").write_text("def test_fast(): pass\n")
     (tmp_path / "conftest.py").write_text(CLOCK)
     command = [
         sys.executable,
@@ -84,7 +89,7 @@ def test_a_run_lists_what_is_over_its_budget_and_passes(tmp_path: Path, processe
     command += ["-p", "xdist", "-n", processes] if processes != "0" else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [*command, "test_some.py"],
+        [*command, "test_some.py", "one", "two"],
         cwd=tmp_path,
         env={**environment, "PYTHONPATH": str(PROJECT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
@@ -94,7 +99,7 @@ def test_a_run_lists_what_is_over_its_budget_and_passes(tmp_path: Path, processe
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.partition("time of tests")[2].splitlines()[1:4] == [
-        "3 tests: median 31.00 s, worst 40.0 s; 2 over the budget of 30.5 s:",
+        "5 tests: median 0.00 s, worst 40.0 s; 2 over the budget of 30.5 s:",
         "   40.0 s  test_some.py::test_waits_for_its_set_up (40.0 s of it set-up and tear-down)",
         "   31.0 s  test_some.py::test_slow",
     ]
