@@ -14,7 +14,7 @@ from lab.state import PROJECT
 from tests.faults.fleet.audit import audit
 from tests.faults.fleet.collect import all_books, deals_so_far, quiet
 from tests.faults.fleet.controller import Controller
-from tests.lab.engines import Fleet
+from tests.lab.engines import Fleet, Statuses, generations_in, running_in
 
 CONFIRM_TIMEOUT_S = 30
 """The shortest that settings allow: how long an abandoned roll-out stays provisional."""
@@ -86,14 +86,14 @@ class Arena:
 
     def generations(self) -> dict[tuple[str, str], str]:
         """What runs of the services that every release changes."""
-        now = self.fleet.generations()
-        return {key: now[key] for key in SERVICES}
+        return _of_every_release(self.fleet.statuses())
 
     def converged(self, before: dict[tuple[str, str], str]) -> str | None:
         """Whether the fleet as a whole is old or new; None while it is neither, or not all runs."""
-        if not self.fleet.running():
+        statuses = self.fleet.statuses()
+        if not running_in(statuses):
             return None
-        now = self.generations()
+        now = _of_every_release(statuses)
         if now == before:
             return OLD
         return NEW if all(now[key] != before[key] for key in SERVICES) else None
@@ -118,6 +118,11 @@ class Arena:
                 found = [text for books in all_books(self.fleet) for text in audit(books)]
         assert not found, "\n".join(found[:20])
         return deals_so_far(self.fleet)
+
+
+def _of_every_release(statuses: Statuses) -> dict[tuple[str, str], str]:
+    now = generations_in(statuses)
+    return {key: now[key] for key in SERVICES}
 
 
 def allow_losses(fleet: Fleet) -> None:

@@ -24,9 +24,12 @@ LAB = "-".join(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def traded() -> Iterator[Arena]:
-    """The lab, deployed and trading; removed at the end unless MT5CRS_FAULTS_KEEP is set."""
+    """The lab, deployed and trading; removed at the end unless MT5CRS_FAULTS_KEEP is set.
+
+    Not kept for the session: what trades all the time takes a fifth of a core from the tests that follow.
+    """
     labs.up(LAB, lambda _phase: None)
     faults.heal(LAB)
     arena = Arena(Fleet(Lab.open(LAB)))
