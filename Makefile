@@ -46,11 +46,13 @@ demo: setup lab-check bundle lab-up deploy verify rollback-drill ## fresh machin
 .PHONY: test
 test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Molecule
 	@begin=$$SECONDS; for stage in $(TEST_STAGES); do \
-	  from=$$SECONDS; echo "=== $$stage"; \
-	  $(MAKE) $$stage || { echo "=== $$stage FAILED after $$((SECONDS - from)) s; again: make $$stage"; exit 1; }; \
+	  from=$$SECONDS; stage=$${stage//+/ }; echo "=== $$stage"; \
+	  case $$stage in *' '*) beside='--jobs 2 --output-sync=target' ;; *) beside= ;; esac; \
+	  $(MAKE) $$beside $$stage || { echo "=== $$stage FAILED after $$((SECONDS - from)) s; again: make $$stage"; exit 1; }; \
 	  echo "=== $$stage passed in $$((SECONDS - from)) s"; \
 	done; echo "=== all of: $(TEST_STAGES) passed in $$((SECONDS - begin)) s"
-TEST_STAGES := test-fresh lint unit faults lab-test verify molecule
+# Joined by +: side by side, the output of each at its end.
+TEST_STAGES := test-fresh+lint unit faults lab-test verify molecule
 
 .PHONY: rollback-drill
 rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
