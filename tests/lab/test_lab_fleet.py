@@ -235,7 +235,8 @@ def test_cut_from_the_controller_silences_ssh_but_not_the_fleet(healed: Lab) -> 
 def test_another_checkout_cannot_take_or_remove_a_lab_that_is_not_its_own(
     own_lab: Lab, tmp_path: Path
 ) -> None:
-    shutil.copytree(PROJECT / "lab", tmp_path / "lab")
+    for package in ("lab", "deploy"):
+        shutil.copytree(PROJECT / package, tmp_path / package)
 
     for arguments in (("up", "--name", OWN), ("down", "--name", OWN)):
         refused = command(*arguments, cwd=tmp_path)
