@@ -282,11 +282,15 @@ def down(name: str, report: Report) -> bool:
     with directory.lock():
         with namespace.machine_lock():
             podman = Podman.connect(start_keeper=True)
-        network = next((n for n in podman.networks() if n["name"] == network_name(name)), None)
-        if network is not None:
-            _refuse_foreign(directory, network.get("labels") or {})
-        containers = podman.containers(name)
-        existed = bool(containers) or network is not None or directory.root.exists()
+            network = next((n for n in podman.networks() if n["name"] == network_name(name)), None)
+            if network is not None:
+                _refuse_foreign(directory, network.get("labels") or {})
+            containers = podman.containers(name)
+            existed = bool(containers) or network is not None or directory.root.exists()
+            if not existed:
+                # Without a network of this lab, nothing keeps another `down` from ending the namespace.
+                stop_keeper_if_unused(podman)
+                return False
         if containers:
             with _phase(report, "hosts") as outcome:
                 _remove_containers(podman, name)

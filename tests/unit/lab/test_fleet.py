@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -33,3 +35,34 @@ def test_a_new_default_lab_forgets_the_vault_of_one_whose_password_is_gone(
     vault.write_text("of the lab that is there")
     fleet._prepare(directory, cast(Podman, NothingThere()), 3, "13")
     assert vault.exists()
+
+
+def test_down_of_no_lab_asks_podman_only_while_nobody_can_end_its_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two side by side once ended with `nsenter: cannot open /proc/…/ns/mnt`."""
+    held = False
+
+    @contextmanager
+    def machine_lock() -> Iterator[None]:
+        nonlocal held
+        held = True
+        yield
+        held = False
+
+    class Watched(NothingThere):
+        def networks(self) -> list[dict[str, object]]:
+            assert held
+            return []
+
+        def containers(self, _lab: str) -> dict[str, object]:
+            assert held
+            return {}
+
+    monkeypatch.setattr(fleet.machine, "check", lambda: None)
+    monkeypatch.setattr(fleet.namespace, "machine_lock", machine_lock)
+    monkeypatch.setattr(fleet.namespace, "stop_keeper", lambda: None)
+    monkeypatch.setattr(fleet, "open_lab", lambda name: LabDirectory(name, tmp_path))
+    monkeypatch.setattr(fleet.Podman, "connect", lambda start_keeper: Watched())
+
+    assert fleet.down("nowhere", lambda _phase: None) is False
