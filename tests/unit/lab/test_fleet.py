@@ -63,6 +63,6 @@ def test_down_of_no_lab_asks_podman_only_while_nobody_can_end_its_namespace(
     monkeypatch.setattr(fleet.namespace, "machine_lock", machine_lock)
     monkeypatch.setattr(fleet.namespace, "stop_keeper", lambda: None)
     monkeypatch.setattr(fleet, "open_lab", lambda name: LabDirectory(name, tmp_path))
-    monkeypatch.setattr(fleet.Podman, "connect", lambda start_keeper: Watched())
+    monkeypatch.setattr(fleet.Podman, "connect", lambda **_options: Watched())
 
     assert fleet.down("nowhere", lambda _phase: None) is False
