@@ -34,6 +34,8 @@ ENTER = """
 set -eu
 root=$1
 shift
+# A mount of its own, as the root of a machine is: tests make mount namespaces.
+mount --bind "$root" "$root"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
