@@ -111,7 +111,7 @@ def question(packages: Iterable[str]) -> str:
 
 
 def observed(lines: Iterable[str]) -> Observed:
-    """Read the output of the `BaselineState` command."""
+    """Read the lines that `question` prints."""
     found: dict[str, list[str]] = {}
     for line in lines:
         word, _, rest = line.strip().partition(" ")
