@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Prints the vault password of the environment Ansible is being run for (ansible.cfg names this file).
 
-Which environment: the `-i`/`--inventory` of the ansible command that started this, else the default lab.
+Which environment: the `-i`/`--inventory` of the ansible command that started this, ANSIBLE_INVENTORY, for
+ansible-vault (which takes no `-i`) the `group_vars/<environment>/` of its files, and for what only reads the
+default lab.
 Where the password is: see `password_file`. Set ANSIBLE_VAULT_PASSWORD_FILE to use another file or script.
 Only the standard library is imported: it runs before every ansible command.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import subprocess
@@ -97,7 +100,7 @@ def _ask(script: Path) -> str:
 def inventories(command: Sequence[str]) -> list[Path]:
     """Every inventory that an ansible command line names, in order."""
     found = []
-    for argument, following in zip(command, [*command[1:], ""], strict=True):
+    for argument, following in itertools.zip_longest(command, command[1:], fillvalue=""):
         if argument in ("-i", "--inventory", "--inventory-file") and following:
             found.append(Path(following))
         elif argument.startswith("--inventory="):
@@ -107,27 +110,87 @@ def inventories(command: Sequence[str]) -> list[Path]:
     return found
 
 
-def _inventory_of_parent() -> Path | None:
-    """The inventory of the calling ansible command: the first that has a vault, else the first it names.
+def inventories_of_vaults(command: Sequence[str]) -> list[Path]:
+    """The inventories whose `group_vars/<environment>/` a command line names files of, each once."""
+    found: dict[Path, None] = {}
+    for argument in command:
+        parts = Path(argument).absolute().parts
+        if argument.startswith("-") or "group_vars" not in parts[:-2]:
+            continue
+        at = len(parts) - 1 - parts[::-1].index("group_vars")
+        beside, environment = Path(*parts[:at]), parts[at + 1]
+        if beside == PROJECT:
+            beside = PROJECT / "inventory"
+        found[beside / ("inventory.yml" if ".lab" in parts else f"{environment}.yml")] = None
+    return list(found)
 
-    Molecule names an inventory of its own before ours.
+
+def inventory_of(command: Sequence[str] | None, variable: str) -> Path | None:
+    """The inventory that an ansible command is about; None: it names none, and only reads.
+
+    What a command encrypts must be readable afterwards: VaultPasswordMissingError when one that may encrypt
+    does not say for which environment.
+
+    :param command: its words; None: unknown
+    :param variable: ANSIBLE_INVENTORY, or empty
     """
-    try:
-        command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode().split("\0")
-    except OSError:
+    words = command or ()
+    named = inventories(words) or [Path(each) for each in variable.split(",") if each]
+    if named:
+        # Molecule names an inventory of its own before ours.
+        return next((inventory for inventory in named if vault_files(inventory)), named[0])
+    if only_reads(command):
         return None
-    named = inventories(command)
-    return next((inventory for inventory in named if vault_files(inventory)), named[0] if named else None)
+    if any(word.startswith(_OWN_PASSWORDS) for word in words):
+        raise VaultPasswordMissingError("the command names another vault password; no environment's is given")
+    of_vaults = inventories_of_vaults(words)
+    if len(of_vaults) == 1:
+        return of_vaults[0]
+    seen = " and ".join(inventory.stem for inventory in of_vaults) or "no environment"
+    raise VaultPasswordMissingError(
+        f"for which environment? The command names files of {seen}. Name one file in "
+        "inventory/group_vars/<environment>/, or say it before the command: "
+        "ANSIBLE_INVENTORY=inventory/<environment>.yml ansible-vault …"
+    )
+
+
+def only_reads(command: Sequence[str] | None) -> bool:
+    """Whether an ansible command opens vaults and writes none; False when it is unknown."""
+    return bool(_READERS & {Path(word).name for word in (command or ())[:2]})
+
+
+_READERS = frozenset(("ansible", "ansible-playbook", "ansible-lint", "ansible-inventory", "ansible-console"))
+_OWN_PASSWORDS = ("--vault-pass", "--vault-id", "--ask-vault-pass", "-J")
+
+
+def _command_of_parent() -> list[str] | None:
+    """The words of the command that started this; None where the system does not say."""
+    process = str(os.getppid())
+    try:
+        return Path("/proc", process, "cmdline").read_bytes().decode(errors="replace").strip("\0").split("\0")
+    except OSError:  # no /proc: macOS
+        pass
+    try:
+        told = subprocess.run(
+            ["ps", "-o", "args=", "-p", process], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.split()
 
 
 def main() -> int:
-    """Print the password; exit status 1 and a sentence when a vault needs it and it is missing."""
-    named = _inventory_of_parent()
-    inventory = named or DEFAULT_INVENTORY
+    """Print the password; exit status 1 and a sentence when it is needed and missing."""
+    command = _command_of_parent()
     try:
-        print(read_password(inventory))
+        inventory = inventory_of(command, os.environ.get("ANSIBLE_INVENTORY", ""))
     except VaultPasswordMissingError as error:
-        if named is None or not vault_files(inventory):
+        print(error, file=sys.stderr)
+        return 1
+    try:
+        print(read_password(inventory or DEFAULT_INVENTORY))
+    except VaultPasswordMissingError as error:
+        if only_reads(command) and not (inventory and vault_files(inventory)):
             # Linting and syntax checks decrypt nothing; Ansible only insists on being given some password.
             print(secrets.token_hex(32))
             return 0
