@@ -27,7 +27,8 @@ _ANSWER_TIMEOUT_S = 5
 _ASK = f"""
 import sys, urllib.parse, urllib.request
 url = sys.argv[1] + "/api/v1/query?" + urllib.parse.urlencode({{"query": sys.argv[2]}})
-print(urllib.request.urlopen(url, timeout={_ANSWER_TIMEOUT_S}).read().decode())
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))  # whatever http_proxy says there
+print(direct.open(url, timeout={_ANSWER_TIMEOUT_S}).read().decode())
 """
 
 
@@ -94,9 +95,9 @@ def on_hub(variables: Mapping[str, Any]) -> Ask:
         command = ["python3", "-c", _ASK, url, expression(within_s)]
         reply = ssh.run(variables, command, timeout_s=ASK_TIMEOUT_S)
         if reply.status is None:
-            raise UnknownError(f"the Hub cannot be reached: {reply.error}")
+            raise UnknownError(f"the Hub cannot be reached: {reply.why}")
         if reply.status != 0:
-            raise UnknownError(f"Prometheus does not answer: {reply.error or 'no reason given'}")
+            raise UnknownError(f"Prometheus does not answer: {reply.why}")
         return read(reply.output)
 
     return ask

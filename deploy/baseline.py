@@ -111,7 +111,6 @@ def access_in_force(needed: bool, confirm_s: int) -> Generator[StringCommand | F
 
 def _connect_anew(state: State, host: Host, confirm_s: int) -> bool:  # noqa: ARG001 -- pyinfra's signature
     """Replace the connection by a new one, so that what follows proves that one still gets in."""
-    host.connector.client.close()
     host.disconnect()
     deadline = time.monotonic() + confirm_s / 2
     while True:

@@ -131,13 +131,15 @@ def due(waiting: Iterable[Waiting], now: float) -> list[Waiting]:
 def _prolong(host: Mapping[str, Any], one: Waiting, now: float) -> bool:
     """Ask the host; False when the generation does not wait any more.
 
-    A host that does not answer, or is busy, is asked again; if it never answers it goes back by itself, and
+    A host that gives no answer, or is busy, is asked again; if it never answers it goes back by itself, and
     its confirmation fails and says so.
     """
     command = [ssh.TOOL, "extend", one.service, "--generation", one.generation, "--confirm-timeout"]
     ask_timeout_s = min(_ASK_TIMEOUT_S, one.timeout_s / _SHARE)
     reply = ssh.run(host, [*command, f"{one.timeout_s:g}", "--json"], timeout_s=ask_timeout_s)
     answer = reply.document
+    if answer is None:
+        return True
     if reply.status == 0 and answer.get("state") == "provisional":
         one.since = now
         return True

@@ -16,6 +16,7 @@ from typing import Any
 
 from deploy import ssh, unfinished
 from deploy.companion import Companion
+from deploy.connection import only_connection
 from deploy.inventory import Fleet
 from deploy.rollout import Failure, Rollout
 
@@ -24,13 +25,12 @@ HELD = "MT5CRS_FLEET_LOCK"
 LIMIT_S = 60
 EVERY_S = 10
 _CALL_TIMEOUT_S = 40
-_CONNECTION = (
-    "ansible_host",
-    "ansible_port",
-    "ansible_user",
-    "ansible_become",
-    "ansible_ssh_private_key_file",
-    "ansible_ssh_common_args",
+_ABSENT = "absent"
+# A Hub that has no release tool yet says so itself: no answer is not taken for that.
+_OPEN = (
+    "sh",
+    "-c",
+    f"if [ -x {ssh.TOOL} ]; then exec {ssh.TOOL} deployment open --json; fi; echo '{{\"{_ABSENT}\": true}}'",
 )
 
 
@@ -41,12 +41,7 @@ class LockError(RuntimeError):
 def hub_of(fleet: Fleet) -> dict[str, Any] | None:
     """How to reach the Hub that keeps the lock; None when the inventory has none."""
     hubs = fleet.in_group("hub")
-    return connection(fleet.hosts[hubs[0]]) if hubs else None
-
-
-def connection(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a host's variables those that `deploy.ssh` needs; no secret is among them."""
-    return {name: variables[name] for name in _CONNECTION if name in variables}
+    return only_connection(fleet.hosts[hubs[0]]) if hubs else None
 
 
 @dataclass
@@ -77,19 +72,18 @@ class FleetLock:
                 self.said.append("no Hub in the inventory: no fleet lock, and the record is in reports/ only")
             return
         request = {**rollout.record(), "hosts": list(fleet.hosts), "limit_s": LIMIT_S}
-        reply = self._call("open", stdin=json.dumps(request))
+        reply = ssh.run(self.hub, _OPEN, stdin=json.dumps(request), timeout_s=_CALL_TIMEOUT_S)
         answer = reply.document
-        if reply.status is None:
+        if reply.status is None or answer is None:
+            what = "does not answer" if reply.status is None else "gives an answer that cannot be read"
             raise LockError(
-                f"the Hub, which keeps the fleet's lock, does not answer ({reply.error}). Nothing was "
+                f"the Hub, which keeps the fleet's lock, {what} ({reply.why}). Nothing was "
                 "changed; mend the Hub or the way to it. If that cannot wait and nobody else deploys: "
                 "lock=none (pyinfra --data, Ansible -e) goes without lock and record"
             )
-        if reply.status != 0 and not answer:
+        if answer.get(_ABSENT):
             if last:
-                self.said.append(
-                    "the Hub has no release tool that keeps deployments yet: no fleet lock, no record there"
-                )
+                self.said.append("the Hub has no release tool yet: no fleet lock, no record there")
             return
         if reply.status != 0:
             error = answer.get("error") or {}
@@ -194,7 +188,7 @@ class FleetLock:
         paused, self._looked = time.monotonic() - self._looked, time.monotonic()
         if not self.held or paused < LIMIT_S / 2:
             return
-        answer = self._call("beat", self.id).document
+        answer = self._call("beat", self.id).document or {}
         if answer.get("lost"):
             self._lost = str(answer["error"]["message"])
 

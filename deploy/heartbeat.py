@@ -49,7 +49,8 @@ def main() -> int:
 def _beat(hub: dict[str, Any], name: str, *words: str) -> str:
     """One heartbeat; returns who holds the lock when it is lost."""
     reply = ssh.run(hub, [ssh.TOOL, "deployment", "beat", name, *words, "--json"], timeout_s=_TIMEOUT_S)
-    return str(reply.document["error"]["message"]) if reply.document.get("lost") else ""
+    answer = reply.document or {}  # one that cannot be read says nothing of the lock: it is asked again
+    return str(answer["error"]["message"]) if answer.get("lost") else ""
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import shlex
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.connection import connection_of
 from deploy.vault_password import (
     PROJECT,
     VaultPasswordMissingError,
@@ -26,6 +25,8 @@ from deploy.vault_password import (
     vault_files,
 )
 
+CONNECTOR = "fleet"
+"""What pyinfra knows `deploy.connector` by."""
 WINDOWS = "windows"
 """The group of hosts that Ansible manages also in a pyinfra run."""
 
@@ -289,7 +290,13 @@ def hosts_of(inventory_py: str) -> list[tuple[str, dict[str, Any]]]:
     run.prepare(_loaded)
     # pyinfra does Linux; deploy.windows has the play deploy the others.
     windows = _loaded.in_group(WINDOWS)
-    return [(name, connection(_loaded, name)) for name in _loaded.hosts if name not in windows]
+    linux = [name for name in _loaded.hosts if name not in windows]
+    return [(f"@{CONNECTOR}/{name}", connection(_loaded, name)) for name in linux]
+
+
+def is_loaded() -> bool:
+    """Whether this process has read the fleet that it deploys to."""
+    return _loaded is not None
 
 
 def fleet() -> Fleet:
@@ -305,32 +312,8 @@ def variables(host: str) -> Mapping[str, Any]:
 
 
 def connection(of: Fleet, name: str) -> dict[str, Any]:
-    """pyinfra's connection data for a host, from the same variables that Ansible connects with."""
-    given = of.hosts[name]
-    data: dict[str, Any] = {
-        "ssh_hostname": given.get("ansible_host", name),
-        "ssh_port": int(given.get("ansible_port", 22)),
-        "ssh_user": given.get("ansible_user", "root"),
-        "ssh_key": given.get("ansible_ssh_private_key_file"),
-        "ssh_allow_agent": False,
-        "ssh_look_for_keys": False,
-        "ssh_connect_retries": 0,
-        "_sudo": bool(given.get("ansible_become", False)),
+    """pyinfra's data of a host; `deploy.connector` reaches it by the variables that Ansible reads."""
+    return {
+        "_sudo": connection_of(of.hosts[name]).become,
         "groups": sorted(group for group, members in of.groups.items() if name in members),
     }
-    options = ssh_options(str(given.get("ansible_ssh_common_args", "")))
-    data["ssh_known_hosts_file"] = options.get("UserKnownHostsFile", "~/.ssh/known_hosts")
-    data["ssh_strict_host_key_checking"] = "yes"
-    data["ssh_paramiko_connect_kwargs"] = {
-        "timeout": float(options.get("ConnectTimeout", 10)),
-        "banner_timeout": float(options.get("ConnectTimeout", 10)),
-        "auth_timeout": float(options.get("ConnectTimeout", 10)),
-    }
-    return {key: value for key, value in data.items() if value is not None}
-
-
-def ssh_options(arguments: str) -> dict[str, str]:
-    """The `-o Name=value` options of an ssh command line; a value may be in double quotes."""
-    words = shlex.split(arguments)
-    pairs = [word.partition("=") for before, word in itertools.pairwise(words) if before == "-o"]
-    return {name: value.strip('"') for name, equals, value in pairs if equals}

@@ -156,7 +156,6 @@ def _connected_anew() -> bool:
 
 
 def _connect_anew() -> None:
-    host.connector.client.close()
     host.disconnect()
     host.connect(show_errors=False, raise_exceptions=True)
 

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deploy.inventory import Fleet, InventoryError, Unresolved, resolve
+from deploy.connection import refusals
+from deploy.inventory import WINDOWS, Fleet, InventoryError, Unresolved, resolve
 from deploy.vault_password import PROJECT
 from mt5crs.settings.envfile import value_fits
 from mt5crs.settings.schema import (
@@ -80,6 +81,8 @@ def check(fleet: Fleet) -> list[str]:
             if any(host in fleet.in_group(group) for group in groups):
                 found += [f"{host}: {text}" for text in _check_part(fleet, part, values, unresolved)]
         found += [f"{host}: {text}" for text in _unknown_names(fleet, {*values, *unresolved})]
+        if host not in fleet.in_group(WINDOWS):
+            found += [f"{host}: {_named(fleet, name)} {text}" for name, text in refusals(values)]
     found += check_addresses(
         {host: values.get("fleet_address") for host, values in fleet.hosts.items()},
         {host: values.get("fleet_networks") for host, values in fleet.hosts.items()},

@@ -181,7 +181,8 @@ def _statuses(fleet: Fleet, hosts: Sequence[str]) -> dict[str, dict[str, Any]]:
     with ThreadPoolExecutor(_TOGETHER) as pool:
         played = pool.submit(windows_play.run, fleet.inventory, windows, "observe", {}) if windows else None
         replies = zip(linux, pool.map(lambda host: _status(fleet, host), linux), strict=True)
-        found = {host: reply.document for host, reply in replies if reply.status == 0}
+        answers = {host: reply.document for host, reply in replies if reply.status == 0}
+        found = {host: answer for host, answer in answers.items() if answer is not None}
     return found if played is None else {**found, **played.result().statuses}
 
 
@@ -204,7 +205,8 @@ def _act_on_linux(fleet: Fleet, calls: Iterable[Action]) -> list[tuple[Action, s
     for action in calls:
         command = [ssh.TOOL, *action.arguments]
         reply = ssh.run(fleet.hosts[action.host], command, timeout_s=_ACT_TIMEOUT_S)
-        said.append((action, "" if reply.status == 0 else reply.why or "no answer"))
+        good = reply.status == 0 and reply.document is not None
+        said.append((action, "" if good else reply.why))
     return said
 
 

@@ -8,9 +8,15 @@ in check mode.
 from __future__ import annotations
 
 import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy.ssh import framed, last_line, unframed
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -27,8 +33,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             said = "Command would have run if not in check mode"
             return {**result, "changed": False, "skipped": True, "cmd": argv, "msg": said}
         # With anything on standard input there is no terminal, which would mix output and errors.
-        command = shlex.join(argv) + (" </dev/null" if stdin is None else "")
+        command = framed(shlex.join(argv) + (" </dev/null" if stdin is None else ""))
         answer = self._low_level_execute_command(command, in_data=str(stdin or "\n").encode())
+        output = unframed(answer["stdout"].replace("\r\n", "\n"))
+        if output is None:
+            said = last_line(answer["stderr"]) or last_line(answer["stdout"]) or "nothing"
+            why = f"the user's shell there did not run the command; it said: {said}"
+            return {**result, "failed": True, "cmd": argv, "rc": answer["rc"] or 1, "msg": why}
         failed = {"failed": True, "msg": "non-zero return code"} if answer["rc"] != 0 else {"msg": ""}
         return {
             **result,
@@ -36,8 +47,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "changed": True,
             "cmd": argv,
             "rc": answer["rc"],
-            "stdout": answer["stdout"].rstrip("\r\n"),
-            "stdout_lines": answer["stdout"].splitlines(),
+            "stdout": output.rstrip("\n"),
+            "stdout_lines": output.splitlines(),
             "stderr": answer["stderr"].rstrip("\r\n"),
             "stderr_lines": answer["stderr"].splitlines(),
         }

@@ -20,7 +20,7 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy import resuming, ssh
-from deploy.fleet_lock import connection
+from deploy.connection import only_connection
 
 TIMEOUT_S = 240.0
 _EVERY_S = 1.0
@@ -47,7 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         argv = [str(word) for word in self._task.args["argv"]]
         generation = str(self._task.args.get("generation") or "")
         timeout_s = float(self._task.args.get("timeout_s", TIMEOUT_S))
-        answer, how = resume(connection(known["hostvars"][host]), argv, generation, timeout_s)
+        answer, how = resume(only_connection(known["hostvars"][host]), argv, generation, timeout_s)
         good = "error" not in answer
         return {
             **result,
@@ -83,5 +83,5 @@ def resume(
 
 
 def _answer(reply: ssh.Reply) -> dict[str, Any]:
-    silent = {"message": reply.error or "no answer", "remedy": "look at the host's journal"}
+    silent = {"message": reply.why, "remedy": "look at the host's journal"}
     return reply.document or {"error": silent}

@@ -23,7 +23,7 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import report, ssh, undoing, unfinished
+from deploy import report, ssh, tags, undoing, unfinished
 from deploy.deadlines import Deadlines
 from deploy.fleet_lock import FleetLock
 from deploy.inventory import explain, files_of, resolve
@@ -89,6 +89,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         action = ACTIONS.get(Path(playbook._file_name).name)
         if action is None or context.CLIARGS.get("syntax") or context.CLIARGS.get("listtasks"):
             return
+        named = [tag for option in ("tags", "skip_tags") for tag in context.CLIARGS.get(option) or ()]
+        wrong = tags.unknown(Path(playbook._file_name), named)
+        if wrong:
+            self._display.error(wrong)
+            raise SystemExit(1)
         self.inventory = next(iter(files_of(context.CLIARGS["inventory"])), LAB_INVENTORY)
         self.deadlines = Deadlines(self.inventory)
         self._open_vaults(playbook._loader, self.inventory)

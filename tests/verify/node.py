@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import testinfra
+from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host
 
-from deploy.programs import require
+from deploy import ssh
+from deploy.connection import Connection, connection_of
 
 
-@cache
-def control_directory() -> str:
-    """Directory of this run's shared SSH connections; they close by themselves when nobody asks any more."""
-    return tempfile.mkdtemp(prefix="verify-")
+class FleetBackend(BaseBackend):  # type: ignore[misc]
+    """testinfra's way to a host: the connection of the deployment, as root."""
+
+    NAME = "fleet"
+
+    def __init__(self, connection: Connection) -> None:
+        """Use this connection."""
+        super().__init__(connection.host, sudo=connection.become)
+        self.connection = connection
+
+    def run(self, command: str, *args: str, **_options: Any) -> CommandResult:
+        """Run a command. RuntimeError says why the host could not be asked."""
+        line = self.get_command(command, *args)
+        reply = ssh.execute(self.connection, ssh.framed(line), timeout_s=_TIMEOUT_S)
+        if reply.status is None:
+            raise RuntimeError(f"{self.connection.host}: {reply.error}")
+        return self.result(reply.status, line.encode(), reply.output.encode(), reply.error.encode())
 
 
+_TIMEOUT_S = 60.0
 PARTS = {"gateway": ("gateway",), "inf": ("reconciler", "strategy"), "hub": ()}
 
 
@@ -56,30 +69,11 @@ class Node:
         """Our services that run on this host, in the order in which they start."""
         return tuple(part for group in PARTS if group in self.groups for part in PARTS[group])
 
-    @property
-    def ssh_arguments(self) -> list[str]:
-        return [
-            *shlex.split(str(self.variables.get("ansible_ssh_common_args", ""))),
-            "-o", "BatchMode=yes",
-            "-o", "ControlMaster=auto",
-            "-o", "ControlPersist=30",
-            "-o", f"ControlPath={control_directory()}/%C",
-            "-i", str(self.variables["ansible_ssh_private_key_file"]),
-            "-p", str(self.variables.get("ansible_port", 22)),
-        ]  # fmt: skip
-
     def run(self, *argv: str, stdin: str = "", timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command as root. What is secret goes through `stdin`, never through `argv`."""
-        remote = f"sudo -n -- {shlex.join(argv)}"
-        user = self.variables.get("ansible_user", "root")
-        return subprocess.run(
-            [require("ssh"), *self.ssh_arguments, f"{user}@{self.address}", remote],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        reply = ssh.run(self.variables, argv, stdin=stdin, timeout_s=timeout_s)
+        status = ssh.LOST if reply.status is None else reply.status
+        return subprocess.CompletedProcess(argv, status, reply.output, reply.error)
 
     def connect(self) -> Host:
         """Return testinfra's host over the same connection, as root; for Windows one that Ansible asks."""
@@ -88,11 +82,4 @@ class Node:
             os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
             name = f"ansible://{self.name}?ansible_inventory={self.inventory}&force_ansible=true"
             return testinfra.get_host(name)
-        user = self.variables.get("ansible_user", "root")
-        host = testinfra.get_host(
-            f"ssh://{user}@{self.address}:{self.variables.get('ansible_port', 22)}?sudo=true",
-            ssh_extra_args=shlex.join(self.ssh_arguments),
-        )
-        # It would encode the command line of ssh here, paths included, as the host does there: ASCII.
-        host.backend._encoding = "utf-8"
-        return host
+        return Host(FleetBackend(connection_of(self.variables)))

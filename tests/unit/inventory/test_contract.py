@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy import keys
+from deploy.connection import connection_of
 from deploy.inventory import InventoryError, connection, plain, resolve
 from deploy.settings import check
 from tests.unit.fleets import EXTRA, HOSTS, ansible, inventory_text, make_inventory
@@ -75,13 +76,13 @@ def test_a_second_reading_finds_files_of_variables_added_since(tmp_path: Path) -
 
 
 def test_connection_is_ansibles(inventory: Path) -> None:
-    data = connection(resolve(inventory, EXTRA), "inf-02")
-    assert data["ssh_hostname"] == "10.9.9.13"
-    assert data["ssh_user"] == "ops"
-    assert data["ssh_key"] == str(inventory.parent / "id_ed25519")
-    assert data["ssh_known_hosts_file"] == str(inventory.parent / "known_hosts")
-    assert data["ssh_strict_host_key_checking"] == "yes"
-    assert data["_sudo"] is True
+    fleet = resolve(inventory, EXTRA)
+    found = connection_of(fleet.hosts["inf-02"])
+    assert (found.host, found.user, found.port, found.become) == ("10.9.9.13", "ops", None, True)
+    assert found.key == str(inventory.parent / "id_ed25519")
+    assert f'UserKnownHostsFile="{inventory.parent / "known_hosts"}"' in found.options
+    assert "StrictHostKeyChecking=yes" in found.options
+    assert connection(fleet, "inf-02")["_sudo"] is True
 
 
 def test_host_data_for_pyinfra_holds_no_secret(inventory: Path) -> None:

@@ -1,0 +1,176 @@
+"""pyinfra's way to a host: OpenSSH's own client, as Ansible uses it, with the words of `deploy.connection`.
+
+pyinfra finds it as the connector `fleet` (entry point in pyproject.toml); `deploy.inventory` names hosts
+`@fleet/<host>`, and they are known by their plain names from then on.
+"""
+# mypy: disable-error-code="misc"
+# (pyinfra's own types are not followed, see pyproject.toml)
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.exceptions import ConnectError, PyinfraError
+from pyinfra.api.util import get_file_io
+from pyinfra.connectors.base import BaseConnector
+from pyinfra.connectors.util import (
+    CommandOutput,
+    OutputLine,
+    extract_control_arguments,
+    make_unix_command_for_host,
+)
+
+from deploy import inventory, ssh
+from deploy.connection import Connection, connection_of
+
+_CONNECT_TIMEOUT_S = 60.0
+"""ssh has its own, shorter one; this is for a host that lets one in and then says nothing."""
+
+
+class LostError(OSError):
+    """There is no connection to the host; what was asked of it may have been done."""
+
+
+class FleetConnector(BaseConnector):
+    """Runs commands and copies files over this run's connection to one host."""
+
+    handles_execution = True
+
+    @staticmethod
+    def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        """The one host that `@fleet/<name>` stands for."""
+        yield name, {}, []
+
+    @property
+    def connection(self) -> Connection:
+        """How the inventory says that the host is reached."""
+        return connection_of(inventory.variables(self.host.name))
+
+    def connect(self) -> None:
+        """Find out whether the host lets us in. ConnectError with ssh's reason if not."""
+        reply = ssh.execute(self.connection, ssh.framed("true"), timeout_s=_CONNECT_TIMEOUT_S)
+        if reply.status != 0:
+            raise ConnectError(reply.why)
+
+    def disconnect(self) -> None:
+        """Ask over a new connection from here on."""
+        ssh.leave(self.connection)
+
+    def run_shell_command(
+        self, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
+    ) -> tuple[bool, CommandOutput]:
+        """Run a command; LostError when the connection was lost meanwhile, TimeoutError after `_timeout`."""
+        return self._run(command, print_output, print_input, arguments)
+
+    def put_file(
+        self,
+        filename_or_io: Any,
+        remote_filename: str,
+        remote_temp_filename: str | None = None,  # noqa: ARG002 -- pyinfra's signature
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Write a local file on the host, with the rights that `_sudo` gives. OSError says why not."""
+        with tempfile.TemporaryFile() as copy, get_file_io(filename_or_io) as given:
+            if isinstance(filename_or_io, (str, Path)):
+                content: IO[bytes] = given
+            else:
+                data = given.read()
+                copy.write(data.encode() if isinstance(data, str) else data)
+                copy.seek(0)
+                content = copy
+            write = StringCommand("cat", ">", QuoteString(remote_filename))
+            good, output = self._run(write, print_output, print_input, arguments, stdin=content)
+        if not good:
+            raise OSError(output.stderr or output.stdout)
+        return True
+
+    def get_file(
+        self,
+        remote_filename: str,
+        filename_or_io: Any,
+        remote_temp_filename: str | None = None,  # noqa: ARG002 -- pyinfra's signature
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Read a text file of the host. OSError says why not."""
+        read = StringCommand("cat", QuoteString(remote_filename))
+        good, output = self._run(read, print_output, print_input, arguments)
+        if not good:
+            raise OSError(output.stderr)
+        with tempfile.SpooledTemporaryFile() as copy, get_file_io(filename_or_io, "wb") as target:
+            copy.write(output.stdout.encode())
+            copy.seek(0)
+            shutil.copyfileobj(copy, target)
+        return True
+
+    def _run(
+        self,
+        command: Any,
+        print_output: bool,
+        print_input: bool,
+        arguments: dict[str, Any],
+        stdin: IO[bytes] | None = None,
+    ) -> tuple[bool, CommandOutput]:
+        control = extract_control_arguments(arguments)
+        line = make_unix_command_for_host(self.state, self.host, command, **arguments)
+        if print_input:
+            print(f"{self.host.print_prefix}>>> {line}")
+        reply = ssh.execute(
+            self.connection,
+            ssh.framed(line.get_raw_value()),
+            stdin=_lines(control.get("_stdin")) if stdin is None else stdin,
+            timeout_s=control.get("_timeout"),
+        )
+        if reply.status is None:
+            raise LostError(reply.why)
+        lines = [OutputLine("stdout", text) for text in reply.output.splitlines()]
+        lines += [OutputLine("stderr", text) for text in reply.error.splitlines()]
+        if print_output:
+            for said in lines:
+                print(f"{self.host.print_prefix}{said.line}")
+        return reply.status in (control.get("_success_exit_codes") or (0,)), CommandOutput(lines)
+
+
+def _lines(given: Any) -> str:
+    """What pyinfra was given for standard input, as text that ends with a line's end."""
+    if given is None:
+        return ""
+    if hasattr(given, "read"):
+        given = given.read()
+    parts = given if isinstance(given, (list, tuple)) else [given]
+    return "".join(text if text.endswith("\n") else f"{text}\n" for text in parts)
+
+
+def insist_on_a_fleet() -> None:
+    """PyinfraError when pyinfra is about to run a deploy file of ours on no fleet.
+
+    It takes an inventory that does not exist for one without hosts, and succeeds. It loads its connectors
+    whatever the inventory is, once that is read, so this module asks.
+    """
+    context = click.get_current_context(silent=True)
+    given = dict(context.params) if context is not None else {}
+    ours = {"deploy.py", "rollback.py"} & {Path(str(name)).name for name in given.get("operations") or ()}
+    if not ours or inventory.is_loaded():
+        return
+    wanted = Path(str(given.get("inventory")))
+    plain = wanted.with_suffix(".yml")
+    if wanted.is_file():
+        why = f"{wanted} names no fleet; pyinfra takes the .py beside an inventory, as inventory/staging.py"
+    elif plain.is_file():
+        why = f"{plain} has no {wanted.name} beside it, which pyinfra reads; copy inventory/staging.py there"
+    else:
+        there = ", ".join(sorted(path.stem for path in (inventory.PROJECT / "inventory").glob("*.py")))
+        why = f"{wanted} does not exist; in inventory/ there are {there}"
+    raise PyinfraError(f"{why}. Nothing was changed")
+
+
+insist_on_a_fleet()

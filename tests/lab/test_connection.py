@@ -1,0 +1,103 @@
+"""Both engines and the verification reach a host alike, whatever stands between or is printed before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.state import PROJECT
+from tests.lab.engines import Fleet, Ran
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+ENGINES = ("pyinfra", "ansible")
+NOISE = "echo 'Welcome!'; echo '{\"welcome\": true}'\n"
+BASHRC = "/home/ops/.bashrc"
+
+
+def look(fleet: Fleet, engine: str) -> Ran:
+    """A run that asks every host and changes nothing."""
+    if engine == "pyinfra":
+        return fleet.pyinfra("--dry", yes=False)
+    return fleet.playbook("site.yml", "--check")
+
+
+@pytest.fixture
+def noisy(fleet: Fleet) -> Iterator[Fleet]:
+    """Every host prints something before each command."""
+    hosts = [host.name for host in fleet.lab.plan.hosts]
+    for host in hosts:
+        fleet.lab.exec(host, ["cp", "-a", BASHRC, f"{BASHRC}.kept"])
+        # bash reads it for commands of sshd, too; what Debian puts there first would return.
+        fleet.lab.exec(host, ["tee", BASHRC], input_text=NOISE)
+    assert "Welcome!" in fleet.lab.ssh(hosts[0], "true").stdout
+    yield fleet
+    for host in hosts:
+        fleet.lab.exec(host, ["mv", f"{BASHRC}.kept", BASHRC])
+
+
+def test_what_a_shell_prints_first_is_no_answer(noisy: Fleet) -> None:
+    before = noisy.generations()
+    for engine in ENGINES:
+        ran = noisy.pyinfra() if engine == "pyinfra" else noisy.playbook("site.yml")
+        assert ran.status == 0, ran.output[-3000:]
+        assert ran.record["outcome"] == "unchanged", ran.output[-3000:]
+    assert noisy.generations() == before
+    some = ["tests/verify/test_services.py", "tests/verify/test_links.py"]
+    verified = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--inventory", str(noisy.inventory), *some],
+        cwd=PROJECT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stdout[-3000:]
+
+
+@pytest.fixture
+def behind_a_jump_host(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
+    """inf-01 is reached by way of the Hub only: it takes no SSH from the controller."""
+    known = dict(
+        option.partition("=")[::2]
+        for option in ("IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "User=ops", "ConnectTimeout=10")
+    )
+    ssh = fleet.lab.directory
+    config = tmp_path / "ssh_config"
+    hub, inf = fleet.lab.plan.host("hub-01").address, fleet.lab.plan.host("inf-01").address
+    lines = [
+        f"Host {inf}",
+        f"  ProxyJump {hub}",
+        "Host *",
+        f'  IdentityFile "{ssh.key_file}"',
+        f'  UserKnownHostsFile "{ssh.known_hosts}"',
+        *(f"  {name} {value}" for name, value in known.items()),
+    ]
+    config.write_text("\n".join(lines) + "\n")
+    admitted = fleet.lab.exec(
+        "inf-01", ["nft", "-s", "list", "set", "inet", "mt5crs", "controllers_v4"]
+    ).stdout
+    elements = admitted.partition("elements = ")[2].partition("}")[0] + "}"
+    nft = ["nft", "-f", "-"]
+    change = "{} element inet mt5crs controllers_v4 {}\n"
+    fleet.lab.exec(
+        "inf-01", nft, input_text=change.format("add", f"{{ {hub} }}") + change.format("delete", elements)
+    )
+    fleet.override(ansible_ssh_extra_args=f"-F {config}")
+    yield fleet
+    fleet.lab.exec(
+        "inf-01", nft, input_text=change.format("add", elements) + change.format("delete", f"{{ {hub} }}")
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_jump_host_is_on_the_way_of_both(behind_a_jump_host: Fleet, engine: str) -> None:
+    ran = look(behind_a_jump_host, engine)
+    assert ran.status == 0, ran.output[-3000:]
+    assert "inf-01" not in {failure["host"] for failure in ran.record["failures"]}

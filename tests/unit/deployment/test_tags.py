@@ -1,0 +1,56 @@
+"""A tag that a playbook does not know ends the run, since Ansible would do nothing and call it a success."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.plan import SERVICES
+from deploy.tags import tags_of, unknown
+from deploy.vault_password import PROJECT
+from tests.unit.fleets import make_inventory
+
+
+def test_a_playbook_has_the_tags_of_its_own_roles_only() -> None:
+    assert {"baseline", "always", *SERVICES} <= tags_of(PROJECT / "site.yml")
+    assert {"fleet", *SERVICES} <= tags_of(PROJECT / "rollback.yml")
+    assert "fleet" not in tags_of(PROJECT / "site.yml")
+    assert "baseline" not in tags_of(PROJECT / "rollback.yml")
+
+
+def test_what_exists_is_taken() -> None:
+    assert unknown(PROJECT / "site.yml", ["all", "reconciler", "baseline"]) == ""
+
+
+@pytest.mark.parametrize("option", ["--tags", "--skip-tags"])
+@pytest.mark.parametrize(
+    ("playbook", "tag", "hint"),
+    [
+        ("site.yml", "Reconciler", "did you mean reconciler?"),
+        ("site.yml", "fleet", "it has baseline,"),
+        ("rollback.yml", "typo", "it has fleet, gateway, monitoring, reconciler, strategy"),
+    ],
+)
+def test_a_wrong_word_is_an_error(playbook: str, tag: str, hint: str, option: str, tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            str(inventory),
+            playbook,
+            option,
+            tag,
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert f"{playbook} has no tag '{tag}'" in done.stderr
+    assert hint in done.stderr
+    assert "Nothing was changed" in done.stderr
+    assert "nothing to do" not in done.stdout
