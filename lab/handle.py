@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lab import ssh
 from lab.errors import LabError
@@ -21,6 +23,7 @@ LONGEST_POLL_S = 0.5
 BOOTED = ("running", "degraded")
 DOWN = 125
 """The status of a command on a host that is down, as podman has it."""
+_WAKE_S = 1.0
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -64,16 +67,7 @@ class Lab:
         else:
             # `podman exec` does the same for ten times the processor time.
             try:
-                done = subprocess.run(
-                    [*enter_argv(init), *argv],
-                    capture_output=True,
-                    text=True,
-                    timeout=timeout_s,
-                    input=input_text or "",
-                    env=_ENVIRONMENT,
-                    cwd="/",
-                    check=False,
-                )
+                done = _run([*enter_argv(init), *argv], input_text or "", timeout_s)
             except subprocess.TimeoutExpired:
                 raise _too_long(host, argv[0], timeout_s) from None
             if done.stderr.startswith("nsenter: cannot open /proc/"):
@@ -166,6 +160,28 @@ class Lab:
                     f"see `.venv/bin/python -m lab logs {host} --name {self.plan.name}`, then `up` again"
                 )
             time.sleep(POLL_S)
+
+
+def _run(command: list[str], input_text: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a command that enters a host. TimeoutExpired after `timeout_s`.
+
+    A host that goes down stops all its processes for a moment (systemd-shutdown), and nsenter stops with its
+    own; nobody in the host can wake it then.
+    """
+    end = time.monotonic() + timeout_s
+    pipe: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    given: str | None = input_text
+    with subprocess.Popen(command, **pipe, text=True, env=_ENVIRONMENT, cwd="/") as process:
+        while True:
+            try:
+                out, err = process.communicate(given, timeout=max(0.0, min(_WAKE_S, end - time.monotonic())))
+                return subprocess.CompletedProcess(command, process.returncode, out, err)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() >= end:
+                    process.kill()
+                    raise
+                process.send_signal(signal.SIGCONT)
+                given = None
 
 
 def _too_long(host: str, command: str, timeout_s: float) -> LabError:

@@ -71,6 +71,13 @@ def test_commands_run_in_the_host_that_is_there_now(lab: Lab, pid: Path) -> None
         assert lab.exec("hub-01", ["hostname"]).stdout == "rebooted\n"
 
 
+def test_a_command_that_is_stopped_with_its_host_goes_on(lab: Lab, pid: Path) -> None:
+    with machine("going-down") as process:
+        pid.write_text(f"{process}\n")
+        stopped = lab.exec("hub-01", ["sh", "-c", "read line; kill -STOP $$; echo $line"], input_text="on\n")
+    assert stopped.stdout == "on\n"
+
+
 def test_a_recycled_process_id_is_not_entered(lab: Lab, pid: Path) -> None:
     container = lab.container("hub-01")
     lab._inits[container] = (os.getpid(), 1)
