@@ -27,17 +27,10 @@ setup: .venv/.synced ## install what is missing: Debian packages (as root), uv, 
 ifneq ($(shell cat .venv/.synced 2>/dev/null || pwd),$(shell pwd))
 $(shell rm -rf .venv .tools)
 endif
-.venv/.synced: pyproject.toml uv.lock lab/setup lab/requirements.apt
+.venv/.synced: pyproject.toml uv.lock lab/setup lab/setup-python lab/requirements.apt
 	@lab/setup
-	@case "$$($(UV) --version 2>/dev/null)" in "uv $(UV_VERSION) "*) ;; *) \
-	  echo "setup: installing uv $(UV_VERSION) into .tools/"; \
-	  { python3 -m venv --clear .tools && \
-	    .tools/bin/python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION); } || $(INDEX_REMEDY); esac
-	@echo "setup: installing the locked Python packages into .venv/"
-	@$(UV) sync --frozen --quiet || $(INDEX_REMEDY)
+	@lab/setup-python $(UV_VERSION)
 	@pwd >$@
-INDEX_REMEDY = { echo "setup: Python packages could not be installed, the reason is above: check disk space and the" \
-  "connection to the package index (https_proxy, PIP_INDEX_URL and UV_DEFAULT_INDEX name your own), then try again" >&2; exit 1; }
 
 ##: the two commands ----------------------------------------------------------------------------------
 .PHONY: demo

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from deploy.host_files import ManagedDirectory, ManagedFile, listing_script, unlike
+from deploy.host_files import ManagedDirectory, ManagedFile, listed, listing_script, unlike
 from deploy.rendering import TEMPLATES
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -116,7 +116,6 @@ def observed(lines: Iterable[str]) -> Observed:
     for line in lines:
         word, _, rest = line.strip().partition(" ")
         found.setdefault(word, []).append(rest)
-    seen = dict(line.rsplit(" ", 1) for line in found.get("seen", []))
     account = ":".join([*found.get("account", []), *found.get("group", [])])
     return Observed(
         system="".join(found.get("system", [])),
@@ -127,7 +126,7 @@ def observed(lines: Iterable[str]) -> Observed:
         ),
         account=account,
         enabled=frozenset(found.get("enabled", [])),
-        seen=seen,
+        seen=listed(found.get("seen", []), found.get("digest", [])),
         stale=frozenset(found.get("stale", [])),
         release_units='"changed": false' in "".join(found.get("units", [])),
     )

@@ -1,6 +1,6 @@
 """Builds what hosts get: a signed bundle of wheels per platform, and the release tool.
 
-``uv run python -m deploy.bundle [--out dist] [--platform linux|windows|all]``. Builds repeat byte by byte;
+``python -m deploy.bundle [--out dist] [--platform linux|windows|all]``. Builds repeat byte by byte;
 an unchanged one is taken from the cache below the output directory.
 """
 

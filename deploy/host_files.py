@@ -6,6 +6,7 @@ import base64
 import hashlib
 import posixpath
 import shlex
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class ManagedFile:
 
     @property
     def seen_as(self) -> str:
-        """What `listing_script` prints for this file when it is as it has to be."""
+        """What `listed` says of this file when it is as it has to be."""
         digest = hashlib.sha256(self.content).hexdigest()
         return f"file:{self.mode.lstrip('0')}:{self.owner}:{self.group}:{digest}"
 
@@ -38,25 +39,36 @@ class ManagedDirectory:
 
     @property
     def seen_as(self) -> str:
-        """What `listing_script` prints for this directory when it is as it has to be."""
+        """What `listed` says of this directory when it is as it has to be."""
         return f"directory:{self.mode.lstrip('0')}:{self.owner}:{self.group}:"
 
 
 def listing_script(paths: Iterable[str]) -> str:
-    """Shell text that prints `seen <path> <kind>:<mode>:<owner>:<group>:<sha256>` for each path that exists.
-
-    A symbolic link counts as neither file nor directory: it is listed as `other` and hence replaced.
-    """
+    """Shell text that prints what `listed` reads of each path that exists: two programs for all of them."""
     words = " ".join(shlex.quote(path) for path in paths)
     return (
-        f"for path in {words}; do\n"
-        '  if [ -L "$path" ]; then echo "seen $path other"\n'
-        '  elif [ -d "$path" ]; then echo "seen $path directory:$(stat -c %a:%U:%G "$path"):"\n'
-        '  elif [ -f "$path" ]; then '
-        'echo "seen $path file:$(stat -c %a:%U:%G "$path"):$(sha256sum <"$path" | cut -c1-64)"\n'
-        "  fi\n"
-        "done"
+        f"stat -c 'seen %f:%U:%G %n' -- {words} 2>/dev/null\n"
+        f"sha256sum -- {words} 2>/dev/null | sed 's/^/digest /'"
     )
+
+
+def listed(seen: Iterable[str], digests: Iterable[str]) -> dict[str, str]:
+    """How each path is, in the words of `seen_as`; a symbolic link is `other` and hence replaced.
+
+    :param seen, digests: the rest of the lines that begin with these words
+    """
+    sums = {path: digest for digest, _, path in (line.partition("  ") for line in digests)}
+    found = {}
+    for line in seen:
+        what, _, path = line.partition(" ")
+        mode, owner, group = what.split(":")
+        bits = int(mode, 16)
+        rights = f"{stat.S_IMODE(bits):o}:{owner}:{group}"
+        if stat.S_ISDIR(bits):
+            found[path] = f"directory:{rights}:"
+        else:
+            found[path] = f"file:{rights}:{sums.get(path, '')}" if stat.S_ISREG(bits) else "other"
+    return found
 
 
 def unlike(

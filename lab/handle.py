@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from lab import ssh
 from lab.errors import LabError
+from lab.namespace import enter_argv, start_time
 from lab.plan import DEFAULT_NAME, Host, Plan
-from lab.podman import EXEC_FAILED, Podman, container_name, last_line
+from lab.podman import Podman, container_name, last_line
 from lab.state import LabDirectory, open_lab
 
 BOOT_TIMEOUT_S = 60.0
@@ -18,6 +21,14 @@ POLL_S = 0.1
 LONGEST_POLL_S = 0.5
 # What `systemctl is-system-running` says once booting is over.
 BOOTED = ("running", "degraded")
+DOWN = 125
+"""The status of a command on a host that is down, as podman has it."""
+_WAKE_S = 1.0
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "container": "podman",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Lab:
     directory: LabDirectory
     plan: Plan
     podman: Podman
+    _inits: dict[str, tuple[int, int | None]] = field(default_factory=dict, repr=False, compare=False)
+    """First process of each host that was entered, and when it was started."""
 
     @classmethod
     def open(cls, name: str = DEFAULT_NAME) -> Lab:
@@ -48,14 +61,18 @@ class Lab:
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run `argv` as root in a host, not over the network. LabError if it fails and `check` is on."""
-        flags = ["--interactive"] if input_text is not None else []
-        done = self.podman.run(
-            *("exec", *flags, self.container(host), *argv),
-            timeout_s=timeout_s,
-            input_text=input_text,
-            check=False,
-        )
-        if check and done.returncode == EXEC_FAILED:
+        init = self._init(host)
+        if init is None:
+            done = subprocess.CompletedProcess(list(argv), DOWN, "", "it is down")
+        else:
+            # `podman exec` does the same for ten times the processor time.
+            try:
+                done = _run([*enter_argv(init), *argv], input_text or "", timeout_s)
+            except subprocess.TimeoutExpired:
+                raise _too_long(host, argv[0], timeout_s) from None
+            if done.stderr.startswith("nsenter: cannot open /proc/"):
+                done.returncode = DOWN  # at this very moment
+        if check and done.returncode == DOWN:
             raise LabError(
                 f"{host} cannot be entered ({last_line(done.stderr)}): start what is down with "
                 f"`.venv/bin/python -m lab up --name {self.plan.name}`"
@@ -63,6 +80,18 @@ class Lab:
         if check and done.returncode != 0:
             raise LabError(f"`{argv[0]}` on {host} ended with {done.returncode}: {last_line(done.stderr)}")
         return done
+
+    def _init(self, host: str) -> int | None:
+        """Return the process id of a host's systemd on this machine; None while the host is down."""
+        container = self.container(host)
+        pid, started = self._inits.get(container, (0, None))
+        if not pid or start_time(pid) != started:
+            pid = self.podman.process(container)
+            started = start_time(pid) if pid else None
+            if started is None:
+                return None
+            self._inits[container] = pid, started
+        return pid
 
     def ssh_argv(self, host: str, command: Sequence[str] = ()) -> list[str]:
         """Return the argument list that logs in as `ops` and runs `command` (or a shell)."""
@@ -88,9 +117,7 @@ class Lab:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise LabError(
-                f"{host} did not finish `{command}` within {timeout_s:.0f} s: look at it with `lab status`"
-            ) from None
+            raise _too_long(host, command, timeout_s) from None
         if check and done.returncode != 0:
             raise LabError(f"`{command}` on {host} ended with {done.returncode}: {done.stderr.strip()}")
         return done
@@ -133,6 +160,34 @@ class Lab:
                     f"see `.venv/bin/python -m lab logs {host} --name {self.plan.name}`, then `up` again"
                 )
             time.sleep(POLL_S)
+
+
+def _run(command: list[str], input_text: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a command that enters a host. TimeoutExpired after `timeout_s`.
+
+    A host that goes down stops all its processes for a moment (systemd-shutdown), and nsenter stops with its
+    own; nobody in the host can wake it then.
+    """
+    end = time.monotonic() + timeout_s
+    pipe: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    given: str | None = input_text
+    with subprocess.Popen(command, **pipe, text=True, env=_ENVIRONMENT, cwd="/") as process:
+        while True:
+            try:
+                out, err = process.communicate(given, timeout=max(0.0, min(_WAKE_S, end - time.monotonic())))
+                return subprocess.CompletedProcess(command, process.returncode, out, err)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() >= end:
+                    process.kill()
+                    raise
+                process.send_signal(signal.SIGCONT)
+                given = None
+
+
+def _too_long(host: str, command: str, timeout_s: float) -> LabError:
+    return LabError(
+        f"{host} did not finish `{command}` within {timeout_s:.0f} s: look at it with `lab status`"
+    )
 
 
 def _login(

@@ -64,6 +64,12 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def enter_argv(pid: int) -> list[str]:
+    """Arguments that run the command behind them where process `pid` is: as root of that host."""
+    kinds = ("mount", "uts", "ipc", "net", "pid", "cgroup")
+    return [program("nsenter"), f"--target={pid}", *(f"--{kind}" for kind in kinds), "--"]
+
+
 def running_keeper() -> int | None:
     """Return the keeper's process id, or None. A recycled process id is not mistaken for it."""
     try:

@@ -15,8 +15,6 @@ from lab.errors import LabError
 from lab.machine import program
 from lab.plan import Host, Plan
 
-# What `podman exec` ends with when it could not start the command; anything else is the command's own.
-EXEC_FAILED = 125
 LABEL_LAB = "mt5crs.lab"
 LABEL_HOST = "mt5crs.lab.host"
 LABEL_PROJECT = "mt5crs.lab.project"
@@ -149,6 +147,11 @@ class Podman:
             self.run("ps", "--all", "--filter", f"label={label}", "--format", "json").stdout or "[]"
         )
         return {container["Names"][0]: container for container in listed}
+
+    def process(self, container: str) -> int:
+        """Return the process id of a container's first process; 0 while it does not run."""
+        told = self.run("container", "inspect", "--format", "{{.State.Pid}}", container, check=False)
+        return int(told.stdout) if told.returncode == 0 else 0
 
     def networks(self) -> list[dict[str, Any]]:
         """Return all podman networks, as `podman network inspect` describes them."""

@@ -1,6 +1,6 @@
 """Figures of the client side: start-up sync, recovery after kill -9, memory and CPU of the reconciler.
 
-Run: `uv run python -m tests.bench.bench_client [--quick]`. Nothing here is a test; the spread shows the noise
+Run: `python -m tests.bench.bench_client [--quick]`. Nothing here is a test; the spread shows the noise
 of the machine.
 """
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,17 @@ class Fleet:
         self.inventory = lab.directory.inventory
         self.group_vars = self.inventory.parent / "group_vars" / "lab"
 
-    def pyinfra(self, *arguments: str, file: str = "deploy.py", yes: bool = True, **environment: str) -> Ran:
-        """`pyinfra [-y] inventory/….py deploy.py`."""
-        inventory = str(self.inventory.with_suffix(".py"))
-        return run("pyinfra", *(["-y"] if yes else []), *arguments, inventory, file, **environment)
+    def pyinfra(
+        self,
+        *arguments: str,
+        file: str = "deploy.py",
+        yes: bool = True,
+        before: Sequence[str] = (),
+        **environment: str,
+    ) -> Ran:
+        """`pyinfra [-y] inventory/….py deploy.py`; `before`: what runs that command."""
+        words = [*(["-y"] if yes else []), *arguments, str(self.inventory.with_suffix(".py")), file]
+        return run("pyinfra", *words, before=before, **environment)
 
     def rollback_with_pyinfra(self, part: str, *arguments: str) -> Ran:
         """`pyinfra -y inventory/….py rollback.py --data part=…`."""
@@ -124,9 +132,9 @@ def running_in(statuses: Statuses) -> bool:
     )
 
 
-def run(program: str, *arguments: str, **environment: str) -> Ran:
+def run(program: str, *arguments: str, before: Sequence[str] = (), **environment: str) -> Ran:
     """Run a program of the virtual environment from the project's directory, output and errors together."""
-    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    command = [*before, str(Path(sys.executable).with_name(program)), *arguments]
     done = subprocess.run(
         command,
         cwd=PROJECT,

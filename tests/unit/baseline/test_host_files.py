@@ -11,6 +11,7 @@ from deploy.host_files import (
     ManagedFile,
     directory_script,
     encoded,
+    listed,
     listing_script,
     placing_script,
     unlike,
@@ -26,10 +27,11 @@ def place(file: ManagedFile) -> None:
 
 
 def seen(*paths: Path) -> dict[str, str]:
-    output = subprocess.run(
-        ["sh", "-c", listing_script(map(str, paths))], capture_output=True, text=True, check=True, timeout=30
-    ).stdout
-    return dict(line.removeprefix("seen ").rsplit(" ", 1) for line in output.splitlines())
+    answer = subprocess.run(
+        ["sh", "-c", listing_script(map(str, paths))], capture_output=True, text=True, check=False, timeout=30
+    )
+    lines = [line.partition(" ") for line in answer.stdout.splitlines()]
+    return listed(*([rest for word, _, rest in lines if word == of] for of in ("seen", "digest")))
 
 
 def mine(

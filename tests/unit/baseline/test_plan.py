@@ -87,7 +87,10 @@ def test_the_host_s_answer_is_read() -> None:
             "account mt5crs:/var/lib/mt5crs:/usr/sbin/nologin",
             "group mt5crs",
             "enabled chrony.service",
-            "seen /etc/mt5crs directory:755:root:root:",
+            "seen 41ed:root:root /etc/mt5crs",
+            "seen 81a4:root:root /etc/mt5crs/sshd.conf",
+            "seen a1ff:root:root /etc/default/chrony",
+            "digest 00ff  /etc/mt5crs/sshd.conf",
             "stale access",
             'units {"changed": false, "units": []}',
         ]
@@ -96,7 +99,11 @@ def test_the_host_s_answer_is_read() -> None:
         packages=frozenset({"chrony"}),
         account=ACCOUNT,
         enabled=frozenset({"chrony.service"}),
-        seen={"/etc/mt5crs": "directory:755:root:root:"},
+        seen={
+            "/etc/mt5crs": "directory:755:root:root:",
+            "/etc/mt5crs/sshd.conf": "file:644:root:root:00ff",
+            "/etc/default/chrony": "other",
+        },
         stale=frozenset({"access"}),
         release_units=True,
     )

@@ -1,6 +1,8 @@
-"""lab/setup, run for real with stand-ins for dpkg, id and apt-get in front of it."""
+"""lab/setup and lab/setup-python, run for real with stand-ins for the programs that they call."""
 
 import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -100,3 +102,57 @@ def test_failing_apt_is_shown_with_the_remedy(run: Run) -> None:
     assert done.returncode == 1
     assert "E: no space left on device" in done.stderr
     assert "repair apt, then run lab/setup again" in done.stderr
+
+
+def set_up_python(directory: Path, uv: str, free_mb: int = 5000) -> subprocess.Popen[str]:
+    """Begin lab/setup-python in a project of its own; `uv` is what uv does when asked to install."""
+    (directory / "lab").mkdir()
+    shutil.copy(PROJECT / "lab/setup-python", directory / "lab")
+    (directory / ".tools/bin").mkdir(parents=True)
+    program(directory / ".tools/bin", "uv", f'[ "$1" != --version ] || {{ echo "uv 1.2.3 ()"; exit; }}\n{uv}')
+    program(directory, "df", f"printf 'Filesystem\\n/dev/x 9 9 {free_mb} 1%% /\\n'")
+    return subprocess.Popen(
+        [str(directory / "lab/setup-python"), "1.2.3"],
+        env={"PATH": f"{directory}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test run in the background ignores it, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def test_python_packages_are_installed(tmp_path: Path) -> None:
+    said, complaints = set_up_python(tmp_path, "true").communicate(timeout=30)
+    assert (said, complaints) == ("setup: installing the locked Python packages into .venv/\n", "")
+
+
+def test_the_remedy_fits_what_is_seen(tmp_path: Path) -> None:
+    process = set_up_python(tmp_path, "echo 'dns error' >&2; exit 2")
+    _, complaints = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "dns error" in complaints
+    assert "connection to the package index" in complaints
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    process = set_up_python(tmp_path, "exit 2", free_mb=12)
+    _, complaints = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "only 12 MB are free" in complaints
+    assert "index" not in complaints
+
+
+def test_an_interrupted_set_up_says_so(tmp_path: Path) -> None:
+    # As uv and pip do, it ends with a status of its own.
+    process = set_up_python(
+        tmp_path, f"trap 'exit 2' INT; touch {tmp_path}/there; while :; do sleep 0.1; done"
+    )
+    while not (tmp_path / "there").exists():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, complaints = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "interrupted" in complaints
+    assert "could not" not in complaints
