@@ -28,6 +28,7 @@ from pyinfra.connectors.util import (
 
 from deploy import inventory, ssh
 from deploy.connection import Connection, connection_of
+from deploy.vault_password import PROJECT
 
 _CONNECT_TIMEOUT_S = 60.0
 """ssh has its own, shorter one; this is for a host that lets one in and then says nothing."""
@@ -168,7 +169,7 @@ def insist_on_a_fleet() -> None:
     elif plain.is_file():
         why = f"{plain} has no {wanted.name} beside it, which pyinfra reads; copy inventory/staging.py there"
     else:
-        there = ", ".join(sorted(path.stem for path in (inventory.PROJECT / "inventory").glob("*.py")))
+        there = ", ".join(sorted(path.stem for path in (PROJECT / "inventory").glob("*.py")))
         why = f"{wanted} does not exist; in inventory/ there are {there}"
     raise PyinfraError(f"{why}. Nothing was changed")
 

@@ -172,7 +172,7 @@ def _command_of_parent() -> list[str] | None:
         pass
     try:
         told = subprocess.run(
-            ["ps", "-o", "args=", "-p", process], capture_output=True, text=True, timeout=10, check=True
+            ["/bin/ps", "-o", "args=", "-p", process], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

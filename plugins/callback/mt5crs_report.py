@@ -102,6 +102,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         os.environ.setdefault(DEPLOYMENT, self.rollout.id)
         self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
         self.rollout.why = str(load_extra_vars(playbook._loader).get("why") or "")
+        ssh.control_directory()  # made here, so that it ends with this process and not with a task's
         for number in _STOP:
             signal.signal(number, self._told_to_stop)
         atexit.register(self._interrupted)

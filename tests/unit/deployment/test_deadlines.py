@@ -18,6 +18,7 @@ from deploy.deadlines import Waiting, due
 from lab.handle import wait_until
 from lab.state import PROJECT
 from tests.unit.fleets import make_inventory
+from tests.unit.stand_in import SSH
 
 # Names what waits, then does nothing: its step takes long.
 DEPLOYER = """
@@ -30,9 +31,8 @@ for host in sys.argv[2:]:
 time.sleep(600)
 """
 # Keeps what it was asked, and answers what is written in a file named after the host's address.
-SSH = """#!/bin/sh
-for word in "$@"; do case $word in 10.9.9.*) host=$word;; esac; done
-echo "$PPID $*" >> {directory}/asked-$host
+TOOL = """
+echo "$PPID $command" >> {directory}/asked-$host
 cat {directory}/answer-$host || exit 255
 """
 ADDRESSES = {"inf-01": "10.9.9.12", "inf-02": "10.9.9.13"}
@@ -76,7 +76,7 @@ class Hosts:
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
     inventory = make_inventory(tmp_path)
     ssh = tmp_path / "ssh"
-    ssh.write_text(SSH.format(directory=tmp_path))
+    ssh.write_text(SSH + TOOL.format(directory=tmp_path))
     ssh.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     made = Hosts(tmp_path, inventory, environment, [])

@@ -15,6 +15,7 @@ import pytest
 from deploy.companion import is_stopped
 from lab.handle import wait_until
 from lab.state import PROJECT
+from tests.unit.stand_in import SSH
 
 # A deployer that starts the heartbeats as `deploy.fleet_lock` does.
 DEPLOYER = """
@@ -32,7 +33,7 @@ def deployer(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """A deployer whose heartbeats reach a file instead of a Hub: its id, and the file."""
     beats = tmp_path / "beats"
     ssh = tmp_path / "ssh"
-    ssh.write_text(f'#!/bin/sh\necho "$*" >> {beats}\necho "{{}}"\n')
+    ssh.write_text(f'{SSH}echo "$command" >> {beats}\necho "{{}}"\n')
     ssh.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     process = subprocess.Popen([sys.executable, "-c", DEPLOYER], cwd=PROJECT, env=environment)

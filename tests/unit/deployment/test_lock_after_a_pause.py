@@ -10,6 +10,7 @@ import pytest
 
 from deploy.fleet_lock import LIMIT_S, FleetLock
 from deploy.rollout import Rollout
+from tests.unit.stand_in import SSH
 
 LOST = {"lost": True, "error": {"message": "anna on ctl (pyinfra, id b) does"}}
 
@@ -19,7 +20,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The calls of a Hub that has given the lock to somebody else."""
     calls = tmp_path / "calls"
     ssh = tmp_path / "ssh"
-    ssh.write_text(f"#!/bin/sh\necho \"$*\" >> {calls}\necho '{json.dumps(LOST)}'\nexit 2\n")
+    ssh.write_text(f"{SSH}echo \"$command\" >> {calls}\necho '{json.dumps(LOST)}'\nexit 2\n")
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     return calls
