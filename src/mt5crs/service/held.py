@@ -5,7 +5,8 @@ served by the new one. `systemctl stop` empties the store, so a stopped service 
 can start it, which a socket unit would do.
 
 The unit switches it on by HOLD_SOCKETS_FOR, the peers it lets in (IPAddressAllow=). systemd filters a socket
-as the unit was when the socket was made; so sockets made for other peers are given up, not taken over.
+as the unit was when the socket was made; so sockets made for other peers are given up, not taken over: only
+then is there a moment without a listener, and who connects in it is refused and tries again.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class HeldSockets:
         found = self._take(name, lambda each: each.family == family and each.getsockname()[:2] == wanted[:2])
         if found is not None or self._peers is None:
             return found
+        self._make_way(port)
         made = socket.socket(family, kind)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -54,6 +56,19 @@ class HeldSockets:
             made.close()
             raise
         return _keep(made, name)
+
+    def _make_way(self, port: int) -> None:
+        """Stop listening at a port on what was made for other peers, or at another address.
+
+        systemd has a copy, so closing ours would leave the port taken until it has closed its own.
+        """
+        for entry in list(self._passed):
+            name, each = entry
+            if name.startswith(_PREFIX) and each.family != socket.AF_UNIX and each.getsockname()[1] == port:
+                self._passed.remove(entry)
+                each.shutdown(socket.SHUT_RDWR)
+                each.close()
+                notify.forget(name)
 
     def unix(self, path: str, mode: int) -> tuple[socket.socket, bool]:
         """The listening socket at a path of the file system, and whether it outlives this process.
