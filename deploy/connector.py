@@ -38,6 +38,10 @@ class LostError(OSError):
     """There is no connection to the host; what was asked of it may have been done."""
 
 
+not_reached: dict[str, str] = {}
+"""Host → why it did not let us in, at the last try."""
+
+
 class FleetConnector(BaseConnector):
     """Runs commands and copies files over this run's connection to one host."""
 
@@ -45,8 +49,9 @@ class FleetConnector(BaseConnector):
 
     @staticmethod
     def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
-        """The one host that `@fleet/<name>` stands for."""
-        yield name, {}, []
+        """The one host that `@fleet/<name>` stands for; `--limit` takes its groups, too."""
+        of = inventory.fleet()
+        yield name, {}, [group for group, members in of.groups.items() if name in members]
 
     @property
     def connection(self) -> Connection:
@@ -56,7 +61,9 @@ class FleetConnector(BaseConnector):
     def connect(self) -> None:
         """Find out whether the host lets us in. ConnectError with ssh's reason if not."""
         reply = ssh.execute(self.connection, ssh.framed("true"), timeout_s=_CONNECT_TIMEOUT_S)
+        not_reached.pop(self.host.name, None)
         if reply.status != 0:
+            not_reached[self.host.name] = reply.why
             raise ConnectError(reply.why)
 
     def disconnect(self) -> None:

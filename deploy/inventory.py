@@ -53,7 +53,8 @@ class Fleet:
     hosts: Mapping[str, Mapping[str, Any]]
     groups: Mapping[str, tuple[str, ...]]
     unresolved: tuple[Unresolved, ...] = ()
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(host, variable) → file and line where it has its value from."""
 
     def __repr__(self) -> str:
         return f"Fleet({self.inventory.name}, {len(self.hosts)} hosts)"
@@ -188,7 +189,7 @@ def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager:
     from ansible.template import Templar
 
     hosts: dict[str, dict[str, Any]] = {}
-    origins: dict[str, str] = {}
+    origins: dict[tuple[str, str], str] = {}
     unresolved: list[Unresolved] = []
     for host in manager.get_hosts():
         raw = variable_manager.get_vars(host=host)
@@ -197,7 +198,7 @@ def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager:
         for name, value in raw.items():
             if name in _MAGIC:
                 continue
-            origins.setdefault(str(name), _origin(value))
+            origins[host.name, str(name)] = _origin(value)
             if is_constant(value):
                 resolved[str(name)] = plain(value)
                 continue
@@ -241,12 +242,12 @@ def plain(value: Any) -> Any:
 
 
 def _origin(value: Any) -> str:
-    """Where a variable was written, `group_vars/inf/main.yml:12`, or '' when Ansible does not know."""
+    """Where a value was written, `group_vars/inf/main.yml:12`, or '' when Ansible does not know."""
     try:
         from ansible._internal._datatag._tags import Origin  # from ansible-core 2.19 on
     except ImportError:
         return ""
-    origin = Origin.get_tag(value)
+    origin = value if isinstance(value, Origin) else Origin.get_tag(value)
     if origin is None or not origin.path:
         return ""
     path = Path(origin.path)
@@ -254,8 +255,31 @@ def _origin(value: Any) -> str:
     return f"{shown}:{origin.line_num}" if origin.line_num else str(shown)
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "message", error)).strip().splitlines()[0].rstrip(".")
+def _reason(error: BaseException) -> str:
+    text = str(getattr(error, "message", error)).strip().splitlines()[0].rstrip(".")
+    where = _origin(getattr(error, "obj", None))
+    return f"{text} ({where})" if where else text
+
+
+def _cause(inventory: Path, error: Exception) -> BaseException:
+    """Why an inventory cannot be read; Ansible itself only says that it cannot be parsed."""
+    from ansible.errors import AnsibleError
+    from ansible.parsing.dataloader import DataLoader
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "obj", None) is not None:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    if inventory.suffix not in (".yml", ".yaml", ".json"):
+        return InventoryError(
+            "it is no YAML file; `ansible-inventory --list --yaml --export -i` makes one of any other"
+        )
+    try:
+        DataLoader().load_from_file(str(inventory))
+    except AnsibleError as unreadable:
+        error = unreadable
+    return error
 
 
 def explain(inventory: Path, error: Exception) -> str:
@@ -268,7 +292,7 @@ def explain(inventory: Path, error: Exception) -> str:
             f"{files} cannot be opened with the vault password in {path}: wrong password. Put the right one "
             "there, or name its file in ANSIBLE_VAULT_PASSWORD_FILE"
         )
-    return f"inventory {inventory} cannot be read: {_reason(error)}"
+    return f"inventory {inventory} cannot be read: {_reason(_cause(inventory, error))}"
 
 
 # --- pyinfra ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy import next_command
 from deploy.report_page import page
 from deploy.rollout import Failure, Phase, Rollout, sorted_results
 from deploy.vault_password import PROJECT
@@ -71,22 +72,22 @@ def verdict(rollout: Rollout) -> str:
             lines.append("put back: " + ", ".join(rollout.put_back) + ".")
         else:
             lines.append("What ran before this run runs still, or again.")
-        lines.append(f"next: {_again(rollout)}  once the cause is gone")
+        lines.append(f"next: {next_command.again(rollout)}  once the cause is gone")
     elif outcome == "interrupted":
         lines = [f"{rollout.action} of {rollout.environment} interrupted after {took}."]
-        lines += [_left_by(rollout), f"next: {_again(rollout)}"]
+        lines += [_left_by(rollout), f"next: {next_command.again(rollout)}"]
     elif outcome == "checked":
         lines = [
             f"{rollout.environment} checked in {took}; nothing was changed.",
-            f"next: {_deploy(rollout)}",
+            f"next: {next_command.after_looking(rollout)}",
         ]
     elif outcome == "unchanged":
         lines = [f"{rollout.environment} is as it should be; nothing to do ({took})."]
-        lines.append(f"next: {_verify(rollout)}")
+        lines.append(f"next: {next_command.verify(rollout)}")
     else:
         done = "rolled back" if rollout.action == "rollback" else "deployed"
         lines = [f"{rollout.environment} {done} in {took}, {len(services)} hosts with services confirmed."]
-        lines.append(f"next: {_verify(rollout)}")
+        lines.append(f"next: {next_command.verify(rollout)}")
     return "\n".join(lines)
 
 
@@ -119,32 +120,6 @@ def sentence(rollout: Rollout) -> str:
     changed = sorted({entry.host for entry in rollout.results.values() if entry.changed})
     what = "Rolled back" if rollout.action == "rollback" else "Deployed"
     return f"{what} in {rollout.seconds:.1f} s; services changed on {', '.join(changed) or 'no host'}."
-
-
-def _inventory(rollout: Rollout, suffix: str) -> str:
-    for word in rollout.command.split():
-        if word.endswith((".yml", ".py")) and ("inventory" in word or ".lab/" in word):
-            return str(Path(word).with_suffix(suffix))
-    return f"inventory/{rollout.environment}{suffix}"
-
-
-def _deploy(rollout: Rollout) -> str:
-    if rollout.engine == "ansible":
-        plan = f" -e plan={rollout.plan}" if rollout.dry and rollout.plan else ""
-        return f"ansible-playbook -i {_inventory(rollout, '.yml')} site.yml{plan}"
-    plan = f" --data plan={rollout.plan}" if rollout.dry and rollout.plan else ""
-    return f"pyinfra -y {_inventory(rollout, '.py')} deploy.py{plan}"
-
-
-def _again(rollout: Rollout) -> str:
-    if rollout.action == "rollback":
-        program, *words = rollout.command.split()
-        return " ".join([Path(program).name, *words])
-    return _deploy(rollout)
-
-
-def _verify(rollout: Rollout) -> str:
-    return f"make verify INVENTORY={_inventory(rollout, '.yml')}"
 
 
 def write(rollout: Rollout, under: Path = PROJECT / "reports") -> Path:

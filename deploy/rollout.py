@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import shlex
 import sys
 import time
 import uuid
@@ -101,7 +102,10 @@ class Rollout:
     who: str = field(default_factory=lambda: os.environ.get("SUDO_USER") or getpass.getuser())
     controller: str = field(default_factory=platform.node)
     why: str = ""
-    command: str = field(default_factory=lambda: " ".join(sys.argv))
+    command: str = field(default_factory=lambda: shlex.join(sys.argv))
+    """As it was typed, quoted for a shell."""
+    inventory: str = ""
+    """The inventory's file, as this run names it."""
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0

@@ -9,10 +9,10 @@ deploy.py calls `begin`.
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 import time
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from pyinfra import host as current_host
 from pyinfra.api.exceptions import DeployError, PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
-from deploy import locking, report, settings, stepping, windows
+from deploy import connector, locking, report, settings, stepping, windows
 from deploy.batches import STRATEGIES
+from deploy.connection import connection_of
 from deploy.inventory import WINDOWS, Fleet, fleet
 from deploy.rollout import Failure, Phase, Rollout
 from deploy.stopping import StopRequests
@@ -64,7 +65,7 @@ def prepare(of: Fleet) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     options = _options()
-    files = [Path(str(name)).name for name in options.get("operations", ())]
+    files = [_name(path) for path in options.get("operations", ())]
     if not {"deploy.py", "rollback.py"} & set(files):
         return
     _refuse_options(options)
@@ -76,6 +77,37 @@ def prepare(of: Fleet) -> None:
         settings.require(of)
     except SettingsError as error:
         raise PyinfraError(str(error)) from None
+    if _context is not None:
+        _context.call_on_close(lambda: _tell_who_was_not_reached(of, options))
+
+
+def _tell_who_was_not_reached(of: Fleet, options: dict[str, Any]) -> None:
+    """pyinfra ends before a deploy file begins when a host cannot be reached, and says a percentage."""
+    if _rollout is not None or not connector.not_reached:
+        return
+    action = "rollback" if "rollback.py" in map(_name, options.get("operations", ())) else "deploy"
+    rollout = Rollout("pyinfra", of.environment, action=action, dry=bool(options.get("dry")))
+    rollout.inventory = str(options.get("inventory") or "")
+    for failure in _unreached(of):
+        rollout.fail(failure)
+    report.finish(rollout)
+
+
+def _unreached(of: Fleet) -> list[Failure]:
+    """The hosts that did not let us in, each with ssh's reason."""
+    return [
+        Failure(
+            host,
+            "connect",
+            why,
+            f"try it by hand: {shlex.join(['ssh', *connection_of(of.hosts[host]).words])}",
+        )
+        for host, why in connector.not_reached.items()
+    ]
+
+
+def _name(path: object) -> str:
+    return Path(str(path)).name
 
 
 def _refuse_options(options: dict[str, Any]) -> None:
@@ -108,16 +140,17 @@ def refuse_empty_target(of: Fleet, limit: list[str], exclude: list[str]) -> None
     hosts = list(of.hosts)
     for option, patterns in (("--limit", limit), ("--exclude", exclude)):
         for pattern in patterns:
-            if pattern not in ("all", of.environment) and not any(fnmatch(host, pattern) for host in hosts):
+            if not any(windows.chosen_by([pattern], host, of) for host in hosts):
+                groups = [name for name, members in of.groups.items() if members and name != "all"]
                 raise PyinfraError(
-                    f"{option} {pattern} matches no host of {of.inventory.name}; it has {', '.join(hosts)}"
+                    f"{option} {pattern} matches no host of {of.inventory.name}; it has {', '.join(hosts)} "
+                    f"and the groups {', '.join(groups)}"
                 )
-    everything = ("all", of.environment)
     chosen = [
         host
         for host in hosts
-        if (not limit or any(p in everything or fnmatch(host, p) for p in limit))
-        and not any(p in everything or fnmatch(host, p) for p in exclude)
+        if (not limit or any(windows.chosen_by([pattern], host, of) for pattern in limit))
+        and not any(windows.chosen_by([pattern], host, of) for pattern in exclude)
     ]
     if not chosen:
         raise PyinfraError(
@@ -140,9 +173,13 @@ def begin(action: str) -> Rollout:
     dry = bool(options.get("dry"))
     _rollout = Rollout("pyinfra", fleet().environment, action=action, dry=dry)
     _rollout.why = str(current_host.data.get("why") or "")
+    _rollout.inventory = str(options.get("inventory") or "")
     state.add_callback_handler(_Narration(_rollout))
     if _context is not None:
         _context.call_on_close(_end)
+    if connector.not_reached:
+        # pyinfra asks whether to go on without them; a part of the fleet is chosen with --limit.
+        raise refusal(_rollout, *_unreached(fleet()))
     return _rollout
 
 

@@ -79,10 +79,10 @@ def check(fleet: Fleet) -> list[str]:
         unresolved = {item.name: item for item in fleet.unresolved if item.host == host}
         for part, groups in PARTS.items():
             if any(host in fleet.in_group(group) for group in groups):
-                found += [f"{host}: {text}" for text in _check_part(fleet, part, values, unresolved)]
-        found += [f"{host}: {text}" for text in _unknown_names(fleet, {*values, *unresolved})]
+                found += [f"{host}: {text}" for text in _check_part(fleet, part, host, unresolved)]
+        found += [f"{host}: {text}" for text in _unknown_names(fleet, host, {*values, *unresolved})]
         if host not in fleet.in_group(WINDOWS):
-            found += [f"{host}: {_named(fleet, name)} {text}" for name, text in refusals(values)]
+            found += [f"{host}: {_named(fleet, name, host)} {text}" for name, text in refusals(values)]
     found += check_addresses(
         {host: values.get("fleet_address") for host, values in fleet.hosts.items()},
         {host: values.get("fleet_networks") for host, values in fleet.hosts.items()},
@@ -104,10 +104,9 @@ def _check_groups(fleet: Fleet) -> Iterator[str]:
             yield f"{host}: is in none of the groups {', '.join(KNOWN_GROUPS)}; put it under one of them"
 
 
-def _check_part(
-    fleet: Fleet, part: str, values: Mapping[str, Any], unresolved: Mapping[str, Unresolved]
-) -> Iterator[str]:
+def _check_part(fleet: Fleet, part: str, host: str, unresolved: Mapping[str, Unresolved]) -> Iterator[str]:
     """Types and ranges of one part's variables on one host, then what does not fit together."""
+    values = fleet.hosts[host]
     for cls in structs(part):
         good: dict[str, Any] = {}
         complete = True
@@ -118,17 +117,17 @@ def _check_part(
             if name in unresolved:
                 complete = False
                 if not _follows_from_missing(unresolved[name], values):
-                    yield _missing(fleet, name, field, unresolved[name].reason)
+                    yield _missing(fleet, host, field, unresolved[name].reason)
             elif name not in values:
                 if field.required:
                     complete = False
-                    yield _missing(fleet, name, field, None)
+                    yield _missing(fleet, host, field, None)
             else:
-                _, problem = check_value(field, values[name], _named(fleet, name))
+                _, problem = check_value(field, values[name], _named(fleet, name, host))
                 if problem is None and field.env is not None and not value_fits(to_env(values[name])):
                     problem = (
-                        f"{_named(fleet, name)} holds a single quote, a backslash or a control character, "
-                        "which cannot be written to .env; use other characters"
+                        f"{_named(fleet, name, host)} holds a single quote, a backslash or a control "
+                        "character, which cannot be written to .env; use other characters"
                     )
                 if problem is None:
                     good[field.name] = values[name]
@@ -149,27 +148,27 @@ def _follows_from_missing(item: Unresolved, values: Mapping[str, Any]) -> bool:
     return item.reason.endswith("is undefined") and known and cause not in values
 
 
-def _named(fleet: Fleet, name: str) -> str:
-    origin = fleet.origins.get(name)
+def _named(fleet: Fleet, name: str, host: str) -> str:
+    origin = fleet.origins.get((host, name))
     return f"{name} ({origin})" if origin else name
 
 
-def _missing(fleet: Fleet, name: str, field: Field, reason: str | None) -> str:
+def _missing(fleet: Fleet, host: str, field: Field, reason: str | None) -> str:
     remedy = (
         f"create it with `{field.create.replace('<environment>', fleet.environment)}`"
         if field.create
         else "set it in group_vars/ or the inventory"
     )
     cause = f"cannot be resolved ({reason})" if reason and not field.secret else "is missing"
-    return f"{_named(fleet, name)} {cause}; {remedy}. {field.description}"
+    return f"{_named(fleet, str(field.variable), host)} {cause}; {remedy}. {field.description}"
 
 
-def _unknown_names(fleet: Fleet, names: set[str]) -> Iterator[str]:
+def _unknown_names(fleet: Fleet, host: str, names: set[str]) -> Iterator[str]:
     for part in PARTS:
         known = variables_of(part)
         for name in sorted(names):
             if name.startswith(f"{part}_") and name not in known:
-                yield f"{_named(fleet, name)} is unknown{did_you_mean(name, known, f'{part}_')}"
+                yield f"{_named(fleet, name, host)} is unknown{did_you_mean(name, known, f'{part}_')}"
 
 
 def check_addresses(addresses: Mapping[str, Any], networks: Mapping[str, Any]) -> Iterator[str]:
@@ -252,7 +251,7 @@ def _check_rollout(fleet: Fleet) -> Iterator[str]:
         given = {host: values[name] for host, values in fleet.hosts.items() if name in values}
         if any(value != next(iter(given.values())) for value in given.values()):
             said = ", ".join(f"{value} for {host}" for host, value in given.items())
-            yield f"{_named(fleet, name)} differs between hosts ({said}); set it once for the environment"
+            yield f"{name} differs between hosts ({said}); set it once for the environment"
 
 
 def _check_bundles(fleet: Fleet) -> Iterator[str]:

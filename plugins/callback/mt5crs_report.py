@@ -100,7 +100,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         dry = bool(context.CLIARGS.get("check"))
         self.rollout = Rollout("ansible", environment_of(self.inventory), action=action, dry=dry)
         os.environ.setdefault(DEPLOYMENT, self.rollout.id)
-        self.rollout.command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        here = Path.cwd()
+        near = self.inventory.is_relative_to(here)
+        self.rollout.inventory = str(self.inventory.relative_to(here) if near else self.inventory)
         self.rollout.why = str(load_extra_vars(playbook._loader).get("why") or "")
         ssh.control_directory()  # made here, so that it ends with this process and not with a task's
         for number in _STOP:
@@ -196,9 +198,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._display.display(line)
 
     def _interrupted(self) -> None:
-        """At the end of the process: a run that did not come to its end was interrupted."""
+        """At the end of the process: a run that did not come to its end was given up by Ansible."""
         if self.rollout is not None and os.getpid() == self.process:
-            self.rollout.interrupted = True
+            reason = "Ansible gave the run up; its own message is above"
+            self.rollout.fail(Failure("controller", self.play or "prepare", reason))
             self._finish(self.rollout)
 
     def _told_to_stop(self, number: int, _frame: object) -> None:

@@ -163,7 +163,11 @@ def test_host_that_cannot_be_reached(undisturbed: Fleet, engine: str) -> None:
         faults.heal(lab.plan.name)
         undisturbed.override()
     assert ran.status != 0
-    assert "inf-02" in ran.output
+    (failure,) = ran.record["failures"]
+    assert failure["host"] == "inf-02"
+    assert "time" in failure["message"].lower(), failure
+    assert failure["remedy"]
+    assert ran.record["outcome"] == "failed"
 
 
 @pytest.mark.parametrize("engine", ENGINES)

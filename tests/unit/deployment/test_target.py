@@ -8,7 +8,8 @@ from pyinfra.api.exceptions import PyinfraError
 from deploy.inventory import Fleet
 from deploy.run import refuse_data, refuse_empty_target
 
-FLEET = Fleet(Path("inventory/lab.yml"), "lab", {"inf-01": {}, "gtw-01": {}}, {})
+GROUPS = {"all": ("inf-01", "gtw-01"), "lab": ("inf-01", "gtw-01"), "inf": ("inf-01",)}
+FLEET = Fleet(Path("inventory/lab.yml"), "lab", {"inf-01": {}, "gtw-01": {}}, GROUPS)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,8 @@ FLEET = Fleet(Path("inventory/lab.yml"), "lab", {"inf-01": {}, "gtw-01": {}}, {}
         (["inf-01"], ["typo"], r"--exclude typo matches no host"),
         (["inf-01"], ["inf-*"], r"no host is left"),
         ([], ["lab"], r"no host is left"),
+        (["inf"], ["inf-01"], r"no host is left"),
+        (["gateway"], [], r"matches no host .* and the groups lab, inf"),
     ],
 )
 def test_refused(limit: list[str], exclude: list[str], expected: str) -> None:
@@ -26,7 +29,7 @@ def test_refused(limit: list[str], exclude: list[str], expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "exclude"), [([], []), (["inf-*"], []), (["lab"], ["gtw-01"]), (["all"], [])]
+    ("limit", "exclude"), [([], []), (["inf-*"], []), (["lab"], ["gtw-01"]), (["all"], []), (["inf"], [])]
 )
 def test_taken(limit: list[str], exclude: list[str]) -> None:
     refuse_empty_target(FLEET, limit, exclude)

@@ -108,6 +108,41 @@ def test_an_expression_that_cannot_be_resolved_is_named(tmp_path: Path) -> None:
     assert {(item.name, "nowhere" in item.reason) for item in fleet.unresolved} == {("strategy_symbol", True)}
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("group_vars/lab/bad.yml", "a: [1\nb: 2\n", r"did not find expected.*\(.*group_vars/lab/bad.yml:2\)"),
+        ("host_vars/inf-01.yml", "a: {\n", r"\(.*host_vars/inf-01.yml:2\)"),
+        ("inventory.yml", "lab:\n  hosts: [\n", r"did not find expected.*\(.*inventory.yml:3\)"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_line(
+    tmp_path: Path, file: str, text: str, expected: str
+) -> None:
+    inventory = make_inventory(tmp_path)
+    bad = inventory.parent / file
+    bad.parent.mkdir(exist_ok=True)
+    bad.write_text(text)
+    with pytest.raises(InventoryError, match=expected):
+        resolve(inventory, EXTRA)
+
+
+def test_an_inventory_in_another_format_names_the_way_to_convert_it(tmp_path: Path) -> None:
+    plain = tmp_path / "hosts.ini"
+    plain.write_text("[inf]\ninf-01 ansible_host=10.9.9.1\n")
+    with pytest.raises(InventoryError, match=r"no YAML file; `ansible-inventory --list --yaml --export -i`"):
+        resolve(plain, EXTRA)
+
+
+def test_a_wrong_value_is_blamed_where_it_is(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    (inventory.parent / "host_vars").mkdir()
+    (inventory.parent / "host_vars/inf-02.yml").write_text("---\nreconciler_log_level: LOUD\n")
+    (problem,) = check(resolve(inventory, EXTRA))
+    assert problem.startswith("inf-02: reconciler_log_level (")
+    assert "host_vars/inf-02.yml:2) is 'LOUD'" in problem
+
+
 def test_wrong_vault_password_is_one_sentence(tmp_path: Path) -> None:
     inventory = make_inventory(tmp_path)
     password = inventory.parent / "vault-password"
