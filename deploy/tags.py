@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-_ALWAYS_KNOWN = frozenset({"all", "always", "never", "tagged", "untagged"})
+_ALWAYS_KNOWN = frozenset({"all", "always", "never", "tagged", "untagged", "notest", "molecule-notest"})
+"""Ansible's own, and those that Molecule leaves out in every playbook."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

@@ -21,6 +21,7 @@ def test_a_playbook_has_the_tags_of_its_own_roles_only() -> None:
 
 def test_what_exists_is_taken() -> None:
     assert unknown(PROJECT / "site.yml", ["all", "reconciler", "baseline"]) == ""
+    assert unknown(PROJECT / "site.yml", ["molecule-notest", "notest"]) == "", "Molecule skips them"
 
 
 @pytest.mark.parametrize("option", ["--tags", "--skip-tags"])

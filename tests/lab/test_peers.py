@@ -1,0 +1,50 @@
+"""Who may talk to the gateway changes while the fleet trades: its port goes on with other peers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from deploy.inventory import resolve
+from tests.lab.engines import Fleet
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+SECOND_CONTROLLER = "203.0.113.9"
+PORT = 5555
+
+
+def admitted(fleet: Fleet) -> bool:
+    """Whether the firewall and the service both let the second controller in."""
+    table = json.loads(fleet.lab.exec("gtw-01", ["nft", "-j", "list", "table", "inet", "mt5crs"]).stdout)
+    unit = fleet.lab.exec("gtw-01", ["systemctl", "show", "-p", "IPAddressAllow", "mt5crs-gateway"]).stdout
+    return SECOND_CONTROLLER in json.dumps(table) and SECOND_CONTROLLER in unit
+
+
+def listeners(fleet: Fleet) -> int:
+    """How many sockets listen at the gateway's port."""
+    shown = fleet.lab.exec("gtw-01", ["ss", "-Hltn", f"sport = :{PORT}"]).stdout
+    return len(shown.splitlines())
+
+
+@pytest.mark.parametrize("engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow)])
+def test_a_second_controller_is_let_in_and_out_again(fleet: Fleet, engine: str) -> None:
+    def deploy() -> None:
+        ran = fleet.pyinfra() if engine == "pyinfra" else fleet.playbook("site.yml")
+        assert ran.status == 0, ran.output[-4000:]
+        assert ran.record["outcome"] == "changed"
+        assert fleet.running()
+        assert listeners(fleet) == 1
+
+    before, gateway = fleet.generations(), fleet.pids()["gtw-01", "gateway"]
+    assert not admitted(fleet)
+    sources = resolve(fleet.inventory).hosts["gtw-01"]["baseline_ssh_sources"]
+    fleet.override(baseline_ssh_sources=[*sources, SECOND_CONTROLLER])
+    deploy()
+    assert admitted(fleet)
+    assert fleet.pids()["gtw-01", "gateway"] != gateway
+    fleet.override()
+    deploy()
+    assert not admitted(fleet)
+    assert fleet.generations() == before
