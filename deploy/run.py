@@ -95,15 +95,11 @@ def _tell_who_was_not_reached(of: Fleet, options: dict[str, Any]) -> None:
 
 def _unreached(of: Fleet) -> list[Failure]:
     """The hosts that did not let us in, each with ssh's reason."""
-    return [
-        Failure(
-            host,
-            "connect",
-            why,
-            f"try it by hand: {shlex.join(['ssh', *connection_of(of.hosts[host]).words])}",
-        )
-        for host, why in connector.not_reached.items()
-    ]
+    found = []
+    for host, why in connector.not_reached.items():
+        words = shlex.join(connection_of(of.hosts[host]).words)
+        found.append(Failure(host, "connect", why, f"try it by hand: ssh {words}"))
+    return found
 
 
 def _name(path: object) -> str:

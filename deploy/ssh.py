@@ -32,6 +32,7 @@ BEGINS = "mt5crs: the answer begins"
 CONTROL = "MT5CRS_SSH_CONTROL"
 """Environment variable: the directory of this run's shared connections, also for the processes beside it."""
 _PERSIST_S = 30
+_TEMPORARY = "/tmp"  # noqa: S108 -- a directory of our own in it; a socket's path may have 108 bytes only
 LOST = 255
 """The status of ssh itself when there is no connection."""
 
@@ -72,7 +73,7 @@ def control_directory() -> str:
     """Directory of this run's shared connections, which end by themselves soon after it."""
     known = os.environ.get(CONTROL)
     if known is None:
-        known = os.environ[CONTROL] = tempfile.mkdtemp(prefix="mt5crs-ssh-")
+        known = os.environ[CONTROL] = tempfile.mkdtemp(prefix="mt5crs-ssh-", dir=_TEMPORARY)
         atexit.register(_remove, known, os.getpid())
     return known
 
