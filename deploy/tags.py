@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-_ALWAYS_KNOWN = frozenset({"all", "always", "never", "tagged", "untagged", "notest", "molecule-notest"})
-"""Ansible's own, and those that Molecule leaves out in every playbook."""
+_ALWAYS_KNOWN = frozenset({"all", "always", "never", "tagged", "untagged"})
+_OF_MOLECULE = frozenset({"notest", "molecule-notest", "molecule-idempotence-notest"})
+"""What Molecule leaves out in every playbook."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -30,7 +31,7 @@ def tags_of(playbook: Path) -> frozenset[str]:
 def unknown(playbook: Path, chosen: Collection[str]) -> str:
     """A sentence about those of `chosen` (`--tags`, `--skip-tags`) that do not exist; empty when all do."""
     known = tags_of(playbook)
-    wrong = [tag for tag in chosen if tag not in known | _ALWAYS_KNOWN]
+    wrong = [tag for tag in chosen if tag not in known | _ALWAYS_KNOWN | _OF_MOLECULE]
     if not wrong:
         return ""
     close = [near for tag in wrong for near in difflib.get_close_matches(tag.lower(), known, n=1)]
