@@ -8,7 +8,6 @@ pyinfra finds it as the connector `fleet` (entry point in pyproject.toml); `depl
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,15 +72,22 @@ class FleetConnector(BaseConnector):
     def run_shell_command(
         self, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> tuple[bool, CommandOutput]:
-        """Run a command; LostError when the connection was lost meanwhile, TimeoutError after `_timeout`."""
-        return self._run(command, print_output, print_input, arguments)
+        """Run a command; LostError when the connection was lost, or there is no answer in time."""
+        good = arguments.get("_success_exit_codes") or (0,)
+        reply = self._ask(command, print_input, arguments)
+        lines = [OutputLine("stdout", text) for text in reply.output.splitlines()]
+        lines += [OutputLine("stderr", text) for text in reply.error.splitlines()]
+        if print_output:
+            for said in lines:
+                print(f"{self.host.print_prefix}{said.line}")
+        return reply.status in good, CommandOutput(lines)
 
     def put_file(
         self,
         filename_or_io: Any,
         remote_filename: str,
         remote_temp_filename: str | None = None,  # noqa: ARG002 -- pyinfra's signature
-        print_output: bool = False,
+        print_output: bool = False,  # noqa: ARG002
         print_input: bool = False,
         **arguments: Any,
     ) -> bool:
@@ -95,9 +101,9 @@ class FleetConnector(BaseConnector):
                 copy.seek(0)
                 content = copy
             write = StringCommand("cat", ">", QuoteString(remote_filename))
-            good, output = self._run(write, print_output, print_input, arguments, stdin=content)
-        if not good:
-            raise OSError(output.stderr or output.stdout)
+            reply = self._ask(write, print_input, arguments, stdin=content)
+        if reply.status != 0:
+            raise OSError(reply.why)
         return True
 
     def get_file(
@@ -105,29 +111,23 @@ class FleetConnector(BaseConnector):
         remote_filename: str,
         filename_or_io: Any,
         remote_temp_filename: str | None = None,  # noqa: ARG002 -- pyinfra's signature
-        print_output: bool = False,
+        print_output: bool = False,  # noqa: ARG002
         print_input: bool = False,
         **arguments: Any,
     ) -> bool:
         """Read a text file of the host. OSError says why not."""
         read = StringCommand("cat", QuoteString(remote_filename))
-        good, output = self._run(read, print_output, print_input, arguments)
-        if not good:
-            raise OSError(output.stderr)
-        with tempfile.SpooledTemporaryFile() as copy, get_file_io(filename_or_io, "wb") as target:
-            copy.write(output.stdout.encode())
-            copy.seek(0)
-            shutil.copyfileobj(copy, target)
+        reply = self._ask(read, print_input, arguments)
+        if reply.status != 0:
+            raise OSError(reply.why)
+        with get_file_io(filename_or_io, "wb") as target:
+            target.write(reply.output.encode())
         return True
 
-    def _run(
-        self,
-        command: Any,
-        print_output: bool,
-        print_input: bool,
-        arguments: dict[str, Any],
-        stdin: IO[bytes] | None = None,
-    ) -> tuple[bool, CommandOutput]:
+    def _ask(
+        self, command: Any, print_input: bool, arguments: dict[str, Any], stdin: IO[bytes] | None = None
+    ) -> ssh.Reply:
+        """Run a command with pyinfra's arguments; LostError when the host cannot be asked."""
         control = extract_control_arguments(arguments)
         line = make_unix_command_for_host(self.state, self.host, command, **arguments)
         if print_input:
@@ -140,12 +140,7 @@ class FleetConnector(BaseConnector):
         )
         if reply.status is None:
             raise LostError(reply.why)
-        lines = [OutputLine("stdout", text) for text in reply.output.splitlines()]
-        lines += [OutputLine("stderr", text) for text in reply.error.splitlines()]
-        if print_output:
-            for said in lines:
-                print(f"{self.host.print_prefix}{said.line}")
-        return reply.status in (control.get("_success_exit_codes") or (0,)), CommandOutput(lines)
+        return reply
 
 
 def _lines(given: Any) -> str:

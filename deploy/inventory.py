@@ -337,7 +337,4 @@ def variables(host: str) -> Mapping[str, Any]:
 
 def connection(of: Fleet, name: str) -> dict[str, Any]:
     """pyinfra's data of a host; `deploy.connector` reaches it by the variables that Ansible reads."""
-    return {
-        "_sudo": connection_of(of.hosts[name]).become,
-        "groups": sorted(group for group, members in of.groups.items() if name in members),
-    }
+    return {"_sudo": connection_of(of.hosts[name]).become}

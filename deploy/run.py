@@ -145,8 +145,7 @@ def refuse_empty_target(of: Fleet, limit: list[str], exclude: list[str]) -> None
     chosen = [
         host
         for host in hosts
-        if (not limit or any(windows.chosen_by([pattern], host, of) for pattern in limit))
-        and not any(windows.chosen_by([pattern], host, of) for pattern in exclude)
+        if (not limit or windows.chosen_by(limit, host, of)) and not windows.chosen_by(exclude, host, of)
     ]
     if not chosen:
         raise PyinfraError(

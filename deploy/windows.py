@@ -47,8 +47,8 @@ def targets(of: Fleet, limit: Sequence[str], exclude: Sequence[str]) -> tuple[st
 
 
 def chosen_by(patterns: Sequence[str], host: str, of: Fleet) -> bool:
-    """Whether a host is named by one of these patterns or groups."""
-    groups = [group for group, members in of.groups.items() if host in members]
+    """Whether a host is named by one of these patterns or groups; the environment's name means all."""
+    groups = [of.environment, *(group for group, members in of.groups.items() if host in members)]
     return any(word in groups or fnmatch(host, word) for word in patterns)
 
 

@@ -107,7 +107,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         ssh.control_directory()  # made here, so that it ends with this process and not with a task's
         for number in _STOP:
             signal.signal(number, self._told_to_stop)
-        atexit.register(self._interrupted)
+        atexit.register(self._given_up)
 
     def _open_vaults(self, loader: Any, inventory: Path) -> None:
         """End at once when a vault does not open: Ansible's own error names neither vault nor password."""
@@ -197,7 +197,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for line in (*self.deadlines.said, *self.lock.said):
             self._display.display(line)
 
-    def _interrupted(self) -> None:
+    def _given_up(self) -> None:
         """At the end of the process: a run that did not come to its end was given up by Ansible."""
         if self.rollout is not None and os.getpid() == self.process:
             reason = "Ansible gave the run up; its own message is above"
