@@ -6,7 +6,7 @@ before everything is healthy, and a failure puts back what was activated.
 """
 
 from deploy import locking, planning, run, stepping, windows
-from deploy.baseline import baseline
+from deploy.baseline import baseline, baseline_installed
 from deploy.gateway import gateway
 from deploy.monitoring import monitoring, monitoring_packages
 from deploy.reconciler import reconciler
@@ -20,17 +20,19 @@ locking.take(rollout, last=False)
 # By Ansible, since pyinfra does Linux only; they take their turn in the steps like the others.
 windows.prepare(rollout, run.windows_targets())
 
-baseline()
+baseline_installed()
 monitoring_packages()
 locking.take(rollout, last=True)
 
 upload_bundle(rollout, gateway, reconciler, strategy)
+baseline.stage(rollout)
 gateway.stage(rollout)
 reconciler.stage(rollout)
 strategy.stage(rollout)
 monitoring.stage(rollout)
 
 for step in stepping.steps(rollout, plan):
+    baseline.activate(rollout, step)
     windows.activate(rollout, plan, step)
     gateway.activate(rollout, step)
     reconciler.activate(rollout, step)
@@ -42,6 +44,8 @@ gateway.confirm(rollout)
 reconciler.confirm(rollout)
 strategy.confirm(rollout)
 monitoring.confirm(rollout)
+# Last: who is admitted during the change is so until every service has made it.
+baseline.confirm(rollout)
 
 put_back(rollout, name="Put back")
 windows.put_back(rollout, run.windows_targets())

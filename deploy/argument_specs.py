@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from deploy.batches import BASELINE
 from deploy.rollout import SERVICES
 from deploy.settings import PARTS, structs, variables_of
 from deploy.vault_password import PROJECT
@@ -24,7 +25,7 @@ from mt5crs.settings.schema import Field, fields
 
 _NOTE = "Made from src/mt5crs/settings by `python -m deploy.argument_specs`; edit there."
 _TITLES = {
-    "baseline": "Prepare a Linux host: user, packages, time, kernel settings, firewall, sshd, journal",
+    "baseline": "Prepare a host: user, packages, time, journal, firewall, sshd, kernel settings",
     "gateway": "Ship and start the gateway",
     "reconciler": "Ship and start the reconciler",
     "strategy": "Ship and start the strategy",
@@ -85,7 +86,10 @@ def _argument_specs(role: str) -> str:
             "description": "Which step to do; site.yml and rollback.yml set it.",
             "type": "str",
             "required": True,
-            "choices": ["stage", "activate", "confirm", "put_back", "rollback"],
+            "choices": [
+                *(["install"] if role == BASELINE else []),
+                *("stage", "activate", "confirm", "put_back", "rollback"),
+            ],
         }
     spec = {"short_description": _TITLES[role], "options": options}
     return f"---\n# {_NOTE}\n" + _dump({"argument_specs": {"main": spec}})

@@ -1,6 +1,7 @@
 """Part `baseline`: what every Linux host needs before a service is put on it.
 
 One fact tells all there is to know, `deploy/baseline_plan.py` decides, the operations do; so does the role.
+Firewall, sshd and kernel settings are a generation like a service's: activated first, confirmed last.
 """
 # mypy: disable-error-code="misc,untyped-decorator"
 # (pyinfra's own types are not followed, see pyproject.toml)
@@ -8,13 +9,12 @@ One fact tells all there is to know, `deploy/baseline_plan.py` decides, the oper
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
-from pyinfra import host, logger
-from pyinfra.api import FactBase, FunctionCommand, Host, State, StringCommand, deploy, operation
-from pyinfra.api.exceptions import ConnectError, DeployError
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, deploy, operation
+from pyinfra.api.exceptions import DeployError
 
 from deploy.baseline_plan import (
     DIRECTORIES,
@@ -29,6 +29,7 @@ from deploy.baseline_plan import (
 )
 from deploy.host_files import ManagedFile, directory_script, encoded, placing_script
 from deploy.inventory import variables
+from deploy.release import Service
 from deploy.rendering import render
 
 
@@ -100,36 +101,6 @@ def release_units(needed: bool) -> Generator[StringCommand, None, None]:
         yield StringCommand("/usr/local/sbin/mt5crs-release", "install-units")
 
 
-@operation()
-def access_in_force(needed: bool, confirm_s: int) -> Generator[StringCommand | FunctionCommand, None, None]:
-    """Put firewall and sshd configuration into force; the host takes them back unless we still get in."""
-    if needed:
-        yield StringCommand("/usr/local/sbin/mt5crs-access", "apply", str(confirm_s))
-        yield FunctionCommand(_connect_anew, (confirm_s,), {})
-        yield StringCommand("/usr/local/sbin/mt5crs-access", "confirm")
-
-
-def _connect_anew(state: State, host: Host, confirm_s: int) -> bool:  # noqa: ARG001 -- pyinfra's signature
-    """Replace the connection by a new one, so that what follows proves that one still gets in."""
-    host.disconnect()
-    deadline = time.monotonic() + confirm_s / 2
-    while True:
-        try:
-            host.connect(show_errors=False, raise_exceptions=True)
-            return True
-        except ConnectError as error:
-            # sshd does not listen for a moment while it reads its configuration anew.
-            if time.monotonic() > deadline:
-                host.log(
-                    f"cannot be reached with the new firewall and sshd configuration ({error}); it puts "
-                    f"the old one back within {confirm_s} s. Add this controller's address to "
-                    "baseline_ssh_sources or correct templates/baseline/sshd.conf.j2",
-                    logger.error,
-                )
-                return False
-        time.sleep(0.2)  # pyinfra made it cooperative
-
-
 def observe() -> Observed:
     """What the current host is like, asked once a run (also about the packages that later parts want)."""
     names = wanted_packages(variables(host.name))
@@ -148,9 +119,12 @@ def packages_of_monitoring(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return (*settings["monitoring_packages"], *on_hub)
 
 
+baseline = Service("baseline", group="all")
+
+
 @deploy("Baseline")
-def baseline() -> None:
-    """Bring the current host to the baseline."""
+def baseline_installed() -> None:
+    """Put on the current host what has to be there before any generation is staged."""
     settings = variables(host.name)
     try:
         files = managed_files(lambda template: render(template, settings))
@@ -172,8 +146,7 @@ def baseline() -> None:
     )
     packages_present(name="Packages", missing=todo.packages)
     account_present(name="User mt5crs", needed=todo.account)
-    take_notice(name="Kernel settings, journal, time", enable=todo.enable, reactions=todo.reactions)
-    release_units(name="Units of the release tool", needed=todo.release_units)
-    access_in_force(
-        name="Firewall and sshd", needed=todo.access, confirm_s=int(settings["baseline_access_confirm_s"])
+    take_notice(
+        name="Firewall, sshd, kernel settings, journal, time", enable=todo.enable, reactions=todo.reactions
     )
+    release_units(name="Units of the release tool", needed=todo.release_units)

@@ -1,4 +1,4 @@
-"""What every Linux host needs before a service is put on it: the question to the host, and the plan.
+"""What every Linux host needs before a generation is put on it: the question to the host, and the plan.
 
 Pure, and the same for both engines: pyinfra (`deploy/baseline.py`) and Ansible (`roles/baseline`, by way of
 the action `plan_baseline`) ask this question and follow this plan.
@@ -33,28 +33,21 @@ RENDERED = {
     "/etc/chrony/chrony.conf": "chrony.conf.j2",
     "/etc/default/chrony": "chrony.default.j2",
     "/etc/mt5crs/allowed_signers": "allowed_signers.j2",
-    "/etc/mt5crs/nftables.conf": "nftables.conf.j2",
-    "/etc/mt5crs/sshd.conf": "sshd.conf.j2",
-    "/etc/sysctl.d/60-mt5crs.conf": "sysctl.conf.j2",
     "/etc/systemd/journald.conf.d/50-mt5crs.conf": "journald.conf.j2",
 }
 # What has to take notice when a file changes; the same words that stale.sh prints.
 NOTICED_BY = {
     "/etc/chrony/chrony.conf": "chrony",
     "/etc/default/chrony": "chrony",
-    "/etc/mt5crs/nftables.conf": "access",
-    "/etc/mt5crs/sshd.conf": "access",
-    "/etc/sysctl.d/60-mt5crs.conf": "sysctl",
     "/etc/systemd/journald.conf.d/50-mt5crs.conf": "journald",
 }
 REACTIONS = {
-    "sysctl": "/usr/lib/systemd/systemd-sysctl /etc/sysctl.d/60-mt5crs.conf",
+    "baseline": "sh /opt/mt5crs/baseline/current/in_force.sh use",
     "journald": "systemctl restart systemd-journald.service",
     "chrony": "systemctl restart chrony.service",
 }
 RELEASE_PROGRAM = "/usr/local/sbin/mt5crs-release"
-PROGRAMS = ("/usr/local/sbin/mt5crs-access", RELEASE_PROGRAM)
-PATHS = (*(directory.path for directory in DIRECTORIES), *RENDERED, *PROGRAMS)
+PATHS = (*(directory.path for directory in DIRECTORIES), *RENDERED, RELEASE_PROGRAM)
 ACCOUNT = "mt5crs:/var/lib/mt5crs:/usr/sbin/nologin:mt5crs"
 
 
@@ -81,7 +74,6 @@ class Plan:
     account: bool = False
     enable: tuple[str, ...] = ()
     reactions: tuple[str, ...] = ()
-    access: bool = False
     release_units: bool = False
 
 
@@ -144,7 +136,6 @@ def plan(files: Iterable[ManagedFile], packages: Iterable[str], now: Observed) -
         account=now.account != ACCOUNT,
         enable=tuple(unit for unit in ENABLED_UNITS if unit not in now.enabled),
         reactions=tuple(word for word in REACTIONS if word in notices),
-        access="access" in notices,
         # A release tool that is about to be replaced cannot tell which units the new one brings.
         release_units=not now.release_units or RELEASE_PROGRAM in changed,
     )
@@ -158,14 +149,7 @@ def managed_files(render: Callable[[str], str]) -> tuple[ManagedFile, ...]:
     rendered = [
         ManagedFile(path, render(f"baseline/{template}").encode()) for path, template in RENDERED.items()
     ]
-    access = (TEMPLATES / "baseline" / "access.sh").read_bytes()
-    return (
-        *rendered,
-        *(
-            ManagedFile(path, content, mode="0755")
-            for path, content in zip(PROGRAMS, (access, _release_tool()), strict=True)
-        ),
-    )
+    return (*rendered, ManagedFile(RELEASE_PROGRAM, _release_tool(), mode="0755"))
 
 
 @cache

@@ -1,7 +1,9 @@
 """In which steps a roll-out activates: hosts and a strategy in, an ordered list of steps out; pure.
 
-Gateways and Inf hosts are separate kinds of step, an Inf host's reconciler and strategy go together, and
-monitoring comes last. Which of the two is first follows from the protocol versions that run and are wanted.
+The baseline comes first, on all hosts at once: it touches nothing that trades, and what follows needs the
+ports that it opens. Gateways and Inf hosts are separate kinds of step, an Inf host's reconciler and strategy
+go together, and monitoring comes last. Which of the two is first follows from the protocol versions that run
+and are wanted.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ from math import ceil
 ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE = "rolling", "canary", "blue_green", "all_at_once"
 STRATEGIES = (ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE)
 
-GATEWAY, INF, MONITORING = "gateway", "inf", "monitoring"
+BASELINE, GATEWAY, INF, MONITORING = "baseline", "gateway", "inf", "monitoring"
 KINDS: Mapping[str, tuple[str, ...]] = {
+    BASELINE: ("baseline",),
     GATEWAY: ("gateway",),
     INF: ("reconciler", "strategy"),
     MONITORING: ("monitoring",),
 }
 """Kind of step → the services it activates on a host, in this order."""
 
-GROUP_OF: Mapping[str, str] = {GATEWAY: "gateway", INF: "inf", MONITORING: "all"}
+GROUP_OF: Mapping[str, str] = {BASELINE: "all", GATEWAY: "gateway", INF: "inf", MONITORING: "all"}
 """Kind of step → inventory group whose hosts have its services."""
 
 
@@ -84,15 +87,18 @@ def steps(
     members: kind → every host of it in this run, in the inventory's order. busy: kind → those with something
     to activate. order: which of gateway and inf comes first (`order_of`).
     """
-    made: list[tuple[str, tuple[str, ...], bool]] = []
+
+    def at_once_everywhere(kind: str) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+        wanted = set(busy.get(kind, ()))
+        if wanted:
+            yield kind, tuple(host for host in members.get(kind, ()) if host in wanted), False
+
+    made = list(at_once_everywhere(BASELINE))
     for kind in order:
         wanted = set(busy.get(kind, ()))
         hosts = [host for host in members.get(kind, ()) if host in wanted]
         made += [(kind, batch, ends) for batch, ends in _batches(policy, hosts, len(members.get(kind, ())))]
-    wanted = set(busy.get(MONITORING, ()))
-    rest = tuple(host for host in members.get(MONITORING, ()) if host in wanted)
-    if rest:
-        made.append((MONITORING, rest, False))
+    made += at_once_everywhere(MONITORING)
     width = len(str(len(made)))
     return tuple(
         Step(f"{number:>{width}}/{len(made)} {_shown(hosts)}", kind, hosts, ends)

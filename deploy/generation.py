@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deploy.batches import Spoken
+from deploy.batches import BASELINE, Spoken
 from deploy.rendering import render
 from deploy.vault_password import PROJECT
 from mt5crs_release.bundle import peek_manifest
@@ -47,6 +47,8 @@ class Desired:
     confirm_timeout_s: int
     stands_by: bool = False
     """Whether the generation brings units that stand by beside what runs (strategy blue_green)."""
+    reached_within_s: int | None = None
+    """Seconds after which it reverts unless a new connection reached the host: it decides who gets in."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def desired(service: str, settings: Mapping[str, Any]) -> Desired:
         generation_digest(specification, bundle.content if bundle else None),
         int(settings["fleet_confirm_timeout_s"]),
         stands_by="standby" in specification,
+        reached_within_s=int(settings["baseline_access_confirm_s"]) if service == BASELINE else None,
     )
 
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.batches import (
+    BASELINE,
     BLUE_GREEN,
     GROUP_OF,
     INF,
     KINDS,
+    MONITORING,
     Link,
     Policy,
     Spoken,
@@ -170,7 +172,7 @@ def make(
 
 def _has(fleet: Fleet, host: str, service: str) -> bool:
     kind = next(kind for kind, names in KINDS.items() if service in names)
-    if service == "monitoring" and host in fleet.in_group(WINDOWS):
+    if kind in (BASELINE, MONITORING) and host in fleet.in_group(WINDOWS):
         return False
     return GROUP_OF[kind] == "all" or host in fleet.in_group(GROUP_OF[kind])
 

@@ -20,7 +20,7 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
 
 from deploy import locking, resuming, stepping
-from deploy.batches import BLUE_GREEN, Step
+from deploy.batches import BLUE_GREEN, GROUP_OF, KINDS, Step
 from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
 from deploy.plan import Plan, Work
@@ -273,7 +273,8 @@ def _stage(rollout: Rollout, want: Desired) -> None:
 def _activate(rollout: Rollout, want: Desired) -> None:
     result = rollout.result(host.name, want.service)
     call = Call(rollout, want.service, "activate")
-    arguments = ["activate", want.service, "--confirm-timeout", str(want.confirm_timeout_s)]
+    timeout_s = want.reached_within_s or want.confirm_timeout_s
+    arguments = ["activate", want.service, "--confirm-timeout", str(timeout_s)]
     arguments += ["--deployment", rollout.id]
     if rollout.strategy == BLUE_GREEN and want.stands_by:
         arguments.append("--standby")
@@ -284,9 +285,30 @@ def _activate(rollout: Rollout, want: Desired) -> None:
         result.state = str(answer.get("state") or "provisional")
         result.previous = answer.get("previous")
         result.changed = bool(answer.get("changed"))
-    if answer is not None and result.waits:
-        timeout_s = want.confirm_timeout_s
-        stepping.deadlines_of(rollout).waits(host.name, want.service, result.generation, timeout_s)
+    if answer is None or not result.waits or (want.reached_within_s and not _let_in_again(rollout, want)):
+        return
+    timeout_s = want.confirm_timeout_s
+    stepping.deadlines_of(rollout).waits(host.name, want.service, result.generation, timeout_s)
+
+
+def _let_in_again(rollout: Rollout, want: Desired) -> bool:
+    """Whether a host that decides anew who gets in lets us in; only then it has time to be confirmed."""
+    began, within_s = time.monotonic(), want.reached_within_s or 0
+    # sshd does not listen for a moment while it reads its configuration anew.
+    while not _connected_anew():
+        if time.monotonic() - began > within_s / 2:
+            message = (
+                "it cannot be reached over a new connection with its new firewall and sshd configuration; "
+                f"it puts the old one back within {within_s} s"
+            )
+            remedy = "add this controller's address to baseline_ssh_sources, or correct templates/baseline"
+            rollout.fail(Failure(host.name, f"activate {want.service}", message, remedy))
+            return False
+        time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+    generation = rollout.result(host.name, want.service).generation
+    arguments = ["extend", want.service, "--generation", generation]
+    arguments += ["--confirm-timeout", str(want.confirm_timeout_s)]
+    return Call(rollout, want.service, "extend")(arguments, timeout_s=SHORT_TIMEOUT_S) is not None
 
 
 def _start(rollout: Rollout, service: str, units: Sequence[str]) -> None:
@@ -439,7 +461,7 @@ class Service:
 
 def service_named(name: str | None) -> Service:
     """The part called `name`; ValueError that lists the parts if there is none."""
-    groups = {"gateway": "gateway", "reconciler": "inf", "strategy": "inf", "monitoring": "all"}
+    groups = {name: GROUP_OF[kind] for kind, names in KINDS.items() for name in names}
     if name not in groups:
         given = f"there is no part {name!r}" if name else "no part is named"
         raise ValueError(f"{given}; add --data part=<{'|'.join([*groups, 'fleet'])}>. Nothing was changed")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-SERVICES = ("gateway", "reconciler", "strategy", "monitoring")
+SERVICES = ("baseline", "gateway", "reconciler", "strategy", "monitoring")
 """In the order they are activated; they are put back in the opposite one."""
 RECORD_FORMAT = 2
 """Of record.json, and of the records on the Hub; raised when a field changes its meaning."""

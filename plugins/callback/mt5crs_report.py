@@ -24,6 +24,7 @@ from ansible.utils.vars import load_extra_vars
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy import report, ssh, tags, undoing, unfinished
+from deploy.batches import BASELINE
 from deploy.deadlines import Deadlines
 from deploy.fleet_lock import FleetLock
 from deploy.inventory import explain, files_of, resolve
@@ -350,7 +351,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self.rollout.put_back.append(f"{service} on {host}")
         command = data["cmd"]
         # Windows gateways, which are told of as one line of text, have got their time beforehand.
-        if verb == "activate" and entry.waits and command[0] == ssh.TOOL:
+        # A generation that decides who gets in waits from the moment that a new connection has let us in.
+        if (
+            verb == ("extend" if service == BASELINE else "activate")
+            and entry.waits
+            and command[0] == ssh.TOOL
+        ):
             timeout_s = float(command[command.index("--confirm-timeout") + 1])
             self.deadlines.waits(host, service, entry.generation, timeout_s)
 

@@ -8,7 +8,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from mt5crs_release import changes, cutover, generation, health, machine, runtime_marker, standby, watchdog
+from mt5crs_release import (
+    before,
+    changes,
+    cutover,
+    generation,
+    health,
+    machine,
+    runtime_marker,
+    standby,
+    watchdog,
+)
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
@@ -86,6 +96,7 @@ def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
     report = health.watch(session, content, policy, transaction.restarts)
     if not report.healthy:
         _fail(session, entry, content, f"not healthy when it was to be confirmed: {report.reason}", report)
+    _count_alone(session, entry, content)
     _settle(session, entry, transaction)
     return result(session, entry, changed=True, reason="confirmed", report=report)
 
@@ -249,6 +260,7 @@ def _run(
         session.save()
         session.record("activating", generation=entry.name, previous=previous, rollback=rollback)
         began = time.monotonic()
+        before.remember(session, content, previous)
         complaints = switch(session, leaving, content, prove_stopped=compared)
         report = health.watch(session, content, policy)
         session.cutover = cutover.gaps(session.systemd.stamps(content.start, cutover.PROPERTIES), began)
@@ -262,6 +274,7 @@ def _run(
     session.advance(entry.name, "healthy")
     session.state.current = entry.name
     if confirm_timeout_s == 0:
+        _count_alone(session, entry, content)
         _settle(session, entry, transaction)
         reason = f"rolled back to {entry.name}" if rollback else "healthy and confirmed"
         return result(session, entry, changed=True, reason=reason, report=report)
@@ -345,6 +358,19 @@ def _require_named(session: Session, transaction: Transaction, name: str | None)
             f"{session.service} {transaction.generation} is provisional, not {name}",
             remedy="another deployment is at work on this service: see `mt5crs-release status`",
         )
+
+
+def _count_alone(session: Session, entry: Generation, content: Content) -> None:
+    """Let what is about to be confirmed count alone, no longer together with what ran before.
+
+    :raises FailedError: a unit refused; the previous generation runs again
+    """
+    try:
+        refused = before.take_effect(session, content)
+    except OSError as error:
+        refused = str(error)
+    if refused:
+        _fail(session, entry, content, refused, None)
 
 
 def _settle(session: Session, entry: Generation, transaction: Transaction) -> None:

@@ -32,6 +32,8 @@ class Content:
     health: HealthSpec
     standby: StandbySpec | None = None
     """How it runs beside another generation; ``None``: it does not (or an older tool wrote it)."""
+    reload_on_confirm: tuple[str, ...] = ()
+    """Units to reload once it is confirmed; none in what an older tool wrote."""
 
     @property
     def running(self) -> frozenset[str]:
@@ -74,6 +76,7 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
         "start": list(spec.start),
         "health": spec.raw["health"],
         "standby": None if spec.standby is None else asdict(spec.standby),
+        "reload_on_confirm": list(spec.reload_on_confirm),
     }
     # Root only: a hash of a file with a short secret would let others try guesses.
     store.write_new(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode(), 0o600)
@@ -97,6 +100,7 @@ def read(directory: Path) -> Content:
             start=tuple(manifest["start"]),
             health=HealthSpec(**{**health, "command": tuple(health["command"])}),
             standby=_standby(manifest.get("standby")),
+            reload_on_confirm=tuple(manifest.get("reload_on_confirm", ())),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FailedError(

@@ -8,6 +8,7 @@ from mt5crs_release import system
 
 CURRENT = "current"
 STANDBY = "standby"
+BEFORE = "before"
 MANIFEST = "manifest.json"
 COMPLETE = ".complete"
 """Marker inside a runtime: written last, so a runtime without it is rubble."""
@@ -55,6 +56,8 @@ class ServicePaths:
         self.current = base / CURRENT
         self.standby = base / STANDBY
         """The second pointer: the generation that is being compared with the running one, else nothing."""
+        self.before = base / BEFORE
+        """What ran before the generation that waits for its confirmation, where its units are to know."""
         self.journal = base / "journal.jsonl"
         self.state = base / "state.json"
         self.lock = base / "lock"

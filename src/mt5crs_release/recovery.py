@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from mt5crs_release import health, machine, signals, standby, watchdog
+from mt5crs_release import before, health, machine, signals, standby, watchdog
 from mt5crs_release.errors import FailedError
 from mt5crs_release.generation import Content
 from mt5crs_release.lock import boot_clock, boot_id
@@ -141,6 +141,7 @@ def _switch_back(session: Session, leaving: Content, entering: Content | None, *
     """Switch, and again when the disk refuses: what runs now is not to stay for one moment of a full disk."""
     for attempt in range(1, _SWITCH_TRIES + 1):
         try:
+            before.forget(session)
             return switch(session, leaving, entering, boot=boot)
         except OSError as error:
             if attempt == _SWITCH_TRIES:
@@ -169,6 +170,7 @@ def _finish(
     session.state.last_left = name
     session.state.transaction = None
     try:
+        before.forget(session)
         session.save()
         session.record("reverted", generation=name, to=transaction.previous, state=ended, reason=reason)
     except OSError as error:

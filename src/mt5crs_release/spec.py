@@ -78,6 +78,9 @@ class Spec:
     standby: StandbySpec | None = None
     standby_units: Mapping[str, str] = field(default_factory=dict)
     """Text of the standby's units by name."""
+    reload_on_confirm: tuple[str, ...] = ()
+    """Units that are reloaded once the generation is healthy and confirmed: until then the pointer ``before``
+    names the generation that ran, for units that let both of them count."""
 
 
 def is_service_name(name: str) -> bool:
@@ -138,7 +141,7 @@ class _Checker:
     def spec(self, document: Any) -> Spec | None:
         top = self._mapping("specification", document)
         required = {"format", "service", "code", "files", "units", "start", "health", "state_format"}
-        if top is None or not self._keys("specification", top, required, {"standby"}):
+        if top is None or not self._keys("specification", top, required, {"standby", "reload_on_confirm"}):
             return None
         if top["format"] != FORMAT:
             self._add("format", f"must be {FORMAT}: this tool reads no other")
@@ -150,9 +153,21 @@ class _Checker:
         health = self._health(top["health"])
         state_format = self._integer("state_format", top["state_format"], 1, 1_000_000)
         standby, standby_units = self._standby(top.get("standby"), units)
+        told = self._told(top.get("reload_on_confirm"), start)
         if health is None:
             return None
-        return Spec(service, code, files, units, start, health, state_format, top, standby, standby_units)
+        return Spec(
+            service, code, files, units, start, health, state_format, top, standby, standby_units, told
+        )
+
+    def _told(self, value: Any, start: tuple[str, ...]) -> tuple[str, ...]:
+        if value is None:
+            return ()
+        told = self._start(value, "reload_on_confirm")
+        for name in told:
+            if name not in start:
+                self._add("reload_on_confirm", f"names {name}, which is not in start")
+        return told
 
     def _files(self, value: Any) -> dict[str, FileSpec]:
         files: dict[str, FileSpec] = {}

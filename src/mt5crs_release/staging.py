@@ -91,11 +91,13 @@ def _record(session: Session, spec: Spec, code: dict[str, Any] | None, *, dry_ru
     entry = same[-1] if same else None
     why_new = _unusable(session, entry)
     if entry is not None and why_new is None:
-        changed = session.state.desired != entry.name
-        if changed and not dry_run:
+        chosen = session.state.desired != entry.name
+        if chosen and not dry_run:
             session.state.desired = entry.name
             session.save()
             session.record("chosen", generation=entry.name)
+        # What runs already is not to be activated: only a deployment that did not come to it chose another.
+        changed = chosen and entry.name != session.state.current
         return _result(session, entry, changed=changed, reason="an equal generation is there already")
     counter = session.state.counter + 1
     entry = Generation(

@@ -71,6 +71,10 @@ class Systemd:
         """Start ``unit`` if it is not running; otherwise as :meth:`restart`."""
         return self._start_job("start", unit, timeout_s)
 
+    def reload_unit(self, unit: str, timeout_s: float) -> str | None:
+        """Make running ``unit`` read its configuration again; return why it failed, if it did."""
+        return self._start_job("reload", unit, timeout_s)
+
     def start_later(self, units: Sequence[str]) -> None:
         """Queue starts without waiting: for use during boot, when waiting would block the boot."""
         self._run(["systemctl", "start", "--no-block", *units])

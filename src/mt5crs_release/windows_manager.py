@@ -114,6 +114,10 @@ class WindowsServices:
             time.sleep(_POLL_S)
         return f"{name} did not start within {timeout_s:g} s"
 
+    def reload_unit(self, unit: str, _timeout_s: float) -> str | None:
+        """Windows has no such thing."""
+        return f"{unit} cannot be reloaded: Windows services are restarted"
+
     def start_later(self, units: Sequence[str]) -> None:
         """Nothing to do: at boot Windows starts services itself, and tasks at logon."""
 

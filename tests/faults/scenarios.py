@@ -33,12 +33,13 @@ class Scenario:
 def old(**changes: Any) -> dict[str, Any]:
     """Return the specification of what runs before: it brings a second unit that the new one drops."""
     units = {UNIT: _text(OLD), SIDE: _text("side")}
-    return specification(OLD, units=units, start=[SIDE, UNIT], **changes)
+    return specification(OLD, units=units, start=[SIDE, UNIT], reload_on_confirm=[UNIT], **changes)
 
 
 def new(remark: str = "", **changes: Any) -> dict[str, Any]:
     """Return the specification of what is to run: it brings a drop-in that the old one does not have."""
-    return specification(NEW, units={UNIT: _text(f"{NEW} {remark}".strip()), DROP_IN: "limits"}, **changes)
+    units = {UNIT: _text(f"{NEW} {remark}".strip()), DROP_IN: "limits"}
+    return specification(NEW, units=units, reload_on_confirm=[UNIT], **changes)
 
 
 def _text(text: str) -> str:

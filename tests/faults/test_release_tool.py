@@ -167,6 +167,9 @@ def _assert_whole(scenario: Scenario, host: FakeHost, number: int) -> None:
         assert host.running() == text.splitlines()[0], f"{pointer} is current, {host.running()!r} runs"
         assert entry["state"] in ("confirmed", "provisional"), entry["state"]
         assert (entry["state"] == "provisional") == bool(host.timers()) == bool(entry["pending"]), entry
+        if entry["state"] == "confirmed":
+            assert host.seen_before() is None, "what ran before counts as well, although this is confirmed"
+            assert not (host.service / "before").is_symlink(), "the pointer to what ran before was left"
         side_wanted = text.startswith(OLD)
         assert (host.running(SIDE) is not None) == side_wanted, f"side unit: {host.running(SIDE)!r}"
         units = host.root / "etc/systemd/system"

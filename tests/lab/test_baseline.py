@@ -1,105 +1,195 @@
-"""A wrong firewall locks nobody out for long; what was changed by hand is found and put right."""
+"""Firewall, sshd and kernel settings change as a generation does: tried, confirmed or gone back, whole."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from lab.handle import Lab, wait_until
+from deploy.inventory import resolve
+from deploy.rendering import render
+from lab import faults
+from lab.handle import wait_until
 from lab.state import PROJECT
 from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 HOST = "inf-02"
-RULES = "/etc/mt5crs/nftables.conf"
+TOOL = "/usr/local/sbin/mt5crs-release"
 TABLE = ["nft", "-s", "list", "table", "inet", "mt5crs"]
-ACCESS = "/usr/local/sbin/mt5crs-access"
 STALE = (PROJECT / "templates" / "baseline" / "stale.sh").read_text()
+IN_FORCE = f"{' '.join(TABLE)}; sshd -T | sort; cat /etc/nftables.conf /proc/sys/net/ipv4/tcp_keepalive_time"
+OLD, NEW = 9102, 9342
+"""Ports of the reconciler's metrics that are admitted before and after the changes below."""
+
+
+class Host:
+    """One host of the deployed fleet, and another baseline for it."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.lab = fleet.lab
+        self.settings = resolve(fleet.inventory).hosts[HOST]
+        self.before = self.status()["current"]
+
+    def tool(self, *arguments: str, spec: str | None = None) -> tuple[int, dict[str, Any]]:
+        done = self.lab.exec(HOST, [TOOL, *arguments, "--json"], input_text=spec, check=False)
+        return done.returncode, json.loads(done.stdout)
+
+    def status(self) -> dict[str, Any]:
+        return dict(self.tool("status", "baseline")[1]["services"]["baseline"])
+
+    def activate(self, seconds: int, without: str = "", **settings: Any) -> tuple[int, dict[str, Any]]:
+        """Stage and activate the baseline with other settings, its rules without the lines that say so."""
+        document = json.loads(render("release/baseline.json.j2", {**self.settings, **settings}))
+        rules = document["files"]["nftables.conf"]
+        lines = str(rules["content"]).splitlines()
+        rules["content"] = "\n".join(line for line in lines if not without or without not in line)
+        status, staged = self.tool("stage", "baseline", spec=json.dumps(document))
+        assert status == 0, staged
+        return self.tool("activate", "baseline", "--confirm-timeout", str(seconds))
+
+    def in_force(self) -> str:
+        return self.lab.exec(HOST, ["sh", "-c", IN_FORCE]).stdout
+
+    def admits(self) -> set[int]:
+        """Which of the two ports the firewall lets the Hub use."""
+        table = self.lab.exec(HOST, TABLE).stdout
+        return {port for port in (OLD, NEW) if f"{port}" in table}
+
+    def stale(self) -> list[str]:
+        """Words of stale.sh: what runs otherwise than it is configured."""
+        return self.lab.exec(HOST, ["sh", "-s"], input_text=STALE).stdout.split()
+
+    def gets_in(self) -> bool:
+        """Whether a new SSH connection from the controller succeeds."""
+        argv = self.lab.ssh_argv(HOST, ["true"])
+        quick = [*argv[:1], "-o", "ConnectTimeout=2", "-o", "ControlPath=none", *argv[1:]]
+        return subprocess.run(quick, capture_output=True, timeout=30, check=False).returncode == 0
 
 
 @pytest.fixture
-def lab(deployed: Fleet) -> Iterator[Lab]:
-    """Whatever a test does to the rules wanted on HOST is undone."""
-    fleet = deployed.lab
-    wanted = fleet.exec(HOST, ["cat", RULES]).stdout
-    yield fleet
-    fleet.exec(HOST, ["tee", RULES], input_text=wanted)
-    if fleet.exec(HOST, ["test", "-d", "/run/mt5crs-access"], check=False).returncode == 0:
-        fleet.exec(HOST, ["systemctl", "stop", "mt5crs-access-restore.timer"], check=False)
-        fleet.exec(HOST, [ACCESS, "restore"])
-    assert stale(fleet) == []
+def host(deployed: Fleet) -> Iterator[Host]:
+    """HOST; what a test left there is taken back."""
+    made = Host(deployed)
+    yield made
+    now = made.status()
+    if now["state"] != "confirmed":
+        made.tool("revert", "baseline")
+    if made.status()["current"] != made.before:
+        made.tool("rollback", "baseline", "--to", made.before)
+    assert made.status()["current"] == made.before
+    assert made.stale() == []
 
 
-def stale(lab: Lab) -> list[str]:
-    """Words of stale.sh: what runs otherwise than it is configured."""
-    return lab.exec(HOST, ["sh", "-s"], input_text=STALE).stdout.split()
+def test_nothing_is_stale_after_a_deployment(host: Host) -> None:
+    assert host.stale() == []
 
 
-def gets_in(lab: Lab) -> bool:
-    """Whether a new SSH connection from the controller succeeds."""
-    argv = lab.ssh_argv(HOST, ["true"])
-    quick = [*argv[:1], "-o", "ConnectTimeout=2", "-o", "ControlPath=none", *argv[1:]]
-    return subprocess.run(quick, capture_output=True, timeout=30, check=False).returncode == 0
+def test_both_are_admitted_until_the_new_one_is_confirmed(host: Host) -> None:
+    in_force = host.in_force()
+    status, activated = host.activate(60, reconciler_metrics_port=NEW, baseline_sysctl=KEEPALIVE)
+    assert (status, activated["state"]) == (0, "provisional"), activated
+    assert host.admits() == {OLD, NEW}
+    assert host.stale() == []
+    status, confirmed = host.tool("confirm", "baseline")
+    assert (status, confirmed["state"]) == (0, "confirmed"), confirmed
+    assert host.admits() == {NEW}
+    assert host.stale() == []
+    status, back = host.tool("rollback", "baseline")
+    assert status == 0, back
+    assert host.in_force() == in_force
 
 
-def test_nothing_is_stale_after_a_deployment(lab: Lab) -> None:
-    assert stale(lab) == []
+KEEPALIVE = {"net.ipv4.tcp_keepalive_time": "50"}
 
 
-def test_rules_that_lock_out_are_put_back_by_the_host_itself(lab: Lab) -> None:
-    in_force = lab.exec(HOST, TABLE).stdout
-    wanted = lab.exec(HOST, ["cat", RULES]).stdout
-    locked = "\n".join(line for line in wanted.splitlines() if "SSH from the controllers" not in line) + "\n"
-    assert locked != wanted
-    lab.exec(HOST, ["tee", RULES], input_text=locked)
-
-    lab.exec(HOST, [ACCESS, "apply", "10"])
-    assert not gets_in(lab)
-
-    wait_until(lambda: gets_in(lab), 40, "the host to let us in again")
-    assert lab.exec(HOST, TABLE).stdout == in_force
-    late = lab.exec(HOST, [ACCESS, "confirm"], check=False)
-    assert late.returncode == 1
-    assert "too late" in late.stderr
+def test_a_revert_puts_the_old_one_in_force_alone(host: Host) -> None:
+    in_force = host.in_force()
+    host.activate(60, reconciler_metrics_port=NEW, baseline_sysctl=KEEPALIVE)
+    assert host.in_force() != in_force
+    assert host.tool("revert", "baseline")[0] == 0
+    assert host.in_force() == in_force
 
 
-def test_an_unconfirmed_change_is_not_what_a_reboot_would_load(lab: Lab) -> None:
-    at_boot = lab.exec(HOST, ["cat", "/etc/nftables.conf"]).stdout
-    wanted = lab.exec(HOST, ["cat", RULES]).stdout
-    lab.exec(HOST, ["tee", RULES], input_text=wanted + "# changed\n")
-    lab.exec(HOST, [ACCESS, "apply", "60"])
-    assert lab.exec(HOST, ["cat", "/etc/nftables.conf"]).stdout == at_boot
-    lab.exec(HOST, [ACCESS, "restore"])
+def test_rules_that_lock_out_are_put_back_by_the_host_itself(host: Host) -> None:
+    in_force = host.in_force()
+    host.activate(8, without="SSH from the controllers")
+    assert not host.gets_in()
+    wait_until(host.gets_in, 40, "the host to let us in again")
+    wait_until(lambda: host.status()["state"] == "confirmed", 20, "the revert to end")
+    assert host.in_force() == in_force
+    status, late = host.tool("confirm", "baseline")
+    assert status == 1
+    assert "nobody confirmed it within 8 s" in late["error"]["message"]
 
 
-def test_rules_that_nft_refuses_change_nothing(lab: Lab) -> None:
-    in_force = lab.exec(HOST, TABLE).stdout
-    lab.exec(HOST, ["tee", RULES], input_text="table inet mt5crs { chain broken {\n")
-    refused = lab.exec(HOST, [ACCESS, "apply", "60"], check=False)
-    assert refused.returncode == 1
-    assert "nothing was changed" in refused.stderr
-    assert lab.exec(HOST, TABLE).stdout == in_force
-    assert lab.exec(HOST, ["test", "-d", "/run/mt5crs-access"], check=False).returncode == 1
+def test_a_reboot_before_it_is_confirmed_reverts_it(host: Host) -> None:
+    in_force = host.in_force()
+    host.activate(300, reconciler_metrics_port=NEW, baseline_sysctl=KEEPALIVE)
+    faults.reboot(host.lab, HOST)
+    wait_until(lambda: host.status()["units"] == {"mt5crs-baseline.service": "active"}, 60, "the boot")
+    assert host.status()["current"] == host.before
+    assert host.in_force() == in_force
+    wait_until(lambda: not host.stale(), 30, "everything to run as configured")
+
+
+@pytest.mark.parametrize(
+    ("settings", "without", "why"),
+    [
+        ({}, "chain inbound", "nft refuses the firewall"),
+        (
+            {"baseline_sysctl": {"net.ipv4.no_such": "1"}, "baseline_sysctl_strict": True},
+            *("", 'net.ipv4.no_such is "", wanted "1"'),
+        ),
+    ],
+)
+def test_what_cannot_be_put_in_force_changes_nothing(
+    host: Host, settings: dict[str, Any], without: str, why: str
+) -> None:
+    in_force = host.in_force()
+    status, refused = host.activate(60, without, **settings)
+    assert status == 1
+    assert why in "\n".join([refused["error"]["message"], *refused["journal"]]), refused
+    assert host.in_force() == in_force
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (["nft", "add", "rule", "inet", "mt5crs", "inbound", "tcp", "dport", "4444", "accept"], "access"),
-        (["rm", "/etc/ssh/sshd_config.d/10-mt5crs.conf"], "access"),
-        (["sh", "-c", "echo 120 >/proc/sys/net/ipv4/tcp_keepalive_time"], "sysctl"),
+        (["nft", "add", "rule", "inet", "mt5crs", "inbound", "tcp", "dport", "4444", "accept"], "baseline"),
+        (["rm", "/etc/ssh/sshd_config.d/10-mt5crs.conf"], "baseline"),
+        (["sh", "-c", "echo X11Forwarding yes >/etc/ssh/sshd_config.d/00-other.conf"], "baseline"),
+        (["sh", "-c", "echo 120 >/proc/sys/net/ipv4/tcp_keepalive_time"], "baseline"),
         (["systemctl", "stop", "chrony.service"], "chrony"),
         (["touch", "/etc/systemd/journald.conf.d/50-mt5crs.conf"], "journald"),
     ],
 )
 def test_what_was_changed_by_hand_is_found_and_put_right(
-    deployed: Fleet, lab: Lab, change: list[str], word: str
+    deployed: Fleet, host: Host, change: list[str], word: str
 ) -> None:
-    lab.exec(HOST, change)
-    assert stale(lab) == [word]
+    host.lab.exec(HOST, change)
+    assert host.stale() == [word]
+    host.lab.exec(HOST, ["rm", "-f", "/etc/ssh/sshd_config.d/00-other.conf"])
     ran = deployed.pyinfra()
     assert ran.status == 0, ran.output[-4000:]
-    assert stale(lab) == []
+    assert host.stale() == []
+
+
+@pytest.mark.parametrize("engine", ["pyinfra", "ansible"])
+def test_a_deployment_that_fails_takes_who_gets_in_back_with_it(fleet: Fleet, engine: str) -> None:
+    def in_force(name: str) -> str:
+        return fleet.lab.exec(name, ["sh", "-c", IN_FORCE]).stdout
+
+    before = {name: in_force(name) for name in ("gtw-01", HOST)}
+    generations = fleet.generations()
+    fleet.override(gateway_port=5565, baseline_sysctl=KEEPALIVE, strategy_strategy="nowhere:Nothing")
+    ran = fleet.pyinfra() if engine == "pyinfra" else fleet.playbook("site.yml")
+    assert ran.status != 0
+    assert "baseline on gtw-01" in ran.record["put_back"]
+    assert {name: in_force(name) for name in before} == before
+    assert fleet.generations() == generations
+    assert fleet.running()

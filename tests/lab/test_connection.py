@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,20 +81,14 @@ def behind_a_jump_host(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
         *(f"  {name} {value}" for name, value in known.items()),
     ]
     config.write_text("\n".join(lines) + "\n")
-    admitted = fleet.lab.exec(
-        "inf-01", ["nft", "-s", "list", "set", "inet", "mt5crs", "controllers_v4"]
-    ).stdout
-    elements = admitted.partition("elements = ")[2].partition("}")[0] + "}"
-    nft = ["nft", "-f", "-"]
-    change = "{} element inet mt5crs controllers_v4 {}\n"
-    fleet.lab.exec(
-        "inf-01", nft, input_text=change.format("add", f"{{ {hub} }}") + change.format("delete", elements)
-    )
+    table = fleet.lab.exec("inf-01", ["nft", "-s", "list", "table", "inet", "mt5crs"]).stdout
+    through_the_hub = re.sub(r'saddr \S+( .* comment "SSH from)', rf"saddr {hub}\1", table)
+    assert through_the_hub != table
+    replace = f"delete table inet mt5crs\n{through_the_hub}"
+    fleet.lab.exec("inf-01", ["nft", "-f", "-"], input_text=replace)
     fleet.override(ansible_ssh_extra_args=f"-F {config}")
     yield fleet
-    fleet.lab.exec(
-        "inf-01", nft, input_text=change.format("add", elements) + change.format("delete", f"{{ {hub} }}")
-    )
+    fleet.lab.exec("inf-01", ["sh", "/opt/mt5crs/baseline/current/in_force.sh", "use"])
 
 
 @pytest.mark.parametrize("engine", ENGINES)

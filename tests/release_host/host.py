@@ -107,7 +107,7 @@ class FakeHost:
     def create(cls, root: Path) -> FakeHost:
         """Make an empty host below ``root``."""
         host = cls(root)
-        for directory in ("active", "loaded", "enabled", "timers", "runs"):
+        for directory in ("active", "loaded", "enabled", "timers", "runs", "seen"):
             (host.systemd / directory).mkdir(parents=True)
         (root / "etc/systemd/system").mkdir(parents=True)
         (root / "etc/mt5crs").mkdir()
@@ -133,6 +133,11 @@ class FakeHost:
     def text(self, spec: dict[str, Any]) -> str:
         """Return ``spec`` as the tool gets it on standard input."""
         return json.dumps(spec).replace("@SYSTEMD@", str(self.systemd))
+
+    def seen_before(self, unit: str = UNIT) -> str | None:
+        """Return the generation that ``before`` named when ``unit`` last looked; ``None``: none."""
+        named = (self.systemd / "seen" / unit).read_text().strip().rpartition("/")[2]
+        return None if named == "none" else named
 
     def run(
         self, *arguments: str, spec: dict[str, Any] | None = None, prefix: Sequence[str] = ()

@@ -43,8 +43,7 @@ def test_everything_to_do_on_a_bare_host() -> None:
         packages=PACKAGES,
         account=True,
         enable=ENABLED_UNITS,
-        reactions=("sysctl", "journald", "chrony"),
-        access=True,
+        reactions=("journald", "chrony"),
         release_units=True,
     )
 
@@ -53,7 +52,7 @@ def test_everything_to_do_on_a_bare_host() -> None:
 def test_a_changed_file_is_replaced_and_taken_notice_of(path: str, notice: str) -> None:
     todo = plan(FILES, PACKAGES, replace(GOOD, seen={**GOOD.seen, path: "file:644:root:root:other"}))
     assert todo.files == (path,)
-    assert (todo.reactions, todo.access) == (((notice,), False) if notice != "access" else ((), True))
+    assert todo.reactions == (notice,)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +65,8 @@ def test_wrong_rights_owner_or_kind_count(seen: str) -> None:
 
 
 def test_what_runs_otherwise_than_configured_is_put_right() -> None:
-    todo = plan(FILES, PACKAGES, replace(GOOD, stale=frozenset({"sysctl", "access"})))
-    assert todo == Plan(reactions=("sysctl",), access=True)
+    todo = plan(FILES, PACKAGES, replace(GOOD, stale=frozenset({"baseline", "chrony"})))
+    assert todo == Plan(reactions=("baseline", "chrony"))
 
 
 def test_a_new_release_tool_installs_its_units_although_the_old_one_missed_none() -> None:
@@ -88,10 +87,10 @@ def test_the_host_s_answer_is_read() -> None:
             "group mt5crs",
             "enabled chrony.service",
             "seen 41ed:root:root /etc/mt5crs",
-            "seen 81a4:root:root /etc/mt5crs/sshd.conf",
+            "seen 81a4:root:root /etc/mt5crs/allowed_signers",
             "seen a1ff:root:root /etc/default/chrony",
-            "digest 00ff  /etc/mt5crs/sshd.conf",
-            "stale access",
+            "digest 00ff  /etc/mt5crs/allowed_signers",
+            "stale baseline",
             'units {"changed": false, "units": []}',
         ]
     ) == Observed(
@@ -101,10 +100,10 @@ def test_the_host_s_answer_is_read() -> None:
         enabled=frozenset({"chrony.service"}),
         seen={
             "/etc/mt5crs": "directory:755:root:root:",
-            "/etc/mt5crs/sshd.conf": "file:644:root:root:00ff",
+            "/etc/mt5crs/allowed_signers": "file:644:root:root:00ff",
             "/etc/default/chrony": "other",
         },
-        stale=frozenset({"access"}),
+        stale=frozenset({"baseline"}),
         release_units=True,
     )
 
@@ -113,5 +112,5 @@ def test_both_engines_have_the_same_lists() -> None:
     role = yaml.safe_load((Path(baseline.PROJECT) / "roles/baseline/vars/main.yml").read_text())
     assert role["_baseline_systems"] == list(baseline.SUPPORTED)
     assert {f["path"]: f["template"] for f in role["_baseline_files"]} == baseline.RENDERED
-    assert [program["path"] for program in role["_baseline_programs"]] == list(baseline.PROGRAMS)
+    assert [program["path"] for program in role["_baseline_programs"]] == [baseline.RELEASE_PROGRAM]
     assert {word: " ".join(argv) for word, argv in role["_baseline_reactions"].items()} == baseline.REACTIONS

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from deploy.batches import (
     ALL_AT_ONCE,
+    BASELINE,
     CANARY,
     GATEWAY,
     INF,
@@ -31,7 +32,8 @@ def fleet(inf: int, gateways: int = 1) -> dict[str, list[str]]:
     """Hosts by kind of step."""
     traders = [f"inf-{number:02}" for number in range(1, inf + 1)]
     doors = [f"gtw-{number:02}" for number in range(1, gateways + 1)]
-    return {GATEWAY: doors, INF: traders, MONITORING: [HUB, *traders, *doors]}
+    everyone = [HUB, *traders, *doors]
+    return {BASELINE: everyone, GATEWAY: doors, INF: traders, MONITORING: everyone}
 
 
 def hosts_of(made: tuple[Step, ...], kind: str) -> list[tuple[str, ...]]:
@@ -42,18 +44,20 @@ def test_rolling_through_the_lab() -> None:
     members = fleet(2)
     made = steps(Policy(), members, members)
     assert [(step.kind, step.hosts) for step in made] == [
+        (BASELINE, (HUB, "inf-01", "inf-02", GTW)),
         (GATEWAY, (GTW,)),
         (INF, ("inf-01",)),
         (INF, ("inf-02",)),
         (MONITORING, (HUB, "inf-01", "inf-02", GTW)),
     ]
     assert [step.name for step in made] == [
-        "1/4 gtw-01",
-        "2/4 inf-01",
-        "3/4 inf-02",
-        "4/4 hub-01 … gtw-01 (4)",
+        "1/5 hub-01 … gtw-01 (4)",
+        "2/5 gtw-01",
+        "3/5 inf-01",
+        "4/5 inf-02",
+        "5/5 hub-01 … gtw-01 (4)",
     ]
-    assert made[1].services == ("reconciler", "strategy")
+    assert made[2].services == ("reconciler", "strategy")
 
 
 def test_canary_widens_and_ends_each_stage() -> None:
@@ -72,7 +76,7 @@ def test_canary_widens_and_ends_each_stage() -> None:
 def test_all_at_once_is_one_step_of_each_kind() -> None:
     members = fleet(9)
     made = steps(Policy(ALL_AT_ONCE), members, members)
-    assert [len(step.hosts) for step in made] == [1, 9, 11]
+    assert [len(step.hosts) for step in made] == [11, 1, 9, 11]
 
 
 def test_only_hosts_with_something_to_do() -> None:
@@ -121,7 +125,7 @@ def test_no_more_hosts_than_allowed_are_down_together(
     policy, members, busy = rollout
     for step in steps(policy, members, busy):
         of = len(members[step.kind])
-        if policy.strategy == ALL_AT_ONCE or step.kind == MONITORING:
+        if policy.strategy == ALL_AT_ONCE or step.kind in (BASELINE, MONITORING):
             continue
         assert len(step.hosts) <= max(1, of * policy.max_unavailable_percent / 100)
         assert of == 1 or len(step.hosts) < of
@@ -132,7 +136,7 @@ def test_kinds_keep_their_order(
     rollout: tuple[Policy, dict[str, list[str]], dict[str, list[str]]], order: tuple[str, str]
 ) -> None:
     kinds = [step.kind for step in steps(*rollout, order)]
-    assert kinds == sorted(kinds, key=(*order, MONITORING).index)
+    assert kinds == sorted(kinds, key=(BASELINE, *order, MONITORING).index)
 
 
 @given(rollouts())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy import plan as plans
-from deploy.batches import CANARY, INF, MONITORING, OrderError, Policy, Spoken
+from deploy.batches import BASELINE, CANARY, INF, MONITORING, OrderError, Policy, Spoken
 from deploy.generation import Bundle, Desired
 from deploy.inventory import Fleet
 from deploy.plan import Plan, PlanError
@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
 }
 GROUPS = {"hub": ("hub-01",), "inf": ("inf-01", "inf-02"), "gateway": ("gtw-01",)}
 HOSTS = ("hub-01", "inf-01", "inf-02", "gtw-01")
+WITHOUT_CODE = ("baseline", "monitoring")
 NEW = Bundle(Path("dist/new.tar"), "c" * 64, Spoken(1, 1))
 
 
@@ -32,7 +33,7 @@ def wanted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     digests = {service: f"{service}-new" for service in plans.SERVICES}
 
     def desired(service: str, settings: dict[str, Any]) -> Desired:
-        bundle = None if service == "monitoring" else settings.get("bundle", NEW)
+        bundle = None if service in WITHOUT_CODE else settings.get("bundle", NEW)
         return Desired(service, "{}", bundle, digests[service], 180)
 
     monkeypatch.setattr(plans, "desired", desired)
@@ -45,7 +46,7 @@ def fleet(**settings: Any) -> Fleet:
 
 
 def status(host: str, digest: str = "new", protocol: tuple[int, int] | None = (1, 1)) -> dict[str, Any]:
-    services = ["monitoring"]
+    services = ["baseline", "monitoring"]
     services += ["gateway"] if host == "gtw-01" else []
     services += ["reconciler", "strategy"] if host.startswith("inf") else []
     told = {"min": protocol[0], "max": protocol[1]} if protocol else None
@@ -57,7 +58,7 @@ def status(host: str, digest: str = "new", protocol: tuple[int, int] | None = (1
                 "state": "confirmed",
                 "intact": True,
                 "units": {f"{service}.service": "active"},
-                "protocol": told if service != "monitoring" else None,
+                "protocol": told if service not in WITHOUT_CODE else None,
             }
             for service in services
         }
@@ -87,10 +88,13 @@ def test_only_services_that_change() -> None:
 
 def test_a_fresh_fleet_gets_everything() -> None:
     made = plans.make(fleet(), {host: {} for host in HOSTS})
-    assert [step.hosts for step in made.steps] == [("gtw-01",), ("inf-01",), ("inf-02",), HOSTS]
-    assert made.observed["inf-01"] == dict.fromkeys(("reconciler", "strategy", "monitoring"), plans.NOTHING)
+    assert [step.hosts for step in made.steps] == [HOSTS, ("gtw-01",), ("inf-01",), ("inf-02",), HOSTS]
+    assert made.steps[0].kind == BASELINE
+    assert made.observed["inf-01"] == dict.fromkeys(
+        ("baseline", "reconciler", "strategy", "monitoring"), plans.NOTHING
+    )
     assert not made.monitored(("hub-01",))
-    assert made.touched(made.steps[1]) == ("gtw-01", "inf-01")
+    assert made.touched(made.steps[0]) == HOSTS
 
 
 def test_a_hub_outside_the_run_is_assumed_to_be_monitored() -> None:
@@ -102,7 +106,7 @@ def test_a_hub_outside_the_run_is_assumed_to_be_monitored() -> None:
 def test_some_services_only() -> None:
     made = plans.make(fleet(), statuses("old"), services=("monitoring",))
     assert [step.kind for step in made.steps] == [MONITORING]
-    assert set(made.observed["inf-01"]) == {"reconciler", "strategy", "monitoring"}
+    assert set(made.observed["inf-01"]) == {"baseline", "reconciler", "strategy", "monitoring"}
 
 
 def test_the_id_follows_from_what_is_planned() -> None:
@@ -128,7 +132,7 @@ def test_protocol_versions_decide_the_order() -> None:
     for host in ("inf-01", "inf-02"):
         seen[host] = status(host, "old", protocol=(1, 1))
     made = plans.make(fleet(bundle=two), seen)
-    assert [step.kind for step in made.steps] == ["inf", "inf", "gateway", "monitoring"]
+    assert [step.kind for step in made.steps] == ["baseline", "inf", "inf", "gateway", "monitoring"]
     seen["gtw-01"] = status("gtw-01", "old", protocol=(1, 1))
     with pytest.raises(OrderError, match="neither order works"):
         plans.make(fleet(bundle=two), seen)

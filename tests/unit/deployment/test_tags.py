@@ -15,10 +15,9 @@ from tests.unit.fleets import make_inventory
 
 
 def test_a_playbook_has_the_tags_of_its_own_roles_only() -> None:
-    assert {"baseline", "always", *SERVICES} <= tags_of(PROJECT / "site.yml")
+    assert {"always", *SERVICES} <= tags_of(PROJECT / "site.yml")
     assert {"fleet", *SERVICES} <= tags_of(PROJECT / "rollback.yml")
     assert "fleet" not in tags_of(PROJECT / "site.yml")
-    assert "baseline" not in tags_of(PROJECT / "rollback.yml")
 
 
 def test_what_exists_is_taken() -> None:
@@ -42,7 +41,7 @@ def test_what_molecule_leaves_out_everywhere_is_taken() -> None:
     [
         ("site.yml", "Reconciler", "did you mean reconciler?"),
         ("site.yml", "fleet", "it has baseline,"),
-        ("rollback.yml", "typo", "it has fleet, gateway, monitoring, reconciler, strategy"),
+        ("rollback.yml", "typo", "it has baseline, fleet, gateway, monitoring, reconciler, strategy"),
     ],
 )
 def test_a_wrong_word_is_an_error(playbook: str, tag: str, hint: str, option: str, tmp_path: Path) -> None:

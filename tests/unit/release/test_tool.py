@@ -48,6 +48,14 @@ def test_same_inputs_change_nothing(host: FakeHost) -> None:
     )
 
 
+def test_what_runs_is_not_changed_by_staging_it_after_another(host: FakeHost) -> None:
+    name = host.deploy("one")
+    host.run("stage", "gateway", spec=specification("two"))
+    status, staged = host.run("stage", "gateway", spec=specification("one"))
+    assert (status, staged["changed"], staged["generation"]) == (0, False, name)
+    assert host.run("activate", "gateway", *NOW)[1]["changed"] is False
+
+
 def test_dry_runs_tell_and_change_nothing(host: FakeHost) -> None:
     host.deploy("one")
     before = _tree(host.base)

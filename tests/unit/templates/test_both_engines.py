@@ -20,7 +20,13 @@ from mt5crs.settings.strategy import StrategySettings
 from mt5crs_release.spec import read_spec
 from tests.unit.fleets import EXTRA, ansible, make_inventory
 
-SERVICES = {"gateway": "gateway", "reconciler": "inf", "strategy": "inf", "monitoring": "all"}
+SERVICES = {
+    "baseline": "all",
+    "gateway": "gateway",
+    "reconciler": "inf",
+    "strategy": "inf",
+    "monitoring": "all",
+}
 LOADED: dict[str, type[Settings]] = {
     "gateway": GatewaySettings,
     "reconciler": ReconcilerSettings,

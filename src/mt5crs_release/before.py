@@ -1,0 +1,45 @@
+"""The pointer ``before``: what ran before a generation that is not confirmed, for units that let both count.
+
+A firewall is such a unit: peers of either generation come in until the new one is confirmed, so that neither
+a step forward nor a revert cuts anyone off.
+"""
+
+from __future__ import annotations
+
+from mt5crs_release import store
+from mt5crs_release.generation import Content
+from mt5crs_release.session import Session
+
+
+def remember(session: Session, entering: Content, leaving: str | None) -> None:
+    """Point to generation ``leaving`` if a unit of ``entering`` wants to know it.
+
+    :raises OSError: the disk is full or broken
+    """
+    if entering.reload_on_confirm and leaving is not None:
+        store.switch_link(session.paths.before, f"generations/{leaving}")
+
+
+def forget(session: Session) -> None:
+    """Remove the pointer, if there is one.
+
+    :raises OSError: the disk is broken
+    """
+    store.remove_link(session.paths.before)
+
+
+def take_effect(session: Session, content: Content) -> str | None:
+    """Let ``content`` count alone from now on; return why a unit refused, if one did.
+
+    Done before the confirmation is recorded: a run that dies in between has confirmed nothing, and the revert
+    that follows puts the other generation in force as a whole.
+
+    :raises OSError: the disk is broken
+    """
+    if not content.reload_on_confirm:
+        return None
+    session.enter("reloading units")
+    forget(session)
+    timeout_s = content.health.progress_deadline_s
+    complaints = [session.systemd.reload_unit(unit, timeout_s) for unit in content.reload_on_confirm]
+    return "; ".join(filter(None, complaints)) or None
