@@ -16,7 +16,6 @@ from deploy.host_files import ManagedDirectory, ManagedFile, listed, listing_scr
 from deploy.rendering import TEMPLATES
 
 PROJECT = Path(__file__).resolve().parent.parent
-RELEASE_TOOL = PROJECT / "dist" / "mt5crs-release"
 SUPPORTED = ("debian 12", "debian 13", "ubuntu 22.04", "ubuntu 24.04")
 ENABLED_UNITS = ("chrony.service", "nftables.service")
 
@@ -47,7 +46,8 @@ REACTIONS = {
     "chrony": "systemctl restart chrony.service",
 }
 RELEASE_PROGRAM = "/usr/local/sbin/mt5crs-release"
-PATHS = (*(directory.path for directory in DIRECTORIES), *RENDERED, RELEASE_PROGRAM)
+PROGRAMS = {"/usr/local/bin/mt5crs": "templates/baseline/mt5crs.sh", RELEASE_PROGRAM: "dist/mt5crs-release"}
+PATHS = (*(directory.path for directory in DIRECTORIES), *RENDERED, *PROGRAMS)
 ACCOUNT = "mt5crs:/var/lib/mt5crs:/usr/sbin/nologin:mt5crs"
 
 
@@ -149,14 +149,13 @@ def managed_files(render: Callable[[str], str]) -> tuple[ManagedFile, ...]:
     rendered = [
         ManagedFile(path, render(f"baseline/{template}").encode()) for path, template in RENDERED.items()
     ]
-    return (*rendered, ManagedFile(RELEASE_PROGRAM, _release_tool(), mode="0755"))
+    programs = [ManagedFile(path, _program(source), mode="0755") for path, source in PROGRAMS.items()]
+    return (*rendered, *programs)
 
 
 @cache
-def _release_tool() -> bytes:
+def _program(source: str) -> bytes:
     try:
-        return RELEASE_TOOL.read_bytes()
+        return (PROJECT / source).read_bytes()
     except FileNotFoundError:
-        raise ReleaseToolMissingError(
-            f"{RELEASE_TOOL.relative_to(PROJECT)} is missing; build it with `make bundle`"
-        ) from None
+        raise ReleaseToolMissingError(f"{source} is missing; build it with `make bundle`") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Final
 
 import click
@@ -26,6 +27,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
 }
 """Name: module (which has a click command of the same name), one line of help."""
+
+OF_A_FLEET: Final = frozenset(
+    ("deployments", "flatten", "halt", "leases", "positions", "resolve", "resume", "status")
+)
+"""Commands that `mt5crs --inventory` has a meaning for."""
 
 
 class LazyGroup(click.Group):
@@ -54,11 +60,31 @@ class LazyGroup(click.Group):
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(package_name="mt5crs")
-def main() -> None:
+@click.option(
+    "--inventory",
+    type=click.Path(path_type=Path, dir_okay=True),
+    help="On the controller: all gateways of this fleet, with the operator's key from its vault.",
+)
+@click.option("--operator", metavar="NAME", help="Whose key; by default the first of fleet_operators.")
+@click.pass_context
+def main(context: click.Context, inventory: Path | None, operator: str | None) -> None:
     """Check and operate an MT5-CRS trading fleet.
+
+    `mt5crs --inventory inventory/production.yml halt --reason …` stops all order flow of a fleet; resume,
+    status, leases, positions, resolve, flatten and deployments take --inventory as well.
 
     Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
     """
+    if inventory is None:
+        if operator is not None:
+            raise click.UsageError("--operator goes with --inventory")
+        return
+    if context.invoked_subcommand not in OF_A_FLEET:
+        able = ", ".join(sorted(OF_A_FLEET))
+        raise click.UsageError(f"{context.invoked_subcommand} is for one host; --inventory goes with {able}")
+    from mt5crs.checks.gateways import Chosen
+
+    context.obj = Chosen(inventory, operator)
 
 
 if __name__ == "__main__":

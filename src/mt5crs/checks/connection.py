@@ -15,6 +15,7 @@ from mt5crs.client.gateway import GatewayClient
 from mt5crs.service import exits
 from mt5crs.settings import envfile
 from mt5crs.settings.client import ClientSettings
+from mt5crs.settings.fleet import MAKE_KEYS
 from mt5crs.settings.schema import SettingsError, load, setting
 
 
@@ -24,10 +25,10 @@ class ConnectionSettings(ClientSettings, frozen=True, kw_only=True):
     part: ClassVar[str] = "connection"
 
     gateway_public_key: Annotated[
-        str, setting("CURVE public key of the gateway.", kind="curve_public_key", create="mt5crs keys new")
+        str, setting("CURVE public key of the gateway.", kind="curve_public_key", create=MAKE_KEYS)
     ]
     client_secret_key: Annotated[
-        str, setting("Our CURVE secret key.", kind="curve_secret_key", create="mt5crs keys new")
+        str, setting("Our CURVE secret key.", kind="curve_secret_key", create=MAKE_KEYS)
     ]
     magic_number: Annotated[int, setting("Magic number to look at; 0 for none.", ge=0, le=2**63 - 1)] = 0
     expected_account_login: Annotated[int, setting("Login expected; 0: any.", ge=0, le=2**63 - 1)] = 0
@@ -47,14 +48,33 @@ class ConnectionSettings(ClientSettings, frozen=True, kw_only=True):
         return GatewayClient(*connection_of(self))
 
 
+ENV_FILE = "MT5CRS_ENV_FILE"
+"""Environment variable: the `.env` of this host's service; the `mt5crs` on a host's PATH sets it."""
+
+
+def chosen_file(env_file: Path | None) -> Path | None:
+    """The `.env` that a command reads: the one that is named, else this host's; None: the environment."""
+    of_this_host = os.environ.get(ENV_FILE)
+    if env_file is None and of_this_host and "GATEWAY_HOST" not in os.environ:
+        return Path(of_this_host)
+    return env_file
+
+
 def load_connection(env_file: Path | None) -> ConnectionSettings:
-    """Settings from the file (which wins) or the environment; exits with 78 and all problems at once."""
+    """Settings from the file (which wins) or the environment; exits with 78 and all problems at once.
+
+    Without either, those of the service that runs on this host (:data:`ENV_FILE`).
+    """
+    env_file = chosen_file(env_file)
     try:
         values = envfile.read(env_file) if env_file is not None else dict(os.environ)
         return load(ConnectionSettings, values)
+    except PermissionError as error:
+        click.echo(f"error: only root may read {error.filename}: use sudo", err=True)
+        raise SystemExit(exits.CONFIGURATION) from error
     except (SettingsError, OSError) as error:
-        hint = "" if env_file else "; name a file with --env-file, e.g. /opt/mt5crs/reconciler/current/.env"
-        click.echo(f"error: {error}{hint}", err=True)
+        hint = "; name the fleet (`mt5crs --inventory …`), or a service's file with --env-file"
+        click.echo(f"error: {error}{'' if env_file else hint}", err=True)
         raise SystemExit(exits.CONFIGURATION) from error
 
 

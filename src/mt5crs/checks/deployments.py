@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import click
 
 import mt5crs
+from mt5crs.checks.gateways import Chosen
 
 TOOL = "/usr/local/sbin/mt5crs-release"
 _TIMEOUT_S = 30
@@ -186,6 +187,9 @@ def deployments(context: click.Context, inventory: Path | None, reports: Path | 
 
     Without an option this host is the Hub. Runs that changed nothing are in reports/ only.
     """
+    chosen = context.find_root().obj
+    if inventory is None and isinstance(chosen, Chosen):
+        inventory = chosen.inventory
     context.obj = Reports(reports) if reports is not None else Hub(inventory)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import click
 import msgspec
 
-from mt5crs.checks.connection import env_file_option, json_option, load_connection
-from mt5crs.checks.report import one_line_errors, table
-from mt5crs.client.errors import GatewayError, RefusedError
+from mt5crs.checks.connection import ConnectionSettings, env_file_option, json_option
+from mt5crs.checks.gateways import ask, show, targets
+from mt5crs.checks.report import table
+from mt5crs.client.errors import RefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 
@@ -41,17 +42,20 @@ def flatten(magic: int, dry_run: bool, env_file: Path | None, as_json: bool) -> 
     Needs a client with the permissions observe and administer that does not trade this magic number. Exit 1
     when something is left.
     """
-    connection = load_connection(env_file)
-    with one_line_errors(GatewayError), connection.client() as client:
+
+    def call(client: GatewayClient, _connection: ConnectionSettings) -> list[Step]:
         books = client.snapshot(magic, history_since_msc=None, whole_account=False)
         steps = [_step(client, magic, "order", order.ticket, dry_run) for order in books.orders]
-        steps += [_step(client, magic, "position", p.identifier, dry_run) for p in books.positions]
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(steps)).decode())
-    else:
+        return steps + [_step(client, magic, "position", p.identifier, dry_run) for p in books.positions]
+
+    def text(steps: list[Step]) -> str:
         rows = [(step.what, step.ticket, step.result, step.message) for step in steps]
-        click.echo(table(("WHAT", "TICKET", "RESULT", "MESSAGE"), rows) if rows else "nothing is open")
-    raise SystemExit(0 if dry_run or all(step.result in _GOOD for step in steps) else 1)
+        return table(("WHAT", "TICKET", "RESULT", "MESSAGE"), rows) if rows else "nothing is open"
+
+    answers = ask(targets(env_file, magic), call)
+    failed = show(answers, text, as_json=as_json)
+    left = any(step.result not in _GOOD for answer in answers for step in answer.value or ())
+    raise SystemExit(failed or (1 if left and not dry_run else 0))
 
 
 def _step(client: GatewayClient, magic: int, what: str, ticket: int, dry_run: bool) -> Step:

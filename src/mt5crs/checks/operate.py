@@ -1,4 +1,4 @@
-"""Commands that ask or tell the gateway: status, leases, positions, halt, resume."""
+"""Commands that ask or tell gateways: status, leases, positions, halt, resume. One gateway, or a fleet's."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
-from mt5crs.checks.connection import env_file_option, json_option, load_connection
-from mt5crs.checks.env_modes import env_files_of_host, readable_by_others
-from mt5crs.checks.report import one_line_errors, table
-from mt5crs.client.errors import GatewayError
+from mt5crs.checks.connection import ConnectionSettings, chosen_file, env_file_option, json_option
+from mt5crs.checks.env_modes import env_files_of_host, readable_by_others, readable_by_others_in_the_fleet
+from mt5crs.checks.gateways import Answer, Chosen, ask, fleet_of, show, targets
+from mt5crs.checks.report import table
+from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import HaltInfo
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def _halts(halts: list[HaltInfo]) -> str:
@@ -32,24 +28,32 @@ def _halts(halts: list[HaltInfo]) -> str:
 @json_option
 def status(env_file: Path | None, as_json: bool) -> None:
     """Show the gateway's state, limits, halts and queue. Exit 1 when it is not ready."""
-    connection = load_connection(env_file)
-    with one_line_errors(GatewayError), connection.client() as client:
-        answer = client.call(requests.Status, replies.StatusState, magic=connection.magic_number)
-    if as_json:
-        _print_json(answer)
-    else:
-        identity = answer.identity
-        account = f"{identity.login} at {identity.server} ({identity.trade_mode})" if identity else "unknown"
-        click.echo(f"gateway {answer.version} {answer.state} {answer.reason}".rstrip())
-        click.echo(f"account {account}")
-        click.echo(f"up {answer.uptime_ms / 1000:.0f} s, queue {answer.queue_length} of {answer.queue_limit}")
-        click.echo(_halts(answer.halts))
-        rows = [
-            (g.magic, g.dry_run, g.breaker_open, g.consecutive_failures, g.daily_profit, len(g.unresolved))
-            for g in answer.guards
-        ]
-        click.echo(table(("MAGIC", "DRY_RUN", "BREAKER", "FAILURES", "TODAY", "UNRESOLVED"), rows))
-    raise SystemExit(0 if answer.state == "ready" else 1)
+    answers = ask(targets(env_file), _status)
+    failed = show(answers, _status_text, as_json=as_json)
+    ready = all(answer.value is not None and answer.value.state == "ready" for answer in answers)
+    raise SystemExit(failed or (0 if ready else 1))
+
+
+def _status(client: GatewayClient, connection: ConnectionSettings) -> replies.StatusState:
+    return client.call(requests.Status, replies.StatusState, magic=connection.magic_number)
+
+
+def _status_text(answer: replies.StatusState) -> str:
+    identity = answer.identity
+    account = f"{identity.login} at {identity.server} ({identity.trade_mode})" if identity else "unknown"
+    rows = [
+        (g.magic, g.dry_run, g.breaker_open, g.consecutive_failures, g.daily_profit, len(g.unresolved))
+        for g in answer.guards
+    ]
+    return "\n".join(
+        (
+            f"gateway {answer.version} {answer.state} {answer.reason}".rstrip(),
+            f"account {account}",
+            f"up {answer.uptime_ms / 1000:.0f} s, queue {answer.queue_length} of {answer.queue_limit}",
+            _halts(answer.halts),
+            table(("MAGIC", "DRY_RUN", "BREAKER", "FAILURES", "TODAY", "UNRESOLVED"), rows),
+        )
+    )
 
 
 @click.command()
@@ -57,17 +61,16 @@ def status(env_file: Path | None, as_json: bool) -> None:
 @json_option
 def leases(env_file: Path | None, as_json: bool) -> None:
     """Show who holds the lease of each magic number."""
-    connection = load_connection(env_file)
-    with one_line_errors(GatewayError), connection.client() as client:
-        answer = client.call(requests.Status, replies.StatusState, magic=connection.magic_number)
-    if as_json:
-        _print_json(answer.leases)
-        return
-    rows = [
-        (held.magic, held.epoch, held.client, held.instance, f"{held.remaining_ms / 1000:.1f}")
-        for held in answer.leases
-    ]
-    click.echo(table(("MAGIC", "EPOCH", "CLIENT", "INSTANCE", "SECONDS_LEFT"), rows))
+
+    def text(answer: replies.StatusState) -> str:
+        rows = [
+            (held.magic, held.epoch, held.client, held.instance, f"{held.remaining_ms / 1000:.1f}")
+            for held in answer.leases
+        ]
+        return table(("MAGIC", "EPOCH", "CLIENT", "INSTANCE", "SECONDS_LEFT"), rows)
+
+    answers = ask(targets(env_file), _status)
+    raise SystemExit(show(answers, text, as_json=as_json, plain=lambda answer: answer.leases))
 
 
 @click.command()
@@ -76,24 +79,31 @@ def leases(env_file: Path | None, as_json: bool) -> None:
 @json_option
 def positions(whole_account: bool, env_file: Path | None, as_json: bool) -> None:
     """Show open positions and working orders, straight from the broker."""
-    connection = load_connection(env_file)
-    whole_account = whole_account or connection.magic_number == 0
-    with one_line_errors(GatewayError), connection.client() as client:
-        answer = client.snapshot(connection.magic_number, history_since_msc=None, whole_account=whole_account)
-    if as_json:
-        _print_json({"positions": answer.positions, "orders": answer.orders, "digest": answer.digest})
-        return
+
+    def books(client: GatewayClient, connection: ConnectionSettings) -> replies.Snapshot:
+        magic = connection.magic_number
+        return client.snapshot(magic, history_since_msc=None, whole_account=whole_account or magic == 0)
+
+    def plain(answer: replies.Snapshot) -> dict[str, Any]:
+        return {"positions": answer.positions, "orders": answer.orders, "digest": answer.digest}
+
+    answers = ask(targets(env_file), books)
+    raise SystemExit(show(answers, _books_text, as_json=as_json, plain=plain))
+
+
+def _books_text(answer: replies.Snapshot) -> str:
     rows = [
         (p.identifier, p.ticket, p.magic, p.symbol, p.type, p.volume, p.price_open, p.profit)
         for p in sorted(answer.positions, key=lambda p: p.identifier)
     ]
-    click.echo(table(("POSITION", "TICKET", "MAGIC", "SYMBOL", "SIDE", "VOLUME", "OPEN", "PROFIT"), rows))
+    lines = [table(("POSITION", "TICKET", "MAGIC", "SYMBOL", "SIDE", "VOLUME", "OPEN", "PROFIT"), rows)]
     if answer.orders:
         orders = [
             (o.ticket, o.magic, o.symbol, o.type, o.volume_current, o.price_open)
             for o in sorted(answer.orders, key=lambda o: o.ticket)
         ]
-        click.echo(table(("ORDER", "MAGIC", "SYMBOL", "TYPE", "VOLUME", "PRICE"), orders))
+        lines.append(table(("ORDER", "MAGIC", "SYMBOL", "TYPE", "VOLUME", "PRICE"), orders))
+    return "\n".join(lines)
 
 
 _reason_option = click.option("--reason", required=True, help="Why; kept in the gateway's records.")
@@ -110,21 +120,29 @@ _magic_option = click.option(
 def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -> None:
     """Stop all order flow at the gateway. Survives restarts; only `mt5crs resume` lifts it.
 
-    Then looks whether anybody else can read an `.env` of this host, whose keys could lift the halt: exit
-    status 1 if so, with the halt in force.
+    With `mt5crs --inventory` at every gateway of the fleet. Then looks whether anybody else can read an
+    `.env` of the hosts, whose keys could lift the halt: exit status 1 if so, with the halt in force.
     """
-    answer = _order_flow(requests.Halt, reason, magic, env_file, as_json=as_json)
-    if not as_json:
-        click.echo(f"{answer.in_flight} submissions were already in the broker's hands")
-    if env_file is None:
-        return
-    files = env_files_of_host(env_file)
-    wrong = [found for path in files if (found := readable_by_others(path))]
+    answers = _order_flow(requests.Halt, reason, magic, env_file)
+
+    def text(answer: replies.HaltState) -> str:
+        return f"{_halts(answer.halts)}\n{answer.in_flight} submissions were already in the broker's hands"
+
+    failed = show(answers, text, as_json=as_json)
+    in_force = "the halt is in force" + (" where it says so" if failed else "")
+    chosen = click.get_current_context().find_root().obj
+    if isinstance(chosen, Chosen):
+        looked, wrong = readable_by_others_in_the_fleet(fleet_of(chosen.inventory))
+    elif (file := chosen_file(env_file)) is not None:
+        files = env_files_of_host(file)
+        looked, wrong = len(files), [found for path in files if (found := readable_by_others(path))]
+    else:
+        raise SystemExit(failed)
     for found in wrong:
-        click.echo(f"the halt is in force, but {found}", err=True)
+        click.echo(f"{in_force}, but {found}", err=True)
     if not wrong and not as_json:
-        click.echo(f"only their owners can read the .env files of this host ({len(files)})")
-    raise SystemExit(1 if wrong else 0)
+        click.echo(f"only their owners can read the .env files ({looked})")
+    raise SystemExit(1 if wrong else failed)
 
 
 @click.command()
@@ -134,27 +152,20 @@ def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -
 @json_option
 def resume(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -> None:
     """Lift the halt of the fleet, or of one magic number (this also closes its circuit breaker)."""
-    _order_flow(requests.Resume, reason, magic, env_file, as_json=as_json)
+    answers = _order_flow(requests.Resume, reason, magic, env_file)
+    raise SystemExit(show(answers, lambda answer: _halts(answer.halts), as_json=as_json))
 
 
 def _order_flow(
-    kind: type[requests.Halt | requests.Resume],
-    reason: str,
-    magic: int | None,
-    env_file: Path | None,
-    *,
-    as_json: bool,
-) -> replies.HaltState:
-    """Send a HALT or RESUME, and show what is halted then."""
-    connection = load_connection(env_file)
-    scope, number = ("FLEET", connection.magic_number) if magic is None else ("MAGIC", magic)
-    with one_line_errors(GatewayError), connection.client() as client:
-        answer = client.call(kind, replies.HaltState, magic=number, scope=scope, reason=reason)
-    if as_json:
-        _print_json(answer)
-    else:
-        click.echo(_halts(answer.halts))
-    return answer
+    kind: type[requests.Halt | requests.Resume], reason: str, magic: int | None, env_file: Path | None
+) -> list[Answer[replies.HaltState]]:
+    """Send a HALT or RESUME; the answers say what is halted then."""
+
+    def call(client: GatewayClient, connection: ConnectionSettings) -> replies.HaltState:
+        scope, number = ("FLEET", connection.magic_number) if magic is None else ("MAGIC", magic)
+        return client.call(kind, replies.HaltState, magic=number, scope=scope, reason=reason)
+
+    return ask(targets(env_file, magic), call)
 
 
 @click.command()
@@ -168,16 +179,17 @@ def resolve(client_order_id: str, reason: str, magic: int, env_file: Path | None
 
     The gateway refuses while the broker's books show anything of it.
     """
-    connection = load_connection(env_file)
-    with one_line_errors(GatewayError), connection.client() as client:
-        answer = client.call(
+
+    def call(client: GatewayClient, _connection: ConnectionSettings) -> replies.OrderResult:
+        return client.call(
             requests.OrderResolve,
             replies.OrderResult,
             magic=magic,
             client_order_id=client_order_id,
             reason=reason,
         )
-    if as_json:
-        _print_json(answer)
-        return
-    click.echo(f"{client_order_id} {answer.outcome} {answer.message}".rstrip())
+
+    def text(answer: replies.OrderResult) -> str:
+        return f"{client_order_id} {answer.outcome} {answer.message}".rstrip()
+
+    raise SystemExit(show(ask(targets(env_file, magic), call), text, as_json=as_json))

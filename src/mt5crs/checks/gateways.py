@@ -1,0 +1,180 @@
+"""Which gateways a command is for: the one of an `.env`, or all of a fleet with an operator's key.
+
+`mt5crs --inventory inventory/<environment>.yml halt …` works on the controller: addresses, ports and the key
+come from the inventory and its vault. All gateways are asked at once, and one that does not answer keeps no
+other from being asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import click
+import msgspec
+
+import mt5crs
+from mt5crs.checks.connection import ConnectionSettings, load_connection
+from mt5crs.client.errors import GatewayError
+from mt5crs.client.gateway import GatewayClient
+from mt5crs.settings.schema import SettingsError, load
+
+if TYPE_CHECKING:
+    from deploy.inventory import Fleet
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What `mt5crs` itself was told: the fleet's inventory, and who acts."""
+
+    inventory: Path
+    operator: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Target:
+    """A gateway and the way to it. `name`: its host in the inventory; empty for the one of an `.env`."""
+
+    name: str
+    connection: ConnectionSettings
+    magics: frozenset[int] | None = None
+    """Magic numbers of the Inf hosts that trade through it; None: not known."""
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """What a gateway said, or why it did not."""
+
+    name: str
+    value: T | None
+    error: str = ""
+
+
+def targets(env_file: Path | None, magic: int | None = None) -> list[Target]:
+    """The gateways that the command line names.
+
+    magic: only the one through which this magic number is traded. Exits with 2 or 78 and the reason.
+    """
+    chosen = click.get_current_context().find_root().obj
+    if not isinstance(chosen, Chosen):
+        return [Target("", load_connection(env_file))]
+    if env_file is not None:
+        raise click.UsageError("--inventory and --env-file are two ways to say the same; name one")
+    fleet = fleet_of(chosen.inventory)
+    found = of_fleet(fleet, chosen.operator)
+    if magic is None:
+        return found
+    fitting = [target for target in found if magic in (target.magics or ())]
+    if not fitting:
+        known = ", ".join(str(number) for target in found for number in sorted(target.magics or ()))
+        raise click.UsageError(
+            f"no Inf host of {chosen.inventory} trades {magic}; there are {known or 'none'}"
+        )
+    return fitting
+
+
+def fleet_of(inventory: Path) -> Fleet:
+    """The resolved fleet; only on the controller, in the project's directory."""
+    root = Path(mt5crs.__file__).resolve().parents[2]
+    if not (root / "deploy" / "inventory.py").is_file():
+        raise click.UsageError("--inventory works on the controller, with the project's own mt5crs")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    from deploy.inventory import InventoryError, resolve
+
+    try:
+        return resolve(inventory)
+    except InventoryError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def of_fleet(fleet: Fleet, operator: str | None) -> list[Target]:
+    """Every gateway of the fleet, with the key of `operator` (None: the first of fleet_operators)."""
+    hosts = fleet.in_group("gateway")
+    if not hosts:
+        raise click.UsageError(f"{fleet.inventory} has no host in the group gateway")
+    found = []
+    for host in hosts:
+        variables = fleet.hosts[host]
+        names = [str(entry["name"]) for entry in variables["fleet_operators"]]
+        name = operator or next(iter(names), "")
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise click.UsageError(f"fleet_operators of {host} has no {name!r}; there are {known}")
+        secret = variables.get("vault_client_secret_keys", {}).get(name)
+        if not secret:
+            raise click.ClickException(
+                f"the vault has no secret key of the operator {name}; "
+                f"make it with `python -m deploy.keys --inventory {fleet.inventory}`, then deploy"
+            )
+        values = {
+            "GATEWAY_HOST": str(variables["fleet_address"]),
+            "GATEWAY_PORT": str(variables["gateway_port"]),
+            "GATEWAY_PUB_PORT": str(variables["gateway_pub_port"]),
+            "GATEWAY_PUBLIC_KEY": str(variables["fleet_gateway_public_keys"][host]),
+            "CLIENT_NAME": name,
+            "CLIENT_SECRET_KEY": str(secret),
+        }
+        try:
+            connection = load(ConnectionSettings, values)
+        except SettingsError as error:
+            raise click.ClickException(f"{host}: {error}") from None
+        found.append(Target(host, connection, _magics(fleet, host)))
+    return found
+
+
+def _magics(fleet: Fleet, gateway: str) -> frozenset[int]:
+    inf = (fleet.hosts[host] for host in fleet.in_group("inf"))
+    return frozenset(int(of["fleet_magic_number"]) for of in inf if of["fleet_gateway"] == gateway)
+
+
+def ask(of: Sequence[Target], call: Callable[[GatewayClient, ConnectionSettings], T]) -> list[Answer[T]]:
+    """Ask every gateway, all at once; a failed call is an answer too."""
+
+    def one(target: Target) -> Answer[T]:
+        try:
+            with target.connection.client() as client:
+                return Answer(target.name, call(client, target.connection))
+        except GatewayError as error:
+            return Answer(target.name, None, str(error))
+
+    with ThreadPoolExecutor(len(of)) as pool:
+        return list(pool.map(one, of))
+
+
+def show(
+    answers: Sequence[Answer[T]],
+    text: Callable[[T], str],
+    *,
+    as_json: bool,
+    plain: Callable[[T], Any] = lambda value: value,
+) -> int:
+    """Print what every gateway said; the exit status is 1 when one did not answer.
+
+    As JSON: the answer itself for the one gateway of an `.env`, for a fleet one object by host.
+    """
+    alone = [answer for answer in answers if not answer.name]
+    if as_json:
+        told: Mapping[str, Any] | Any = {
+            answer.name: {"error": answer.error} if answer.value is None else plain(answer.value)
+            for answer in answers
+        }
+        if alone and alone[0].value is not None:
+            told = plain(alone[0].value)
+        if not alone or alone[0].value is not None:
+            click.echo(msgspec.json.format(msgspec.json.encode(told)).decode())
+    for answer in answers:
+        if answer.value is None:
+            who = f"{answer.name}: " if answer.name else ""
+            click.echo(f"error: {who}{answer.error}", err=True)
+        elif not as_json:
+            if answer.name:
+                click.secho(answer.name, bold=True)
+            click.echo(text(answer.value))
+    return int(any(answer.value is None for answer in answers))

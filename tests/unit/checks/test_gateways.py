@@ -1,0 +1,72 @@
+"""A command for a whole fleet: every gateway is asked with the operator's key, whatever the others do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from deploy.inventory import Fleet as Inventory
+from mt5crs.checks.connection import ConnectionSettings
+from mt5crs.checks.gateways import ask, of_fleet, show
+from mt5crs.checks.rehearsal import MAGIC, Fleet
+from mt5crs.client.gateway import GatewayClient
+from mt5crs.protocol import replies, requests
+from mt5crs.settings.schema import load
+
+
+def inventory(fleet: Fleet, **gateway: Any) -> Inventory:
+    """A fleet of two gateways: the one that runs, and one where nothing listens."""
+    connection = load(ConnectionSettings, fleet.environment("reconciler"))
+    common = {
+        "fleet_operators": [{"name": "ops"}],
+        "vault_client_secret_keys": {"ops": fleet.secrets["ops"]},
+        "fleet_address": "127.0.0.1",
+        "fleet_gateway_public_keys": dict.fromkeys(("gtw-01", "gtw-02"), connection.gateway_public_key),
+        **gateway,
+    }
+    runs = {"gateway_port": connection.gateway_port, "gateway_pub_port": connection.gateway_pub_port}
+    hosts = {
+        "gtw-01": {**common, **runs},
+        "gtw-02": {**common, "gateway_port": 1, "gateway_pub_port": 2},
+        "inf-01": {"fleet_magic_number": MAGIC, "fleet_gateway": "gtw-01"},
+    }
+    groups = {"gateway": ("gtw-01", "gtw-02"), "inf": ("inf-01",)}
+    return Inventory(Path("inventory/x.yml"), "x", hosts, groups)
+
+
+def halt(client: GatewayClient, connection: ConnectionSettings) -> replies.HaltState:
+    return client.call(
+        requests.Halt, replies.HaltState, magic=connection.magic_number, scope="FLEET", reason="drill"
+    )
+
+
+def test_one_that_is_down_keeps_no_other_from_being_halted(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.start_ready("gateway")
+    found = of_fleet(inventory(fleet), None)
+    assert [target.magics for target in found] == [{MAGIC}, frozenset()]
+    answers = ask(found, halt)
+    assert show(answers, lambda answer: str(len(answer.halts)), as_json=False) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines() == ["gtw-01", "1"]
+    assert told.err.startswith("error: gtw-02: ")
+    assert fleet.secrets["ops"] not in told.out + told.err + repr(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "operator", "why"),
+    [
+        ({"vault_client_secret_keys": {}}, None, "the vault has no secret key of the operator ops"),
+        ({}, "nobody", "has no 'nobody'; there are ops"),
+        ({"fleet_operators": []}, None, "there are none"),
+    ],
+)
+def test_without_a_key_nobody_is_asked(
+    fleet: Fleet, changes: dict[str, Any], operator: str | None, why: str
+) -> None:
+    with pytest.raises(click.ClickException, match=why):
+        of_fleet(inventory(fleet, **changes), operator)
