@@ -129,6 +129,8 @@ def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -
         return f"{_halts(answer.halts)}\n{answer.in_flight} submissions were already in the broker's hands"
 
     failed = show(answers, text, as_json=as_json)
+    if all(answer.value is None for answer in answers):
+        raise SystemExit(failed)
     in_force = "the halt is in force" + (" where it says so" if failed else "")
     chosen = click.get_current_context().find_root().obj
     if isinstance(chosen, Chosen):

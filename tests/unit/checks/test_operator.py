@@ -131,3 +131,10 @@ def test_every_service_of_the_host_is_looked_at(tmp_path: Path) -> None:
     assert env_files_of_host(known) == [known, other]
     other.chmod(0o644)
     assert [path for path in env_files_of_host(known) if readable_by_others(path)] == [other]
+
+
+def test_a_halt_that_is_refused_says_nothing_of_keys(fleet: Fleet, trader: Trader) -> None:
+    refused = run("halt", "--reason", "news", "--env-file", env_file(fleet, "reconciler"))
+    assert refused.returncode == 1
+    assert "this needs one of ['administer']" in refused.stderr
+    assert "only their owners" not in refused.stdout
