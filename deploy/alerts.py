@@ -129,13 +129,14 @@ class Watch:
     """The alerts of one roll-out, from before its first activation until it is confirmed.
 
     ask: how Prometheus is asked. unknown_budget_s: seconds the whole roll-out may wait for an answer.
-    clock, sleep: seconds.
+    clock, sleep: seconds. stopped: ends a check at once.
     """
 
     ask: Ask
     unknown_budget_s: float
     clock: Callable[[], float]
     sleep: Callable[[float], None]
+    stopped: Callable[[], bool] = lambda: False
     before: frozenset[Alert] | None = None
     began: float = 0.0
     waited_s: float = 0.0
@@ -160,14 +161,14 @@ class Watch:
             verdict = self._look(touched)
             if verdict.unknown:
                 left = self.unknown_budget_s - self.waited_s
-                if left <= 0:
+                if left <= 0 or self.stopped():
                     self.sleep(max(0.0, until - self.clock()))
                     return verdict
                 self.sleep(min(POLL_S, left))
                 self.waited_s += self.clock() - asked
                 continue
             left = until - self.clock()
-            if verdict.alerts or left <= 0:
+            if verdict.alerts or left <= 0 or self.stopped():
                 return verdict
             self.sleep(min(POLL_S, left))
 

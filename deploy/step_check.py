@@ -1,27 +1,39 @@
-"""What a roll-out checks between its steps, alike for both engines: new alerts.
+"""What a roll-out checks between its steps, alike for both engines: new alerts, and what it brought so far.
 
-That a step's services are healthy, the release tool has said already when it activated them.
+That a step's services are healthy, the release tool has said already when it activated them. While later
+ones have their turn, hosts are looked at again (`deploy.holding`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deploy import holding
 from deploy.alerts import Alert, Verdict, Watch, on_hub
 from deploy.batches import Step
+from deploy.holding import Given
 from deploy.inventory import Fleet
 from deploy.rollout import Failure
+
+LOOK_S = 5.0
+"""How long only alerts are looked at, in a step's watch, before its hosts are looked at again."""
+_NAP_S = 0.2
+"""A run that is told to stop does so after this time at most."""
 
 
 @dataclass
 class StepCheck:
-    """The checks of one roll-out over a fleet; `variables` are those of any of its hosts (all agree)."""
+    """The checks of one roll-out over a fleet; `variables` are those of any of its hosts (all agree).
+
+    stopped: whether the run was told to stop, which ends a check at once.
+    """
 
     fleet: Fleet
     variables: Mapping[str, Any]
+    stopped: Callable[[], bool] = lambda: False
     said: list[str] = field(default_factory=list)
     checks: int = 0
     _watch: Watch | None = None
@@ -52,7 +64,13 @@ class StepCheck:
 
     def _watched(self) -> Watch:
         ask = on_hub(self.fleet.hosts[self.fleet.in_group("hub")[0]])
-        return Watch(ask, float(self.variables["fleet_alerts_unknown_s"]), time.monotonic, time.sleep)
+        budget_s = float(self.variables["fleet_alerts_unknown_s"])
+        return Watch(ask, budget_s, time.monotonic, self._sleep, self.stopped)
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.stopped() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(_NAP_S, left))
 
     def begin(self, monitored: bool) -> None:
         """Remember which alerts fire before anything is activated. monitored: the Hub runs Prometheus."""
@@ -67,19 +85,44 @@ class StepCheck:
         if verdict.unknown:
             self.said.append(f"alerts: {verdict.unknown}; asked again after the first step")
 
-    def after(self, step: str, touched: Sequence[str], watch_s: float) -> Failure | None:
-        """Check a step that is done; `touched`: hosts activated so far. Watches for `watch_s` seconds."""
+    def after(
+        self, step: str, touched: Sequence[str], given: Iterable[Given], watch_s: float
+    ) -> Failure | None:
+        """Check a step that is done, for `watch_s` seconds or until something is wrong.
+
+        touched: hosts activated so far. given: what waits there for its confirmation.
+        """
         self.checks += 1
+        given = tuple(given)
+        until = time.monotonic() + watch_s
+        while True:
+            left = max(0.0, until - time.monotonic())
+            failure = self._alerts(step, touched, min(LOOK_S, left))
+            if failure is None:
+                found = holding.look(given, self._ask(), self.stopped, sleep=self._sleep)
+                failure = None if found is None else holding.failure(found, step)
+            if failure is not None or self.stopped() or time.monotonic() >= until:
+                return failure
+
+    def _ask(self) -> holding.Ask:
+        return holding.on_hosts(self.fleet)
+
+    def _alerts(self, step: str, touched: Sequence[str], watch_s: float) -> Failure | None:
         if self._watch is None:
-            time.sleep(watch_s)
+            self._sleep(watch_s)
             return None
         verdict = self._watch.check(touched, watch_s)
         if verdict.unknown:
-            self.said.append(f"alerts after {step}: {verdict.unknown}")
+            self._say(f"alerts after {step}: {verdict.unknown}")
         if verdict.alerts and self.variables["fleet_alerts_firing"] == "report":
-            self.said.append(f"firing since the roll-out began: {', '.join(map(str, verdict.alerts))}")
+            self._say(f"firing since the roll-out began: {', '.join(map(str, verdict.alerts))}")
+            self._sleep(watch_s)
             return None
         return judge(step, verdict, str(self.variables["fleet_alerts_unknown"]), self._watch.unknown_budget_s)
+
+    def _say(self, text: str) -> None:
+        if text not in self.said:
+            self.said.append(text)
 
 
 def watch_s(variables: Mapping[str, Any], step: Step, *, last: bool) -> float:

@@ -9,12 +9,14 @@ The ones here are such barriers, and run once.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from functools import partial
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
 from deploy.batches import Step
 from deploy.deadlines import Deadlines
+from deploy.holding import Given
 from deploy.inventory import fleet
 from deploy.plan import Plan
 from deploy.rollout import Rollout
@@ -26,7 +28,8 @@ def steps(rollout: Rollout, plan: Plan) -> Iterator[Step]:
     if not plan.steps:
         return
     variables = fleet().hosts[next(iter(plan.observed))]
-    check = _checks.setdefault(plan.id, StepCheck(fleet(), variables))
+    stopped = partial(getattr, rollout, "interrupted")
+    check = _checks.setdefault(plan.id, StepCheck(fleet(), variables, stopped))
     begun(rollout, check, plan, name="Plan", _run_once=True)
     for step in host.loop(plan.steps):
         yield step
@@ -66,9 +69,14 @@ def _begin(check: StepCheck, plan: Plan) -> None:
 
 def _check(rollout: Rollout, check: StepCheck, plan: Plan, step: Step) -> None:
     seconds = watch_s(check.variables, step, last=step == plan.steps[-1])
-    failure = check.after(f"step {step.name.strip()}", plan.touched(step), seconds)
+    given = [
+        Given(entry.host, entry.service, entry.generation)
+        for entry in rollout.results.values()
+        if entry.waits and entry.generation
+    ]
+    failure = check.after(f"step {step.name.strip()}", plan.touched(step), given, seconds)
     _say(check)
-    if failure is not None:
+    if failure is not None and not rollout.interrupted:
         rollout.fail(failure)
 
 

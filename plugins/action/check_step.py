@@ -13,17 +13,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.batches import Step
-from deploy.inventory import Fleet
+from deploy.connection import only_connection
+from deploy.holding import Given
+from deploy.inventory import Fleet, file_of
 from deploy.step_check import StepCheck, watch_s
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Looks at the alerts before the first step, and after the step of the hosts in this batch."""
+    """Looks before the first step, and after the step of the hosts in this batch."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -41,7 +44,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             Step(one["name"], one["kind"], tuple(one["hosts"]), bool(one["stage_ends"]))
             for one in plan["steps"]
         ]
-        fleet = Fleet(Path(), "", known["hostvars"], known["groups"])
+        # Threads ask the hosts, so they get plain values: Ansible's resolve themselves when read.
+        reached = {name: only_connection(of) for name, of in every.items()}
+        for hub in known["groups"].get("hub", ()):
+            reached[hub] |= {
+                name: every[hub][name] for name in ("fleet_address", "monitoring_prometheus_port")
+            }
+        fleet = Fleet(file_of(context.CLIARGS["inventory"]), "", reached, known["groups"])
         variables = known["hostvars"][known["inventory_hostname"]]
         kept = max(
             (of["release_check"] for of in every.values() if "release_check" in of), key=_newer, default=None
@@ -59,7 +68,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             done = next(i for i, one in enumerate(steps, 1) if one.kind == kind and batch & set(one.hosts))
             touched = dict.fromkeys(host for one in steps[:done] for host in one.hosts)
             seconds = watch_s(variables, steps[done - 1], last=done == len(steps))
-            failure = check.after(f"step {steps[done - 1].name.strip()}", tuple(touched), seconds)
+            given = [
+                Given(host, str(service), str(generation))
+                for host, of in every.items()
+                for service, generation in of.get("release_provisional", {}).items()
+            ]
+            failure = check.after(f"step {steps[done - 1].name.strip()}", tuple(touched), given, seconds)
         said, check.said = check.said, []
         return {
             **result,

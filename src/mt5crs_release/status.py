@@ -80,6 +80,7 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
     if transaction is not None and transaction.deadline is not None:
         left = round(max(0.0, transaction.deadline - boot_clock()), 1)
     newest = record.in_order()[-1] if record.generations else None
+    went_back = record.generations.get(record.last_left or "")
     return {
         "current": pointer,
         "digest": entry.digest if entry else None,
@@ -98,5 +99,6 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "newest": {"generation": newest.name, "state": newest.state, "reason": newest.left_because}
         if newest
         else None,
+        "left": {"generation": went_back.name, "reason": went_back.left_because} if went_back else None,
         "units": {},
     }

@@ -125,6 +125,15 @@ def test_a_stage_is_watched_for_its_pause_also_without_prometheus() -> None:
     assert hub.now == 30
 
 
+def test_a_run_that_is_told_to_stop_waits_for_no_prometheus() -> None:
+    hub = Hub(down)
+    watch = hub.watch(budget_s=600)
+    watch.stopped = lambda: True
+    watch.begin()
+    assert watch.check([]).unknown
+    assert hub.now == 0
+
+
 def test_judge() -> None:
     failure = judge("step 2/4", Verdict(alerts=(SILENT, SLOW)), "continue", 20)
     assert failure is not None
@@ -191,7 +200,7 @@ def test_a_check_goes_on_where_another_process_has_left_it(prometheus: list[froz
     kept = json.loads(json.dumps(first.kept()))
     second = StepCheck.restored(first.fleet, first.variables, kept)
     assert second.kept() == first.kept()
-    failure = second.after("step 1/2", ["inf-01"], 0)
+    failure = second.after("step 1/2", ["inf-01"], [], 0)
     assert failure is not None
     assert "Mt5crsGatewaySilent" in failure.message
     assert "Mt5crsStartupSyncSlow" not in failure.message
@@ -201,7 +210,7 @@ def test_alerts_may_be_reported_only(prometheus: list[frozenset[Alert]]) -> None
     prometheus[:] = [frozenset(), frozenset({SILENT})]
     check = checks(fleet_alerts_firing="report")
     check.begin(monitored=True)
-    assert check.after("step 1/2", ["gtw-01"], 0) is None
+    assert check.after("step 1/2", ["gtw-01"], [], 0) is None
     assert check.said == ["firing since the roll-out began: Mt5crsGatewaySilent (critical, gtw-01)"]
 
 
@@ -210,4 +219,4 @@ def test_a_fresh_fleet_has_no_prometheus_to_ask(prometheus: list[frozenset[Alert
     check = checks()
     check.begin(monitored=False)
     assert "no Prometheus runs on the Hub yet" in check.said[0]
-    assert check.after("step 1/2", ["gtw-01"], 0) is None
+    assert check.after("step 1/2", ["gtw-01"], [], 0) is None

@@ -103,6 +103,18 @@ def test_bad_generation_goes_back_and_says_why(host: FakeHost, text: str, reason
     assert host.timers() == []
 
 
+def test_status_says_what_went_back_and_why(host: FakeHost) -> None:
+    first = host.deploy("one")
+    assert host.run("status")[1]["services"]["gateway"]["left"] is None
+    second = host.run("stage", "gateway", spec=specification("two"))[1]["generation"]
+    host.run("activate", "gateway")
+    host.run("revert", "gateway")
+    now = host.run("status")[1]["services"]["gateway"]
+    assert now["current"] == first
+    assert now["left"]["generation"] == second
+    assert now["left"]["reason"]
+
+
 def test_failed_generation_is_refused_but_can_be_staged_again(host: FakeHost) -> None:
     host.deploy("one")
     bad = specification("two #unhealthy")
