@@ -182,7 +182,7 @@ def _running(status: Mapping[str, Any], service: str) -> str:
     now = status.get("services", {}).get(service, {})
     if not now.get("current"):
         return NOTHING
-    damage = "" if now.get("intact", True) else ", changed by hand"
+    damage = ", changed by hand" if now.get("intact") is False else ""
     return f"{now['current']} {now.get('state')}{damage}"
 
 

@@ -357,10 +357,16 @@ def _status_table(answer: dict[str, Any]) -> str:
     for name, entry in answer["services"].items():
         units = ", ".join(f"{unit} {state}" for unit, state in entry["units"].items())
         pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
-        damage = "" if entry["intact"] or entry["current"] is None else "; CHANGED BY HAND: stage again"
+        changed = entry["intact"] is False and entry["current"] is not None
+        damage = "; CHANGED BY HAND: stage again" if changed else ""
         beside = f"; {entry['standby']} stands by" if entry["standby"] else ""
         what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{beside}{damage}"
-        lines.append(f"{name}: {what}; {units or 'no units'}")
+        none = "units not known" if name in answer["unread"] else "no units"
+        lines.append(f"{name}: {what}; {units or none}")
+    if set(answer["unread"]) & set(answer["services"]):
+        lines.append(
+            "only root may read which units there are and whether anything was changed by hand: use sudo"
+        )
     return "\n".join(lines) or "no services"
 
 

@@ -110,18 +110,28 @@ def read(directory: Path) -> Content:
 
 
 def start_units(directory: Path) -> list[str]:
-    """Return the units that the generation in ``directory`` starts; none when its manifest cannot be read."""
+    """Return the units that the generation in ``directory`` starts; none when its manifest is damaged.
+
+    :raises PermissionError: whoever asks may not read it
+    """
     try:
         return list(_manifest(directory)["start"])
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError):
         return []
 
 
 def problems(directory: Path) -> list[str]:
-    """Return how the generation in ``directory`` differs from its manifest; empty when it is intact."""
+    """Return how the generation in ``directory`` differs from its manifest; empty when it is intact.
+
+    :raises PermissionError: whoever asks may not read it, so whether it differs is not known
+    """
     try:
         manifest = _manifest(directory)
         files: dict[str, dict[str, Any]] = manifest["files"]
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         return [f"its manifest cannot be read ({type(error).__name__})"]
     found = []
@@ -133,8 +143,13 @@ def problems(directory: Path) -> list[str]:
                 stat.S_ISREG(status.st_mode)
                 and hashlib.sha256(path.read_bytes()).hexdigest() == wanted["sha256"]
             )
-        except OSError:
+        except PermissionError:
+            raise
+        except (FileNotFoundError, NotADirectoryError):
             found.append(f"{name} is missing")
+            continue
+        except OSError as error:
+            found.append(f"{name} cannot be read ({error.strerror})")
             continue
         if not same:
             found.append(f"{name} was changed")

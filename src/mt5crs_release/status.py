@@ -1,8 +1,13 @@
-"""What a host runs: read without a lock, quickly, since every deployment that has nothing to do asks it."""
+"""What a host runs: read without a lock, quickly, since every deployment that has nothing to do asks it.
+
+Whoever is not root may ask, too. What they may not read is `null` and named in `unread`: not known is neither
+changed nor none.
+"""
 
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from typing import Any
 
 from mt5crs_release import generation, machine, runtime_marker, state, store, system
@@ -18,31 +23,43 @@ FORMAT = 1
 def status(host: Host, service: str | None) -> dict[str, Any]:
     """Return the state of ``service``, or of all services of the host."""
     services: dict[str, dict[str, Any]] = {}
+    unread: list[str] = []
     starts: dict[str, list[str]] = {}
     for name in [service] if service else host.services():
         paths = host.service(name)
         record = state.load(name, paths.state)
         services[name] = _describe(host, record)
         current = services[name]["current"]
-        starts[name] = generation.start_units(paths.generation(current)) if current else []
+        try:
+            starts[name] = generation.start_units(paths.generation(current)) if current else []
+        except PermissionError:
+            unread.append(name)
     started = sorted({unit for units in starts.values() for unit in units})
     active = system.here().active(host.base, started) if started else {}
     for name, units in starts.items():
         services[name]["units"] = {unit: active.get(unit, "unknown") for unit in units}
+    try:
+        deployment = _deployment(host)
+    except PermissionError:
+        deployment = None
+        unread.append("deployment")
     return {
         "host": platform.node(),
         "format": FORMAT,
         "services": services,
-        "deployment": _deployment(host),
+        "deployment": deployment,
         "bundles": sorted(path.name for path in host.bundles.glob("*.tar")),
         "runtimes": sorted(path.parent.name for path in host.runtimes.glob(f"*/{COMPLETE}")),
+        "unread": unread,
     }
 
 
 def _deployment(host: Host) -> dict[str, Any] | None:
-    """Who deploys the fleet now, on the Hub; ordinary users cannot see it."""
+    """Who deploys the fleet now, on the Hub. PermissionError for ordinary users, who may not see it."""
     try:
         return Deployments(host).holder()
+    except PermissionError:
+        raise
     except (OSError, ReleaseError):
         return None
 
@@ -70,6 +87,13 @@ def list_generations(record: ServiceState) -> dict[str, Any]:
     }
 
 
+def _intact(directory: Path) -> bool | None:
+    try:
+        return not generation.problems(directory)
+    except PermissionError:
+        return None
+
+
 def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
     paths = host.service(record.service)
     target = store.read_link(paths.current)
@@ -93,7 +117,7 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "deployed_at": entry.deployed_at if entry else None,
         "deadline": transaction.deadline_at if transaction else None,
         "deadline_in_s": left,
-        "intact": entry is not None and not generation.problems(paths.generation(entry.name)),
+        "intact": entry is not None and _intact(paths.generation(entry.name)),
         "pending": transaction.generation if transaction else None,
         STANDBY: (store.read_link(paths.standby) or "").rpartition("/")[2] or None,
         "newest": {"generation": newest.name, "state": newest.state, "reason": newest.left_because}

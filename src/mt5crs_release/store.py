@@ -6,6 +6,7 @@ Order everywhere: data to disk, then the rename, then the directory to disk.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -55,11 +56,18 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
 
 
 def read_link(path: Path) -> str | None:
-    """Return what ``path`` points to; ``None`` when it is none. On Windows it is a small file."""
+    """Return what ``path`` points to; ``None`` when it is none. On Windows it is a small file.
+
+    :raises OSError: it cannot be read, so what it points to is not known
+    """
     try:
         return system.here().read_pointer(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.EINVAL or path.is_dir():
+            return None  # something else than a pointer is there
+        raise
 
 
 def switch_link(path: Path, target: str) -> bool:

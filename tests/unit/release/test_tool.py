@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mt5crs_release import cli
 from tests.release_host.host import UNIT, FakeHost, specification
 
 NOW = ("--confirm-timeout", "0")
@@ -80,6 +81,32 @@ def test_change_by_hand_is_seen_and_staged_anew(host: FakeHost) -> None:
     assert (status, staged["changed"]) == (0, True)
     assert staged["generation"] != name
     assert ".env was changed" in staged["reason"]
+
+
+def test_what_may_not_be_read_is_not_called_changed(host: FakeHost) -> None:
+    name = host.deploy("one")
+    (host.service / "generations" / name / "manifest.json").chmod(0)
+    (host.root / "var/lib/mt5crs/deployments").mkdir(parents=True)
+    (host.root / "var/lib/mt5crs/deployments").chmod(0)
+    mere_user = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    status, answer = host.run("status", prefix=mere_user)
+    entry = answer["services"]["gateway"]
+    assert (status, entry["current"], entry["intact"], entry["units"]) == (0, name, None, {})
+    assert answer["unread"] == ["gateway", "deployment"]
+    text = cli._sentences("status", answer)
+    assert "CHANGED BY HAND" not in text
+    assert "units not known" in text
+    assert "use sudo" in text
+
+
+def test_a_pointer_that_cannot_be_read_is_not_taken_for_none(host: FakeHost) -> None:
+    host.deploy("one")
+    host.service.chmod(0)
+    mere_user = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    status, answer = host.run("status", "gateway", prefix=mere_user)
+    host.service.chmod(0o755)
+    assert status == 1
+    assert "Permission denied" in answer["error"]["message"]
 
 
 @pytest.mark.parametrize(
