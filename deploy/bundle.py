@@ -86,7 +86,7 @@ def build(out: Path, platforms: Iterable[Platform], phase: Phase, root: Path = R
     source = origin(root)
     key = signing_key(root)
     with phase("release tool"):
-        _replace(out / TOOL, build_zipapp(root / "src/mt5crs_release"), 0o755)
+        _replace(out / TOOL, build_zipapp(root / "src/mt5crs_release", version), 0o755)
     with phase("our wheel"):
         own = wheelhouse.build_own_wheel(root, cache)
     latest: dict[str, Any] = {"tool": TOOL, "bundles": newest(out)}

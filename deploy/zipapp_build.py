@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -13,11 +14,23 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAIN = "import sys\n\nfrom mt5crs_release.cli import main\n\nsys.exit(main())\n"
 
 
-def build_zipapp(package: Path) -> bytes:
-    """Return the zipapp made of the modules in directory ``package`` (``…/mt5crs_release``)."""
+_VERSION = '"""What this tool was built from."""\n\nVERSION = {version!r}\nSOURCES = {sources!r}\n'
+_SHOWN = 12
+
+
+def build_zipapp(package: Path, version: str = "unknown") -> bytes:
+    """Return the zipapp made of the modules in directory ``package`` (``…/mt5crs_release``).
+
+    version: what ``--version`` says, beside a digest of the modules. No commit: a tool that does the same
+    stays the same file, and no host has to be given it anew.
+    """
     members = {f"{package.name}/{path.name}": path.read_bytes() for path in package.glob("*.py")}
     members.pop(f"{package.name}/__main__.py", None)
     members["__main__.py"] = _MAIN.encode()
+    members.pop(f"{package.name}/version.py", None)
+    digest = hashlib.sha256(repr(sorted(members.items())).encode()).hexdigest()
+    stated = _VERSION.format(version=version, sources=digest[:_SHOWN])
+    members[f"{package.name}/version.py"] = stated.encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(
         buffer, "w", zipfile.ZIP_STORED

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mt5crs_release import system
 from mt5crs_release.errors import EXIT_OK, BusyError, FailedError, RefusedError, ReleaseError
 from mt5crs_release.paths import Host, default_root
+from mt5crs_release.version import SOURCES, VERSION
 
 if TYPE_CHECKING:
     from mt5crs_release.session import Session
@@ -401,6 +402,7 @@ def parser() -> argparse.ArgumentParser:
         description="Stages, activates, confirms and rolls back generations of a service on this host.",
         epilog="Exit status: 0 ok, 1 failed (the previous state runs again, or it says why not), 2 refused.",
     )
+    whole.add_argument("--version", action="version", version=f"mt5crs-release {VERSION} (sources {SOURCES})")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object")
     common.add_argument(

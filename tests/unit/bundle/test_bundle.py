@@ -218,6 +218,22 @@ def test_zipapp_repeats_and_runs(tmp_path: Path) -> None:
     assert json.loads(answer.stdout)["services"] == {}
 
 
+def test_zipapp_says_what_it_was_built_from(tmp_path: Path) -> None:
+    def says(tool: Path) -> str:
+        command = ["python3", "-IS", str(tool), "--version"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+    sources = shutil.copytree(ROOT / "src/mt5crs_release", tmp_path / "mt5crs_release")
+    (tmp_path / "first").write_bytes(build_zipapp(sources, "1.2.3"))
+    with (sources / "errors.py").open("a") as module:
+        module.write("# changed\n")
+    (tmp_path / "second").write_bytes(build_zipapp(sources, "1.2.3"))
+    first, second = says(tmp_path / "first"), says(tmp_path / "second")
+    assert first.startswith("mt5crs-release 1.2.3 (sources ")
+    assert second.startswith("mt5crs-release 1.2.3 (sources ")
+    assert first != second
+
+
 @pytest.mark.slow
 def test_whole_build_repeats_byte_by_byte(tmp_path: Path) -> None:
     """Everything from the sources again; only the downloads are shared."""
