@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ def refuse_data(file: str, given: list[str]) -> None:
             )
 
 
+def as_typed(given: Iterable[str]) -> dict[str, str]:
+    """What `--data` says, as text: pyinfra takes an id such as 01234567 or 1e456789 for a number."""
+    return {name: value for name, _, value in (str(text).partition("=") for text in given)}
+
+
 def refuse_empty_target(of: Fleet, limit: list[str], exclude: list[str]) -> None:
     """PyinfraError when a pattern of --limit or --exclude matches no host, or none is left."""
     hosts = list(of.hosts)
@@ -167,6 +173,7 @@ def begin(action: str) -> Rollout:
     options = _options()
     dry = bool(options.get("dry"))
     _rollout = Rollout("pyinfra", fleet().environment, action=action, dry=dry)
+    state.inventory.override_data.update(as_typed(options.get("data") or ()))
     _rollout.why = str(current_host.data.get("why") or "")
     _rollout.inventory = str(options.get("inventory") or "")
     state.add_callback_handler(_Narration(_rollout))

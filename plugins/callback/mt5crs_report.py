@@ -23,7 +23,7 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import report, ssh, tags, undoing, unfinished
+from deploy import extra_vars, report, ssh, tags, undoing, unfinished
 from deploy.batches import BASELINE
 from deploy.deadlines import Deadlines
 from deploy.fleet_lock import FleetLock
@@ -92,6 +92,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         named = [tag for option in ("tags", "skip_tags") for tag in context.CLIARGS.get(option) or ()]
         wrong = tags.unknown(Path(playbook._file_name), named)
+        wrong = wrong or extra_vars.leftover(context.CLIARGS.get("extra_vars") or ())
         if wrong:
             self._display.error(wrong)
             raise SystemExit(1)

@@ -6,7 +6,7 @@ import pytest
 from pyinfra.api.exceptions import PyinfraError
 
 from deploy.inventory import Fleet
-from deploy.run import refuse_data, refuse_empty_target
+from deploy.run import as_typed, refuse_data, refuse_empty_target
 
 GROUPS = {"all": ("inf-01", "gtw-01"), "lab": ("inf-01", "gtw-01"), "inf": ("inf-01",)}
 FLEET = Fleet(Path("inventory/lab.yml"), "lab", {"inf-01": {}, "gtw-01": {}}, GROUPS)
@@ -56,6 +56,17 @@ def test_windows_gateways_alone_are_ansibles() -> None:
 def test_data_that_would_do_nothing_is_refused(file: str, given: str, expected: str) -> None:
     with pytest.raises(PyinfraError, match=expected):
         refuse_data(file, [given])
+
+
+def test_data_is_text_whatever_it_looks_like() -> None:
+    """Ids are hexadecimal; a reason may be anything."""
+    given = ["plan=012345678901", "deployment=1e456789", 'why=two words = "three"', "to="]
+    assert as_typed(given) == {
+        "plan": "012345678901",
+        "deployment": "1e456789",
+        "why": 'two words = "three"',
+        "to": "",
+    }
 
 
 def test_known_data_is_taken() -> None:
