@@ -25,7 +25,7 @@ from pyinfra.connectors.util import (
     make_unix_command_for_host,
 )
 
-from deploy import inventory, ssh
+from deploy import command_line, inventory, ssh
 from deploy.connection import Connection, connection_of
 from deploy.vault_password import PROJECT
 
@@ -161,8 +161,7 @@ def insist_on_a_fleet() -> None:
     """
     context = click.get_current_context(silent=True)
     given = dict(context.params) if context is not None else {}
-    ours = {"deploy.py", "rollback.py"} & {Path(str(name)).name for name in given.get("operations") or ()}
-    if not ours or inventory.is_loaded():
+    if not command_line.is_ours(given) or inventory.is_loaded():
         return
     wanted = Path(str(given.get("inventory")))
     plain = wanted.with_suffix(".yml")

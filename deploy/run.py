@@ -23,7 +23,7 @@ from pyinfra import host as current_host
 from pyinfra.api.exceptions import DeployError, PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
-from deploy import connector, locking, report, settings, stepping, windows
+from deploy import command_line, connector, locking, report, settings, stepping, windows
 from deploy.batches import STRATEGIES
 from deploy.connection import connection_of
 from deploy.inventory import WINDOWS, Fleet, fleet
@@ -67,8 +67,10 @@ def prepare(of: Fleet) -> None:
         signal.signal(number, _interrupted)
     options = _options()
     files = [_name(path) for path in options.get("operations", ())]
-    if not {"deploy.py", "rollback.py"} & set(files):
+    if not command_line.is_ours(options):
         return
+    command_line.refuse_wrong_values(options)
+    command_line.refuse_unanswerable(options)
     _refuse_options(options)
     for file in files:
         if file in DATA:

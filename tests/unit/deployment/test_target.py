@@ -1,5 +1,7 @@
 """A run without a target is refused instead of doing nothing and calling that success."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,8 @@ from pyinfra.api.exceptions import PyinfraError
 
 from deploy.inventory import Fleet
 from deploy.run import as_typed, refuse_data, refuse_empty_target
+from deploy.vault_password import PROJECT
+from tests.unit.fleets import make_inventory
 
 GROUPS = {"all": ("inf-01", "gtw-01"), "lab": ("inf-01", "gtw-01"), "inf": ("inf-01",)}
 FLEET = Fleet(Path("inventory/lab.yml"), "lab", {"inf-01": {}, "gtw-01": {}}, GROUPS)
@@ -72,3 +76,38 @@ def test_data_is_text_whatever_it_looks_like() -> None:
 def test_known_data_is_taken() -> None:
     refuse_data("deploy.py", ["strategy=canary", "plan=0123456789ab"])
     refuse_data("rollback.py", ["part=gateway", "to=0001-0123456789ab"])
+
+
+def pyinfra(*arguments: str) -> str:
+    """What pyinfra says in the project's directory, without a terminal; it must fail, and not by chance."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("pyinfra")), *arguments],
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in said
+    assert "internal exception" not in said
+    return " ".join(said.split())
+
+
+def test_an_inventory_for_ansible_is_named_with_the_one_for_pyinfra(tmp_path: Path) -> None:
+    assert "use inventory/lab.py. Nothing was changed" in pyinfra("-y", "inventory/lab.yml", "deploy.py")
+    alone = tmp_path / "mine.yml"
+    alone.write_text("all: {}")
+    assert f"copy inventory/staging.py to {tmp_path}/mine.py" in pyinfra("-y", str(alone), "rollback.py")
+
+
+def test_data_without_a_value_is_refused() -> None:
+    assert "--data why has no value" in pyinfra("-y", "inventory/lab.py", "deploy.py", "--data", "why")
+
+
+def test_without_a_terminal_nobody_can_be_asked(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path).with_suffix(".py")
+    inventory.write_text("from deploy.inventory import hosts_of\nlab = hosts_of(__file__)\n")
+    assert "no terminal to answer on; add -y" in pyinfra(str(inventory), "deploy.py")
