@@ -16,6 +16,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.api.exceptions import DeployError
 
+from deploy import apt
 from deploy.baseline_plan import (
     DIRECTORIES,
     REACTIONS,
@@ -66,10 +67,10 @@ def packages_present(missing: Iterable[str]) -> Generator[StringCommand, None, N
     names = " ".join(shlex.quote(name) for name in missing)
     if names:
         install = (
-            "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "
+            f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q {apt.WAITS} --no-install-recommends "
             f"-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold {names}"
         )
-        yield StringCommand(f"{install} || {{ apt-get update -q && {install}; }}")
+        yield StringCommand("sh", "-c", shlex.quote(apt.patient(install)))
 
 
 @operation()
