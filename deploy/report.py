@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy import next_command
+from deploy import kept, next_command
 from deploy.report_page import page
 from deploy.rollout import Failure, Phase, Rollout, sorted_results
 from deploy.vault_password import PROJECT
 
+REPORTS = PROJECT / "reports"
 JOURNAL_LINES = 12
 
 
@@ -122,9 +123,9 @@ def sentence(rollout: Rollout) -> str:
     return f"{what} in {rollout.seconds:.1f} s; services changed on {', '.join(changed) or 'no host'}."
 
 
-def write(rollout: Rollout, under: Path = PROJECT / "reports") -> Path:
+def write(rollout: Rollout, under: Path | None = None) -> Path:
     """Keep record and report of a run; returns their directory."""
-    directory = under / f"{rollout.started.strftime('%Y%m%dT%H%M%SZ')}-{rollout.id[:8]}"
+    directory = (under or REPORTS) / f"{rollout.started.strftime('%Y%m%dT%H%M%SZ')}-{rollout.id[:8]}"
     directory.mkdir(parents=True, exist_ok=True)
     record = {**rollout.record(), "sentence": sentence(rollout)}
     (directory / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -148,3 +149,7 @@ def finish(rollout: Rollout) -> None:
         return
     shown_as = directory.relative_to(PROJECT) if directory.is_relative_to(PROJECT) else directory
     print(f"report: {shown_as}/report.html", flush=True)
+    try:
+        kept.prune(REPORTS, kept.number(), directory)
+    except (OSError, ValueError) as error:
+        print(f"old reports stay: {error}", file=sys.stderr)
