@@ -42,7 +42,11 @@ def _status_text(answer: replies.StatusState) -> str:
     identity = answer.identity
     account = f"{identity.login} at {identity.server} ({identity.trade_mode})" if identity else "unknown"
     rows = [
-        (g.magic, g.dry_run, g.breaker_open, g.consecutive_failures, g.daily_profit, len(g.unresolved))
+        (
+            *(g.magic, g.dry_run, g.breaker_open, g.consecutive_failures),
+            "unknown" if g.daily_profit is None else g.daily_profit,
+            len(g.unresolved),
+        )
         for g in answer.guards
     ]
     return "\n".join(

@@ -73,6 +73,7 @@ class Desk:
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.unresolved()
         }
         self._daily: dict[int, float] = {}
+        """By magic number, as of the last look; empty before the first one: not known is not zero."""
 
     # --- state ---------------------------------------------------------------------------------------------
 
@@ -83,6 +84,7 @@ class Desk:
     def guards(self) -> list[GuardInfo]:
         """What the risk gate knows, per magic number with limits. Safe to call from another thread."""
         found = []
+        daily = self._daily
         for magic, limits in sorted(self._limits().items()):
             failures = self._failures.get(magic, 0)
             most = limits.max_consecutive_failures
@@ -93,7 +95,7 @@ class Desk:
                     unresolved=self.unresolved(magic),
                     consecutive_failures=failures,
                     breaker_open=most is not None and failures >= most,
-                    daily_profit=round(self._daily.get(magic, 0.0), 2),
+                    daily_profit=round(daily[magic], 2) if magic in daily else None,
                 )
             )
         return found
@@ -254,7 +256,16 @@ class Desk:
         books = self._broker.books()
         self.require_account(books.identity)
         self._watch.observe(books)
+        self._daily = self._results_today(books)
         return books
+
+    def _results_today(self, books: Books) -> dict[int, float]:
+        """What each magic number with limits has earned today, open positions included."""
+        found = {magic: self._ledger.realised_today(magic, books.time_msc) for magic in self._limits()}
+        for position in books.positions:
+            if position.magic in found:
+                found[position.magic] += position.profit + position.swap
+        return found
 
     def _send(self, trade: TradeRequest) -> TradeResult | None:
         try:
@@ -333,7 +344,6 @@ class Desk:
         if netting:
             risk.check_unmixed(terms, books.positions, books.orders)
         floating = sum(p.profit + p.swap for p in positions)
-        self._daily[terms.magic] = self._ledger.realised_today(terms.magic, books.time_msc) + floating
         symbols = {terms.symbol, *(p.symbol for p in positions), *(o.symbol for o in orders)}
         risk.check_order(
             terms,
@@ -344,7 +354,7 @@ class Desk:
                 positions=positions,
                 orders=orders,
                 netting=netting,
-                daily_profit=self._daily[terms.magic],
+                daily_profit=self._ledger.realised_today(terms.magic, books.time_msc) + floating,
                 failures=self._failures.get(terms.magic, 0),
                 values={symbol: self._value_per_lot(symbol) for symbol in symbols},
             ),

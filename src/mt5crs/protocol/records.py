@@ -182,11 +182,11 @@ class HaltInfo(Record, frozen=True, kw_only=True):
 
 
 class GuardInfo(Record, frozen=True, kw_only=True):
-    """What the risk gate knows about a magic number."""
+    """What the risk gate knows of a magic number; `daily_profit` is null until it has looked at the books."""
 
     magic: Magic
     dry_run: bool
     unresolved: list[str]
     consecutive_failures: Count
     breaker_open: bool
-    daily_profit: Amount
+    daily_profit: Amount | None

@@ -120,7 +120,9 @@ def test_daily_loss_counts_open_and_realised_and_ends_with_the_day(tmp_path: Pat
     assert limit_of(counter.order()) == "max_daily_loss"
     filled(counter.close(position))  # closing stays possible, and makes the loss a realised one
     assert limit_of(counter.order()) == "max_daily_loss"
-    assert counter.desk.guards()[0].daily_profit < -1000
+    shown = counter.desk.guards()[0].daily_profit
+    assert shown is not None
+    assert shown < -1000
     counter.now += 24 * 3600 * 1000
     counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
     counter.price(1.0895)
@@ -136,6 +138,24 @@ def test_the_days_loss_is_known_again_after_a_restart(tmp_path: Path) -> None:
     counter.now += 2000
     again = counter.restarted()
     assert limit_of(again.order()) == "max_daily_loss"
+
+
+def test_the_days_result_is_shown_before_anything_is_ordered(tmp_path: Path) -> None:
+    """As after a restart under a halt: nobody may order, and the operator must see what the day brought."""
+    counter = Counter(tmp_path)
+    filled(counter.order(volume=1.0))
+    counter.price(1.08)
+    counter.desk.look()
+    shown = counter.desk.guards()[0].daily_profit
+    assert shown is not None
+    assert shown < -1000
+    counter.now += 2000
+    again = counter.restarted()
+    again.price(1.08)
+    again.desk.look()
+    assert again.desk.guards()[0].daily_profit == shown
+    again.desk._daily = {}  # before the first look
+    assert again.desk.guards()[0].daily_profit is None
 
 
 def test_a_deal_dated_after_midnight_counts_for_the_new_day_whenever_it_is_seen(tmp_path: Path) -> None:
