@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from mt5crs.protocol.addresses import bracketed, reached_from_here, with_port
 from mt5crs.service import exits
 
 DEFAULT_PORTS = {"gateway": 9101, "reconciler": 9102, "strategy": 9103}
@@ -23,7 +24,7 @@ def ask_health(address: str, port: int, timeout_s: float = _TIMEOUT_S) -> tuple[
     """HTTP status and body of /health. Raises OSError or HealthCheckBrokenError."""
     with socket.create_connection((address, port), timeout=timeout_s) as connection:
         connection.settimeout(timeout_s)
-        connection.sendall(f"GET /health HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
+        connection.sendall(f"GET /health HTTP/1.0\r\nHost: {bracketed(address)}\r\n\r\n".encode())
         answer = b""
         while chunk := connection.recv(65536):
             answer += chunk
@@ -33,11 +34,11 @@ def ask_health(address: str, port: int, timeout_s: float = _TIMEOUT_S) -> tuple[
         status, content = int(words[1]), json.loads(body)
     except (IndexError, ValueError) as error:
         raise HealthCheckBrokenError(
-            f"{address}:{port} does not answer like a service of this product; "
+            f"{with_port(address, port)} does not answer like a service of this product; "
             "another program has taken the port, or METRICS_PORT differs"
         ) from error
     if not isinstance(content, dict):
-        raise HealthCheckBrokenError(f"/health of {address}:{port} is not an object")
+        raise HealthCheckBrokenError(f"/health of {with_port(address, port)} is not an object")
     return status, content
 
 
@@ -67,7 +68,7 @@ def health(service: str, address: str | None, port: int | None, env_file: Path |
         from mt5crs.settings import envfile
 
         values = envfile.read(env_file)
-    address = address or values.get("METRICS_ADDRESS") or "127.0.0.1"
+    address = reached_from_here(address or values.get("METRICS_ADDRESS") or "127.0.0.1")
     port = port or int(values.get("METRICS_PORT") or DEFAULT_PORTS[service])
     try:
         status, content = ask_health(address, port)
@@ -79,7 +80,8 @@ def health(service: str, address: str | None, port: int | None, env_file: Path |
         content = {
             "healthy": False,
             "state": "down",
-            "reason": f"nothing answers on {address}:{port} ({error}); see `journalctl -u mt5crs-{service}`",
+            "reason": f"nothing answers on {with_port(address, port)} ({error}); "
+            f"see `journalctl -u mt5crs-{service}`",
         }
     if as_json:
         click.echo(json.dumps({"service": service, **content}, indent=2))

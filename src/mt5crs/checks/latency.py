@@ -16,8 +16,8 @@ from mt5crs.checks.connection import json_option
 from mt5crs.checks.percentiles import confidence_note, histogram_svg, histogram_text, percentile
 from mt5crs.checks.report import one_line_errors
 from mt5crs.checks.route import NoRouteError, source_towards
-from mt5crs.client.connection import bracketed, milliseconds
-from mt5crs.protocol import curve
+from mt5crs.client.connection import milliseconds
+from mt5crs.protocol import addresses, curve
 from mt5crs.protocol.codec import PLAIN_PING, PLAIN_PONG
 from mt5crs.service import exits
 from mt5crs.settings import envfile
@@ -164,9 +164,8 @@ def _connect(context: curve.Context, where: LatencySettings) -> curve.Socket:
     else:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)
-    if ":" in where.server_ip:
-        socket.setsockopt(zmq.IPV6, 1)
-    socket.connect(f"tcp://{bracketed(where.server_ip)}:{where.req_port}")
+    addresses.prepare(socket, where.server_ip)
+    socket.connect(addresses.end_point(where.server_ip, where.req_port))
     return socket
 
 

@@ -15,12 +15,12 @@ import zmq
 from mt5crs.checks.connection import ConnectionSettings, env_file_option, json_option, load_connection
 from mt5crs.checks.report import Report, Skipped, Warned, exit_status, show
 from mt5crs.checks.route import source_towards
-from mt5crs.client.connection import Connection, Peer, bracketed, milliseconds
+from mt5crs.client.connection import Connection, Peer, milliseconds
 from mt5crs.client.errors import GatewayError, KeyRefusedError, RefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.client.published import StateUnavailableError, read_state
 from mt5crs.client.subscription import Subscription
-from mt5crs.protocol import curve, replies, requests
+from mt5crs.protocol import addresses, curve, replies, requests
 from mt5crs.protocol.codec import PLAIN_PING, PLAIN_PONG
 from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat
 from mt5crs.reconciler.evidence import flaws
@@ -124,9 +124,8 @@ def _plain_ping(peer: Peer, timeout_s: float) -> None:
     plain: curve.Socket = zmq.Context.instance().socket(zmq.DEALER)
     try:
         curve.secure_client(plain, peer.server_key, peer.secret_key)
-        if ":" in peer.host:
-            plain.setsockopt(zmq.IPV6, 1)
-        plain.connect(f"tcp://{bracketed(peer.host)}:{peer.port}")
+        addresses.prepare(plain, peer.host)
+        plain.connect(peer.request_url)
         answer = b""
         if plain.poll(milliseconds(timeout_s), zmq.POLLOUT):
             plain.send(PLAIN_PING)

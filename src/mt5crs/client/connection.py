@@ -17,7 +17,7 @@ from mt5crs.client.errors import (
     KeyRefusedError,
     MalformedReplyError,
 )
-from mt5crs.protocol import curve
+from mt5crs.protocol import addresses, curve
 from mt5crs.protocol.codec import ProtocolError, decode_reply, encode
 from mt5crs.protocol.replies import AnyReply
 from mt5crs.protocol.requests import Request
@@ -46,20 +46,20 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def request_url(self) -> str:
         """ZeroMQ address of the request socket."""
-        return f"tcp://{bracketed(self.host)}:{self.port}"
+        return addresses.end_point(self.host, self.port)
 
     @property
     def event_url(self) -> str:
         """ZeroMQ address of the event socket."""
-        return f"tcp://{bracketed(self.host)}:{self.pub_port}"
+        return addresses.end_point(self.host, self.pub_port)
+
+    @property
+    def place(self) -> str:
+        """Host and request port, for people."""
+        return addresses.with_port(self.host, self.port)
 
     def __repr__(self) -> str:
-        return f"Peer({self.client_name} -> {self.host}:{self.port}/{self.pub_port})"
-
-
-def bracketed(host: str) -> str:
-    """IPv6 literals go in brackets in a ZeroMQ address."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"Peer({self.client_name} -> {self.place}/{self.pub_port})"
 
 
 def milliseconds(seconds: float) -> int:
@@ -85,8 +85,7 @@ class Connection:
         peer = self._peer
         self._socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.DEALER)
         curve.secure_client(self._socket, peer.server_key, peer.secret_key)
-        if ":" in peer.host:
-            self._socket.setsockopt(zmq.IPV6, 1)
+        addresses.prepare(self._socket, peer.host)
         self._monitor = self._watch()
         self._socket.connect(peer.request_url)
         self._connected = False
@@ -141,12 +140,12 @@ class Connection:
             ready = dict(poller.poll(milliseconds(remaining))) if remaining > 0 else {}
             if not ready:
                 raise GatewaySilentError(
-                    f"no answer from the gateway {self._peer.host}:{self._peer.port} within {timeout_s:g} s; "
+                    f"no answer from the gateway {self._peer.place} within {timeout_s:g} s; "
                     "look at its log and its /health"
                 )
             if self._socket not in ready and not self._socket.poll(0):
                 raise ConnectionLostError(
-                    f"the gateway {self._peer.host}:{self._peer.port} ended the connection before it "
+                    f"the gateway {self._peer.place} ended the connection before it "
                     "answered; it was restarted or has revoked our key: see its journal"
                 )
             reply = self._decode(self._socket.recv_multipart())
@@ -170,7 +169,7 @@ class Connection:
             return decode_reply(frames[0])
         except ProtocolError as error:
             raise MalformedReplyError(
-                f"the answer of {self._peer.host}:{self._peer.port} is not a protocol v1 message ({error}); "
+                f"the answer of {self._peer.place} is not a protocol v1 message ({error}); "
                 "check that GATEWAY_PORT is the request port of a gateway of this version"
             ) from error
 
@@ -207,13 +206,13 @@ class Connection:
                 "fleet_client_public_keys in the inventory and deploy the gateway"
             )
         raise KeyRefusedError(
-            f"the handshake with {self._peer.host}:{self._peer.port} failed; "
+            f"the handshake with {self._peer.place} failed; "
             "GATEWAY_PUBLIC_KEY is not the key of that gateway, or another program listens there"
         )
 
     def _unreachable(self, timeout_s: float) -> str:
         return (
-            f"no connection to the gateway {self._peer.host}:{self._peer.port} within {timeout_s:g} s; "
+            f"no connection to the gateway {self._peer.place} within {timeout_s:g} s; "
             "check that it runs, the address, and the firewall between"
         )
 

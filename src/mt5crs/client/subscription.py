@@ -9,7 +9,7 @@ from socket import socket as PlainSocket  # noqa: N812  (beside zmq's)
 import zmq
 
 from mt5crs.client.connection import Peer, milliseconds
-from mt5crs.protocol import curve
+from mt5crs.protocol import addresses, curve
 from mt5crs.protocol.codec import ProtocolError, decode_event
 from mt5crs.protocol.events import AnyEvent, Heartbeat
 
@@ -66,8 +66,7 @@ class Subscription:
     def _open(self) -> curve.Socket:
         socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.SUB)
         curve.secure_client(socket, self._peer.server_key, self._peer.secret_key)
-        if ":" in self._peer.host:
-            socket.setsockopt(zmq.IPV6, 1)
+        addresses.prepare(socket, self._peer.host)
         for topic in self._topics:
             socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
         socket.connect(self._peer.event_url)

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from mt5crs.protocol import requests as ask
+from mt5crs.protocol.addresses import canonical
 from mt5crs.settings.gateway import ClientsFile, LegacyClient, Limits
 
 from .refusal import Refusal
@@ -90,7 +91,7 @@ def parse(text: bytes, origin: str) -> Access:
         },
         limits={int(magic): limits for magic, limits in file.limits.items()},
         legacy={
-            client.address: Peer(
+            canonical(client.address): Peer(
                 name=name, permissions=frozenset(client.permissions), magics=frozenset(client.magics)
             )
             for name, client in file.legacy.items()
@@ -128,14 +129,15 @@ def _problems(file: ClientsFile) -> list[str]:
     addresses: dict[str, str] = {}
     for name, old in file.legacy.items():
         found += _legacy_problems(name, old, addresses)
-        addresses.setdefault(old.address, name)
+        addresses.setdefault(canonical(old.address), name)
     return found
 
 
 def _legacy_problems(name: str, client: LegacyClient, addresses: dict[str, str]) -> list[str]:
     found = []
-    if client.address in addresses:
-        found.append(f"{name} and {addresses[client.address]} have the same address {client.address}")
+    address = canonical(client.address)
+    if address in addresses:
+        found.append(f"{name} and {addresses[address]} have the same address {client.address}")
     if "trade" in client.permissions and len(client.magics) != 1:
         found.append(f"{name} may trade on the plain door, so `magics` must hold exactly one magic number")
     return found

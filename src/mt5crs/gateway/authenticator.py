@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
+from mt5crs.protocol.addresses import canonical
 from mt5crs.protocol.curve import ZAP_DOMAIN, Context, Socket
 
 LEGACY_DOMAIN = b"mt5crs-legacy"
@@ -99,7 +100,7 @@ class Authenticator:
         try:
             version, _, domain, address, _, mechanism, *credentials = body
             if version == b"1.0" and domain == LEGACY_DOMAIN and mechanism == b"NULL":
-                source = address.decode().removeprefix("::ffff:")
+                source = canonical(address.decode())
                 return (source, "") if self._known_address(source) else ("", "unlisted address")
             if version != b"1.0" or domain != ZAP_DOMAIN or mechanism != b"CURVE" or len(credentials) != 1:
                 return "", "only CURVE in domain mt5crs"

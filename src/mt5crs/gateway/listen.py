@@ -7,6 +7,8 @@ from typing import Any
 
 import zmq
 
+from mt5crs.protocol import addresses
+
 _REBIND_S = 5.0
 
 
@@ -17,10 +19,8 @@ class Listener:
         """Bind; `held`: the socket that listens there already. Raises OSError that names address and port."""
         self.socket = socket
         self._held = held
-        host = f"[{address}]" if ":" in address else address
-        self._endpoint = f"tcp://{host}:{port or '*'}"
-        if ":" in address:
-            socket.setsockopt(zmq.IPV6, 1)
+        self._endpoint = addresses.end_point(address, port or "*")
+        addresses.prepare(socket, address)
         self._bind()
         if not port:
             self._endpoint = str(socket.getsockopt_string(zmq.LAST_ENDPOINT))

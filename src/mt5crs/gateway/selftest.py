@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import zmq
 
+from mt5crs.protocol import addresses
 from mt5crs.protocol.codec import decode_reply, encode
 from mt5crs.protocol.curve import Context, Socket, secure_client
 from mt5crs.protocol.fields import VERSION
@@ -25,14 +26,17 @@ class SelfTest:
     def __init__(
         self,
         context: Context,
-        endpoint: str,
+        bound: str,
+        port: int,
         server_public: str,
         secret: str,
         interval_s: float,
         passed: Callable[[], object],
     ) -> None:
+        """`bound`: the address that the request socket listens on."""
         self._context = context
-        self._endpoint = endpoint
+        self._host = addresses.reached_from_here(bound)
+        self._port = port
         self._server_public = server_public
         self._secret = secret
         self._interval_s = interval_s
@@ -55,7 +59,8 @@ class SelfTest:
         socket = self._context.socket(zmq.DEALER)
         try:
             secure_client(socket, self._server_public, self._secret)
-            socket.connect(self._endpoint)
+            addresses.prepare(socket, self._host)
+            socket.connect(addresses.end_point(self._host, self._port))
             if not self._await(socket, zmq.POLLOUT, timeout_s):
                 return False
             socket.send(encode(Ping(v=VERSION, id="self", client=SELF, magic=0)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import zmq
 
 from mt5crs.broker.interface import Broker
+from mt5crs.protocol import addresses
 from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secure_server
 from mt5crs.service import notify
 from mt5crs.service.endpoint import Endpoint
@@ -69,7 +70,7 @@ def _listener(held: HeldSockets, socket: Socket, address: str, port: int) -> Lis
     except OSError as error:
         if error.strerror is None:  # says it all already
             raise
-        raise cannot_listen(f"{address}:{port}", error.strerror) from error
+        raise cannot_listen(addresses.with_port(address, port), error.strerror) from error
 
 
 class PartDiedError(Exception):
@@ -176,10 +177,10 @@ class Gateway:
             note=self._note,
         )
         interval = min(_SELFTEST_INTERVAL_S, notify.watchdog_interval_s() or _SELFTEST_INTERVAL_S)
-        host = "127.0.0.1" if settings.bind == "0.0.0.0" else settings.bind  # noqa: S104
         self.selftest = SelfTest(
             context,
-            f"tcp://{host}:{self.requests.port}",
+            settings.bind,
+            self.requests.port,
             public_of(settings.secret_key),
             own_secret,
             interval,

@@ -13,14 +13,14 @@ from typing import Literal
 import msgspec
 import zmq
 
-from mt5crs.client.connection import bracketed, milliseconds
+from mt5crs.client.connection import milliseconds
 from mt5crs.client.errors import (
     GatewayError,
     GatewaySilentError,
     GatewayUnreachableError,
     MalformedReplyError,
 )
-from mt5crs.protocol import curve
+from mt5crs.protocol import addresses, curve
 from mt5crs.protocol.records import Position
 from mt5crs.reconciler.model import Evidence, LocalState
 from mt5crs.reconciler.source import InconsistentSnapshotError, Reading
@@ -129,7 +129,7 @@ class LegacySource:
     def __init__(self, settings: ReconcilerSettings, on_failure: Callable[[int, GatewayError], None]) -> None:
         self._settings = settings
         self._on_failure = on_failure
-        self._url = f"tcp://{bracketed(settings.gateway_host)}:{settings.gateway_port}"
+        self._url = addresses.end_point(settings.gateway_host, settings.gateway_port)
 
     def read(self, local: LocalState | None, attempts: int | None = None) -> Reading:  # noqa: ARG002
         """SYNC_ALL with retries. Raises GatewayError."""
@@ -170,6 +170,7 @@ class LegacySource:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.IMMEDIATE, 1)
             socket.setsockopt(zmq.MAXMSGSIZE, _MAX_REPLY)
+            addresses.prepare(socket, self._settings.gateway_host)
             socket.connect(self._url)
             deadline = time.monotonic() + timeout_s
             if not socket.poll(milliseconds(timeout_s), zmq.POLLOUT):

@@ -11,6 +11,7 @@ from mt5crs.client.errors import GatewayError, RefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.client.published import PublishedState, State, StateUnavailableError, read_state
 from mt5crs.client.subscription import Sequence, Subscription
+from mt5crs.protocol import addresses
 from mt5crs.protocol.events import (
     ACCOUNT_TOPIC,
     CONTROL_TOPIC,
@@ -310,7 +311,7 @@ class Reconciler:
             silence = max(silence, self._subscription.silent_for_s)
         if silence <= bound:
             return
-        where = f"{self._settings.gateway_host}:{self._settings.gateway_pub_port}"
+        where = addresses.with_port(self._settings.gateway_host, self._settings.gateway_pub_port)
         self._silent = True
         self._log.error("gateway.silent", seconds=round(silence, 1), gateway=where)
         self._show(

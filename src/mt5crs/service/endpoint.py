@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 
+from mt5crs.protocol.addresses import is_ipv6, with_port
 from mt5crs.service.metrics import Registry
 
 _MAX_REQUEST = 8192
@@ -26,7 +27,7 @@ class Endpoint:
         self._registry = registry
         self._health = health
         self._closed = False
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        family = socket.AF_INET6 if is_ipv6(address) else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -35,7 +36,7 @@ class Endpoint:
         except OSError as error:
             self._socket.close()
             raise OSError(
-                f"cannot serve metrics on {address}:{port}: {error.strerror}; "
+                f"cannot serve metrics on {with_port(address, port)}: {error.strerror}; "
                 "set METRICS_ADDRESS to an address of this host and METRICS_PORT to a free port"
             ) from error
         self.port: int = self._socket.getsockname()[1]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt5crs.checks.rehearsal import free_ports
-from mt5crs.client.connection import Connection, Peer, bracketed
+from mt5crs.client.connection import Connection, Peer
 from mt5crs.client.errors import (
     GatewaySilentError,
     GatewayUnreachableError,
@@ -162,11 +162,6 @@ def test_events_and_noise_on_the_event_socket() -> None:
                 break
         assert heard[0] == beat
         subscription.close()
-
-
-def test_brackets_for_ipv6() -> None:
-    assert bracketed("fd00::1") == "[fd00::1]"
-    assert bracketed("10.0.0.1") == "10.0.0.1"
 
 
 @given(lost=st.sets(st.integers(1, 30)), start=st.integers(0, 10))

@@ -21,6 +21,7 @@ import zmq
 from mt5crs.broker.sim.inbox import ask as ask_broker
 from mt5crs.checks.rehearsal import free_ports
 from mt5crs.protocol import requests
+from mt5crs.protocol.addresses import with_port
 from mt5crs.protocol.codec import decode_reply, encode
 from mt5crs.protocol.curve import Context, new_keypair, secure_client
 from mt5crs.protocol.records import Deal, Order, Position
@@ -52,8 +53,9 @@ def eventually(condition: Callable[[], _T | None], timeout_s: float = 10.0) -> _
 class Running:
     """Starts, kills and restarts one gateway; knows the keys of its clients."""
 
-    def __init__(self, directory: Path, **environment: str) -> None:
+    def __init__(self, directory: Path, *, host: str = "127.0.0.1", **environment: str) -> None:
         self.directory = directory
+        self.host = host
         self.public, self._secret = new_keypair()
         self.port, self.pub_port, self.metrics_port, self.legacy_port, self.legacy_pub_port = free_ports(5)
         self.context: Context = zmq.Context()
@@ -124,7 +126,9 @@ class Running:
     def health(self) -> dict[str, Any]:
         """`/health`; empty when it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/health", timeout=2) as answer:
+            with urllib.request.urlopen(
+                f"http://{with_port(self.host, self.metrics_port)}/health", timeout=2
+            ) as answer:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             return dict(json.load(error))
@@ -133,7 +137,9 @@ class Running:
 
     def metric(self, name: str) -> float:
         """Sum of a metric's samples."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=2) as answer:
+        with urllib.request.urlopen(
+            f"http://{with_port(self.host, self.metrics_port)}/metrics", timeout=2
+        ) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
