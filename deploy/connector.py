@@ -8,7 +8,6 @@ pyinfra finds it as the connector `fleet` (entry point in pyproject.toml); `depl
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -92,15 +91,13 @@ class FleetConnector(BaseConnector):
         **arguments: Any,
     ) -> bool:
         """Write a local file on the host, with the rights that `_sudo` gives. OSError says why not."""
-        with tempfile.TemporaryFile() as copy, get_file_io(filename_or_io) as given:
-            if isinstance(filename_or_io, (str, Path)):
-                content: IO[bytes] = given
-            else:
+        write = StringCommand("cat", ">", QuoteString(remote_filename))
+        # No copy of a file: a bundle is large, and where copies go may be full.
+        with get_file_io(filename_or_io) as given:
+            content: IO[bytes] | bytes = given
+            if not isinstance(filename_or_io, (str, Path)):
                 data = given.read()
-                copy.write(data.encode() if isinstance(data, str) else data)
-                copy.seek(0)
-                content = copy
-            write = StringCommand("cat", ">", QuoteString(remote_filename))
+                content = data.encode() if isinstance(data, str) else data
             reply = self._ask(write, print_input, arguments, stdin=content)
         if reply.status != 0:
             raise OSError(reply.why)
@@ -125,7 +122,11 @@ class FleetConnector(BaseConnector):
         return True
 
     def _ask(
-        self, command: Any, print_input: bool, arguments: dict[str, Any], stdin: IO[bytes] | None = None
+        self,
+        command: Any,
+        print_input: bool,
+        arguments: dict[str, Any],
+        stdin: IO[bytes] | bytes | None = None,
     ) -> ssh.Reply:
         """Run a command with pyinfra's arguments; LostError when the host cannot be asked."""
         control = extract_control_arguments(arguments)

@@ -95,12 +95,15 @@ def leave(of: Connection) -> None:
     subprocess.run([*words(of)[:-1], "-O", "stop", of.host], capture_output=True, timeout=20, check=False)
 
 
-def execute(of: Connection, line: str, *, stdin: str | IO[bytes] = "", timeout_s: float | None) -> Reply:
+def execute(
+    of: Connection, line: str, *, stdin: str | bytes | IO[bytes] = "", timeout_s: float | None
+) -> Reply:
     """Run a framed line on a host; that it cannot be reached, or is silent for too long, is no exception.
 
-    :param stdin: text, or a file that is open for reading
+    :param stdin: text, bytes, or a file that is open for reading
     """
-    given: dict[str, Any] = {"input": stdin.encode()} if isinstance(stdin, str) else {"stdin": stdin}
+    source = stdin.encode() if isinstance(stdin, str) else stdin
+    given: dict[str, Any] = {"input": source} if isinstance(source, bytes) else {"stdin": source}
     try:
         answer = subprocess.run(
             [*words(of), line], capture_output=True, timeout=timeout_s, check=False, **given

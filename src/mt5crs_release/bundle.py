@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from mt5crs_release.digest import content_digest
-from mt5crs_release.errors import RefusedError
+from mt5crs_release.errors import FailedError, RefusedError
 
 FORMAT = 1
 PRINCIPAL = "mt5crs-release"
@@ -153,19 +153,14 @@ def verify_signature(manifest: bytes, signature: bytes, allowed_signers: Path, p
             f"{allowed_signers} does not exist, so no bundle is trusted",
             remedy="run the baseline part of the deployment: it installs baseline_release_signers",
         )
-    # A directory, not an open temporary file: on Windows nobody else can open that one.
-    with tempfile.TemporaryDirectory(prefix="mt5crs-sig-") as directory:
-        file = Path(directory) / SIGNATURE
-        file.write_bytes(signature)
-        command = ["ssh-keygen", "-Y", "verify", "-f", str(allowed_signers)]
-        command += ["-I", PRINCIPAL, "-n", NAMESPACE, "-s", str(file)]
-        try:
-            answer = subprocess.run(command, input=manifest, capture_output=True, timeout=30, check=False)
-        except FileNotFoundError:
-            raise RefusedError(
-                "ssh-keygen is not installed, so the bundle's signature cannot be checked",
-                remedy="install the package openssh-client; nothing was changed",
-            ) from None
+    try:
+        answer = _ask_ssh_keygen(manifest, signature, allowed_signers)
+    except OSError as error:
+        where = error.filename or tempfile.tempdir  # when no directory will do, the error lists them
+        raise FailedError(
+            f"no temporary file can be written{f' ({where})' if where else ''}: {error.strerror or error}",
+            remedy=f"free space for temporary files on this host (`df /tmp /var/tmp`); {_NOTHING}",
+        ) from None
     if answer.returncode != 0:
         said = (answer.stderr or answer.stdout).decode(errors="replace").strip().splitlines()
         raise RefusedError(
@@ -173,6 +168,24 @@ def verify_signature(manifest: bytes, signature: bytes, allowed_signers: Path, p
             remedy=f"sign it with a key in {allowed_signers}, or add its key to baseline_release_signers; "
             f"if the bundle came from elsewhere, do not use it; {_NOTHING}",
         )
+
+
+def _ask_ssh_keygen(
+    manifest: bytes, signature: bytes, allowed_signers: Path
+) -> subprocess.CompletedProcess[bytes]:
+    # A directory, not an open temporary file: on Windows nobody else can open that one.
+    with tempfile.TemporaryDirectory(prefix="mt5crs-sig-") as directory:
+        file = Path(directory) / SIGNATURE
+        file.write_bytes(signature)
+        command = ["ssh-keygen", "-Y", "verify", "-f", str(allowed_signers)]
+        command += ["-I", PRINCIPAL, "-n", NAMESPACE, "-s", str(file)]
+        try:
+            return subprocess.run(command, input=manifest, capture_output=True, timeout=30, check=False)
+        except FileNotFoundError:
+            raise RefusedError(
+                "ssh-keygen is not installed, so the bundle's signature cannot be checked",
+                remedy="install the package openssh-client; nothing was changed",
+            ) from None
 
 
 def parse_manifest(content: bytes, path: Path) -> dict[str, Any]:

@@ -76,6 +76,9 @@ def parse_description(text: str) -> Description:
     return description
 
 
+_NOT_BY_HAND = "stage the service again; do not edit .env"
+
+
 def parse_environment(text: str) -> dict[str, str]:
     """Return the variables of a ``.env`` text: ``KEY=value`` or ``KEY='value'``, comments, empty lines.
 
@@ -88,9 +91,7 @@ def parse_environment(text: str) -> dict[str, str]:
             continue
         match = _ASSIGNMENT.match(line)
         if match is None:
-            raise FailedError(
-                f"line {number} of .env is no assignment", remedy="stage the service again; do not edit .env"
-            )
+            raise FailedError(f"line {number} of .env is no assignment", remedy=_NOT_BY_HAND)
         found[match[1]] = match[3] if match[3] is not None else match[2]
     return found
 
@@ -193,11 +194,11 @@ class _Run:
         description = parse_description(
             (current / "units" / f"mt5crs-{self.service}.service").read_text("utf-8")
         )
-        return (
-            current,
-            description,
-            parse_environment((current / description.environment_file).read_text("utf-8")),
-        )
+        try:
+            text = (current / description.environment_file).read_text("utf-8")
+        except UnicodeDecodeError:
+            raise FailedError(".env is not UTF-8", remedy=_NOT_BY_HAND) from None
+        return current, description, parse_environment(text)
 
     def _asked(self, should_stop: Callable[[], bool]) -> bool:
         return should_stop() or self.stop_request.exists()

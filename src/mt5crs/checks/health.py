@@ -62,14 +62,22 @@ def exit_status_of(status: int, content: dict[str, object]) -> int:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def health(service: str, address: str | None, port: int | None, env_file: Path | None, as_json: bool) -> None:
-    """Exit 0 when SERVICE is healthy, 75 while it starts, 1 when it is not, 3 when the check is broken."""
+    """Exit 0 when SERVICE is healthy, 75 while it starts, 1 when it is not, 3 when the check is broken.
+
+    78: the .env file cannot be used.
+    """
     values: dict[str, str] = {}
     if env_file is not None:
         from mt5crs.settings import envfile
 
-        values = envfile.read(env_file)
+        try:
+            values = envfile.read(env_file)
+            port = port or int(values.get("METRICS_PORT") or DEFAULT_PORTS[service])
+        except (OSError, ValueError) as error:  # SettingsError is one
+            click.echo(f"error: {error}", err=True)
+            raise SystemExit(exits.CONFIGURATION) from error
     address = reached_from_here(address or values.get("METRICS_ADDRESS") or "127.0.0.1")
-    port = port or int(values.get("METRICS_PORT") or DEFAULT_PORTS[service])
+    port = port or DEFAULT_PORTS[service]
     try:
         status, content = ask_health(address, port)
     except HealthCheckBrokenError as error:

@@ -6,12 +6,15 @@ quote, a backslash nor a control character, so that no reader needs an escape ru
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 
 from mt5crs.settings.schema import SettingsError
 
 _LINE = re.compile(r"(?P<key>[A-Z][A-Z0-9_]*)=(?:'(?P<quoted>[^'\\]*)'|(?P<bare>[A-Za-z0-9_./:@%+,=-]*))")
+
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def value_fits(value: str) -> bool:
@@ -44,5 +47,20 @@ def parse(text: str, *, origin: str = ".env") -> dict[str, str]:
 
 
 def read(path: Path) -> dict[str, str]:
-    """Names and values of an `.env` file; SettingsError as `parse`, OSError if it cannot be read."""
-    return parse(path.read_text(encoding="utf-8"), origin=str(path))
+    """Names and values of an `.env` file; SettingsError as `parse`, OSError if it cannot be read.
+
+    Lines may end as on Windows, as systemd has it. A byte order mark it takes for part of the first name.
+    """
+    content = path.read_bytes()
+    if content.startswith(_MARKS):
+        raise SettingsError(
+            str(path), ["it begins with a byte order mark; save it as UTF-8 without one (no BOM)"]
+        )
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(
+            str(path), [f"line {number} is not UTF-8 (but Latin-1, perhaps); save the file as UTF-8"]
+        ) from None
+    return parse(text.replace("\r\n", "\n"), origin=str(path))

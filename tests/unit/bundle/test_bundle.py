@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
@@ -19,9 +20,16 @@ from deploy import signing
 from deploy.sbom import bill_of_materials
 from deploy.wheelhouse import LINUX, WINDOWS, Requirement, parse_requirements, sha256
 from deploy.zipapp_build import SHEBANG, build_zipapp
-from mt5crs_release.bundle import MANIFEST, SIGNATURE, Bundle, this_platform, this_python
+from mt5crs_release.bundle import (
+    MANIFEST,
+    SIGNATURE,
+    Bundle,
+    this_platform,
+    this_python,
+    verify_signature,
+)
 from mt5crs_release.digest import content_digest
-from mt5crs_release.errors import RefusedError
+from mt5crs_release.errors import FailedError, RefusedError
 
 ROOT = Path(__file__).resolve().parents[3]
 ORIGIN = build.Origin("0123abcd", 1_700_000_000)
@@ -203,6 +211,17 @@ def test_requirements_apply_by_platform_and_python() -> None:
     assert (first.applies(LINUX, "3.11"), first.applies(WINDOWS, "3.11")) == (False, True)
     assert (second.applies(LINUX, "3.10"), second.applies(LINUX, "3.11")) == (True, False)
     assert first.hashes == ("0" * 64,)
+
+
+def test_a_full_disk_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/mt5crs-sig-x")
+
+    (tmp_path / "signers").write_text("")
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    with pytest.raises(FailedError, match=r"/tmp/mt5crs-sig-x\): No space left") as error:
+        verify_signature(b"", b"", tmp_path / "signers", tmp_path)
+    assert "df /tmp /var/tmp" in error.value.remedy
 
 
 def test_zipapp_repeats_and_runs(tmp_path: Path) -> None:
