@@ -81,6 +81,13 @@ class Desk:
         """Client order ids of a magic number whose fate is not known."""
         return sorted(cid for m, cid in list(self._unresolved) if m == magic) if self._unresolved else []
 
+    def unresolved_by_magic(self) -> dict[int, int]:
+        """How many submissions are unresolved, by magic number. Safe to call from another thread."""
+        found: dict[int, int] = {}
+        for magic, _ in list(self._unresolved):
+            found[magic] = found.get(magic, 0) + 1
+        return found
+
     def guards(self) -> list[GuardInfo]:
         """What the risk gate knows, per magic number with limits. Safe to call from another thread."""
         found = []

@@ -87,7 +87,7 @@ class LegacyDoor:
             self._metrics.requests.inc("LEGACY_PING", "text")
             send([*envelope, PLAIN_PONG + str(time.time_ns() // 1_000_000).encode()])
             return True
-        self._answer(envelope, payload, peer, terminal, send)
+        self._answer(envelope, payload, peer, access, terminal, send)
         return True
 
     def publish(self, publication: Publication) -> None:
@@ -108,6 +108,7 @@ class LegacyDoor:
         envelope: list[bytes],
         payload: bytes,
         peer: Peer,
+        access: Access,
         terminal: Terminal,
         send: Callable[[list[bytes]], None],
     ) -> None:
@@ -122,6 +123,7 @@ class LegacyDoor:
                 return
             request = old.to_request(question, peer.name, peer.magics)
             instead: tuple[str, str] | None = None
+            traded = request.magic if isinstance(request, old.Trade) else None
             if isinstance(request, old.Trade):
                 try:
                     request = self._admitted(request, question, peer, now)
@@ -132,6 +134,8 @@ class LegacyDoor:
             asked = question
 
             def encode(reply: Reply) -> list[bytes]:
+                if traded is not None:
+                    self._metrics.count_order(traded, reply, access.limits)
                 if instead is not None and isinstance(reply, Error) and reply.code == "UNKNOWN_ORDER":
                     return [*envelope, self._refusal(asked, *instead)]
                 answer = old.to_answer(asked, reply, peer.magics, time.time(), time.monotonic() - started)

@@ -1,6 +1,18 @@
 """Figures the gateway publishes."""
 
+import math
+import os
+import sys
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import get_args
+
+from mt5crs.protocol.fields import Outcome
+from mt5crs.protocol.replies import Error, OrderResult, Reply
 from mt5crs.service.metrics import Registry
+
+_REFUSED = "REFUSED"
 
 
 class GatewayMetrics:
@@ -15,7 +27,9 @@ class GatewayMetrics:
             "mt5crs_gateway_refused_total", "Requests and connections refused, by reason.", ("reason",)
         )
         self.orders = self.registry.counter(
-            "mt5crs_gateway_orders_total", "Submissions by magic number and outcome.", ("magic", "outcome")
+            "mt5crs_gateway_orders_total",
+            "Submissions by magic number (0: any without limits) and outcome.",
+            ("magic", "outcome"),
         )
         self.dropped = self.registry.counter(
             "mt5crs_gateway_replies_dropped_total", "Replies whose client had gone or did not read."
@@ -35,9 +49,44 @@ class GatewayMetrics:
         self.breaker = self.registry.gauge(
             "mt5crs_gateway_breaker_open", "Whether the circuit breaker is open.", ("magic",)
         )
+        self.unowned = self.registry.gauge(
+            "mt5crs_gateway_unowned_positions", "Open positions whose magic number has no limits here."
+        )
+        self.disk = self.registry.gauge(
+            "mt5crs_gateway_disk_free_ratio", "Free part of the disk that the books and the journal are on."
+        )
+        # Where no node exporter runs, this is how the Hub sees the clock.
+        self.clock = self.registry.gauge("mt5crs_gateway_time_seconds", "The host's clock, in Unix time.")
+        self.clock.from_callable(time.time)
         self.clients_file_errors = self.registry.counter(
             "mt5crs_gateway_clients_file_errors_total", "Changed clients files that could not be used."
         )
         self.authenticator = self.registry.gauge(
             "mt5crs_gateway_authenticator_up", "Whether handshakes are answered."
         )
+
+    def expect_orders(self, magic: int) -> None:
+        """Show every outcome before it is counted: how far a new series has risen, Prometheus cannot tell."""
+        for outcome in (*get_args(Outcome), _REFUSED):
+            self.orders.inc(magic, outcome, by=0)
+
+    def count_order(self, magic: int, reply: Reply, limits: Collection[int]) -> None:
+        """Count the answer to a submission; who may not trade at all cannot make series of its own."""
+        if isinstance(reply, OrderResult):
+            self.orders.inc(magic, reply.outcome)
+        elif isinstance(reply, Error):
+            self.orders.inc(magic if magic in limits else 0, _REFUSED)
+
+
+def free_ratio(directory: Path) -> float:
+    """Free part of the disk that a directory is on, from 0 to 1; NaN when it cannot be told."""
+    try:
+        if sys.platform == "win32":
+            import shutil
+
+            usage = shutil.disk_usage(directory)
+            return usage.free / usage.total
+        figures = os.statvfs(directory)
+        return figures.f_bavail / figures.f_blocks
+    except (OSError, ZeroDivisionError):
+        return math.nan

@@ -21,6 +21,7 @@ from mt5crs.protocol.requests import (
     Ping,
     Resume,
     Status,
+    Submission,
 )
 
 from .access import Access, Peer, authorise, is_operator
@@ -231,13 +232,15 @@ class Server:
                 )
             )
         except Refusal as refusal:
-            self._finish(router, envelope, kind, refusal.reply(request.id))
+            self._send(router, [*envelope, self._counted(kind, refusal.reply(request.id), request)])
 
     def _finish(self, router: "zmq.Socket[Any]", envelope: list[bytes], kind: str, reply: Reply) -> None:
         self._send(router, [*envelope, self._counted(kind, reply, None)])
 
     def _counted(self, kind: str, reply: Reply, request: AnyRequest | None) -> bytes:
         """Encode a reply and count it. Called by both threads; the metrics lock."""
+        if isinstance(request, Submission):
+            self._metrics.count_order(request.magic, reply, self._access().limits)
         if isinstance(reply, Error):
             self._metrics.requests.inc(kind, reply.code)
             self._metrics.refused.inc(reply.code)
@@ -245,7 +248,6 @@ class Server:
         else:
             self._metrics.requests.inc(kind, "ok")
             if isinstance(reply, OrderResult) and request is not None and kind != "ORDER_QUERY":
-                self._metrics.orders.inc(request.magic, reply.outcome)
                 self._note(
                     "order",
                     kind=kind,

@@ -23,7 +23,7 @@ from .journal import Journal
 from .ledger import Ledger
 from .legacy import LegacyDoor, plain_server
 from .listen import Listener, cannot_listen
-from .metrics import GatewayMetrics
+from .metrics import GatewayMetrics, free_ratio
 from .office import Office
 from .outbox import Outbox
 from .reader import Reader
@@ -95,6 +95,7 @@ class Gateway:
         state = Path(settings.state_dir)
         state.mkdir(parents=True, exist_ok=True)
         self.metrics = GatewayMetrics()
+        self.metrics.disk.from_callable(lambda: free_ratio(state))
         own_public, own_secret = new_keypair()
         self.clients = Clients(
             Path(settings.clients_file), own_public, self.metrics, self._note, lambda: self.server.kick()
@@ -110,7 +111,7 @@ class Gateway:
         self._outbox = Outbox()
         self.stream = Stream(os.urandom(8).hex(), self._outbox.put)
         ledger = Ledger(broker)
-        watch = Watch(broker, self.stream, ledger)
+        self._watch = watch = Watch(broker, self.stream, ledger)
         self.desk = Desk(
             broker,
             self._journal,
@@ -233,7 +234,7 @@ class Gateway:
             "reason": reason,
             "stream": self.stream.name,
             "halts": len(self.control.halts()),
-            "unresolved": sum(len(guard.unresolved) for guard in self.desk.guards()),
+            "unresolved": sum(self.desk.unresolved_by_magic().values()),
         }
 
     _told = False
@@ -264,9 +265,14 @@ class Gateway:
         metrics.queue.set(self.terminal.queue_length())
         metrics.halts.set(len(self.control.halts()))
         metrics.authenticator.set(float(self.authenticator.alive()))
-        for guard in self.desk.guards():
-            metrics.unresolved.set(len(guard.unresolved), guard.magic)
-            metrics.breaker.set(float(guard.breaker_open), guard.magic)
+        guards = self.desk.guards()
+        limited = {guard.magic for guard in guards}
+        metrics.unowned.set(sum(magic not in limited for magic in self._watch.magics()))
+        # A magic number whose limits were taken away may still have an order under way.
+        metrics.unresolved.replace({**dict.fromkeys(limited, 0), **self.desk.unresolved_by_magic()})
+        metrics.breaker.replace({guard.magic: float(guard.breaker_open) for guard in guards})
+        for magic in (0, *limited):
+            metrics.expect_orders(magic)
         if self._death():
             self.stop()
 

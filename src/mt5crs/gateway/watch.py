@@ -59,6 +59,10 @@ class Watch:
             self._trade(self._ledger.owner(deal), deal)
         self._deals_due = False
 
+    def magics(self) -> list[int]:
+        """Magic number of every position open at the last look. Safe to call from another thread."""
+        return [position.magic for position in (self._positions or {}).values()]
+
     def settle(self) -> None:
         """Look for deals at the next observation even if nothing else changed (after a submission)."""
         self._deals_due = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mt5crs.service.metrics import Registry
 _STATES: tuple[State, ...] = ("starting", "syncing", "ready", "unknown", "halted", "shadow")
 _FAILURES = "mt5crs_reconciler_startup_sync_failures_consecutive"
 _LAST = "mt5crs_reconciler_last_startup_sync_timestamp_seconds"
+_MISMATCHES = "mt5crs_reconciler_position_mismatches"
 
 
 class Figures:
@@ -35,6 +37,10 @@ class Figures:
             "mt5crs_reconciler_retry_answer_seconds",
             "Time to the answer of the last sync that needed a retry.",
         )
+        self.retried_at = new.gauge(
+            "mt5crs_reconciler_last_retried_sync_timestamp_seconds",
+            "When the last sync that needed a retry was answered; 0 when there was none.",
+        )
         self.last_sync_seconds = new.gauge(
             "mt5crs_reconciler_last_sync_seconds", "Duration of the last sync."
         )
@@ -42,14 +48,16 @@ class Figures:
             "mt5crs_reconciler_positions_recovered", "Positions taken over at start-up."
         )
         self.mismatches = new.gauge(
-            "mt5crs_reconciler_position_mismatches",
+            _MISMATCHES,
             "Positions that differ from the broker's at the last check.",
         )
         self.accuracy = new.gauge(
             "mt5crs_reconciler_recovery_accuracy_ratio", "Positions held exactly, of those the broker has."
         )
-        self.last_answer = new.gauge(
-            "mt5crs_reconciler_last_gateway_answer_timestamp_seconds", "When the gateway was last heard."
+        self.silent = new.gauge(
+            "mt5crs_reconciler_gateway_silent_seconds",
+            "For how long the gateway has owed answers (0: it answered last) and has sent no events.",
+            ("owed",),
         )
         self.gaps = new.counter("mt5crs_reconciler_event_gaps_total", "Times that events were missed.")
         self.messages = new.counter(
@@ -65,8 +73,8 @@ class Figures:
         )
         self.syncs.inc("ok", by=0)
         self.syncs.inc("failed", by=0)
-        self.last_answer.set(0)
         self.retry_seconds.set(0)
+        self.retried_at.set(0)
         self.enter("starting")
 
     def enter(self, state: State) -> None:
@@ -74,13 +82,24 @@ class Figures:
         for name in _STATES:
             self.state.set(1 if name == state else 0, name)
 
-    def heard(self) -> None:
-        """The gateway said something."""
-        self.last_answer.set(time.time())
+    def retried(self, seconds: float) -> None:
+        """A sync was answered only after a retry, after so many seconds."""
+        self.retry_seconds.set(seconds)
+        self.retried_at.set(time.time())
 
 
-def record_startup(directory: Path, *, succeeded: bool) -> int:
-    """Write how many start-up syncs failed in a row, for the node exporter; returns that number."""
+def make_room(directory: Path) -> None:
+    """The directory of the text file, so that the node exporter finds it from the first start on."""
+    room = directory / "metrics"
+    room.mkdir(parents=True, exist_ok=True)
+    room.chmod(0o755)
+
+
+def record_startup(directory: Path, *, succeeded: bool, mismatches: float = 0) -> int:
+    """Write how many start-up syncs failed in a row, for the node exporter; returns that number.
+
+    mismatches: positions that differed when it gave up; its own figure goes with the process.
+    """
     path = directory / "metrics" / "reconciler.prom"
     failures = 0 if succeeded else _failures_so_far(path) + 1
     text = (
@@ -88,9 +107,10 @@ def record_startup(directory: Path, *, succeeded: bool) -> int:
         f"# TYPE {_FAILURES} gauge\n{_FAILURES} {failures}\n"
         f"# HELP {_LAST} When the last start-up sync ended.\n"
         f"# TYPE {_LAST} gauge\n{_LAST} {time.time():.3f}\n"
+        f"# HELP {_MISMATCHES} Positions that differed when the last start-up sync failed.\n"
+        f"# TYPE {_MISMATCHES} gauge\n{_MISMATCHES} {0 if math.isnan(mismatches) else mismatches:.0f}\n"
     )
     write_atomically(path, text.encode(), 0o644)
-    path.parent.chmod(0o755)
     return failures
 
 

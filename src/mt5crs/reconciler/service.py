@@ -22,7 +22,7 @@ from mt5crs.protocol.events import (
     trade_topic,
 )
 from mt5crs.reconciler.compare import STRIKES_TO_HALT, compare, count_strikes, struck_out
-from mt5crs.reconciler.figures import Figures, record_startup
+from mt5crs.reconciler.figures import Figures, make_room, record_startup
 from mt5crs.reconciler.halt import SystemHaltException
 from mt5crs.reconciler.legacy import LegacySource
 from mt5crs.reconciler.model import Comparison, LocalState
@@ -49,11 +49,17 @@ class Reconciler:
         self._log = log
         self._figures = Figures()
         self._store = Store(Path(settings.state_dir), settings.magic_number)
+        make_room(Path(settings.state_dir))
         self._local: LocalState | None = self._store.load()
         self._reading: Reading | None = None
         self._strikes: dict[str, int] = {}
         self._synced_at = 0.0
         self._heard = time.monotonic()
+        self._asked = 0.0
+        self._unanswered_since: float | None = None
+        self._events_heard: float | None = None
+        self._figures.silent.from_callable(lambda: _since(self._unanswered_since), "answers")
+        self._figures.silent.from_callable(lambda: _since(self._events_heard), "events")
         self._silent = False
         self._skipped_in_a_row = 0
         self._attempts_failed = 0
@@ -114,7 +120,9 @@ class Reconciler:
         try:
             comparison = self._sync_until_equal()
         except SystemHaltException:
-            failures = record_startup(Path(self._settings.state_dir), succeeded=False)
+            failures = record_startup(
+                Path(self._settings.state_dir), succeeded=False, mismatches=self._figures.mismatches.value()
+            )
             self._log.error("startup.failed", in_a_row=failures)
             raise
         if accepted is not None:
@@ -147,7 +155,7 @@ class Reconciler:
 
     def _sync(self, attempts: int | None) -> Comparison:
         """Read, compare, save, publish. Raises GatewayError when there was no believable answer."""
-        began = time.monotonic()
+        self._asked = began = time.monotonic()
         self._attempts_failed = 0
         try:
             reading = self._source.read(self._local, attempts)
@@ -155,7 +163,7 @@ class Reconciler:
             self._figures.syncs.inc("failed")
             raise
         seconds = time.monotonic() - began
-        self._hear()
+        self._answered()
         comparison = compare(self._local, reading.evidence)
         fresh = self._store.save(comparison.state, comparison.events)
         self._local, self._reading = comparison.state, reading
@@ -205,7 +213,7 @@ class Reconciler:
         figures.syncs.inc("ok")
         figures.last_sync_seconds.set(seconds)
         if self._attempts_failed:
-            figures.retry_seconds.set(seconds)
+            figures.retried(seconds)
         figures.mismatches.set(comparison.differing_positions)
         figures.accuracy.set(comparison.accuracy)
         figures.external.set(len(comparison.state.external))
@@ -218,6 +226,8 @@ class Reconciler:
     def _watch(self) -> None:
         settings = self._settings
         check_at = time.monotonic() + settings.recheck_interval_s
+        # Only from here on are events read; a gateway that speaks the legacy protocol has none for us.
+        self._events_heard = time.monotonic() if self._subscription is not None else None
         watchdog_s = notify.watchdog_interval_s()
         ping_at = time.monotonic()
         while not self._stopping:
@@ -237,6 +247,7 @@ class Reconciler:
         try:
             comparison = self._sync(attempts=1)
         except InconsistentSnapshotError as error:
+            self._answered()
             self._strikes = {"snapshot": self._strikes.get("snapshot", 0) + 1}
             self._skip(error)
             self._show("unknown", str(error))
@@ -245,10 +256,8 @@ class Reconciler:
             return self._settings.sync_retry_interval_s
         except GatewayError as error:
             self._skip(error)
-            if isinstance(error, RefusedError):
-                self._hear()
-                if error.reply.code in ("NOT_READY", "FORBIDDEN"):
-                    self._show("unknown", str(error))
+            if isinstance(error, RefusedError) and error.reply.code in ("NOT_READY", "FORBIDDEN"):
+                self._show("unknown", str(error))
             if reason is not None:
                 # What we hold is known to be out of date, and could not be brought up to date.
                 self._show("unknown", f"{reason}; and the resync failed: {error}")
@@ -279,7 +288,7 @@ class Reconciler:
             time.sleep(_SETTLE_S)
             arrived += self._subscription.receive(0)
         if arrived:
-            self._hear()
+            self._heard = self._events_heard = time.monotonic()
             self._figures.messages.inc(by=len(arrived))
         for topic, event in arrived:
             reason = self._digest_event(topic, event) or reason
@@ -352,13 +361,17 @@ class Reconciler:
 
     def _attempt_failed(self, attempt: int, error: GatewayError) -> None:
         self._attempts_failed = attempt
-        if not isinstance(error, RefusedError):
+        if isinstance(error, RefusedError):
+            self._answered()
+        else:
             self._figures.connection_errors.inc()
+            if self._unanswered_since is None:
+                self._unanswered_since = self._asked
         self._log.warning("attempt.failed", attempt=attempt, error=str(error))
 
-    def _hear(self) -> None:
+    def _answered(self) -> None:
         self._heard = time.monotonic()
-        self._figures.heard()
+        self._unanswered_since = None
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -390,3 +403,8 @@ class Reconciler:
             positions=local.positions if local is not None else (),
             orders=local.orders if local is not None else (),
         )
+
+
+def _since(moment: float | None) -> float:
+    """Seconds since a moment of the monotonic clock; 0 for none."""
+    return 0.0 if moment is None else time.monotonic() - moment

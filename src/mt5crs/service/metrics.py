@@ -13,9 +13,9 @@ import sys
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _START = time.time()
 LabelValues = tuple[str, ...]
@@ -94,7 +94,7 @@ class Gauge(_Metric):
     def __init__(self, name: str, help_text: str, label_names: Sequence[str] = ()) -> None:
         super().__init__(name, help_text, label_names)
         self._values: dict[LabelValues, float] = {}
-        self._source: Callable[[], float] | None = None
+        self._sources: dict[LabelValues, Callable[[], float]] = {}
 
     def set(self, value: float, *labels: object) -> None:
         """Set the series with these label values."""
@@ -102,22 +102,28 @@ class Gauge(_Metric):
         with self._lock:
             self._values[key] = float(value)
 
-    def from_callable(self, source: Callable[[], float]) -> None:
-        """Ask `source` at every scrape (only for a gauge without labels)."""
-        self._source = source
+    def replace(self, values: Mapping[Any, float]) -> None:
+        """Set the series of a gauge with one label, by the label's value; those not named are gone."""
+        fresh = {self._key((label,)): float(value) for label, value in values.items()}
+        with self._lock:
+            self._values = fresh
+
+    def from_callable(self, source: Callable[[], float], *labels: object) -> None:
+        """Ask `source` at every scrape for the series with these label values."""
+        self._sources[self._key(labels)] = source
 
     def value(self, *labels: object) -> float:
         """Current value of one series (NaN when it was never set)."""
-        if self._source is not None:
-            return float(self._source())
-        return self._values.get(self._key(labels), math.nan)
+        key = self._key(labels)
+        if key in self._sources:
+            return float(self._sources[key]())
+        return self._values.get(key, math.nan)
 
     def samples(self) -> list[str]:
         """Sample lines of this metric."""
-        if self._source is not None:
-            return [f"{self.name} {_number(float(self._source()))}"]
         with self._lock:
             items = list(self._values.items())
+        items += [(key, float(source())) for key, source in self._sources.items()]
         return [f"{self.name}{_labels(self.label_names, key)} {_number(value)}" for key, value in items]
 
 

@@ -64,11 +64,26 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
     runbook_url: Annotated[
         str,
         setting(
-            "Where the runbook is read; an alert links to this text, '#' and its name in lower case.",
-            min_length=1,
+            "Address of the page where the runbook is read; an alert links to it with '#' and its name in "
+            "lower case. Empty: Prometheus on the Hub shows that of the deployed release.",
+            pattern=r"^(https?://\S+)?\Z",
             in_env=False,
         ),
-    ] = "docs/runbook.md"
+    ] = ""
+    scrape_ports: Annotated[
+        dict[str, dict[str, int]] | None,
+        setting(
+            "TCP port of every host that is scraped, by job and name; on the Hub, from the inventory.",
+            in_env=False,
+        ),
+    ] = None
+    steered_clocks: Annotated[
+        list[str] | None,
+        setting(
+            "Hosts whose clock is set by their chrony; on the Hub, from the inventory.",
+            in_env=False,
+        ),
+    ] = None
     alert_startup_sync_s: Annotated[
         float, setting("A start-up sync that took longer, in seconds, alerts.", gt=0, in_env=False)
     ] = 3.0
@@ -83,8 +98,38 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         float, setting("A reconciler that uses more of one CPU, in percent, alerts.", gt=0, in_env=False)
     ] = 5.0
     alert_gateway_silence_s: Annotated[
-        int, setting("A gateway that gave no answer for this many seconds alerts.", ge=1, in_env=False)
+        int,
+        setting(
+            "A gateway that gave no answer, or sent no events, for this many seconds alerts.",
+            ge=1,
+            in_env=False,
+        ),
     ] = 10
+    alert_not_ready_s: Annotated[
+        int,
+        setting(
+            "A terminal, gateway, reconciler or strategy that is up but not ready for this many seconds "
+            "alerts; it should be longer than any of them takes to start.",
+            ge=1,
+            in_env=False,
+        ),
+    ] = 45
+    alert_refused_orders: Annotated[
+        int,
+        setting(
+            "So many orders of a magic number refused in five minutes, and none taken, alert.",
+            ge=1,
+            in_env=False,
+        ),
+    ] = 5
+    alert_disk_free_percent: Annotated[
+        float,
+        setting("A disk with less free space, in percent, alerts.", gt=0, lt=100, in_env=False),
+    ] = 10.0
+    alert_clock_offset_s: Annotated[
+        float,
+        setting("A host whose clock differs from the Hub's by more, in seconds, alerts.", gt=0, in_env=False),
+    ] = 1.0
 
     def problems(self) -> Iterable[str]:
         """Ports used twice, and a webhook address that is none (the address itself is a secret)."""

@@ -38,12 +38,18 @@ class Runner:
         self._journal = IntentJournal(Path(settings.state_dir))
         registry = Registry()
         self._synced = registry.gauge("mt5crs_strategy_synced", "1 while bound to a ready reconciler.")
+        self._may = registry.gauge(
+            "mt5crs_strategy_trading", "1 while it may trade: state known, lease held, no order unsettled."
+        )
         self._leased = registry.gauge("mt5crs_strategy_lease_epoch", "Epoch of the lease held; 0 for none.")
         self._open = registry.gauge("mt5crs_strategy_unsettled_orders", "Orders whose fate is not known.")
         self._orders = registry.counter("mt5crs_strategy_orders_total", "Orders by outcome.", ("outcome",))
         self._seconds = registry.histogram("mt5crs_strategy_order_seconds", "Time of an order call.")
         self._errors = registry.counter("mt5crs_strategy_errors_total", "Order errors the strategy let pass.")
         self._synced.set(0)
+        self._may.set(0)
+        self._leased.set(0)
+        self._open.set(0)
         peer, patience = connection_of(settings)
         self._client = GatewayClient(peer, patience)
         self._lease = LeaseKeeper(
@@ -127,6 +133,7 @@ class Runner:
         self._synced.set(1 if reason is None else 0)
         if reason is None:
             reason = self._ensure_lease()
+        self._may.set(1 if reason is None else 0)
         self._leased.set(self._lease.epoch or 0)
         if reason != self._suspended:
             if reason is None:

@@ -24,12 +24,13 @@ def specification(settings: Mapping[str, Any], **other: object) -> dict[str, Any
 
 @pytest.fixture(scope="session")
 def hub(fleet: Fleet) -> dict[str, Any]:
-    return specification(fleet.hosts["hub-01"])
+    return specification(fleet.hosts["hub-01"], monitoring_steered_clocks=["hub-01", "inf-01"])
 
 
 @pytest.fixture
 def configuration(hub: dict[str, Any], tmp_path: Path) -> Path:
     """A directory with the Hub's configuration files, as the generation lays them out."""
     for name, file in hub["files"].items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(file["content"])
     return tmp_path

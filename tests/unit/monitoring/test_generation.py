@@ -1,5 +1,6 @@
 """The generation of monitoring: scrapes the whole inventory, keeps its secret, is sandboxed."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -7,21 +8,27 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.inventory import Fleet
+from deploy.inventory import Fleet, resolve
+from deploy.settings import check
 from mt5crs.settings.monitoring import MonitoringSettings
+from tests.unit.fleets import EXTRA, make_inventory
 
 from .conftest import specification
 
 WEBHOOK = "https://alerts.example/hook?token=canary'\"&<x"
 
 
-def test_everything_in_the_inventory_is_scraped(fleet: Fleet, hub: dict[str, Any]) -> None:
+def scraped(hub: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """(job, host, address) of everything that is scraped."""
     jobs = yaml.safe_load(hub["files"]["prometheus.yml"]["content"])["scrape_configs"]
-    scraped = {
+    return {
         (job["job_name"], target["labels"]["host"], target["targets"][0])
         for job in jobs
         for target in job["static_configs"]
     }
+
+
+def test_everything_in_the_inventory_is_scraped(fleet: Fleet, hub: dict[str, Any]) -> None:
     services = {
         "node": (("hub", "inf", "gateway"), 9100),
         "gateway": (("gateway",), 9101),
@@ -30,12 +37,47 @@ def test_everything_in_the_inventory_is_scraped(fleet: Fleet, hub: dict[str, Any
         "prometheus": (("hub",), 9090),
         "alertmanager": (("hub",), 9093),
     }
-    assert scraped == {
+    assert scraped(hub) == {
         (job, host, f"{fleet.hosts[host]['fleet_address']}:{port}")
         for job, (groups, port) in services.items()
         for group in groups
         for host in fleet.in_group(group)
     }
+
+
+def test_a_host_is_scraped_on_its_own_ports(tmp_path: Path) -> None:
+    """Those of the Hub were taken for everybody's."""
+    inventory = make_inventory(tmp_path)
+    text = json.loads(inventory.read_text())
+    groups = text["lab"]["children"]
+    groups["inf"]["hosts"]["inf-02"] |= {"reconciler_metrics_port": 9222, "monitoring_node_port": 9200}
+    groups["gateway"]["hosts"]["gtw-01"]["gateway_metrics_port"] = 9111
+    inventory.write_text(json.dumps(text))
+    fleet = resolve(inventory, EXTRA)
+    assert check(fleet) == []
+    targets = scraped(specification(fleet.hosts["hub-01"]))
+    ports = {(job, host): address.rpartition(":")[2] for job, host, address in targets}
+    assert ports["reconciler", "inf-02"] == "9222"
+    assert ports["node", "inf-02"] == "9200"
+    assert ports["gateway", "gtw-01"] == "9111"
+    assert (ports["reconciler", "inf-01"], ports["node", "inf-01"], ports["node", "gtw-01"]) == (
+        "9102",
+        "9100",
+        "9100",
+    )
+
+
+def test_hosts_that_set_their_clock_are_asked_about_it(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    text = json.loads(inventory.read_text())
+    assert '{host=~""}' in rules_of(resolve(inventory, EXTRA))
+    text["lab"]["children"]["inf"]["hosts"]["inf-02"]["baseline_clock_control"] = True
+    inventory.write_text(json.dumps(text))
+    assert '{host=~"inf-02"}' in rules_of(resolve(inventory, EXTRA))
+
+
+def rules_of(fleet: Fleet) -> str:
+    return str(specification(fleet.hosts["hub-01"])["files"]["alerts.yml"]["content"])
 
 
 def test_ipv6_addresses_are_put_in_brackets(fleet: Fleet) -> None:

@@ -1,0 +1,49 @@
+"""What Prometheus would scrape: our services as they run here, Debian's programs as a lab's were recorded."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+
+from mt5crs.checks.rehearsal import Fleet
+from tests.promql import Series, samples
+
+RECORDED = Path(__file__).resolve().parent / "recorded"
+HOSTS = {"gateway": "gtw-01", "reconciler": "inf-01", "strategy": "inf-01"}
+_TEXT_FILE = "reconciler/metrics/reconciler.prom"
+_HUB, _NODES = "hub-01", ("gtw-01", "hub-01", "inf-01")
+UP = [
+    *(("node", host) for host in _NODES),
+    *HOSTS.items(),
+    ("prometheus", _HUB),
+    ("alertmanager", _HUB),
+]
+
+
+def metrics(port: int) -> str:
+    """What a service on loopback serves under /metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def of_services(fleet: Fleet) -> list[Series]:
+    """Everything that the running services export, the file for the node exporter included."""
+    found = [
+        series
+        for service, port in fleet.metrics_ports.items()
+        if service in fleet.processes
+        for series in samples(metrics(port), job=service, host=HOSTS[service])
+    ]
+    left = fleet.directory / _TEXT_FILE
+    if left.exists():
+        found += samples(left.read_text(), job="node", host=HOSTS["reconciler"])
+    return found
+
+
+def of_debian() -> list[Series]:
+    """What node exporter and Alertmanager export, and `up` of every target, which Prometheus itself makes."""
+    found = [Series("up", {"job": job, "host": host}, 1.0) for job, host in UP]
+    for path in sorted(RECORDED.glob("*.prom")):
+        job, _, host = path.stem.partition("-")
+        found += samples(path.read_text(), job=job, host=host)
+    return found
