@@ -72,6 +72,8 @@ class Desk:
         self._unresolved: dict[tuple[int, str], Entry] = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.unresolved()
         }
+        self._in_hand: tuple[int, str] | None = None
+        """The submission at the broker right now; it counts as unresolved once that is over."""
         self._daily: dict[int, float] = {}
         """By magic number, as of the last look; empty before the first one: not known is not zero."""
 
@@ -82,10 +84,14 @@ class Desk:
         return sorted(cid for m, cid in list(self._unresolved) if m == magic) if self._unresolved else []
 
     def unresolved_by_magic(self) -> dict[int, int]:
-        """How many submissions are unresolved, by magic number. Safe to call from another thread."""
+        """How many submissions are unresolved, by magic number, but for one that is at the broker right now.
+
+        Safe to call from another thread.
+        """
         found: dict[int, int] = {}
-        for magic, _ in list(self._unresolved):
-            found[magic] = found.get(magic, 0) + 1
+        for key in list(self._unresolved):
+            if key != self._in_hand:
+                found[key[0]] = found.get(key[0], 0) + 1
         return found
 
     def guards(self) -> list[GuardInfo]:
@@ -170,6 +176,8 @@ class Desk:
             return self._refuse(request, refusal)
         except BrokerError as error:
             return self._refuse(request, broker_failed(error))
+        finally:
+            self._in_hand = None
 
     def _repeat(self, request: ask.Submission, known: Entry) -> Reply:
         if fingerprint(request) != known.fingerprint:
@@ -235,7 +243,8 @@ class Desk:
             except JournalError as error:
                 raise _journal_failed(error) from error
             # unresolved until settled, so that no failure of ours in between can let another order through
-            self._unresolved[request.magic, request.client_order_id] = entry
+            self._in_hand = key = (request.magic, request.client_order_id)
+            self._unresolved[key] = entry
             result = self._send(trade)
         self._watch.settle()
         return self._conclude(entry, trade, result)

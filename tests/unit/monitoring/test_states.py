@@ -17,7 +17,7 @@ from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat
 from mt5crs.protocol.replies import SymbolReply
 from tests.promql import Series, samples
 from tests.unit.client.peers import Answer, ScriptedGateway
-from tests.unit.gateway.running import Caller, Running
+from tests.unit.gateway.running import Caller, Running, eventually
 from tests.unit.monitoring.exported import metrics, of_debian, of_services
 from tests.unit.reconciler.books import snapshot, symbol_spec
 
@@ -75,7 +75,8 @@ def test_a_fleet_that_trades_fires_nothing(tmp_path: Path, configuration: Path) 
         before = of_services(fleet)
         fleet.wait(lambda: fleet.state().positions, "a trade")
         fleet.wait(
-            lambda: figure(fleet, "mt5crs_gateway_ready") == 1, "figures that are not from before the start"
+            lambda: value(of_services(fleet), "mt5crs_gateway_ready") == 1,
+            "figures that are not from before the start",
         )
         # Nobody sets the clock of the machine that was recorded; a lab's hosts are not asked about theirs.
         others = [series for series in of_debian() if series.name != "node_timex_sync_status"]
@@ -138,6 +139,18 @@ def test_states_of_the_gateway(limited: tuple[Running, Caller], configuration: P
     assert firing(configuration, before, of_gateway(gateway)) == {"Mt5crsPositionsUnowned"}
 
 
+def test_an_order_that_is_at_the_broker_is_not_unresolved_yet(limited: tuple[Running, Caller]) -> None:
+    """A strategy that always has one under way would look like one whose order is lost."""
+    gateway, trader = limited
+    gateway.fault({"kind": "hang", "delay_ms": 3000})
+    trader.send(requests.OrderSend, **trader.terms())
+    assert value(of_gateway(gateway), "mt5crs_gateway_unresolved_orders", magic=str(MAGIC)) == 0
+    eventually(lambda: gateway.health()["healthy"])
+    gateway.fault({"kind": "lose_request"})
+    trader.order()
+    assert value(of_gateway(gateway), "mt5crs_gateway_unresolved_orders", magic=str(MAGIC)) == 1
+
+
 def test_an_unresolved_order_is_told_after_its_limits_are_gone(limited: tuple[Running, Caller]) -> None:
     gateway, trader = limited
     gateway.fault({"kind": "lose_request"})
@@ -185,18 +198,15 @@ def test_states_of_reconciler_and_strategy(tmp_path: Path, configuration: Path) 
         }
 
 
-def figure(fleet: Fleet, name: str, **labels: str) -> float:
-    """A figure as it is exported now."""
+def value(found: Sequence[Series], name: str, **labels: str) -> float:
     return next(
-        series.value
-        for series in of_services(fleet)
-        if series.name == name and labels.items() <= series.labels.items()
+        series.value for series in found if series.name == name and labels.items() <= series.labels.items()
     )
 
 
 def silent(fleet: Fleet, owed: str) -> float:
     """For how long the reconciler says that the gateway owes it answers or events."""
-    return figure(fleet, "mt5crs_reconciler_gateway_silent_seconds", owed=owed)
+    return value(of_services(fleet), "mt5crs_reconciler_gateway_silent_seconds", owed=owed)
 
 
 def test_a_gateway_that_sends_events_and_answers_nothing_is_silent(tmp_path: Path) -> None:
