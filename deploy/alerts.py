@@ -6,7 +6,7 @@ The Hub is asked over SSH, since its Prometheus answers within the fleet only. W
 An alert counts when it began to fire after the roll-out had begun and is critical, or concerns a host that
 was activated already. What fired before does not count, nor what was pending, since its cause is older: a
 release that mends it must get through. None of the rules we ship fires because of a restart: a start on
-request is no abnormal exit, and a target may be gone for 30 s.
+request is no abnormal exit, a target may be gone for 30 s, and what is not ready yet has longer still.
 """
 
 from __future__ import annotations

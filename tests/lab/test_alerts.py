@@ -9,7 +9,7 @@ import pytest
 
 from lab.handle import Lab, wait_until
 from tests.lab.engines import Fleet
-from tests.lab.units_and_alerts import Unit, alerts
+from tests.lab.units_and_alerts import Unit, alerts, asked
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -49,6 +49,11 @@ def test_no_gateway_means_no_strategy_and_an_alert_until_it_is_back(lab: Lab, ga
     reconciler.call("restart")
 
     wait_until(lambda: {failing, silent} <= alerts(lab), FIRES_WITHIN_S, "both alerts")
+    left = "mt5crs_reconciler_startup_sync_failures_consecutive"
+    wait_until(
+        lambda: asked(lab, left)["inf-01"] >= 2, FIRES_WITHIN_S, "the reconciler's own count in Prometheus"
+    )
+    assert set(asked(lab, "node_textfile_scrape_error").values()) == {0}
     assert reconciler.state() != "active"
     assert strategy.state() != "active"
     assert strategy.process() == 0

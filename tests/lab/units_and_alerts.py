@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from lab.handle import Lab
 
@@ -35,6 +36,14 @@ class Unit:
         return int(
             self.lab.exec(self.host, ["systemctl", "show", "-p", "MainPID", "--value", self.name]).stdout
         )
+
+
+def asked(lab: Lab, expression: str) -> dict[str, float]:
+    """Host → value of an expression in Prometheus."""
+    address = lab.plan.host("hub-01").address
+    url = f"http://{address}:9090/api/v1/query?query={quote(expression)}"
+    answer = json.loads(lab.exec("hub-01", ["python3", "-c", FETCH, url]).stdout)
+    return {found["metric"].get("host", ""): float(found["value"][1]) for found in answer["data"]["result"]}
 
 
 def alerts(lab: Lab) -> set[tuple[str, str]]:

@@ -13,7 +13,6 @@ from mt5crs.service.metrics import Registry
 _STATES: tuple[State, ...] = ("starting", "syncing", "ready", "unknown", "halted", "shadow")
 _FAILURES = "mt5crs_reconciler_startup_sync_failures_consecutive"
 _LAST = "mt5crs_reconciler_last_startup_sync_timestamp_seconds"
-_MISMATCHES = "mt5crs_reconciler_position_mismatches"
 
 
 class Figures:
@@ -48,7 +47,7 @@ class Figures:
             "mt5crs_reconciler_positions_recovered", "Positions taken over at start-up."
         )
         self.mismatches = new.gauge(
-            _MISMATCHES,
+            "mt5crs_reconciler_position_mismatches",
             "Positions that differ from the broker's at the last check.",
         )
         self.accuracy = new.gauge(
@@ -87,31 +86,35 @@ class Figures:
         self.retry_seconds.set(seconds)
         self.retried_at.set(time.time())
 
+    def record_startup(self, directory: Path, *, succeeded: bool) -> int:
+        """Write how a start-up sync ended, for the node exporter; returns how many failed in a row.
+
+        How the positions compared goes with it: a process that gives up takes its own figures along.
+        """
+        path = directory / "metrics" / "reconciler.prom"
+        failures = 0 if succeeded else _failures_so_far(path) + 1
+        left = [
+            (_FAILURES, "Start-up syncs that failed in a row.", failures),
+            (_LAST, "When the last start-up sync ended.", round(time.time(), 3)),
+        ]
+        left += [
+            (gauge.name, gauge.help_text, gauge.value())
+            for gauge in (self.mismatches, self.accuracy)
+            if not math.isnan(gauge.value())  # nothing was compared
+        ]
+        text = "".join(
+            f"# HELP {name} {help_text}\n# TYPE {name} gauge\n{name} {value:.15g}\n"
+            for name, help_text, value in left
+        )
+        write_atomically(path, text.encode(), 0o644)
+        return failures
+
 
 def make_room(directory: Path) -> None:
     """The directory of the text file, so that the node exporter finds it from the first start on."""
     room = directory / "metrics"
     room.mkdir(parents=True, exist_ok=True)
     room.chmod(0o755)
-
-
-def record_startup(directory: Path, *, succeeded: bool, mismatches: float = 0) -> int:
-    """Write how many start-up syncs failed in a row, for the node exporter; returns that number.
-
-    mismatches: positions that differed when it gave up; its own figure goes with the process.
-    """
-    path = directory / "metrics" / "reconciler.prom"
-    failures = 0 if succeeded else _failures_so_far(path) + 1
-    text = (
-        f"# HELP {_FAILURES} Start-up syncs that failed in a row.\n"
-        f"# TYPE {_FAILURES} gauge\n{_FAILURES} {failures}\n"
-        f"# HELP {_LAST} When the last start-up sync ended.\n"
-        f"# TYPE {_LAST} gauge\n{_LAST} {time.time():.3f}\n"
-        f"# HELP {_MISMATCHES} Positions that differed when the last start-up sync failed.\n"
-        f"# TYPE {_MISMATCHES} gauge\n{_MISMATCHES} {0 if math.isnan(mismatches) else mismatches:.0f}\n"
-    )
-    write_atomically(path, text.encode(), 0o644)
-    return failures
 
 
 def _failures_so_far(path: Path) -> int:

@@ -22,7 +22,7 @@ from mt5crs.protocol.events import (
     trade_topic,
 )
 from mt5crs.reconciler.compare import STRIKES_TO_HALT, compare, count_strikes, struck_out
-from mt5crs.reconciler.figures import Figures, make_room, record_startup
+from mt5crs.reconciler.figures import Figures, make_room
 from mt5crs.reconciler.halt import SystemHaltException
 from mt5crs.reconciler.legacy import LegacySource
 from mt5crs.reconciler.model import Comparison, LocalState
@@ -120,14 +120,12 @@ class Reconciler:
         try:
             comparison = self._sync_until_equal()
         except SystemHaltException:
-            failures = record_startup(
-                Path(self._settings.state_dir), succeeded=False, mismatches=self._figures.mismatches.value()
-            )
+            failures = self._figures.record_startup(Path(self._settings.state_dir), succeeded=False)
             self._log.error("startup.failed", in_a_row=failures)
             raise
         if accepted is not None:
             self._store.acceptance_used()
-        record_startup(Path(self._settings.state_dir), succeeded=True)
+        self._figures.record_startup(Path(self._settings.state_dir), succeeded=True)
         seconds = time.monotonic() - began
         self._figures.startup_seconds.set(seconds)
         self._figures.recovered.set(len(comparison.state.positions))

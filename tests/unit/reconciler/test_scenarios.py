@@ -202,11 +202,16 @@ def test_scenario_05_unexplained_difference_halts_until_accepted(fleet: Fleet, r
     _falsify(fleet, recorded)
     fleet.start("reconciler")
     assert "no deal explains it" in halted(fleet)
+    left = fleet.directory / "reconciler/metrics/reconciler.prom"
+    assert "mt5crs_reconciler_position_mismatches 1\n" in left.read_text()
     from mt5crs.reconciler.store import Acceptance, write_acceptance
 
     write_acceptance(fleet.directory / "reconciler", Acceptance(reason="test", who="test"))
     fleet.start_ready("reconciler")
     assert equal(fleet)
+    fleet.wait(
+        lambda: "position_mismatches 0\n" in left.read_text(), "the difference to be gone from the file"
+    )
     fleet.kill("reconciler")
     fleet.start_ready("reconciler")
 
