@@ -55,7 +55,6 @@ class Reconciler:
         self._strikes: dict[str, int] = {}
         self._synced_at = 0.0
         self._heard = time.monotonic()
-        self._asked = 0.0
         self._unanswered_since: float | None = None
         self._events_heard: float | None = None
         self._figures.silent.from_callable(lambda: _since(self._unanswered_since), "answers")
@@ -153,7 +152,7 @@ class Reconciler:
 
     def _sync(self, attempts: int | None) -> Comparison:
         """Read, compare, save, publish. Raises GatewayError when there was no believable answer."""
-        self._asked = began = time.monotonic()
+        began = time.monotonic()
         self._attempts_failed = 0
         try:
             reading = self._source.read(self._local, attempts)
@@ -364,7 +363,7 @@ class Reconciler:
         else:
             self._figures.connection_errors.inc()
             if self._unanswered_since is None:
-                self._unanswered_since = self._asked
+                self._unanswered_since = time.monotonic()
         self._log.warning("attempt.failed", attempt=attempt, error=str(error))
 
     def _answered(self) -> None:
