@@ -1,4 +1,7 @@
-"""What Prometheus would scrape: our services as they run here, Debian's programs as a lab's were recorded."""
+"""What Prometheus would scrape: our services as they run here, Debian's programs as a lab's were recorded.
+
+recorded/<job>-<host>.prom: the lines of `curl http://<host>:<port>/metrics` there that the rules name.
+"""
 
 from __future__ import annotations
 
