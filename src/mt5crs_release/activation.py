@@ -58,8 +58,16 @@ def activate(
     beside = standby.require(session, content) if with_standby else None
     if dry_run:
         return result(session, entry, changed=True, reason=f"would activate {entry.name}")
-    entry.deployment, entry.deployed_at = deployment, timestamp()
-    return _run(session, entry, content, confirm_timeout_s, content.health, rollback=False, beside=beside)
+    return _run(
+        session,
+        entry,
+        content,
+        confirm_timeout_s,
+        content.health,
+        rollback=False,
+        beside=beside,
+        deployed=(deployment, timestamp()),
+    )
 
 
 def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
@@ -227,6 +235,7 @@ def _run(
     *,
     rollback: bool,
     beside: StandbySpec | None = None,
+    deployed: tuple[str | None, str] | None = None,
 ) -> dict[str, Any]:
     previous = session.state.current
     leaving = None if previous is None else session.content(previous)
@@ -236,8 +245,17 @@ def _run(
     # Armed before anything is written: from here on no death of this run leaves the host half-way.
     watchdog.arm(session.systemd, session.host, session.service)
     transaction = Transaction(
-        entry.name, previous, timestamp(), confirm_timeout_s, rollback=rollback, boot_id=boot_id()
+        entry.name,
+        previous,
+        timestamp(),
+        confirm_timeout_s,
+        rollback=rollback,
+        boot_id=boot_id(),
+        deployment_before=entry.deployment,
+        deployed_at_before=entry.deployed_at,
     )
+    if deployed is not None:
+        entry.deployment, entry.deployed_at = deployed
     forced = entry.state == machine.FAILED
     entry.left_because = None
     session.state.desired = entry.name
@@ -467,11 +485,7 @@ def _refuse_while_pending(session: Session) -> None:
 
 
 def _rollback_target(session: Session, to: str | None) -> Generation:
-    allowed = [
-        entry
-        for entry in session.state.in_order()
-        if entry.confirmed_at is not None and entry.state == machine.CONFIRMED
-    ]
+    allowed = [entry for entry in session.state.in_order() if entry.state == machine.CONFIRMED]
     name = to or session.state.previous
     entry = session.state.generations.get(name or "")
     if entry in allowed:
@@ -490,9 +504,13 @@ def _rollback_target(session: Session, to: str | None) -> Generation:
 
 def _names(entries: list[Generation]) -> str:
     return (
-        ", ".join(f"{entry.name} ({entry.version or 'configuration'}, {entry.state})" for entry in entries)
+        ", ".join(f"{entry.name} ({entry.version or 'configuration'}, {_told(entry)})" for entry in entries)
         or "none"
     )
+
+
+def _told(entry: Generation) -> str:
+    return entry.state + (f"; left last time: {entry.left_because}" if entry.left_because else "")
 
 
 def _start_units(session: Session) -> tuple[str, ...]:

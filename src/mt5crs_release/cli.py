@@ -359,7 +359,9 @@ def _status_table(answer: dict[str, Any]) -> str:
         pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
         damage = "" if entry["intact"] or entry["current"] is None else "; CHANGED BY HAND: stage again"
         beside = f"; {entry['standby']} stands by" if entry["standby"] else ""
-        what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{beside}{damage}"
+        left = entry["left"]
+        went = f"; {left['generation']} was left: {left['reason']}" if left else ""
+        what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{beside}{damage}{went}"
         lines.append(f"{name}: {what}; {units or 'no units'}")
     return "\n".join(lines) or "no services"
 
@@ -383,7 +385,7 @@ def _deployment_text(answer: dict[str, Any]) -> str:
 def _generation_line(entry: dict[str, Any]) -> str:
     mark = "*" if entry["current"] else " "
     can = "  can be rolled back to" if entry["rollback"] else ""
-    why = f"  {entry['reason']}" if entry["reason"] else ""
+    why = f"  left last time: {entry['reason']}" if entry["reason"] else ""
     version = entry["version"] or "configuration"
     return f"{mark} {entry['generation']}  {version}  {entry['state']}  staged {entry['staged_at']}{can}{why}"
 

@@ -72,7 +72,8 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
     standby.clear(session, boot=boot)
     if event[0] == "interrupted" and not boot and _nothing_was_changed(session, transaction):
         session.advance(transaction.generation, "interrupted")
-        return _finish(session, transaction, machine.revert_ending("interrupted"), event[1], None)
+        ending = machine.revert_ending("interrupted", proven=_proven(session, transaction))
+        return _finish(session, transaction, ending, event[1], None)
     return revert(session, *event, boot=boot)
 
 
@@ -115,7 +116,7 @@ def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> 
     if entering is not None and not boot:
         policy = replace(entering.health, min_healthy_s=min(entering.health.min_healthy_s, 0.5))
         report = health.watch(session, entering, policy)
-    ending = machine.revert_ending(transaction.event or event)
+    ending = machine.revert_ending(transaction.event or event, proven=_proven(session, transaction))
     return _finish(session, transaction, ending, reason, report, complaints)
 
 
@@ -134,7 +135,12 @@ def leave_standby(session: Session, event: str, reason: str, *, boot: bool = Fal
     with contextlib.suppress(OSError):  # the count of attempts; a full disk must not keep a standby alive
         session.save()
     standby.clear(session, boot=boot)
-    return _finish(session, transaction, event, reason, None)
+    ending = machine.standby_ending(event, proven=_proven(session, transaction))
+    return _finish(session, transaction, ending, reason, None)
+
+
+def _proven(session: Session, transaction: Transaction) -> bool:
+    return session.state.generations[transaction.generation].confirmed_at is not None
 
 
 def _switch_back(session: Session, leaving: Content, entering: Content | None, *, boot: bool) -> list[str]:
@@ -163,7 +169,11 @@ def _finish(
 ) -> dict[str, Any]:
     name = transaction.generation
     ended = session.advance(name, event)
-    session.state.generations[name].left_because = reason
+    entry = session.state.generations[name]
+    entry.left_because = reason
+    if ended == machine.CONFIRMED:
+        # What brought it stays what brought it: an attempt that came to nothing is none to be undone.
+        entry.deployment, entry.deployed_at = transaction.deployment_before, transaction.deployed_at_before
     session.state.current = transaction.previous
     session.state.desired = transaction.previous
     session.state.last_left = name

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store
+from mt5crs_release import machine, store
 from mt5crs_release.errors import FailedError
 
 FORMAT = 1
@@ -30,9 +30,9 @@ class Generation:
     state_format: int
     staged_at: str
     confirmed_at: str | None = None
-    """When it was first confirmed; only such a generation can be rolled back to."""
+    """When it was first confirmed; only such a one can be rolled back to, and it never is ``failed``."""
     left_because: str | None = None
-    """Why it was left before it was confirmed, in one sentence."""
+    """Why its last attempt came to nothing, in one sentence; ``None``: it did not."""
     deployment: str | None = None
     """Id of the deployment that activated it last; a rollback is none."""
     deployed_at: str | None = None
@@ -61,6 +61,9 @@ class Transaction:
     restarts: dict[str, int] = field(default_factory=dict)
     """Restarts counted by systemd when the generation became provisional."""
     attempts: int = 0
+    deployment_before: str | None = None
+    """The ``deployment`` of the generation before this change, in case that comes to nothing."""
+    deployed_at_before: str | None = None
 
 
 @dataclass
@@ -109,11 +112,19 @@ def load(service: str, path: Path) -> ServiceState:
             history=document["history"],
             desired=document["desired"],
             last_left=document["last_left"],
-            generations={name: Generation(**entry) for name, entry in document["generations"].items()},
+            generations={name: _generation(entry) for name, entry in document["generations"].items()},
             transaction=None if transaction is None else Transaction(**transaction),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def _generation(entry: dict[str, Any]) -> Generation:
+    found = Generation(**entry)
+    if found.confirmed_at is not None and found.state in (machine.FAILED, machine.REVERTED):
+        # Of a tool that took a once confirmed generation for a bad one when its surroundings were.
+        found.state = machine.CONFIRMED
+    return found
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
