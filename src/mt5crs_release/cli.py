@@ -167,9 +167,14 @@ def _activate(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _undo(host: Host, options: argparse.Namespace) -> dict[str, Any]:
-    from mt5crs_release.undo import undo
+    from mt5crs_release import undo
 
-    return undo(host, options.deployment, dry_run=options.dry_run)
+    deployment, wait_s = options.deployment or undo.newest(host), options.lock_timeout
+    if options.hold is not None:
+        return undo.hold(host, deployment, options.hold, wait_s=wait_s)
+    steps = {"dry_run": undo.ask, "judge": undo.judge, "back": undo.back}
+    step = next((steps[name] for name in steps if getattr(options, name)), undo.undo)
+    return step(host, deployment, wait_s=wait_s)
 
 
 def _confirm(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -477,11 +482,21 @@ def parser() -> argparse.ArgumentParser:
     rollback.add_argument("--to", metavar="G", help="default: the one that ran before")
     undo = add(
         "undo",
-        "Roll back every service of this host that still runs what a deployment brought.",
-        dry,
+        "Roll back every service of this host that still runs what a deployment brought, all as one.",
+        locking,
         service=None,
     )
     undo.add_argument("--deployment", metavar="ID", help="default: the newest on this host")
+    step = undo.add_mutually_exclusive_group()
+    step.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+    step.add_argument(
+        "--hold",
+        type=_seconds,
+        metavar="S",
+        help="only move and restart; returns by itself in S seconds unless judged and confirmed",
+    )
+    step.add_argument("--judge", action="store_true", help="wait until all that is held is healthy")
+    step.add_argument("--back", action="store_true", help="return to what ran before the undo")
     add("status", "What runs; without SERVICE: all services.", service="?")
     add("list", "All generations of a service.")
     prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")

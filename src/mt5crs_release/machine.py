@@ -34,6 +34,7 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     (CONFIRMED, "activate"): ACTIVATING,
     (FAILED, "force"): ACTIVATING,
     (ACTIVATING, "healthy"): PROVISIONAL,
+    (ACTIVATING, "moved"): PROVISIONAL,
     (ACTIVATING, "unhealthy"): REVERTING,
     (ACTIVATING, "interrupted"): REVERTING,
     (PROVISIONAL, "confirm"): CONFIRMED,

@@ -64,6 +64,15 @@ class Transaction:
     deployment_before: str | None = None
     """The ``deployment`` of the generation before this change, in case that comes to nothing."""
     deployed_at_before: str | None = None
+    undoes: str | None = None
+    """The deployment that is undone with it, if that is what this is; then it is not judged alone.
+
+    Or :func:`undo_of` one.
+    """
+    together: list[str] = field(default_factory=list)
+    """The other services of this host that go back with it."""
+    unjudged_since: float | None = None
+    """When it was switched to (seconds of CLOCK_MONOTONIC), as long as its health has yet to be judged."""
 
 
 @dataclass
@@ -80,8 +89,18 @@ class ServiceState:
     """The generation last staged or asked for; what ``activate`` takes when none is named."""
     last_left: str | None = None
     """The generation that went back last, until another is confirmed: its deployer may not know yet."""
+    came_from: str | None = None
+    """What ran before the current generation was confirmed."""
+    undid: str | None = None
+    """The deployment that was undone when the current generation was confirmed, if that is why it was."""
     generations: dict[str, Generation] = field(default_factory=dict)
     transaction: Transaction | None = None
+
+    def runs(self, brought: str) -> bool:
+        """Tell whether the service is on what a deployment brought, or an undo (:func:`undo_of`)."""
+        entry = self.generations.get(self.current or "")
+        by_undo = self.undid is not None and undo_of(self.undid) == brought
+        return by_undo or (entry is not None and entry.deployment == brought)
 
     @property
     def previous(self) -> str | None:
@@ -93,6 +112,11 @@ class ServiceState:
         return sorted(
             self.generations.values(), key=lambda generation: int(generation.name.partition("-")[0])
         )
+
+
+def undo_of(deployment: str) -> str:
+    """Return what an undo is called where it is undone itself, in place of a deployment's id."""
+    return f"undo of {deployment}"
 
 
 def load(service: str, path: Path) -> ServiceState:
@@ -112,6 +136,8 @@ def load(service: str, path: Path) -> ServiceState:
             history=document["history"],
             desired=document["desired"],
             last_left=document["last_left"],
+            came_from=document.get("came_from"),
+            undid=document.get("undid"),
             generations={name: _generation(entry) for name, entry in document["generations"].items()},
             transaction=None if transaction is None else Transaction(**transaction),
         )

@@ -97,6 +97,7 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "previous": transaction.previous if transaction else record.previous,
         "deployment": entry.deployment if entry else None,
         "deployed_at": entry.deployed_at if entry else None,
+        "undid": transaction.undoes if transaction else record.undid,
         "deadline": transaction.deadline_at if transaction else None,
         "deadline_in_s": left,
         "intact": entry is not None and not generation.problems(paths.generation(entry.name)),

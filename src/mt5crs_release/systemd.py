@@ -71,6 +71,13 @@ class Systemd:
         """Start ``unit`` if it is not running; otherwise as :meth:`restart`."""
         return self._start_job("start", unit, timeout_s)
 
+    def restart_later(self, units: Sequence[str]) -> None:
+        """Queue restarts without waiting: what ``units`` depend on may come later.
+
+        :raises FailedError: systemd refused
+        """
+        self._run(["systemctl", "restart", "--no-block", *units])
+
     def start_later(self, units: Sequence[str]) -> None:
         """Queue starts without waiting: for use during boot, when waiting would block the boot."""
         self._run(["systemctl", "start", "--no-block", *units])
