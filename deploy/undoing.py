@@ -1,4 +1,4 @@
-"""Rolling a whole fleet back: which deployment is undone, on which hosts, and which of them first; pure.
+"""Rolling a whole fleet back: which deployment is undone, on which hosts, and whether that fits; pure.
 
 A fleet goes back by undoing a deployment, not by taking every service a generation back: what that deployment
 did not change stays. Each host knows which deployment brought what it runs (`mt5crs-release status`).
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.batches import GATEWAY, INF, KINDS, Link, Spoken, order_of
+from deploy.batches import GATEWAY, INF, KINDS, Link, Spoken, fit
 from deploy.inventory import WINDOWS, Fleet
 
 Statuses = Mapping[str, Mapping[str, Any]]
@@ -71,30 +71,12 @@ def affected(statuses: Statuses, deployment: str) -> dict[str, tuple[str, ...]]:
     return {host: services for host, services in found.items() if services}
 
 
-def waves(fleet: Fleet, statuses: Statuses, answers: Answers) -> tuple[tuple[str, ...], ...]:
-    """Hosts that go back together, one wave after the other: first the Inf hosts, then the gateways.
-
-    That is the other way round when the protocol versions ask for it. The rest (the Hub) goes with the first.
-    answers: host → what `undo --dry-run` said. Raises OrderError when no order lets all talk to each other.
-    """
-    order = order_of(_links(fleet, statuses, answers), preferred=(INF, GATEWAY))
-    gateways = tuple(host for host in answers if host in fleet.in_group(GATEWAY))
-    others = tuple(host for host in answers if host not in gateways)
-    found = (others, gateways) if order[0] == INF else (gateways, others)
-    return tuple(wave for wave in found if wave)
-
-
-def targets(answers: Answers, hosts: Sequence[str]) -> dict[tuple[str, str], str]:
-    """(host, service) → generation to which it goes back, in the order of `hosts`.
+def require_fit(fleet: Fleet, statuses: Statuses, answers: Answers) -> None:
+    """OrderError unless every Inf host and its gateway understand each other once all have gone back.
 
     answers: host → what `undo --dry-run` said.
     """
-    return {
-        (host, service): str(entry["attempted"])
-        for host in hosts
-        for service, entry in outcomes(answers.get(host, {}))
-        if entry.get("attempted")
-    }
+    fit(_links(fleet, statuses, answers))
 
 
 def _links(fleet: Fleet, statuses: Statuses, answers: Answers) -> Iterator[Link]:
