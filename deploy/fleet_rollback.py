@@ -38,10 +38,15 @@ class FleetRollback:
         for name, services in self.services.items():
             for service in services:
                 result, now = rollout.result(name, service), self.statuses[name]["services"][service]
-                result.generation, result.previous = str(now["current"]), now["previous"]
+                result.generation, result.previous = undoing.generation_of(now), now["previous"]
         self.windows = tuple(name for name in run.windows_targets() if name in self.services)
         where = ", ".join(f"{name} ({', '.join(of)})" for name, of in self.services.items())
         print(f"undoing deployment {self.deployment}: {where}", flush=True)
+
+    def waves(self, step: str) -> list[tuple[str, ...]]:
+        """Linux hosts that take a step together, one wave after the other."""
+        hosts = [name for name in self.services if name not in self.windows]
+        return [tuple(hosts)] if step in (ASK, JUDGE) else undoing.waves(fleet(), hosts)
 
     def due(self, name: str, step: str) -> bool:
         """Whether a host is to take this step now."""
@@ -128,15 +133,15 @@ def roll_back(rollout: Rollout, named: str | None) -> None:
 
 def _everywhere(begun: FleetRollback, step: str) -> None:
     if begun.windows:
-        # First, since a play takes seconds to begin; the fleet is mixed only from its end on.
         taken_on_windows(begun, step, name=f"{TITLES[step]} | Windows", _run_once=True)
-    taken(begun, step, name=TITLES[step])
+    for number, hosts in host.loop(enumerate(begun.waves(step), 1)):
+        taken(begun, step, hosts, name=f"{TITLES[step]} | {number}")
 
 
 @operation()
-def taken(begun: FleetRollback, step: str) -> Generator[FunctionCommand, None, None]:
+def taken(begun: FleetRollback, step: str, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
     """One step on a Linux host."""
-    if host.name not in begun.windows and begun.due(host.name, step):
+    if host.name in hosts and begun.due(host.name, step):
         yield FunctionCommand(begun.call, (step,), {})
 
 

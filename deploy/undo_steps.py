@@ -66,6 +66,9 @@ def note(
     if good and answer is not None:
         for service, entry in told.items():
             _note_good(rollout, host, service, step, entry, since)
+        for result in rollout.results.values():
+            if result.host == host and result.waits and result.service not in told:
+                result.state = "unchanged"  # the host says that it had no part in this
         return
     rollout.fail(failure_of(host, TOLD[step], None if answer is None else dict(answer), text))
     if step == ASK:
@@ -78,9 +81,7 @@ def note(
             result.state = "provisional"  # it may have gone ahead
         elif step == HOLD:
             _note_left(result, entry.get("generation") or result.generation)
-        elif step == JUDGE:
-            _note_left(result, entry.get("generation") or result.previous)
-        elif entry.get("generation"):
+        elif step == BACK and entry.get("generation"):
             _note_left(result, entry["generation"])
 
 

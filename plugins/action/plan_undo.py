@@ -52,5 +52,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             undoing.require_fit(fleet, statuses, answers)
         except (OrderError, undoing.NothingToUndoError) as error:
             return {**result, "failed": True, "msg": str(error)}
-        batch = {"hosts": list(services), "serial": [len(services)]}
+        waves = undoing.waves(fleet, list(services))
+        batch = {"hosts": [host for wave in waves for host in wave], "serial": [len(wave) for wave in waves]}
         return {**result, "changed": False, "fleet_plan": {"batches": {"undo": batch}}}

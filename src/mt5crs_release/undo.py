@@ -31,6 +31,8 @@ ORDER = ("gateway", "reconciler", "strategy")
 _SETTLE_S = 60.0
 """How long what was found healthy waits if this run dies between its judgement and the first confirmation."""
 
+_FIRST_S = 3.0
+_LOOK_EVERY_S = 0.1
 Answers = dict[str, dict[str, Any]]
 
 
@@ -118,7 +120,9 @@ def hold(host: Host, deployment: str, seconds: float, *, wait_s: float) -> dict[
 def judge(host: Host, deployment: str, *, wait_s: float) -> dict[str, Any]:
     """Wait until all that :func:`hold` has moved is healthy; then it waits for its confirmation.
 
-    :raises FailedError: one was not healthy, then all run again what ran before; or they do already
+    What is not healthy stays held: going back alone, before the other hosts do, would not mend it.
+
+    :raises FailedError: one was not healthy, or all run again what ran before already
     """
     with _open(host, deployment, _is_part, wait_s) as sessions:
         gone = [session for session in sessions if not _is_held(session.state, deployment)]
@@ -130,13 +134,12 @@ def judge(host: Host, deployment: str, *, wait_s: float) -> dict[str, Any]:
                 details=_answer(deployment, {}),
             )
         answers: Answers = {}
-        with _as_one(sessions, deployment):
-            reports = _judge(sessions)
-            for session in sessions:
-                _wait(session, _transaction(session).confirm_timeout_s)
-                reason, report = "healthy, waits to be confirmed", reports[session.service]
-                entry = _entry(session)
-                answers[session.service] = result(session, entry, changed=False, reason=reason, report=report)
+        reports = _judge(sessions)
+        for session in sessions:
+            _wait(session, _transaction(session).confirm_timeout_s)
+            reason, report = "healthy, waits to be confirmed", reports[session.service]
+            entry = _entry(session)
+            answers[session.service] = result(session, entry, changed=False, reason=reason, report=report)
         return _answer(deployment, answers)
 
 
@@ -281,6 +284,17 @@ def _move_all(ways: Sequence[tuple[Session, Generation, Content]], undoes: str) 
         for (session, _, entering), leaving in zip(ways, left, strict=True):
             session.enter("starting units")
             start_queued(session, leaving, entering)
+            if session.service == ORDER[0]:
+                _see_active(session, entering)
+
+
+def _see_active(session: Session, content: Content) -> None:
+    """Give what the others need a moment to start, so that they need not fail first."""
+    end = time.monotonic() + _FIRST_S
+    while time.monotonic() < end:
+        if all(unit.active in ("active", "failed") for unit in session.systemd.look(content.start).values()):
+            return
+        time.sleep(_LOOK_EVERY_S)
 
 
 @contextmanager

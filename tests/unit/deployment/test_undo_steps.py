@@ -60,12 +60,11 @@ def test_what_moved_waits_and_is_put_back_if_anything_fails(rollout: Rollout) ->
     assert [span.step for span in rollout.spans] == ["roll back", "judge", "put back"]
 
 
-@pytest.mark.parametrize("told", [{}, {"reconciler": {"generation": BEFORE}}])
-def test_a_host_that_was_not_healthy_is_back_and_told_so(
-    rollout: Rollout, told: dict[str, dict[str, Any]]
-) -> None:
+def test_a_host_that_is_not_healthy_stays_held_until_all_are_put_back(rollout: Rollout) -> None:
     held(rollout)
-    note(rollout, JUDGE, FAILED, **told)
+    note(rollout, JUDGE, FAILED)
+    assert seen(rollout) == ("provisional", TARGET, True)
+    note(rollout, BACK, reconciler={"generation": BEFORE, "changed": True})
     assert seen(rollout) == ("reverted", BEFORE, True)
     assert rollout.result("inf-01", "reconciler").version == "2"
 

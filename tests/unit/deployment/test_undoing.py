@@ -44,6 +44,17 @@ def test_another_one_is_named_by_the_beginning_of_its_id() -> None:
     assert undoing.affected(SEEN, "aaa") == {"hub-01": ("monitoring",), "inf-02": ("reconciler",)}
 
 
+def test_what_an_unfinished_rollback_holds_still_belongs_to_what_it_undoes() -> None:
+    """pyinfra sees it before the lock has settled it; it will run again what it was about to leave."""
+    held = {"deployment": "aaa", "deployed_at": "2026-01-01", "current": "1-r", "previous": "2-r"}
+    seen = statuses(service("aaa", "2026-01-01"), {**held, "pending": "1-r", "undid": "bbb"})
+    assert undoing.chosen(seen, None) == "bbb"
+    assert undoing.affected(seen, "bbb") == {"inf-01": ("reconciler",)}
+    assert undoing.generation_of(seen["inf-01"]["services"]["reconciler"]) == "2-r"
+    confirmed = statuses(service("aaa", "2026-01-01"), {**held, "pending": None, "undid": "bbb"})
+    assert undoing.chosen(confirmed, None) == "aaa"
+
+
 @pytest.mark.parametrize(("seen", "named"), [(SEEN, "ccc"), ({"hub-01": {}}, None), ({"hub-01": {}}, "a")])
 def test_what_cannot_be_undone_is_refused_with_a_list(seen: dict[str, Any], named: str | None) -> None:
     with pytest.raises(NothingToUndoError, match="Nothing was changed") as refused:
@@ -61,6 +72,11 @@ def test_a_windows_gateway_that_says_nothing_is_not_left_out() -> None:
 
 def back(protocol: tuple[int, int]) -> dict[str, Any]:
     return {"protocol": {"min": protocol[0], "max": protocol[1]}}
+
+
+def test_gateways_move_first() -> None:
+    assert undoing.waves(FLEET, ["inf-01", "gtw-01", "hub-01"]) == [("gtw-01",), ("inf-01", "hub-01")]
+    assert undoing.waves(FLEET, ["inf-01"]) == [("inf-01",)]
 
 
 def test_versions_that_fit_once_all_are_back_are_enough() -> None:
