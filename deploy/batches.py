@@ -146,15 +146,8 @@ def understood(client: Spoken | None, server: Spoken | None) -> bool:
     return client is None or server is None or server.least <= client.most <= server.most
 
 
-def order_of(links: Iterable[Link], preferred: Sequence[str] = (GATEWAY, INF)) -> tuple[str, str]:
-    """Which kind goes first, so that every Inf host can talk to its gateway at each moment.
-
-    The gateway, unless its new version does not understand what still runs on the Inf hosts; then the Inf
-    hosts, if the old gateway understands them. `preferred` turns that around (a rollback undoes the newest
-    first).
-    Raises OrderError when neither order works, or the versions do not fit once all is done.
-    """
-    links = list(links)
+def fit(links: Iterable[Link]) -> None:
+    """OrderError unless every Inf host and its gateway understand each other once all is done."""
     for link in links:
         if not understood(link.inf_then, link.gateway_then):
             raise OrderError(
@@ -162,16 +155,26 @@ def order_of(links: Iterable[Link], preferred: Sequence[str] = (GATEWAY, INF)) -
                 f"{link.gateway} will not understand (it accepts {_range(link.gateway_then)}); deploy both "
                 "from one bundle. Nothing was changed"
             )
+
+
+def order_of(links: Iterable[Link]) -> tuple[str, str]:
+    """Which kind goes first, so that every Inf host can talk to its gateway at each moment.
+
+    The gateway, unless its new version does not understand what still runs on the Inf hosts; then the Inf
+    hosts, if the old gateway understands them.
+    Raises OrderError when neither order works, or the versions do not fit once all is done.
+    """
+    links = list(links)
+    fit(links)
     # Between the two, the first kind is new and the second still old.
     between = {
         GATEWAY: [link for link in links if not understood(link.inf_now, link.gateway_then)],
         INF: [link for link in links if not understood(link.inf_then, link.gateway_now)],
     }
-    first, second = preferred
-    if not between[first]:
-        return first, second
-    if not between[second]:
-        return second, first
+    if not between[GATEWAY]:
+        return GATEWAY, INF
+    if not between[INF]:
+        return INF, GATEWAY
     new, old = between[GATEWAY][0], between[INF][0]
     raise OrderError(
         f"neither order works: the new gateway on {new.gateway} accepts protocol "

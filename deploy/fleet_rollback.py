@@ -1,4 +1,4 @@
-"""Rolls the fleet back with pyinfra: every host is asked first, then all hosts of a wave go back at once."""
+"""Rolls the fleet back with pyinfra: each step of deploy/undo_steps.py on all hosts before the next one."""
 # mypy: disable-error-code="misc,untyped-decorator"
 # (pyinfra's own types are not followed, see pyproject.toml)
 
@@ -12,75 +12,100 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 from pyinfra.api.exceptions import DeployError
 
-from deploy import locking, planning, run, undoing, windows
+from deploy import planning, release, run, stepping, undo_steps, undoing, windows
 from deploy.batches import OrderError
-from deploy.inventory import fleet
-from deploy.release import ACTIVATE_TIMEOUT_S, run_tool
-from deploy.rollout import Failure, Rollout, failure_of
+from deploy.fleet_lock import FleetLock
+from deploy.inventory import fleet, variables
+from deploy.rollout import Failure, Rollout
+from deploy.undo_steps import ASK, BACK, HOLD, JUDGE
 
-WAVES = 2
+TITLES = {ASK: "Ask every host", HOLD: "Move back", JUDGE: "Judge", BACK: "Put back"}
+"""Names of the operations, and so of the phases of the narration."""
 
 
 class FleetRollback:
-    """One rollback of the fleet: what every host said of itself, what it answered, which wave it is in."""
+    """One rollback of the fleet: what every host said of itself, what it answered, which were moved."""
 
     def __init__(self, rollout: Rollout, named: str | None) -> None:
         self.rollout = rollout
         self.statuses = planning.statuses(rollout)
         undoing.require_told(fleet(), self.statuses)
         self.deployment = undoing.chosen(self.statuses, named)
+        rollout.undoes = self.deployment
         self.services = undoing.affected(self.statuses, self.deployment)
         self.answers: dict[str, Mapping[str, Any]] = {}
+        self.moved: set[str] = set()
         for name, services in self.services.items():
             for service in services:
                 result, now = rollout.result(name, service), self.statuses[name]["services"][service]
-                result.generation, result.previous = str(now["current"]), now["previous"]
+                result.generation, result.previous = undoing.generation_of(now), now["previous"]
         self.windows = tuple(name for name in run.windows_targets() if name in self.services)
         where = ", ".join(f"{name} ({', '.join(of)})" for name, of in self.services.items())
         print(f"undoing deployment {self.deployment}: {where}", flush=True)
 
-    def wave(self, number: int) -> tuple[str, ...]:
-        """Hosts of a wave (from 0), known once every host was asked."""
-        found = undoing.waves(fleet(), self.statuses, self.answers)
-        return found[number] if number < len(found) else ()
+    def waves(self, step: str) -> list[tuple[str, ...]]:
+        """Linux hosts that take a step together, one wave after the other."""
+        hosts = [name for name in self.services if name not in self.windows]
+        return [tuple(hosts)] if step in (ASK, JUDGE) else undoing.waves(fleet(), hosts)
 
-    def call(self, *, dry_run: bool) -> None:
-        """`mt5crs-release undo` on the current host."""
-        if not dry_run:
-            self._decide()
-        arguments = ["undo", "--deployment", self.deployment, "--json", *(["--dry-run"] if dry_run else [])]
-        began = time.monotonic()
-        answer, text, good = run_tool(arguments, stdin=None, timeout_s=ACTIVATE_TIMEOUT_S)
-        self.take(host.name, answer, began, dry_run=dry_run)
-        if not good or answer is None:
-            step = "ask about the way back" if dry_run else "roll back"
-            self.rollout.fail(failure_of(host.name, step, answer, text))
+    def due(self, name: str, step: str) -> bool:
+        """Whether a host is to take this step now."""
+        if name not in self.services or (self.rollout.dry and step != ASK):
+            return False
+        if step == BACK:
+            return self.rollout.failed and not self.rollout.lock_lost and name in self.moved
+        return not self.rollout.failed and (step != HOLD or self._fits())
 
-    def play(self, hosts: Sequence[str], *, dry_run: bool) -> None:
+    def _fits(self) -> bool:
+        """Whether all will be able to talk to each other; noted as the run's failure if not."""
+        if not self.answers:
+            return True  # pyinfra only looks what there is to do
+        try:
+            undoing.require_fit(fleet(), self.statuses, self.answers)
+        except OrderError as error:
+            self.rollout.fail(Failure("fleet", "roll back", str(error)))
+        return not self.rollout.failed
+
+    def call(self, step: str) -> None:
+        """One step on the current host. A lost call is made again: the host does nothing twice."""
+        name, began = host.name, time.monotonic()
+        timeout_s = float(variables(name)["fleet_confirm_timeout_s"])
+        self._begin(name, step)
+        words = undo_steps.arguments(step, self.deployment, timeout_s)
+        answer, text, good = release.run_again(words, timeout_s=release.ACTIVATE_TIMEOUT_S)
+        self._take(name, step, answer, text, good=good, since=began)
+        if good and step == HOLD:
+            for service in self.services[name]:
+                generation = self.rollout.result(name, service).generation
+                stepping.deadlines_of(self.rollout).waits(name, service, generation, timeout_s)
+
+    def play(self, hosts: Sequence[str], step: str) -> None:
         """The same on Windows gateways, all at once, by Ansible."""
-        if not dry_run:
-            self._decide()
         began = time.monotonic()
-        for answer in windows.undo(self.rollout, hosts, self.deployment, dry_run=dry_run):
-            self.take(answer.host, answer.document, began, dry_run=dry_run)
+        for name in hosts:
+            self._begin(name, step)
+        answers, failures = windows.undo(hosts, self.deployment, step)
+        for answer in answers:
+            document = None if answer.document is None else dict(answer.document)
+            self._take(answer.host, step, document, answer.text, good=answer.good, since=began)
+        for failure in failures:
+            self.rollout.fail(failure)
 
-    def _decide(self) -> None:
-        """Record on the Hub what goes back to what, before the first host does."""
-        locking.decide(
-            self.rollout,
-            lambda lock: lock.decide_to_roll_back(
-                undoing.targets(self.answers, (*self.wave(0), *self.wave(1)))
-            ),
-        )
+    def _begin(self, name: str, step: str) -> None:
+        if step == HOLD:
+            self.moved.add(name)
+            undo_steps.begin(self.rollout, name, self.services[name])
 
-    def take(self, name: str, answer: Mapping[str, Any] | None, began: float, *, dry_run: bool) -> None:
-        """Note what a host said."""
-        if answer is None:
-            return
-        self.answers[name] = answer
-        if not dry_run:
-            for service, entry in undoing.outcomes(answer):
-                self.rollout.undone(name, service, entry, began)
+    def _take(
+        self, name: str, step: str, answer: dict[str, Any] | None, text: str, *, good: bool, since: float
+    ) -> None:
+        if step == ASK and good and answer is not None:
+            self.answers[name] = answer
+        undo_steps.note(self.rollout, name, step, answer, text, good=good, since=since)
+
+    def decide(self, lock: FleetLock) -> None:
+        """Everything is healthy everywhere: whoever comes next finishes it."""
+        lock.decide_to_roll_back(undo_steps.held(self.rollout))
 
 
 _begun: list[FleetRollback | DeployError] = []
@@ -99,52 +124,30 @@ def roll_back(rollout: Rollout, named: str | None) -> None:
     begun = _begun[0]
     if isinstance(begun, DeployError):
         raise begun
-    asked(rollout, begun, name="Ask every host")
+    for step in host.loop((ASK, HOLD, JUDGE)):
+        _everywhere(begun, step)
+    windows.confirm(rollout, begun.windows, begun.decide)
+    release.confirmed(rollout, begun.decide, name="Confirm")
+    _everywhere(begun, BACK)
+
+
+def _everywhere(begun: FleetRollback, step: str) -> None:
     if begun.windows:
-        asked_on_windows(rollout, begun, name="Ask every host | Windows", _run_once=True)
-    for number in host.loop(range(WAVES)):
-        undone(rollout, begun, number, name=f"Roll back, wave {number + 1}")
-        if begun.windows:
-            name = f"Roll back, wave {number + 1} | Windows"
-            undone_on_windows(rollout, begun, number, name=name, _run_once=True)
+        taken_on_windows(begun, step, name=f"{TITLES[step]} | Windows", _run_once=True)
+    for number, hosts in host.loop(enumerate(begun.waves(step), 1)):
+        taken(begun, step, hosts, name=f"{TITLES[step]} | {number}")
 
 
 @operation()
-def asked(rollout: Rollout, begun: FleetRollback) -> Generator[FunctionCommand, None, None]:
-    """Find out whether the host can go back, before any host does."""
-    if host.name in begun.services and not rollout.failed:
-        yield FunctionCommand(begun.call, (), {"dry_run": True})
+def taken(begun: FleetRollback, step: str, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
+    """One step on a Linux host."""
+    if host.name in hosts and begun.due(host.name, step):
+        yield FunctionCommand(begun.call, (step,), {})
 
 
 @operation()
-def asked_on_windows(rollout: Rollout, begun: FleetRollback) -> Generator[FunctionCommand, None, None]:
-    """Find out the same of the Windows gateways."""
-    if not rollout.failed:
-        yield FunctionCommand(begun.play, (begun.windows,), {"dry_run": True})
-
-
-@operation()
-def undone(rollout: Rollout, begun: FleetRollback, wave: int) -> Generator[FunctionCommand, None, None]:
-    """Go back, unless a host cannot or has failed to."""
-    if host.name in _turn(rollout, begun, wave):
-        yield FunctionCommand(begun.call, (), {"dry_run": False})
-
-
-@operation()
-def undone_on_windows(
-    rollout: Rollout, begun: FleetRollback, wave: int
-) -> Generator[FunctionCommand, None, None]:
-    """The Windows gateways of the wave go back, under the same condition."""
-    hosts = [name for name in _turn(rollout, begun, wave) if name in begun.windows]
+def taken_on_windows(begun: FleetRollback, step: str) -> Generator[FunctionCommand, None, None]:
+    """One step on the Windows gateways."""
+    hosts = [name for name in begun.windows if begun.due(name, step)]
     if hosts:
-        yield FunctionCommand(begun.play, (hosts,), {"dry_run": False})
-
-
-def _turn(rollout: Rollout, begun: FleetRollback, wave: int) -> tuple[str, ...]:
-    if rollout.failed or rollout.dry:
-        return ()
-    try:
-        return begun.wave(wave)
-    except OrderError as error:
-        rollout.fail(Failure("fleet", "roll back", str(error)))
-        return ()
+        yield FunctionCommand(begun.play, (hosts, step), {})

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 
 from deploy import locking, resuming, stepping
 from deploy.batches import BLUE_GREEN, GROUP_OF, KINDS, Step
+from deploy.fleet_lock import FleetLock
 from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
 from deploy.plan import Plan, Work
@@ -104,6 +105,23 @@ class Call:
             print(f"  {host.name}: connection lost in {self.step} {self.service}; made again")
             return run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
         return lost, "", False
+
+
+def run_again(
+    arguments: Sequence[str], *, timeout_s: int, until: float | None = None
+) -> tuple[dict[str, Any] | None, str, bool]:
+    """As `run_tool`, for a call that may be made twice: again over a new connection if it was lost.
+
+    until: time.monotonic() at which it is given up; by default SHORT_TIMEOUT_S from now.
+    """
+    until = time.monotonic() + SHORT_TIMEOUT_S if until is None else until
+    answer, text, good = run_tool(arguments, stdin=None, timeout_s=timeout_s)
+    while answer is not None and answer.get("lost") and time.monotonic() < until:
+        if _connected_anew():
+            answer, text, good = run_tool(arguments, stdin=None, timeout_s=timeout_s)
+        else:
+            time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+    return answer, text, good
 
 
 def status() -> dict[str, Any] | Failure:
@@ -208,7 +226,19 @@ def started(rollout: Rollout, service: str, units: Iterable[str]) -> Generator[F
 def settled(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
     """Confirm the generation over a new connection, which proves that the host can still be reached."""
     if not rollout.failed:
-        yield FunctionCommand(_confirm, (rollout, want), {})
+        yield FunctionCommand(
+            _confirm, (rollout, want.service, lambda lock: lock.decide_to_confirm(rollout)), {}
+        )
+
+
+@operation()
+def confirmed(
+    rollout: Rollout, decide: Callable[[FleetLock], None]
+) -> Generator[FunctionCommand, None, None]:
+    """The same for all that waits, once `decide` has recorded that it is to be finished from here on."""
+    for result in tuple(rollout.results.values()):
+        if result.host == host.name and result.waits and not rollout.failed:
+            yield FunctionCommand(_confirm, (rollout, result.service, decide), {})
 
 
 @operation()
@@ -328,15 +358,15 @@ def _start(rollout: Rollout, service: str, units: Sequence[str]) -> None:
         rollout.fail(Failure(host.name, f"start {service}", why, remedy, tuple(lines)))
 
 
-def _confirm(rollout: Rollout, want: Desired) -> None:
-    result = rollout.result(host.name, want.service)
-    if result.state != "provisional":
+def _confirm(rollout: Rollout, service: str, decide: Callable[[FleetLock], None]) -> None:
+    result = rollout.result(host.name, service)
+    if not result.waits:
         return
-    locking.decide(rollout, lambda lock: lock.decide_to_confirm(rollout))
+    locking.decide(rollout, decide)
     if not _reconnected(rollout):
         return
-    answer = Call(rollout, want.service, "confirm")(
-        ["confirm", want.service, "--generation", result.generation], timeout_s=SHORT_TIMEOUT_S
+    answer = Call(rollout, service, "confirm")(
+        ["confirm", service, "--generation", result.generation], timeout_s=SHORT_TIMEOUT_S
     )
     if answer is not None:
         result.state = str(answer.get("state") or "confirmed")
@@ -379,13 +409,8 @@ def _put_back(rollout: Rollout) -> None:
     for result in rollout.touched(host.name):
         began = time.monotonic()
         arguments = ["revert", result.service, "--confirmed", result.generation, "--json"]
-        answer, text, good = run_tool(arguments, stdin=None, timeout_s=ACTIVATE_TIMEOUT_S)
         # What is confirmed does not go back by itself, so a host that comes back in time is told.
-        while answer is not None and answer.get("lost") and time.monotonic() < until:
-            if _connected_anew():
-                answer, text, good = run_tool(arguments, stdin=None, timeout_s=ACTIVATE_TIMEOUT_S)
-            else:
-                time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+        answer, text, good = run_again(arguments, timeout_s=ACTIVATE_TIMEOUT_S, until=until)
         if good and answer is not None:
             result.state = "reverted"
             result.generation = str(answer.get("generation") or "")

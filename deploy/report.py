@@ -98,7 +98,7 @@ def _left_by(rollout: Rollout) -> str:
     waiting = [f"{entry.service} on {entry.host}" for entry in rollout.results.values() if entry.waits]
     if waiting:
         said.append(f"Not confirmed, goes back by itself: {', '.join(waiting)}.")
-    if rollout.action == "rollback":
+    if rollout.action == "rollback" and not rollout.undoes:
         said.append("If hosts had begun to go back, the next run finishes that on all of them first.")
     elif not waiting:
         said.append("Nothing waits for its confirmation: what ran before this run runs still, or again.")

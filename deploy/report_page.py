@@ -14,6 +14,7 @@ KINDS = (
     ("upload", "upload"),
     ("stage", "stage"),
     ("activate", "activate"),
+    ("judge", "judge"),
     ("confirm", "confirm"),
     ("put-back", "put back, roll back"),
     ("failed", "failed"),

@@ -24,6 +24,10 @@ def answer_of(listed: Mapping[str, Any], generation: str) -> Mapping[str, Any] |
     entry = entries.get(generation)
     if entry is None or entry["state"] == "staged":
         return NOT_BEGUN
+    # Confirmed once and not running: an attempt begins by forgetting why the one before came to nothing.
+    kept = entry["state"] == "confirmed" and not entry.get("current")
+    if kept and not entry.get("reason"):
+        return NOT_BEGUN
     current = next((name for name, one in entries.items() if one.get("current")), None)
     told = {"generation": current, "attempted": generation, "state": entry["state"], "changed": True}
     if entry["state"] in _GOOD and entry.get("current"):
@@ -32,7 +36,7 @@ def answer_of(listed: Mapping[str, Any], generation: str) -> Mapping[str, Any] |
             "version": entry.get("version"),
             "reason": "the connection was lost; the host went on",
         }
-    if entry["state"] in _LEFT:
+    if kept or entry["state"] in _LEFT:
         reason = (
             f"the connection was lost, and the host went back: {entry.get('reason') or 'no reason known'}"
         )

@@ -119,6 +119,8 @@ class Rollout:
     put_back: list[str] = field(default_factory=list)
     way_back: dict[tuple[str, str], str] = field(default_factory=dict)
     """(host, service) → generation to which it can return, as it said when it was asked."""
+    undoes: str = ""
+    """Id of the deployment that a rollback of the fleet undoes."""
     interrupted: bool = False
     lock_lost: bool = False
     deployer_seen: bool = False

@@ -47,6 +47,9 @@ _PHASES = (
     "Stage",
     "Plan",
     "Activate",
+    "Ask every host",
+    "Move back",
+    "Judge",
     "Confirm",
     "Put back",
     "Monitoring",
@@ -334,7 +337,7 @@ class _Narration(BaseStateCallback):
 
     def _only_looked(self) -> bool:
         """Whether the phase's operations change nothing, though they run."""
-        return self.name.startswith("Ask") or windows.nothing_changed(self.name)
+        return self.name.startswith(("Ask", "Judge")) or windows.nothing_changed(self.name)
 
     def close(self) -> None:
         """Print the line of the phase that ends."""

@@ -1,4 +1,4 @@
-"""Rolling a whole fleet back: which deployment is undone, on which hosts, and which of them first; pure.
+"""Rolling a whole fleet back: which deployment is undone, on which hosts, and whether that fits; pure.
 
 A fleet goes back by undoing a deployment, not by taking every service a generation back: what that deployment
 did not change stays. Each host knows which deployment brought what it runs (`mt5crs-release status`).
@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.batches import GATEWAY, INF, KINDS, Link, Spoken, order_of
+from deploy.batches import GATEWAY, INF, KINDS, Link, Spoken, fit
 from deploy.inventory import WINDOWS, Fleet
 
+_LAST = "~"
+"""After every time stamp: what is held is the newest that runs, or will run again."""
 Statuses = Mapping[str, Mapping[str, Any]]
 Answers = Mapping[str, Mapping[str, Any]]
 
@@ -25,12 +27,11 @@ def chosen(statuses: Statuses, named: str | None) -> str:
 
     Raises NothingToUndoError when there is none, or several begin alike.
     """
-    running = {
-        str(now["deployment"]): str(now.get("deployed_at"))
-        for status in statuses.values()
-        for now in status.get("services", {}).values()
-        if now.get("deployment")
-    }
+    running: dict[str, str] = {}
+    for status in statuses.values():
+        for now in status.get("services", {}).values():
+            if deployment_of(now):
+                running[deployment_of(now)] = _LAST if is_held(now) else str(now.get("deployed_at"))
     in_order = sorted(running, key=lambda one: running[one])
     if named is None and in_order:
         return in_order[-1]
@@ -43,6 +44,21 @@ def chosen(statuses: Statuses, named: str | None) -> str:
             "single parts back. Nothing was changed"
         )
     return fitting[0]
+
+
+def is_held(now: Mapping[str, Any]) -> bool:
+    """Whether a service is on its way back in a rollback that nobody has confirmed: it returns from there."""
+    return bool(now.get("pending") and now.get("undid"))
+
+
+def deployment_of(now: Mapping[str, Any]) -> str:
+    """The deployment that brought what a service runs, or will run again once it has returned."""
+    return str((now["undid"] if is_held(now) else now.get("deployment")) or "")
+
+
+def generation_of(now: Mapping[str, Any]) -> str:
+    """The generation to go with it."""
+    return str(now["previous"] if is_held(now) else now["current"])
 
 
 def require_told(fleet: Fleet, statuses: Statuses) -> None:
@@ -64,37 +80,29 @@ def affected(statuses: Statuses, deployment: str) -> dict[str, tuple[str, ...]]:
     """Host → services that run what the deployment brought; hosts without any are left out."""
     found = {
         host: tuple(
-            name for name, now in status.get("services", {}).items() if now.get("deployment") == deployment
+            name for name, now in status.get("services", {}).items() if deployment_of(now) == deployment
         )
         for host, status in statuses.items()
     }
     return {host: services for host, services in found.items() if services}
 
 
-def waves(fleet: Fleet, statuses: Statuses, answers: Answers) -> tuple[tuple[str, ...], ...]:
-    """Hosts that go back together, one wave after the other: first the Inf hosts, then the gateways.
+def waves(fleet: Fleet, hosts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Hosts that move together, the gateways first: who needs them would fail for a second otherwise.
 
-    That is the other way round when the protocol versions ask for it. The rest (the Hub) goes with the first.
-    answers: host → what `undo --dry-run` said. Raises OrderError when no order lets all talk to each other.
+    Nobody's health is waited for in between.
     """
-    order = order_of(_links(fleet, statuses, answers), preferred=(INF, GATEWAY))
-    gateways = tuple(host for host in answers if host in fleet.in_group(GATEWAY))
-    others = tuple(host for host in answers if host not in gateways)
-    found = (others, gateways) if order[0] == INF else (gateways, others)
-    return tuple(wave for wave in found if wave)
+    first = tuple(host for host in hosts if host in fleet.in_group(GATEWAY))
+    rest = tuple(host for host in hosts if host not in first)
+    return [wave for wave in (first, rest) if wave]
 
 
-def targets(answers: Answers, hosts: Sequence[str]) -> dict[tuple[str, str], str]:
-    """(host, service) → generation to which it goes back, in the order of `hosts`.
+def require_fit(fleet: Fleet, statuses: Statuses, answers: Answers) -> None:
+    """OrderError unless every Inf host and its gateway understand each other once all have gone back.
 
     answers: host → what `undo --dry-run` said.
     """
-    return {
-        (host, service): str(entry["attempted"])
-        for host in hosts
-        for service, entry in outcomes(answers.get(host, {}))
-        if entry.get("attempted")
-    }
+    fit(_links(fleet, statuses, answers))
 
 
 def _links(fleet: Fleet, statuses: Statuses, answers: Answers) -> Iterator[Link]:

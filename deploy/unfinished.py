@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy import ssh, windows_play
+from deploy import ssh, undo_steps, windows_play
 from deploy.batches import GATEWAY
 from deploy.inventory import WINDOWS, Fleet
 from deploy.rollout import SERVICES
@@ -28,9 +28,10 @@ _TOGETHER = 20
 
 @dataclass(frozen=True)
 class Action:
-    """One call of the release tool: `verb` is confirm, activate, rollback, revert, or leave.
+    """One call of the release tool: `verb` is confirm, activate, rollback, revert, leave, or back.
 
-    revert is for what waits for its confirmation (every release of the tool knows it), leave for the rest.
+    revert is for what waits for its confirmation (every release of the tool knows it), leave for the rest;
+    back is for all services of a host that have undone the deployment `generation`.
     """
 
     host: str
@@ -43,6 +44,8 @@ class Action:
         """What the release tool of the host is called with."""
         if self.verb == "revert":
             return ["revert", self.service, "--json"]
+        if self.verb == "back":
+            return undo_steps.arguments(undo_steps.BACK, self.generation, 0)
         if self.verb == "leave":
             return ["revert", self.service, "--confirmed", self.generation, "--json"]
         named = ["--to" if self.verb == "rollback" else "--generation", self.generation]
@@ -52,6 +55,8 @@ class Action:
     @property
     def what(self) -> str:
         """Service, generation and host."""
+        if self.verb == "back":
+            return f"the undo of {self.generation} on {self.host}"
         return f"{self.service} {self.generation} on {self.host}"
 
     @property
@@ -92,7 +97,12 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
     decided = targets(record) if phase in (CONFIRM, ROLL_BACK) or putting_back else {}
     found = []
     for host, status in statuses.items():
-        for service in SERVICES if phase == CONFIRM else reversed(SERVICES):
+        undid = _undid(status, {of: name for (on, of), name in decided.items() if on == host})
+        if putting_back and undid:
+            # What its services share keeps each of them from coming back healthy alone.
+            found.append(Action(host, "", "back", undid))
+            continue
+        for service in SERVICES if phase in (CONFIRM, ROLL_BACK) else reversed(SERVICES):
             now = status.get("services", {}).get(service)
             if now is None:
                 continue
@@ -103,7 +113,9 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
                 elif wanted is not None and now.get("current") == wanted:
                     found.append(Action(host, service, "leave", wanted))
             elif wanted is not None and phase == ROLL_BACK:
-                if now.get("current") != wanted or now.get("pending"):
+                if now.get("pending") == wanted:
+                    found.append(Action(host, service, "confirm", wanted))
+                elif now.get("current") != wanted or now.get("pending"):
                     found.append(Action(host, service, "rollback", wanted))
             elif wanted is not None and now.get("pending") == wanted:
                 found.append(Action(host, service, "confirm", wanted))
@@ -112,6 +124,21 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
             elif wanted is None and now.get("pending"):
                 found.append(Action(host, service, "revert", str(now["pending"])))
     return found
+
+
+def _undid(status: Mapping[str, Any], decided: Mapping[str, str]) -> str:
+    """The deployment that what the decision names on a host has undone, if that is what it did."""
+    services = status.get("services", {})
+    return next(
+        (
+            str(services[service]["undid"])
+            for service, name in decided.items()
+            if service in services
+            and services[service].get("current") == name
+            and services[service].get("undid")
+        ),
+        "",
+    )
 
 
 def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:

@@ -9,7 +9,7 @@ provisional until everything is healthy, confirmed with the others, put back wit
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -19,6 +19,7 @@ from pyinfra.api.exceptions import DeployError, OperationError
 
 from deploy import locking, step_check, windows_play
 from deploy.batches import Step
+from deploy.fleet_lock import FleetLock
 from deploy.inventory import WINDOWS, Fleet, fleet
 from deploy.plan import Plan
 from deploy.release_call import LOOK
@@ -30,7 +31,7 @@ PHASE = "Windows gateways"
 STEP_S = 60
 """Time that a step of the others may take; nobody extends the deadline of a Windows gateway on the way."""
 _STATES = {"revert": "reverted", "confirm": "confirmed", "activate": "provisional", "rollback": "confirmed"}
-_SPANS = {"revert": "put back", "undo": "roll back"}
+_SPANS = {"revert": "put back"}
 _unchanged: list[bool] = []
 """Whether each preparation of this process found everything as it should be."""
 
@@ -106,10 +107,12 @@ def activate(rollout: Rollout, plan: Plan, step: Step) -> None:
         activated(rollout, plan, hosts, name=name, _run_once=True)
 
 
-def confirm(rollout: Rollout, hosts: Sequence[str]) -> None:
-    """Make the provisional generations the ones to stay."""
+def confirm(
+    rollout: Rollout, hosts: Sequence[str], decide: Callable[[FleetLock], None] | None = None
+) -> None:
+    """Make the provisional generations the ones to stay; `decide` records that it is to be finished."""
     if hosts and not rollout.dry:
-        confirmed(rollout, hosts, name=f"Confirm {SERVICE} | Windows", _run_once=True)
+        confirmed(rollout, hosts, decide, name=f"Confirm {SERVICE} | Windows", _run_once=True)
 
 
 def put_back(rollout: Rollout, hosts: Sequence[str]) -> None:
@@ -160,11 +163,13 @@ def activated(rollout: Rollout, plan: Plan, hosts: Sequence[str]) -> Generator[F
 
 
 @operation()
-def confirmed(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionCommand, None, None]:
+def confirmed(
+    rollout: Rollout, hosts: Sequence[str], decide: Callable[[FleetLock], None] | None
+) -> Generator[FunctionCommand, None, None]:
     """Over a new connection, which proves that the host can still be reached."""
     waiting = provisional(rollout, hosts)
     if waiting and not rollout.failed:
-        yield FunctionCommand(_settle, (rollout, "confirm", waiting), {})
+        yield FunctionCommand(_settle, (rollout, "confirm", waiting, decide), {})
 
 
 @operation()
@@ -239,22 +244,24 @@ def touched(rollout: Rollout, hosts: Sequence[str]) -> dict[str, str]:
     return {host: result.generation for host in hosts for result in rollout.touched(host)}
 
 
-def _settle(rollout: Rollout, phase: str, waiting: Mapping[str, str]) -> None:
+def _settle(
+    rollout: Rollout,
+    phase: str,
+    waiting: Mapping[str, str],
+    decide: Callable[[FleetLock], None] | None = None,
+) -> None:
     """Confirm, or put back, what this run made provisional."""
+    if decide is not None:
+        locking.decide(rollout, decide)
     known = {"windows_provisional": dict(waiting)}
     _note(rollout, windows_play.run(fleet().inventory, list(waiting), phase, known), phase)
 
 
-def undo(rollout: Rollout, hosts: Sequence[str], deployment: str, *, dry_run: bool) -> Iterator[Answer]:
-    """Have these hosts undo a deployment, or (dry_run) say whether they can; yields every host's answer.
-
-    What failed is noted in the record of the run.
-    """
-    known = {"windows_deployment": deployment, "windows_undo_dry": dry_run}
+def undo(hosts: Sequence[str], deployment: str, step: str) -> tuple[list[Answer], list[Failure]]:
+    """Have these hosts take one step of undoing a deployment; their answers, and what else went wrong."""
+    known = {"windows_deployment": deployment, "windows_undo_step": step}
     played = windows_play.run(fleet().inventory, hosts, "undo", known)
-    yield from played.answers
-    for failure in _failures(played, "undo"):
-        rollout.fail(failure)
+    return played.answers, _troubles(played, "undo")
 
 
 def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
@@ -312,5 +319,9 @@ def _failures(played: Played, phase: str) -> list[Failure]:
         for answer in played.answers
         if not answer.good
     ]
+    return found + _troubles(played, phase)
+
+
+def _troubles(played: Played, phase: str) -> list[Failure]:
     remedy = f"run it by hand to see more: ansible-playbook … {windows_play.PLAYBOOK} --tags {phase} -vv"
-    return found + [Failure(one.host, one.task, one.reason, remedy) for one in played.troubles]
+    return [Failure(one.host, one.task, one.reason, remedy) for one in played.troubles]

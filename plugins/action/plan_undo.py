@@ -1,7 +1,7 @@
-"""Action `plan_undo`: which deployment a rollback of the fleet undoes, where, and which hosts go first.
+"""Action `plan_undo`: which deployment a rollback of the fleet undoes, where, and whether all fits then.
 
 Runs once, on the controller; changes nothing. Before the hosts are asked it returns `deployment` and the
-hosts it concerns; afterwards (argument `asked`: true) `fleet_plan.batches`: the waves `first` and `second`.
+hosts it concerns; afterwards (argument `asked`: true) `fleet_plan.batches.undo`: the hosts that go back.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "deployment": deployment,
                     "hosts": list(services),
                     "rollout_said": said,
+                    "rollout_undoes": deployment,
                 }
             answers = {name: json.loads(every[name]["release_undo_answer"]) for name in services}
-            waves = undoing.waves(fleet, statuses, answers)
+            undoing.require_fit(fleet, statuses, answers)
         except (OrderError, undoing.NothingToUndoError) as error:
             return {**result, "failed": True, "msg": str(error)}
-        named = zip(("first", "second"), (*waves, (), ()), strict=False)
-        batches = {name: {"hosts": list(hosts), "serial": [len(hosts)]} for name, hosts in named}
-        return {**result, "changed": False, "fleet_plan": {"batches": batches}}
+        waves = undoing.waves(fleet, list(services))
+        batch = {"hosts": [host for wave in waves for host in wave], "serial": [len(wave) for wave in waves]}
+        return {**result, "changed": False, "fleet_plan": {"batches": {"undo": batch}}}

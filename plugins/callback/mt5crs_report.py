@@ -23,7 +23,7 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import extra_vars, report, ssh, tags, undoing, unfinished
+from deploy import extra_vars, report, ssh, tags, undo_steps, unfinished
 from deploy.batches import BASELINE
 from deploy.deadlines import Deadlines
 from deploy.fleet_lock import FleetLock
@@ -44,12 +44,11 @@ description:
 LAB_INVENTORY = Path("inventory/lab.yml")
 ACTIONS = {"site.yml": "deploy", "rollback.yml": "rollback"}
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TOUCHING = ("Activate", "Confirm", "Put back", "Roll back")
+_TOUCHING = ("Activate", "Move back", "Judge", "Confirm", "Put back", "Roll back")
 """How the plays begin that change what runs."""
-_RESUMED = re.compile(r"(?:^|: )(Activate|Confirm|Put back) [\w-]+$")
 _ON_LINUX = "host_command"
-"""What makes these calls there; on Windows nobody asks what became of a lost one, so that has failed."""
-_GOING_BACK = re.compile(r"(?:^|: )(Roll back \w+|Undo the deployment)$")
+"""What makes calls there; on Windows nobody asks what became of a lost one, so that has failed."""
+_GOING_BACK = re.compile(r"(?:^|: )Roll back \w+$")
 STEP = "Activate "
 """How the plays begin whose batches are the steps of the plan, one after the other."""
 _REMEDY = "Ansible's own message is above; run again with -vvv to see what was asked and answered"
@@ -130,7 +129,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self.rollout.failed:
             self.deadlines.end()
         if self.play.startswith("Confirm") and not self.lock.decision and not self.rollout.failed:
-            self.lock.decide_to_confirm(self.rollout)
+            if self.rollout.action == "rollback":
+                self.lock.decide_to_roll_back(undo_steps.held(self.rollout))
+            else:
+                self.lock.decide_to_confirm(self.rollout)
         elif not self.play.startswith("Confirm"):
             self.lock.phase(self.play.lower(), self.rollout)
 
@@ -175,8 +177,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self.rollout is not None:
             host = result._host.get_name()
             task = result._task
-            resumed = task.action == _ON_LINUX and _RESUMED.search(task.get_name())
-            if resumed and task.ignore_unreachable:
+            if task.action == _ON_LINUX and task.ignore_unreachable:
                 self.hosts.add(host)
                 return  # the next task finds out what became of it
             self.failed.add(host)
@@ -232,7 +233,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """What the next run would do otherwise, over connections of its own."""
         finish, decision = not rollout.failures and bool(self.lock.decision), self.lock.decision
         if not finish:
-            decision = {**decision, "phase": unfinished.PUT_BACK} if rollout.action == "deploy" else {}
+            whole = rollout.action == "deploy" or bool(rollout.undoes)
+            decision = {**decision, "phase": unfinished.PUT_BACK} if whole else {}
         what = "what was decided is finished" if finish else "what was activated is put back"
         self._display.display(
             f"interrupted: {what}; once more to leave at once (the next run then does it)", stderr=True
@@ -244,6 +246,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for text in done.failures:
             rollout.fail(Failure("fleet", "settle", text, "run again: the next run settles what is left"))
         for action in done.done:
+            if action.verb == "back":
+                for entry in rollout.touched(action.host):
+                    entry.state, entry.version, entry.changed = "reverted", entry.previous_version, False
+                    entry.generation = entry.previous or ""
+                    rollout.put_back.append(f"{entry.service} on {entry.host}")
+                continue
             entry = rollout.result(action.host, action.service)
             back = action.verb in ("revert", "leave")
             entry.state = "reverted" if back else "confirmed"
@@ -307,6 +315,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if failure is not None:
             self.rollout.fail(Failure(**{**failure, "journal": tuple(failure["journal"])}))
             self.failed.add(failure["host"])
+        self.rollout.undoes = str(data.get("rollout_undoes") or self.rollout.undoes)
         taken = data.get("fleet_lock")
         if taken and not self.lock.held:
             self.lock = FleetLock(taken["hub"], self.rollout.id, held=True, settled=taken["settled"])
@@ -362,18 +371,20 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self.deadlines.waits(host, service, entry.generation, timeout_s)
 
     def _undone(self, host: str, result: Any, answer: Any) -> None:
-        """Every service of a host whose deployment was undone, or asked about."""
+        """A step of undoing a deployment has ended on a host."""
         assert self.rollout is not None  # noqa: S101 -- only called with one
         data = result._result
         began = self.task_began.get((host, result._task._uuid), time.monotonic())
-        if data.get("rc") != 0 or answer is None:
-            self.rollout.fail(failure_of(host, "roll back", answer, _output(data)))
+        step, good = undo_steps.step_of(data["cmd"]), data.get("rc") == 0 and answer is not None
+        undo_steps.note(self.rollout, host, step, answer, _output(data), good=good, since=began)
+        if not good:
             self.failed.add(host)
-        if "--dry-run" in data["cmd"]:
-            self.rollout.way_back |= undoing.targets({host: answer or {}}, [host])
-            return
-        for service, entry in undoing.outcomes(answer or {}):
-            self.rollout.undone(host, service, entry, began)
+        command = data["cmd"]
+        if good and step == undo_steps.HOLD and command[0] == ssh.TOOL:
+            timeout_s = float(command[command.index("--hold") + 1])
+            for (on, service), generation in undo_steps.held(self.rollout).items():
+                if on == host:
+                    self.deadlines.waits(host, service, generation, timeout_s)
 
     def _close(self) -> None:
         """Print the line of the play that ends."""

@@ -1,9 +1,9 @@
-"""Filter `fleet_step`: which hosts a play of site.yml activates, in which order and how many at a time.
+"""Filter `fleet_step`: which hosts a play is for, in which order and how many at a time.
 
     hosts: "{{ (hostvars | default({}) | fleet_step('inf')).hosts }}"
 
-`plan_rollout` has noted it on every host of the run; before that, and for a kind that has nothing to do, the
-play has no host.
+`plan_rollout` or `plan_undo` has noted it on every host of the run; before that, and for a kind that has
+nothing to do, the play has no host.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NOBODY = {"hosts": "all:!all", "serial": [1]}
 
 
 def fleet_step(hostvars: Mapping[str, Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
-    """`hosts` and `serial` for the steps of this kind (`gateway`, `inf`, `inf_first`, `monitoring`)."""
+    """`hosts` and `serial` of a kind of step: `gateway`, `inf`, `inf_first`, `monitoring`, `undo`."""
     for variables in hostvars.values():
         if "fleet_plan" in variables:
             batches: Mapping[str, Mapping[str, Any]] = variables["fleet_plan"]["batches"]

@@ -5,29 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from mt5crs_release import (
-    before,
-    changes,
-    cutover,
-    generation,
-    health,
-    machine,
-    runtime_marker,
-    standby,
-    watchdog,
-)
+from mt5crs_release import before, cutover, generation, health, machine, runtime_marker, standby
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
-from mt5crs_release.lock import boot_clock, boot_id
 from mt5crs_release.recovery import leave_standby, recover, revert
 from mt5crs_release.session import Session
 from mt5crs_release.spec import HealthSpec, StandbySpec
 from mt5crs_release.state import Generation, Transaction
 from mt5crs_release.switch import check_units, switch
+from mt5crs_release.transaction import begin, set_deadline, settle, wait
 
 DEFAULT_CONFIRM_TIMEOUT_S = 120.0
 _ROLLBACK_MIN_HEALTHY_S = 0.5
@@ -68,12 +57,22 @@ def activate(
     beside = standby.require(session, content) if with_standby else None
     if dry_run:
         return result(session, entry, changed=True, reason=f"would activate {entry.name}")
-    entry.deployment, entry.deployed_at = deployment, timestamp()
-    return _run(session, entry, content, confirm_timeout_s, content.health, rollback=False, beside=beside)
+    return _run(
+        session,
+        entry,
+        content,
+        confirm_timeout_s,
+        content.health,
+        rollback=False,
+        beside=beside,
+        deployed=(deployment, timestamp()),
+    )
 
 
 def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
     """Make the provisional generation the one to stay, after one more look at its health.
+
+    One whose health nobody has judged yet (``undo --hold``) is judged now, with its whole policy.
 
     :param name: the generation that is meant; ``None``: whichever is provisional
     :raises RefusedError: another generation than ``name`` is provisional, or there is nothing to confirm
@@ -86,18 +85,21 @@ def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
     _require_named(session, transaction, name)
     entry = session.state.generations[transaction.generation]
     content = session.content(entry.name)
-    policy = replace(
-        content.health,
-        min_healthy_s=0.0,
-        healthy_deadline_s=min(content.health.healthy_deadline_s, 5.0),
-        progress_deadline_s=min(content.health.progress_deadline_s, 10.0),
-        max_restarts=0,
-    )
-    report = health.watch(session, content, policy, transaction.restarts)
+    if transaction.unjudged_since is not None:
+        report = health.watch(session, content, content.health, patient=True)
+    else:
+        policy = replace(
+            content.health,
+            min_healthy_s=0.0,
+            healthy_deadline_s=min(content.health.healthy_deadline_s, 5.0),
+            progress_deadline_s=min(content.health.progress_deadline_s, 10.0),
+            max_restarts=0,
+        )
+        report = health.watch(session, content, policy, transaction.restarts)
     if not report.healthy:
         _fail(session, entry, content, f"not healthy when it was to be confirmed: {report.reason}", report)
     _count_alone(session, entry, content)
-    _settle(session, entry, transaction)
+    settle(session, transaction)
     return result(session, entry, changed=True, reason="confirmed", report=report)
 
 
@@ -116,7 +118,7 @@ def extend(session: Session, name: str | None, confirm_timeout_s: float) -> dict
         answer = _confirm_nothing(session, undone, name)
         return {**answer, "reason": "confirmed already, so nothing is waiting"}
     _require_named(session, transaction, name)
-    _set_deadline(transaction, confirm_timeout_s)
+    set_deadline(transaction, confirm_timeout_s)
     session.save()
     session.record("extended", generation=transaction.generation, deadline=transaction.deadline_at)
     entry = session.state.generations[transaction.generation]
@@ -135,7 +137,7 @@ def ask_revert(session: Session, confirmed: str | None = None) -> dict[str, Any]
     undone = recover(session)
     transaction = session.state.transaction
     if transaction is None and confirmed is not None and confirmed == session.state.current:
-        return rollback(session, None)
+        return rollback(session, session.state.came_from)
     if transaction is None:
         entry = session.state.generations.get(session.state.current or "")
         reason = str(undone["reason"]) if undone else "nothing is provisional"
@@ -167,12 +169,9 @@ def rollback(
         if undone is None and session.state.transaction is not None and to is None:
             # Something unconfirmed runs: going back means leaving that.
             return ask_revert(session)
-    entry = _rollback_target(session, to)
+    entry, content = way_back(session, to, accept_state_format=accept_state_format)
     if entry.name == session.state.current and session.state.transaction is None:
         return result(session, entry, changed=False, reason=f"{entry.name} is running already")
-    _check(session, entry, force=False, accept_state_format=accept_state_format)
-    content = session.content(entry.name)
-    check_units(session, content)
     if dry_run:
         answer = result(session, entry, changed=True, reason=f"would roll back to {entry.name}")
         return {**answer, "protocol": runtime_marker.protocol(session.host, entry.runtime)}
@@ -182,6 +181,21 @@ def rollback(
             return result(session, entry, changed=True, reason=f"rolled back to {entry.name}")
     policy = replace(content.health, min_healthy_s=min(content.health.min_healthy_s, _ROLLBACK_MIN_HEALTHY_S))
     return _run(session, entry, content, 0.0, policy, rollback=True)
+
+
+def way_back(
+    session: Session, to: str | None, *, accept_state_format: int | None = None
+) -> tuple[Generation, Content]:
+    """Return the generation that a rollback goes to; the parameters are those of :func:`rollback`.
+
+    :raises RefusedError: it may not
+    """
+    entry = _rollback_target(session, to)
+    content = session.content(entry.name)
+    if entry.name != session.state.current or session.state.transaction is not None:
+        _check(session, entry, force=False, accept_state_format=accept_state_format)
+        check_units(session, content)
+    return entry, content
 
 
 def check_state_format(session: Session, wanted: int, accepted: int | None) -> None:
@@ -238,21 +252,12 @@ def _run(
     *,
     rollback: bool,
     beside: StandbySpec | None = None,
+    deployed: tuple[str | None, str] | None = None,
 ) -> dict[str, Any]:
     previous = session.state.current
     leaving = None if previous is None else session.content(previous)
-    session.changes = changes.between(
-        None if previous is None else session.paths.generation(previous), session.paths.generation(entry.name)
-    )
-    # Armed before anything is written: from here on no death of this run leaves the host half-way.
-    watchdog.arm(session.systemd, session.host, session.service)
-    transaction = Transaction(
-        entry.name, previous, timestamp(), confirm_timeout_s, rollback=rollback, boot_id=boot_id()
-    )
     forced = entry.state == machine.FAILED
-    entry.left_because = None
-    session.state.desired = entry.name
-    session.state.transaction = transaction
+    transaction = begin(session, entry, confirm_timeout_s, rollback=rollback, deployed=deployed)
     compared = beside is not None and _compare(session, entry, leaving, content, beside, forced=forced)
     if not compared:
         session.advance(entry.name, "force" if forced else "activate")
@@ -275,11 +280,10 @@ def _run(
     session.state.current = entry.name
     if confirm_timeout_s == 0:
         _count_alone(session, entry, content)
-        _settle(session, entry, transaction)
+        settle(session, transaction)
         reason = f"rolled back to {entry.name}" if rollback else "healthy and confirmed"
         return result(session, entry, changed=True, reason=reason, report=report)
-    _set_deadline(transaction, confirm_timeout_s)
-    transaction.restarts = {name: unit.restarts for name, unit in session.systemd.look(content.start).items()}
+    wait(session, content, transaction, confirm_timeout_s)
     session.save()
     session.record(
         "provisional", generation=entry.name, deadline=transaction.deadline_at, health=report.as_json()
@@ -344,14 +348,6 @@ def _turn_away(
     )
 
 
-def _set_deadline(transaction: Transaction, seconds: float) -> None:
-    """Let ``transaction`` revert by itself in ``seconds`` (not saved yet)."""
-    transaction.confirm_timeout_s = seconds
-    transaction.deadline = boot_clock() + seconds
-    until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-    transaction.deadline_at = until.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def _require_named(session: Session, transaction: Transaction, name: str | None) -> None:
     if name is not None and transaction.generation != name:
         raise RefusedError(
@@ -366,26 +362,9 @@ def _count_alone(session: Session, entry: Generation, content: Content) -> None:
     :raises FailedError: a unit refused; the previous generation runs again
     """
     try:
-        refused = before.take_effect(session, content)
-    except OSError as error:
-        refused = str(error)
-    if refused:
-        _fail(session, entry, content, refused, None)
-
-
-def _settle(session: Session, entry: Generation, transaction: Transaction) -> None:
-    """Confirm ``entry``: the one write that ends the transaction."""
-    session.advance(entry.name, "confirm")
-    history = session.state.history
-    if transaction.rollback and entry.name in history:
-        del history[len(history) - history[::-1].index(entry.name) :]
-    else:
-        history.append(entry.name)
-    session.state.transaction = None
-    session.state.last_left = None
-    session.save()
-    session.record("confirmed", generation=entry.name)
-    watchdog.disarm(session.systemd, session.service)
+        before.take_effect(session, content)
+    except (ReleaseError, OSError) as error:
+        _fail(session, entry, content, str(error), None)
 
 
 def _fail(
@@ -493,11 +472,7 @@ def _refuse_while_pending(session: Session) -> None:
 
 
 def _rollback_target(session: Session, to: str | None) -> Generation:
-    allowed = [
-        entry
-        for entry in session.state.in_order()
-        if entry.confirmed_at is not None and entry.state == machine.CONFIRMED
-    ]
+    allowed = [entry for entry in session.state.in_order() if entry.state == machine.CONFIRMED]
     name = to or session.state.previous
     entry = session.state.generations.get(name or "")
     if entry in allowed:
@@ -516,9 +491,13 @@ def _rollback_target(session: Session, to: str | None) -> Generation:
 
 def _names(entries: list[Generation]) -> str:
     return (
-        ", ".join(f"{entry.name} ({entry.version or 'configuration'}, {entry.state})" for entry in entries)
+        ", ".join(f"{entry.name} ({entry.version or 'configuration'}, {_told(entry)})" for entry in entries)
         or "none"
     )
+
+
+def _told(entry: Generation) -> str:
+    return entry.state + (f"; left last time: {entry.left_because}" if entry.left_because else "")
 
 
 def _start_units(session: Session) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ a step forward nor a revert cuts anyone off.
 from __future__ import annotations
 
 from mt5crs_release import store
+from mt5crs_release.errors import FailedError
 from mt5crs_release.generation import Content
 from mt5crs_release.session import Session
 
@@ -28,18 +29,21 @@ def forget(session: Session) -> None:
     store.remove_link(session.paths.before)
 
 
-def take_effect(session: Session, content: Content) -> str | None:
-    """Let ``content`` count alone from now on; return why a unit refused, if one did.
+def take_effect(session: Session, content: Content) -> None:
+    """Let ``content`` count alone from now on.
 
     Done before the confirmation is recorded: a run that dies in between has confirmed nothing, and the revert
     that follows puts the other generation in force as a whole.
 
+    :raises FailedError: a unit refused
     :raises OSError: the disk is broken
     """
     if not content.reload_on_confirm:
-        return None
+        return
     session.enter("reloading units")
     forget(session)
     timeout_s = content.health.progress_deadline_s
-    complaints = [session.systemd.reload_unit(unit, timeout_s) for unit in content.reload_on_confirm]
-    return "; ".join(filter(None, complaints)) or None
+    for unit in content.reload_on_confirm:
+        complaint = session.systemd.reload_unit(unit, timeout_s)
+        if complaint:
+            raise FailedError(complaint, remedy=f"see `systemctl status {unit}`, mend the cause and repeat")

@@ -168,9 +168,14 @@ def _activate(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _undo(host: Host, options: argparse.Namespace) -> dict[str, Any]:
-    from mt5crs_release.undo import undo
+    from mt5crs_release import undo
 
-    return undo(host, options.deployment, dry_run=options.dry_run)
+    deployment, wait_s = options.deployment or undo.newest(host), options.lock_timeout
+    if options.hold is not None:
+        return undo.hold(host, deployment, options.hold, wait_s=wait_s)
+    steps = {"dry_run": undo.ask, "judge": undo.judge, "back": undo.back}
+    step = next((steps[name] for name in steps if getattr(options, name)), undo.undo)
+    return step(host, deployment, wait_s=wait_s)
 
 
 def _confirm(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -361,7 +366,9 @@ def _status_table(answer: dict[str, Any]) -> str:
         changed = entry["intact"] is False and entry["current"] is not None
         damage = "; CHANGED BY HAND: stage again" if changed else ""
         beside = f"; {entry['standby']} stands by" if entry["standby"] else ""
-        what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{beside}{damage}"
+        left = entry["left"]
+        went = f"; {left['generation']} was left: {left['reason']}" if left else ""
+        what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{beside}{damage}{went}"
         none = "units not known" if name in answer["unread"] else "no units"
         lines.append(f"{name}: {what}; {units or none}")
     if set(answer["unread"]) & set(answer["services"]):
@@ -390,7 +397,7 @@ def _deployment_text(answer: dict[str, Any]) -> str:
 def _generation_line(entry: dict[str, Any]) -> str:
     mark = "*" if entry["current"] else " "
     can = "  can be rolled back to" if entry["rollback"] else ""
-    why = f"  {entry['reason']}" if entry["reason"] else ""
+    why = f"  left last time: {entry['reason']}" if entry["reason"] else ""
     version = entry["version"] or "configuration"
     return f"{mark} {entry['generation']}  {version}  {entry['state']}  staged {entry['staged_at']}{can}{why}"
 
@@ -483,11 +490,21 @@ def parser() -> argparse.ArgumentParser:
     rollback.add_argument("--to", metavar="G", help="default: the one that ran before")
     undo = add(
         "undo",
-        "Roll back every service of this host that still runs what a deployment brought.",
-        dry,
+        "Roll back every service of this host that still runs what a deployment brought, all as one.",
+        locking,
         service=None,
     )
     undo.add_argument("--deployment", metavar="ID", help="default: the newest on this host")
+    step = undo.add_mutually_exclusive_group()
+    step.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+    step.add_argument(
+        "--hold",
+        type=_seconds,
+        metavar="S",
+        help="only move and restart; returns by itself in S seconds unless judged and confirmed",
+    )
+    step.add_argument("--judge", action="store_true", help="wait until all that is held is healthy")
+    step.add_argument("--back", action="store_true", help="return to what ran before the undo")
     add("status", "What runs; without SERVICE: all services.", service="?")
     add("list", "All generations of a service.")
     prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")

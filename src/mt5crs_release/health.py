@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,35 +44,102 @@ class Report:
         }
 
 
-def watch(
-    session: Session, content: Content, policy: HealthSpec, restarts_before: Mapping[str, int] | None = None
-) -> Report:
-    """Look at the units and ask the health command until :func:`gate.judge` decides.
+class Watch:
+    """Looking at one service until :func:`gate.judge` decides."""
 
-    :param restarts_before: restarts that do not count, by unit
-    :raises FailedError: systemd does not answer
-    """
-    session.enter("waiting for health")
-    began = time.monotonic()
-    samples: list[gate.Sample] = []
-    command = [word.replace("{current}", session.current_directory()) for word in policy.command]
-    while True:
-        units = _discount(session.systemd.look(content.start), restarts_before or {})
+    def __init__(
+        self,
+        session: Session,
+        content: Content,
+        policy: HealthSpec,
+        restarts_before: Mapping[str, int] | None = None,
+        *,
+        patient: bool = False,
+    ) -> None:
+        """Begin to look.
+
+        :param restarts_before: restarts that do not count, by unit
+        :param patient: nor do those before it is healthy once: what it depends on may come later
+        """
+        session.enter("waiting for health")
+        self.session = session
+        self.content = content
+        self._policy = policy
+        self._restarts_before = dict(restarts_before or {})
+        self._patient = patient
+        self._began = time.monotonic()
+        self._samples: list[gate.Sample] = []
+        self._command = [word.replace("{current}", session.current_directory()) for word in policy.command]
+
+    def look(self) -> Report | None:
+        """Look once; ``None``: the judgement is not final yet.
+
+        :raises FailedError: systemd does not answer
+        """
+        seen = self.session.systemd.look(self.content.start)
+        if self._patient and not any(sample.check == gate.HEALTHY for sample in self._samples):
+            self._restarts_before = {name: unit.restarts for name, unit in seen.items()}
+        units = _discount(seen, self._restarts_before)
         check, detail = None, ""
         if all(unit.active == "active" for unit in units.values()):
-            check, detail = _ask(command, policy.timeout_s, session.paths.base)
+            check, detail = _ask(self._command, self._policy.timeout_s, self.session.paths.base)
         # Units first, then the command, and the time last: a sample is never older than it says.
-        samples.append(gate.Sample(time.monotonic() - began, units, check, detail))
-        verdict = gate.judge(policy, samples)
-        if verdict.outcome != gate.WAIT:
-            checks = sum(sample.check is not None for sample in samples)
-            restarts = sum(unit.restarts for unit in units.values())
-            return Report(verdict.outcome, verdict.reason, checks, restarts, time.monotonic() - began)
-        session.lock.beat(session.phase)
-        pause = _LOOK_EVERY_S
-        if check == gate.HEALTHY:
-            pause = max(pause, min(policy.min_healthy_s / 2, 1.0))
-        time.sleep(pause)
+        self._samples.append(gate.Sample(time.monotonic() - self._began, units, check, detail))
+        self.session.lock.beat(self.session.phase)
+        verdict = gate.judge(self._policy, self._samples)
+        if verdict.outcome == gate.WAIT:
+            return None
+        checks = sum(sample.check is not None for sample in self._samples)
+        restarts = sum(unit.restarts for unit in units.values())
+        return Report(verdict.outcome, verdict.reason, checks, restarts, time.monotonic() - self._began)
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next look."""
+        if self._samples and self._samples[-1].check == gate.HEALTHY:
+            return max(_LOOK_EVERY_S, min(self._policy.min_healthy_s / 2, 1.0))
+        return _LOOK_EVERY_S
+
+
+def watch(
+    session: Session,
+    content: Content,
+    policy: HealthSpec,
+    restarts_before: Mapping[str, int] | None = None,
+    *,
+    patient: bool = False,
+) -> Report:
+    """Look at a service until the judgement is final; the parameters are those of :class:`Watch`.
+
+    :raises FailedError: systemd does not answer
+    """
+    looking = Watch(session, content, policy, restarts_before, patient=patient)
+    while True:
+        report = looking.look()
+        if report is not None:
+            return report
+        time.sleep(looking.pause_s)
+
+
+def watch_all(watches: Sequence[Watch], *, give_up: bool) -> dict[str, Report]:
+    """Look at several services at once; return each one's report by service.
+
+    :param give_up: end as soon as one is not healthy; those that are not judged by then have no report
+    :raises FailedError: systemd does not answer
+    """
+    reports: dict[str, Report] = {}
+    waiting = list(watches)
+    while waiting:
+        for looking in tuple(waiting):
+            report = looking.look()
+            if report is None:
+                continue
+            reports[looking.session.service] = report
+            waiting.remove(looking)
+            if give_up and not report.healthy:
+                return reports
+        time.sleep(min((looking.pause_s for looking in waiting), default=0.0))
+    return reports
 
 
 def _discount(units: dict[str, gate.UnitSample], before: Mapping[str, int]) -> dict[str, gate.UnitSample]:

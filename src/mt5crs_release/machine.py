@@ -28,11 +28,13 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     (STANDBY, "unhealthy"): FAILED,
     (STANDBY, "inconclusive"): REVERTED,
     (STANDBY, "interrupted"): REVERTED,
+    (STANDBY, "kept"): CONFIRMED,
     (STAGED, "activate"): ACTIVATING,
     (REVERTED, "activate"): ACTIVATING,
     (CONFIRMED, "activate"): ACTIVATING,
     (FAILED, "force"): ACTIVATING,
     (ACTIVATING, "healthy"): PROVISIONAL,
+    (ACTIVATING, "moved"): PROVISIONAL,
     (ACTIVATING, "unhealthy"): REVERTING,
     (ACTIVATING, "interrupted"): REVERTING,
     (PROVISIONAL, "confirm"): CONFIRMED,
@@ -43,6 +45,7 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     (REVERTING, "retry"): REVERTING,
     (REVERTING, "reverted"): REVERTED,
     (REVERTING, "failed"): FAILED,
+    (REVERTING, "kept"): CONFIRMED,
 }
 """``(state, event) -> state``; what is not here does not happen."""
 
@@ -54,6 +57,10 @@ PENDING = frozenset({STANDBY, ACTIVATING, PROVISIONAL, REVERTING})
 
 OUTCOME = {"unhealthy": "failed"}
 """How a revert ends by what began it: an unhealthy generation has failed, all others may be tried again."""
+
+KEPT = "kept"
+"""How it ends for a generation that was confirmed once, whatever began it: its content has shown that it
+works, so the cause is outside of it (what it depends on, a key, a disk), and it stays one to go back to."""
 
 
 def advance(state: str, event: str) -> str:
@@ -70,9 +77,14 @@ def advance(state: str, event: str) -> str:
         ) from None
 
 
-def revert_ending(event: str) -> str:
-    """Return the event that ends a revert which ``event`` began."""
-    return OUTCOME.get(event, "reverted")
+def revert_ending(event: str, *, proven: bool) -> str:
+    """Return the event that ends a revert which ``event`` began; ``proven``: it was confirmed once."""
+    return KEPT if proven else OUTCOME.get(event, "reverted")
+
+
+def standby_ending(event: str, *, proven: bool) -> str:
+    """Return the event that ends a comparison in standby which ended with ``event``; ``proven`` as above."""
+    return KEPT if proven else event
 
 
 def mermaid() -> str:

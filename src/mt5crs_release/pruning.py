@@ -20,10 +20,10 @@ _FRESH_S = 3600.0
 def doomed(record: ServiceState, keep: int) -> list[Generation]:
     """Return the generations that may go, oldest first; pure.
 
-    Never the current one, the one a rollback goes to, the one just staged, or any of an open transaction;
-    besides those the ``keep`` newest that can be rolled back to stay.
+    Never the current one, the one before it, the one a rollback goes to, the one just staged, or any of an
+    open transaction; besides those the ``keep`` newest that can be rolled back to stay.
     """
-    needed = {record.current, record.previous, record.desired}
+    needed = {record.current, record.came_from, record.previous, record.desired}
     if record.transaction is not None:
         needed |= {record.transaction.generation, record.transaction.previous}
     others = [entry for entry in record.in_order() if entry.name not in needed]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from mt5crs_release import before, health, machine, signals, standby, watchdog
-from mt5crs_release.errors import FailedError
+from mt5crs_release import before, health, machine, signals, standby, state, watchdog
+from mt5crs_release.errors import FailedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.lock import boot_clock, boot_id
 from mt5crs_release.session import Session
-from mt5crs_release.state import Transaction
+from mt5crs_release.state import ServiceState, Transaction
 from mt5crs_release.switch import switch
+from mt5crs_release.transaction import settle
 
 _SWITCH_TRIES = 3
 _SWITCH_PAUSE_S = 0.2
@@ -26,7 +28,7 @@ def pending_event(
 ) -> tuple[str, str] | None:
     """Return what must happen to an open transaction found at the start of a run: event and reason.
 
-    ``None``: it is provisional and its time has not come. Pure apart from reading the clock and boot id.
+    ``None``: it is provisional and its time has not come. Changes nothing.
     """
     current = session.state.generations[transaction.generation].state
     if current == machine.STANDBY:
@@ -41,7 +43,27 @@ def pending_event(
         return "boot", "the host was rebooted before it was confirmed"
     if transaction.deadline is not None and boot_clock() >= transaction.deadline:
         return "deadline", f"nobody confirmed it within {transaction.confirm_timeout_s:g} s"
+    others = _others(session, transaction)
+    if transaction.undoes is not None and any(
+        other.transaction is None and other.runs(transaction.undoes) for other in others
+    ):
+        return "revert", "another service of this host went back from the rollback that both were part of"
     return None
+
+
+def _others(session: Session, transaction: Transaction) -> Iterator[ServiceState]:
+    """Read the state of what goes back together with this; one that cannot be read says nothing."""
+    for name in transaction.together:
+        with contextlib.suppress(ReleaseError):
+            yield state.load(name, session.host.service(name).state)
+
+
+def _is_agreed(session: Session, transaction: Transaction) -> bool:
+    """Tell whether an undo's decision has been made: all were healthy, and the first one is confirmed."""
+    provisional = session.state.generations[transaction.generation].state == machine.PROVISIONAL
+    if transaction.undoes is None or transaction.unjudged_since is not None or not provisional:
+        return False
+    return any(other.undid == transaction.undoes for other in _others(session, transaction))
 
 
 def recover(session: Session, *, boot: bool = False, forced: bool = False) -> dict[str, Any] | None:
@@ -56,6 +78,17 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
             # It may have died just before it began, or after it had ended, a change.
             watchdog.disarm(session.systemd, session.service)
         return None
+    if _is_agreed(session, transaction):
+        with contextlib.suppress(ReleaseError):  # then both still count, which the next deployment sees
+            before.take_effect(session, session.content(transaction.generation))
+        settle(session, transaction)
+        return {
+            "action": "confirmed",
+            "generation": transaction.generation,
+            "state": machine.CONFIRMED,
+            "reason": "a service that it was rolled back with is confirmed",
+            "restored_healthy": None,
+        }
     event = pending_event(session, transaction, boot=boot)
     if event is None:
         return None
@@ -72,7 +105,8 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
     standby.clear(session, boot=boot)
     if event[0] == "interrupted" and not boot and _nothing_was_changed(session, transaction):
         session.advance(transaction.generation, "interrupted")
-        return _finish(session, transaction, machine.revert_ending("interrupted"), event[1], None)
+        ending = machine.revert_ending("interrupted", proven=_proven(session, transaction))
+        return _finish(session, transaction, ending, event[1], None)
     return revert(session, *event, boot=boot)
 
 
@@ -89,6 +123,8 @@ def _nothing_was_changed(session: Session, transaction: Transaction) -> bool:
 
 def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> dict[str, Any]:
     """Leave the generation of the open transaction and go back to what ran before it.
+
+    The health of that is waited for, unless others go back with it: what it needs may come after it.
 
     :param event: what the table of transitions calls the cause
     :raises FailedError: systemd does not answer; the next run takes it up again
@@ -110,12 +146,13 @@ def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> 
         session.record("reverting", generation=name, to=transaction.previous, reason=reason)
     leaving = session.content(name)
     entering = None if transaction.previous is None else session.content(transaction.previous)
-    complaints = _switch_back(session, leaving, entering, boot=boot)
+    together = transaction.undoes is not None
+    complaints = _switch_back(session, leaving, entering, boot=boot, queued=together)
     report = None
-    if entering is not None and not boot:
+    if entering is not None and not boot and not together:
         policy = replace(entering.health, min_healthy_s=min(entering.health.min_healthy_s, 0.5))
         report = health.watch(session, entering, policy)
-    ending = machine.revert_ending(transaction.event or event)
+    ending = machine.revert_ending(transaction.event or event, proven=_proven(session, transaction))
     return _finish(session, transaction, ending, reason, report, complaints)
 
 
@@ -134,15 +171,22 @@ def leave_standby(session: Session, event: str, reason: str, *, boot: bool = Fal
     with contextlib.suppress(OSError):  # the count of attempts; a full disk must not keep a standby alive
         session.save()
     standby.clear(session, boot=boot)
-    return _finish(session, transaction, event, reason, None)
+    ending = machine.standby_ending(event, proven=_proven(session, transaction))
+    return _finish(session, transaction, ending, reason, None)
 
 
-def _switch_back(session: Session, leaving: Content, entering: Content | None, *, boot: bool) -> list[str]:
+def _proven(session: Session, transaction: Transaction) -> bool:
+    return session.state.generations[transaction.generation].confirmed_at is not None
+
+
+def _switch_back(
+    session: Session, leaving: Content, entering: Content | None, *, boot: bool, queued: bool
+) -> list[str]:
     """Switch, and again when the disk refuses: what runs now is not to stay for one moment of a full disk."""
     for attempt in range(1, _SWITCH_TRIES + 1):
         try:
             before.forget(session)
-            return switch(session, leaving, entering, boot=boot)
+            return switch(session, leaving, entering, boot=boot, queued=queued)
         except OSError as error:
             if attempt == _SWITCH_TRIES:
                 raise FailedError(
@@ -164,7 +208,11 @@ def _finish(
 ) -> dict[str, Any]:
     name = transaction.generation
     ended = session.advance(name, event)
-    session.state.generations[name].left_because = reason
+    entry = session.state.generations[name]
+    entry.left_because = reason
+    if ended == machine.CONFIRMED:
+        # What brought it stays what brought it: an attempt that came to nothing is none to be undone.
+        entry.deployment, entry.deployed_at = transaction.deployment_before, transaction.deployed_at_before
     session.state.current = transaction.previous
     session.state.desired = transaction.previous
     session.state.last_left = name
@@ -198,6 +246,8 @@ def look_after(session: Session) -> dict[str, Any] | None:
     if transaction is None:
         watchdog.disarm(session.systemd, session.service)
         return done
+    if transaction.unjudged_since is not None:
+        return done  # it may fail and start again until all that go back with it have
     content = session.content(transaction.generation)
     for name, unit in session.systemd.look(content.start).items():
         if unit.active == "failed":

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store
+from mt5crs_release import machine, store
 from mt5crs_release.errors import FailedError
 
 FORMAT = 1
@@ -30,9 +30,9 @@ class Generation:
     state_format: int
     staged_at: str
     confirmed_at: str | None = None
-    """When it was first confirmed; only such a generation can be rolled back to."""
+    """When it was first confirmed; only such a one can be rolled back to, and it never is ``failed``."""
     left_because: str | None = None
-    """Why it was left before it was confirmed, in one sentence."""
+    """Why its last attempt came to nothing, in one sentence; ``None``: it did not."""
     deployment: str | None = None
     """Id of the deployment that activated it last; a rollback is none."""
     deployed_at: str | None = None
@@ -61,6 +61,18 @@ class Transaction:
     restarts: dict[str, int] = field(default_factory=dict)
     """Restarts counted by systemd when the generation became provisional."""
     attempts: int = 0
+    deployment_before: str | None = None
+    """The ``deployment`` of the generation before this change, in case that comes to nothing."""
+    deployed_at_before: str | None = None
+    undoes: str | None = None
+    """The deployment that is undone with it, if that is what this is; then it is not judged alone.
+
+    Or :func:`undo_of` one.
+    """
+    together: list[str] = field(default_factory=list)
+    """The other services of this host that go back with it."""
+    unjudged_since: float | None = None
+    """When it was switched to (seconds of CLOCK_MONOTONIC), as long as its health has yet to be judged."""
 
 
 @dataclass
@@ -77,8 +89,18 @@ class ServiceState:
     """The generation last staged or asked for; what ``activate`` takes when none is named."""
     last_left: str | None = None
     """The generation that went back last, until another is confirmed: its deployer may not know yet."""
+    came_from: str | None = None
+    """What ran before the current generation was confirmed."""
+    undid: str | None = None
+    """The deployment that was undone when the current generation was confirmed, if that is why it was."""
     generations: dict[str, Generation] = field(default_factory=dict)
     transaction: Transaction | None = None
+
+    def runs(self, brought: str) -> bool:
+        """Tell whether the service is on what a deployment brought, or an undo (:func:`undo_of`)."""
+        entry = self.generations.get(self.current or "")
+        by_undo = self.undid is not None and undo_of(self.undid) == brought
+        return by_undo or (entry is not None and entry.deployment == brought)
 
     @property
     def previous(self) -> str | None:
@@ -90,6 +112,11 @@ class ServiceState:
         return sorted(
             self.generations.values(), key=lambda generation: int(generation.name.partition("-")[0])
         )
+
+
+def undo_of(deployment: str) -> str:
+    """Return what an undo is called where it is undone itself, in place of a deployment's id."""
+    return f"undo of {deployment}"
 
 
 def load(service: str, path: Path) -> ServiceState:
@@ -109,11 +136,21 @@ def load(service: str, path: Path) -> ServiceState:
             history=document["history"],
             desired=document["desired"],
             last_left=document["last_left"],
-            generations={name: Generation(**entry) for name, entry in document["generations"].items()},
+            came_from=document.get("came_from"),
+            undid=document.get("undid"),
+            generations={name: _generation(entry) for name, entry in document["generations"].items()},
             transaction=None if transaction is None else Transaction(**transaction),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def _generation(entry: dict[str, Any]) -> Generation:
+    found = Generation(**entry)
+    if found.confirmed_at is not None and found.state in (machine.FAILED, machine.REVERTED):
+        # Of a tool that took a once confirmed generation for a bad one when its surroundings were.
+        found.state = machine.CONFIRMED
+    return found
 
 
 def read_document(path: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from mt5crs_release.deployments import Deployments
 from mt5crs_release.errors import ReleaseError
 from mt5crs_release.lock import boot_clock
 from mt5crs_release.paths import COMPLETE, CURRENT, STANDBY, Host
-from mt5crs_release.state import ServiceState
+from mt5crs_release.state import Generation, ServiceState
 
 FORMAT = 1
 
@@ -94,6 +94,12 @@ def _intact(directory: Path) -> bool | None:
         return None
 
 
+def _ended(entry: Generation | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    return {"generation": entry.name, "state": entry.state, "reason": entry.left_because}
+
+
 def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
     paths = host.service(record.service)
     target = store.read_link(paths.current)
@@ -104,7 +110,7 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
     if transaction is not None and transaction.deadline is not None:
         left = round(max(0.0, transaction.deadline - boot_clock()), 1)
     newest = record.in_order()[-1] if record.generations else None
-    went_back = record.generations.get(record.last_left or "")
+    went = record.generations.get(record.last_left or "")
     return {
         "current": pointer,
         "digest": entry.digest if entry else None,
@@ -115,14 +121,13 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "previous": transaction.previous if transaction else record.previous,
         "deployment": entry.deployment if entry else None,
         "deployed_at": entry.deployed_at if entry else None,
+        "undid": transaction.undoes if transaction else record.undid,
         "deadline": transaction.deadline_at if transaction else None,
         "deadline_in_s": left,
         "intact": entry is not None and _intact(paths.generation(entry.name)),
         "pending": transaction.generation if transaction else None,
         STANDBY: (store.read_link(paths.standby) or "").rpartition("/")[2] or None,
-        "newest": {"generation": newest.name, "state": newest.state, "reason": newest.left_because}
-        if newest
-        else None,
-        "left": {"generation": went_back.name, "reason": went_back.left_because} if went_back else None,
+        "newest": _ended(newest),
+        "left": _ended(went),
         "units": {},
     }

@@ -44,6 +44,7 @@ def switch(
     *,
     boot: bool = False,
     prove_stopped: bool = False,
+    queued: bool = False,
 ) -> list[str]:
     """Leave one generation and enter another (``None``: nothing); return what systemd complained about.
 
@@ -51,7 +52,33 @@ def switch(
     whole. During ``boot`` services are only queued, since waiting for them would block the boot.
 
     :param prove_stopped: see that not one of the old services' runs is left
+    :param queued: do not wait for a service to start: what it depends on may not be back yet
     :raises FailedError: systemd does not answer, or a unit does not stop
+    :raises OSError: the disk is full or broken
+    """
+    repoint(session, leaving, entering, boot=boot)
+    if entering is None:
+        return []
+    session.enter("starting units")
+    if boot:
+        session.systemd.start_later(entering.start)
+        return []
+    if queued:
+        start_queued(session, leaving, entering)
+        return []
+    services = [unit for unit in leaving.start if unit.endswith(".service")] if leaving else []
+    before = session.systemd.look(services) if prove_stopped else {}
+    complaints = _start(session, leaving, entering, _timeout_s(entering))
+    _see_ended(session, before)
+    return complaints
+
+
+def repoint(
+    session: Session, leaving: Content | None, entering: Content | None, *, boot: bool = False
+) -> None:
+    """Do the first half of :func:`switch`: pointer, units and what starts at boot; nothing is started.
+
+    :raises FailedError: systemd does not answer, or a unit that is dropped does not stop
     :raises OSError: the disk is full or broken
     """
     session.enter("switching the pointer")
@@ -62,11 +89,10 @@ def switch(
     dropped = sorted(
         (leaving.running if leaving else frozenset()) - (entering.running if entering else frozenset())
     )
-    timeout_s = (entering or leaving).health.progress_deadline_s if entering or leaving else 60.0  # type: ignore[union-attr]
     if dropped:
         session.enter("stopping dropped units")
         if not boot:
-            session.systemd.stop(dropped, timeout_s)
+            session.systemd.stop(dropped, _timeout_s(entering or leaving))
         others = [unit for unit in dropped if leaving and unit not in leaving.units]
         if others:
             session.systemd.disable(others)
@@ -75,20 +101,24 @@ def switch(
     session.systemd.reload()
     if dropped:
         session.systemd.forget_failures(dropped)
-    if entering is None:
-        return []
-    session.enter("starting units")
-    others = [unit for unit in entering.start if unit not in entering.units]
+    others = [unit for unit in entering.start if unit not in entering.units] if entering else []
     if others:
         session.systemd.enable(others)
-    if boot:
-        session.systemd.start_later(entering.start)
-        return []
-    services = [unit for unit in leaving.start if unit.endswith(".service")] if leaving else []
-    before = session.systemd.look(services) if prove_stopped else {}
-    complaints = _start(session, leaving, entering, timeout_s)
-    _see_ended(session, before)
-    return complaints
+
+
+def start_queued(session: Session, leaving: Content | None, entering: Content) -> None:
+    """Do the second half of :func:`switch` without waiting for any unit to start.
+
+    :raises FailedError: systemd does not answer, or a service whose sockets change does not stop
+    """
+    kept = _prepared(session, leaving, entering, _timeout_s(entering))
+    session.systemd.restart_later([unit for unit in entering.start if unit not in kept])
+    if kept:
+        session.systemd.start_later(kept)
+
+
+def _timeout_s(content: Content | None) -> float:
+    return content.health.progress_deadline_s if content else 60.0
 
 
 def _link(session: Session, leaving: Content | None, entering: Content | None) -> None:
@@ -133,7 +163,19 @@ def _see_ended(session: Session, before: Mapping[str, UnitSample]) -> None:
 
 
 def _start(session: Session, leaving: Content | None, entering: Content, timeout_s: float) -> list[str]:
-    """Start every unit in order. Sockets that did not change stay open, so that no connection is lost."""
+    """Start every unit in order, waiting for each."""
+    kept = _prepared(session, leaving, entering, timeout_s)
+    complaints = []
+    for unit in entering.start:
+        run = session.systemd.start if unit in kept else session.systemd.restart
+        complaint = run(unit, timeout_s)
+        if complaint:
+            complaints.append(complaint)
+    return complaints
+
+
+def _prepared(session: Session, leaving: Content | None, entering: Content, timeout_s: float) -> list[str]:
+    """Make ready to start; return the sockets that did not change: they stay open, no connection is lost."""
     session.systemd.forget_failures(entering.start)
     before = leaving.unit_hashes if leaving else {}
     services = [unit for unit in entering.start if unit.endswith(".service")]
@@ -145,11 +187,4 @@ def _start(session: Session, leaving: Content | None, entering: Content, timeout
     if changed and services:
         # systemd refuses to open a socket while its service runs.
         session.systemd.stop(services, timeout_s)
-    complaints = []
-    for unit in entering.start:
-        kept = unit not in services and unit not in changed
-        run = session.systemd.start if kept else session.systemd.restart
-        complaint = run(unit, timeout_s)
-        if complaint:
-            complaints.append(complaint)
-    return complaints
+    return [unit for unit in entering.start if unit not in services and unit not in changed]

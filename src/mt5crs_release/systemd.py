@@ -75,6 +75,13 @@ class Systemd:
         """Make running ``unit`` read its configuration again; return why it failed, if it did."""
         return self._start_job("reload", unit, timeout_s)
 
+    def restart_later(self, units: Sequence[str]) -> None:
+        """Queue restarts without waiting: what ``units`` depend on may come later.
+
+        :raises FailedError: systemd refused
+        """
+        self._run(["systemctl", "restart", "--no-block", *units])
+
     def start_later(self, units: Sequence[str]) -> None:
         """Queue starts without waiting: for use during boot, when waiting would block the boot."""
         self._run(["systemctl", "start", "--no-block", *units])

@@ -20,6 +20,7 @@ WATCH_EVERY_MIN = 1
 """The Task Scheduler repeats a task once a minute at most; on Linux the watchdog looks every 5 s."""
 
 _POLL_S = 0.2
+_RESTART_TIMEOUT_S = 60.0
 _NO_SUCH_SERVICE = 1060
 _ALREADY_RUNNING = 1056
 _NOT_ACTIVE = 1062
@@ -117,6 +118,14 @@ class WindowsServices:
     def reload_unit(self, unit: str, _timeout_s: float) -> str | None:
         """Windows has no such thing."""
         return f"{unit} cannot be reloaded: Windows services are restarted"
+
+    def restart_later(self, units: Sequence[str]) -> None:
+        """Restart ``units``: the launcher does not wait for the health of what it starts.
+
+        :raises FailedError: one did not stop
+        """
+        for unit in units:
+            self.restart(unit, _RESTART_TIMEOUT_S)
 
     def start_later(self, units: Sequence[str]) -> None:
         """Nothing to do: at boot Windows starts services itself, and tasks at logon."""

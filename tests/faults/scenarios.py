@@ -10,6 +10,9 @@ from tests.release_host.host import UNIT, FakeHost, beside, specification
 
 SIDE = "mt5crs-side.service"
 DROP_IN = "mt5crs-gateway.service.d/10-limits.conf"
+PAIRED = "reconciler"
+"""A second service of the host, in scenarios that take a deployment back as a whole."""
+DEPLOYMENT = "d2"
 OLD, NEW = "old", "new"
 INSTALL = "\n[Install]\nWantedBy=multi-user.target\n"
 
@@ -28,6 +31,8 @@ class Scenario:
     """Whether the host may end with nothing running: only when nothing ran before."""
     allowed: frozenset[str] = field(default_factory=lambda: frozenset({OLD, NEW}))
     """Texts that may run afterwards."""
+    pair: bool = False
+    """Whether PAIRED goes the same way: afterwards both run the old or both the new."""
 
 
 def old(**changes: Any) -> dict[str, Any]:
@@ -53,6 +58,32 @@ def _deployed(host: FakeHost, spec: dict[str, Any], timeout_s: int = 0) -> str:
     status, _ = host.run("activate", "gateway", "--confirm-timeout", str(timeout_s))
     assert status == 0, host.last_output
     return str(staged["generation"])
+
+
+def _paired(text: str) -> dict[str, Any]:
+    unit = f"{PAIRED}.service"
+    made = specification(text, service=PAIRED, units={unit: _text(text)}, start=[unit])
+    made["health"]["command"] = ["sh", "-c", "true"]
+    return made
+
+
+def _both_new(host: FakeHost) -> None:
+    """What is taken back here is the scenario's old one: it was brought by a deployment."""
+    for deployment, made in (("d1", (new(), _paired(NEW))), (DEPLOYMENT, (old(), _paired(OLD)))):
+        for spec in made:
+            assert host.run("stage", spec["service"], spec=spec)[0] == 0, host.last_output
+            now = ("--confirm-timeout", "0", "--deployment", deployment)
+            assert host.run("activate", spec["service"], *now)[0] == 0, host.last_output
+
+
+def _held(host: FakeHost) -> None:
+    _both_new(host)
+    assert host.run(*UNDO, "--hold", "600")[0] == 0, host.last_output
+
+
+def _undone(host: FakeHost) -> None:
+    _both_new(host)
+    assert host.run(*UNDO)[0] == 0, host.last_output
 
 
 def _staged(host: FakeHost, spec: dict[str, Any]) -> None:
@@ -116,6 +147,7 @@ def _many(host: FakeHost) -> None:
     _deployed(host, new(state_format=4))
 
 
+UNDO = ("undo", "--deployment", DEPLOYMENT)
 ACTIVATE_NOW = ("activate", "gateway", "--confirm-timeout", "0")
 SCENARIOS = [
     Scenario("stage the first", _nothing, ("stage", "gateway"), new(), nothing_allowed=True),
@@ -134,5 +166,10 @@ SCENARIOS = [
     Scenario("revert", _new_provisional, ("revert", "gateway")),
     Scenario("recover", _new_overdue, ("recover", "gateway", "--watch"), allowed=frozenset({OLD})),
     Scenario("roll back", _new_runs, ("rollback", "gateway")),
+    Scenario("undo", _both_new, UNDO, pair=True),
+    Scenario("undo and hold", _both_new, (*UNDO, "--hold", "600"), pair=True),
+    Scenario("undo and judge", _held, (*UNDO, "--judge"), pair=True),
+    Scenario("leave a held undo", _held, (*UNDO, "--back"), pair=True),
+    Scenario("leave an undo", _undone, (*UNDO, "--back"), pair=True),
     Scenario("prune", _many, ("prune", "gateway", "--keep", "0"), allowed=frozenset({NEW})),
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scenarios import NEW, OLD, SCENARIOS, SIDE, Scenario, new, old
+from tests.faults.scenarios import NEW, OLD, PAIRED, SCENARIOS, SIDE, Scenario, new, old
 from tests.faults.syscalls import FAILING, MUTATING, Hit, choose, count
 from tests.release_host.host import STANDBY_UNIT, UNIT, FakeHost
 
@@ -152,6 +152,8 @@ def _reboot(host: FakeHost) -> None:
 
 def _assert_whole(scenario: Scenario, host: FakeHost, number: int) -> None:
     """The host has one complete current generation, runs exactly that, and can be deployed to."""
+    if scenario.pair:
+        _assert_pair(host)
     pointer = host.pointer()
     if pointer is None:
         assert scenario.nothing_allowed, "nothing is current"
@@ -189,6 +191,15 @@ def _assert_whole(scenario: Scenario, host: FakeHost, number: int) -> None:
         assert not path.exists() or "canary" not in path.read_text(), f"a secret is in {name}"
     if number % 5 == 0:
         _assert_deployable(host)
+
+
+def _assert_pair(host: FakeHost) -> None:
+    """As soon as the timers have looked, both services run the old or both the new."""
+    for _ in range(2):
+        for service in ("gateway", PAIRED):
+            host.run("recover", service, "--watch")
+    found = [host.running(), host.running(f"{PAIRED}.service")]
+    assert found in ([OLD, OLD], [NEW, NEW]), f"half of the host went back: {found}"
 
 
 def _assert_deployable(host: FakeHost) -> None:

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.unfinished import ROLL_BACK
 from lab.handle import Lab
 from lab.state import PROJECT
 
 TOOL = "/usr/local/sbin/mt5crs-release"
-DECIDED = f"{ROLL_BACK}$"
-"""The phase of a rollback that is on record with its targets; before that, the phase has the play's name."""
+JUDGED = "judge"
+"""The phase in which a rollback of the fleet has moved every host, and nothing is decided yet."""
 
 
 def kept(lab: Lab) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.fleet.controller import ACTIVATE_FIRST, Controller, Moment
-from tests.lab.deployers import DECIDED, TOOL, begin, kept, until
+from tests.lab.deployers import JUDGED, TOOL, begin, kept, until
 from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -159,17 +159,17 @@ def test_ansible_puts_back_what_was_confirmed_on_a_host_that_comes_back_in_time(
 
 
 @pytest.mark.parametrize("engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow)])
-def test_a_killed_rollback_of_the_fleet_is_finished_by_the_next_run(fleet: Fleet, engine: str) -> None:
+def test_a_killed_rollback_of_the_fleet_is_settled_by_the_next_run(fleet: Fleet, engine: str) -> None:
     words = ("--data", "part=fleet") if engine == "pyinfra" else ("--tags", "fleet")
     before = fleet.generations()
     fleet.override(reconciler_log_level="DEBUG", strategy_log_level="DEBUG", gateway_log_level="DEBUG")
     assert fleet.pyinfra("--data", "strategy=all_at_once").status == 0
     released = fleet.generations()
     running = begin(fleet.inventory, "rollback.py" if engine == "pyinfra" else "rollback.yml", *words)
-    killed = until(fleet.lab, DECIDED)
+    killed = until(fleet.lab, JUDGED)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait(timeout=60)
-    # The same command again: what was not begun follows, and nobody goes back further than that.
+    # The same command again: what is held is put back, then the fleet goes back, and nobody further.
     end = time.monotonic() + 60
     while True:
         if engine == "pyinfra":
@@ -180,9 +180,11 @@ def test_a_killed_rollback_of_the_fleet_is_finished_by_the_next_run(fleet: Fleet
         if f"id {killed}" not in ran.output or "took the fleet's lock over" in ran.output:
             break
         assert time.monotonic() < end, ran.output[-3000:]
-    assert "an interrupted rollback was found and is finished" in ran.output, ran.output[-3000:]
+    assert ran.status == 0, ran.output[-3000:]
+    assert f"unfinished deployment {killed[:8]}" in ran.output, ran.output[-3000:]
+    assert f"gateway {before['gtw-01', 'gateway']} on gtw-01 put back" in ran.output, ran.output[-3000:]
     assert released != fleet.generations() == before
     assert fleet.running()
     records = {entry["id"]: entry for entry in kept(fleet.lab)["deployments"]}
-    assert records[killed]["outcome"] == "changed"
+    assert records[killed]["outcome"] == "undone"
     assert kept(fleet.lab)["holder"] is None

@@ -23,7 +23,7 @@ SECONDS = {
     "tests/unit/reconciler/test_scenarios.py": 31,
     "tests/unit/release/test_standby.py": 17,
     "tests/unit/release/test_tool.py": 20,
-    "tests/unit/release/test_undo.py": 9,
+    "tests/unit/release/test_undo.py": 75,
     "tests/unit/strategy/test_execution.py": 16,
     "tests/unit/strategy/test_runner.py": 21,
     "tests/unit/templates/test_both_engines.py": 21,

@@ -69,7 +69,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         "release_provisional": {"gateway": "0001-a"},
         "release_service": "gateway",
         "release_deployment": "",
-        "release_undo_dry": False,
+        "release_undo_step": "ask",
     }
     done = subprocess.run(
         [
@@ -107,7 +107,7 @@ def test_a_host_that_cannot_say_what_runs_is_a_failure_of_the_run(record: dict[s
 
 def test_a_call_that_ansible_alone_takes_for_failed_is_one_as_well(record: dict[str, Any]) -> None:
     (failure,) = [failure for failure in record["failures"] if failure["host"] == "vague"]
-    assert failure["step"] == "release : Undo the deployment"
+    assert failure["step"] == "release : Ask for the way back"
     assert "changed" in failure["message"]
     assert failure["remedy"]
 

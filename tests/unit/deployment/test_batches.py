@@ -173,13 +173,6 @@ def test_the_gateway_is_first_unless_the_versions_say_otherwise() -> None:
     assert order_of([link(ONE, TWO, BOTH, TWO)]) == (INF, GATEWAY)
 
 
-def test_a_rollback_undoes_the_newest_first() -> None:
-    back = (INF, GATEWAY)
-    assert order_of([link(ONE, ONE, ONE, ONE)], back) == back
-    assert order_of([link(BOTH, ONE, BOTH, ONE)], back) == back
-    assert order_of([link(TWO, ONE, TWO, BOTH)], back) == (GATEWAY, INF)
-
-
 def test_versions_that_no_order_bridges_are_refused() -> None:
     with pytest.raises(OrderError, match=r"neither order works.*release\s+in between"):
         order_of([link(ONE, TWO, ONE, TWO)])

@@ -24,6 +24,14 @@ def test_gone_back_meanwhile() -> None:
     assert answer["generation"] == "1-a"
 
 
+def test_gone_back_to_and_still_one_to_go_back_to() -> None:
+    """What was confirmed once is not failed for good; what it says of itself tells whether it was tried."""
+    answer = answer_of(listed("confirmed", reason="unhealthy: no gateway"), "2-b")
+    assert answer is not None
+    assert "no gateway" in answer["error"]["message"]
+    assert answer_of(listed("confirmed"), "2-b") is NOT_BEGUN
+
+
 def test_still_at_it() -> None:
     assert answer_of(listed("activating", current=True), "2-b") is None
     assert answer_of(listed("reverting"), "2-b") is None

@@ -90,6 +90,39 @@ def test_a_rollback_that_was_decided_is_finished_and_nobody_goes_back_twice() ->
     assert action.arguments == ["rollback", "gateway", "--to", "1-g", "--json"]
 
 
+def test_what_is_held_when_a_rollback_was_decided_is_confirmed() -> None:
+    """The rest has returned to the release by itself, and follows; each after what it depends on."""
+    assert calls(
+        ROLLBACK,
+        gtw_01=status(gateway=("1-g", "1-g")),
+        inf_01=status(reconciler=("2-r", None), strategy=("2-s", None)),
+    ) == [
+        ("confirm", "gtw-01", "gateway", "1-g"),
+        ("rollback", "inf-01", "reconciler", "1-r"),
+        ("rollback", "inf-01", "strategy", "1-s"),
+    ]
+
+
+def test_what_is_held_before_a_rollback_was_decided_returns() -> None:
+    record = {"phase": "judge", "provisional": []}
+    assert calls(record, inf_01=status(reconciler=("1-r", "1-r"), strategy=("1-s", "1-s"))) == [
+        ("revert", "inf-01", "strategy", "1-s"),
+        ("revert", "inf-01", "reconciler", "1-r"),
+    ]
+
+
+def test_a_rollback_that_was_being_put_back_is_put_back_host_by_host() -> None:
+    """Its services share what the deployment changed, so none of them comes back healthy alone."""
+    seen = status(reconciler=("1-r", None), strategy=("1-s", "1-s"), monitoring=("2-m", None))
+    for service in ("reconciler", "strategy"):
+        seen["services"][service]["undid"] = "ddd"
+    record = {**ROLLBACK, "phase": "put back"}
+    assert calls(record, inf_01=seen, gtw_01=status(gateway=("2-g", None))) == [("back", "inf-01", "", "ddd")]
+    action = Action("inf-01", "", "back", "ddd")
+    assert action.arguments == ["undo", "--deployment", "ddd", "--back", "--json"]
+    assert action.told == "the undo of ddd on inf-01 put back"
+
+
 def test_a_rollback_before_its_decision_has_changed_nothing() -> None:
     record = {**ROLLBACK, "phase": "ask every host"}
     assert calls(record, gtw_01=status(gateway=("2-g", None))) == []

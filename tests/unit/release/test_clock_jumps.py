@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from mt5crs_release import activation, journal, machine
+from mt5crs_release import journal, machine
+from mt5crs_release import transaction as transactions
 from mt5crs_release.deployments import Deployments
 from mt5crs_release.errors import BusyError
 from mt5crs_release.lock import boot_id
@@ -48,7 +49,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
     monkeypatch.setattr(time, "clock_gettime", made.read)
     monkeypatch.setattr(time, "time", lambda: made.date.timestamp())
-    for module in (activation, journal):
+    for module in (transactions, journal):
         monkeypatch.setattr(module, "datetime", Date)
     return made
 
@@ -58,7 +59,7 @@ def test_an_unconfirmed_generation_goes_back_at_its_deadline_whatever_the_date(
     clocks: Clocks, jump_s: float
 ) -> None:
     transaction = Transaction("0002-b", "0001-a", "", 0.0, boot_id=boot_id())
-    activation._set_deadline(transaction, 30.0)
+    transactions.set_deadline(transaction, 30.0)
     found = SimpleNamespace(
         state=SimpleNamespace(generations={"0002-b": SimpleNamespace(state=machine.PROVISIONAL)}),
         pointer=lambda: "0002-b",

@@ -37,6 +37,20 @@ def test_what_is_not_in_the_table_does_not_happen() -> None:
         machine.advance(machine.STAGED, "confirm")
 
 
+@pytest.mark.parametrize("event", ["unhealthy", "deadline", "interrupted", "revert", "boot"])
+def test_what_was_confirmed_once_is_kept_whatever_ends_its_attempt(event: str) -> None:
+    assert machine.advance(machine.REVERTING, machine.revert_ending(event, proven=True)) == machine.CONFIRMED
+    ended = machine.advance(machine.REVERTING, machine.revert_ending(event, proven=False))
+    assert ended == (machine.FAILED if event == "unhealthy" else machine.REVERTED)
+
+
+@pytest.mark.parametrize("event", ["differs", "unhealthy", "inconclusive", "interrupted"])
+def test_what_was_confirmed_once_is_kept_by_a_comparison(event: str) -> None:
+    assert machine.advance(machine.STANDBY, machine.standby_ending(event, proven=True)) == machine.CONFIRMED
+    ended = machine.advance(machine.STANDBY, machine.standby_ending(event, proven=False))
+    assert ended in (machine.FAILED, machine.REVERTED)
+
+
 def test_failed_generation_needs_force() -> None:
     with pytest.raises(FailedError):
         machine.advance(machine.FAILED, "activate")

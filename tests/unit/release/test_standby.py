@@ -122,6 +122,16 @@ def test_what_is_turned_away_leaves_the_old_untouched(
     assert_nothing_is_left(host)
 
 
+@pytest.mark.parametrize("remark", ["#differs", "#broken", "#inconclusive"])
+def test_what_was_confirmed_once_is_not_lost_by_a_comparison(host: FakeHost, remark: str) -> None:
+    once = stage(host, "one", remark)
+    assert host.run(*ACTIVATE)[0] == 0, "nothing ran that it could be compared with"
+    host.deploy("two")
+    assert host.run(*ACTIVATE, "--generation", once)[0] == 1
+    assert (entry_of(host, once)["state"], bool(entry_of(host, once)["left_because"])) == ("confirmed", True)
+    assert host.run("rollback", "gateway")[1]["generation"] == once
+
+
 def test_different_for_good_needs_force_and_inconclusive_does_not(host: FakeHost) -> None:
     host.deploy("one")
     stage(host, "two", "#differs")

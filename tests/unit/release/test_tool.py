@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -197,6 +198,51 @@ def test_rollback_that_fails_returns_to_where_it_was(host: FakeHost) -> None:
     status, answer = host.run("rollback", "gateway", "--to", third)
     assert (status, answer["generation"], host.running()) == (1, second, "two")
     assert check.exists()
+
+
+def test_a_good_generation_outlives_a_bad_moment(host: FakeHost, tmp_path: Path) -> None:
+    """What it depends on is away while it is rolled back to, and while it is deployed again."""
+    gone = tmp_path / "gone"
+    needy = specification("one")
+    needy["health"] |= {"command": ["sh", "-c", f"test ! -e {gone}"], "healthy_deadline_s": 0.5}
+
+    def deploy_needy(*more: str) -> tuple[int, str]:
+        _, staged = host.run("stage", "gateway", spec=needy)
+        status, answer = host.run("activate", "gateway", *NOW, *more)
+        return status, str(answer.get("state") or staged)
+
+    assert deploy_needy("--deployment", "d1") == (0, "confirmed")
+    first, second = str(host.pointer()), host.deploy("two")
+    gone.touch()
+    status, answer = host.run("rollback", "gateway")
+    assert (status, answer["generation"], answer["state"]) == (1, second, "confirmed")
+    assert deploy_needy("--deployment", "d2") == (1, "confirmed")
+    entry = host.state()["generations"][first]
+    assert len(host.state()["generations"]) == 2, "the same content needs no new generation"
+    assert (entry["state"], entry["deployment"]) == ("confirmed", "d1"), "d2 brought nothing"
+    why = "not healthy" if "not healthy" in entry["left_because"] else "unhealthy"
+    listed = host.run("list", "gateway")[1]["generations"][0]
+    assert (listed["rollback"], listed["reason"]) == (True, entry["left_because"])
+    left = host.run("status")[1]["services"]["gateway"]["left"]
+    assert left == {"generation": first, "state": "confirmed", "reason": entry["left_because"]}
+    status, refused = host.run("rollback", "gateway", "--to", "0009-x")
+    assert f"{first} (configuration, confirmed; left last time: {why}" in refused["error"]["remedy"]
+    gone.unlink()
+    status, answer = host.run("rollback", "gateway")
+    assert (status, answer["generation"]) == (0, first)
+    assert host.state()["generations"][first]["left_because"] is None
+    assert host.run("rollback", "gateway", "--to", second)[0] == 0
+    assert deploy_needy() == (0, "confirmed")
+
+
+def test_what_an_older_tool_has_burned_can_be_chosen_again(host: FakeHost) -> None:
+    first = host.deploy("one")
+    host.deploy("two")
+    path = host.service / "state.json"
+    document = host.state()
+    document["generations"][first] |= {"state": "failed", "left_because": "unhealthy: no gateway"}
+    path.write_text(json.dumps(document))
+    assert host.run("rollback", "gateway")[1]["generation"] == first
 
 
 def test_older_state_format_is_refused_with_the_way_out(host: FakeHost) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import windows, windows_play
+from deploy import undo_steps, windows, windows_play
 from deploy.inventory import Fleet
 from deploy.rollout import Failure, Rollout
 
@@ -113,8 +113,22 @@ def test_an_undo_is_for_all_services_of_a_host() -> None:
     answer = found.answers[0]
     assert (answer.verb, answer.service, answer.good) == ("undo", "", False)
     assert found.troubles == []
-    failure = windows._failures(found, "undo")[0]
-    assert (failure.host, failure.step, failure.message) == ("w1", "roll back", "cannot be undone")
+    assert answer.why == "cannot be undone"
+
+
+def test_a_step_of_an_undo_is_played_for_all_hosts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(windows, "fleet", lambda: FLEET)
+
+    def run(_inventory: Path, *words: Any) -> windows_play.Played:
+        asked.append(words)
+        return played(("Move back", "w2", {"unreachable": True, "msg": "timed out"}))
+
+    monkeypatch.setattr(windows_play, "run", run)
+    answers, failures = windows.undo(["w1", "w2"], "1f2e", undo_steps.HOLD)
+    known = {"windows_deployment": "1f2e", "windows_undo_step": "hold"}
+    assert asked == [(["w1", "w2"], "undo", known)]
+    assert (answers, [(one.host, one.message) for one in failures]) == ([], [("w2", "timed out")])
 
 
 def test_an_activation_without_an_answer_is_put_back() -> None:

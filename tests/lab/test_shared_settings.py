@@ -1,0 +1,75 @@
+"""A deployment that changes what services share goes back as a whole, or the whole fleet stays on it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.lab.engines import Fleet, Ran
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+SECONDS = 60.0
+"""A service that is judged alone fails after 30 s, and so does the next one."""
+# Both ports are admitted, whichever has which meaning; the rest of a gateway's clients are its own file.
+SHARED = {
+    "gateway_port": 5556,
+    "gateway_pub_port": 5555,
+    "fleet_magic_number": "{{ 880001 + groups['inf'].index(inventory_hostname) }}",
+}
+HEALTH = """
+import json, pathlib, sys
+state = json.loads(pathlib.Path("/opt/mt5crs/strategy/state.json").read_text())
+path = pathlib.Path("/opt/mt5crs/strategy/generations", state["history"][-2], "manifest.json")
+manifest = json.loads(path.read_text())
+manifest["health"] |= json.loads(sys.argv[1])
+path.write_text(json.dumps(manifest))
+"""
+
+
+def roll_back(fleet: Fleet, engine: str) -> Ran:
+    if engine == "ansible":
+        return fleet.playbook("rollback.yml", "--tags", "fleet")
+    return fleet.rollback_with_pyinfra("fleet")
+
+
+def needs(fleet: Fleet, host: str, **health: object) -> None:
+    """Change what the strategy's generation before the running one takes for healthy on a host."""
+    fleet.lab.exec(host, ["python3", "-c", HEALTH, json.dumps(health)])
+
+
+@pytest.mark.parametrize(
+    ("fails_with", "works_with"),
+    [("pyinfra", "ansible"), pytest.param("ansible", "pyinfra", marks=pytest.mark.slow)],
+)
+def test_what_services_share_goes_back_with_the_whole_fleet_or_not_at_all(
+    fleet: Fleet, fails_with: str, works_with: str
+) -> None:
+    before = fleet.generations()
+    fleet.override(**SHARED)
+    ran = fleet.pyinfra("--data", "strategy=all_at_once")
+    assert ran.status == 0, ran.output[-3000:]
+    released = fleet.generations()
+    assert released != before
+
+    manifest = f"/opt/mt5crs/strategy/generations/{before['inf-02', 'strategy']}/manifest.json"
+    health = json.loads(fleet.lab.exec("inf-02", ["cat", manifest]).stdout)["health"]
+    needs(fleet, "inf-02", command=["sh", "-c", "echo nothing is right; exit 1"], healthy_deadline_s=3)
+    ran = roll_back(fleet, fails_with)
+    assert ran.status != 0
+    assert "nothing is right" in ran.output, ran.output[-3000:]
+    (failure,) = ran.record["failures"]
+    assert (failure["host"], failure["step"]) == ("inf-02", "judge")
+    assert "gateway on gtw-01" in ran.record["put_back"]
+    assert fleet.generations() == released
+    assert fleet.running()
+
+    needs(fleet, "inf-02", **health)
+    ran = roll_back(fleet, works_with)
+    assert ran.status == 0, ran.output[-3000:]
+    assert fleet.generations() == before
+    assert fleet.running()
+    assert ran.record["seconds"] < SECONDS
+    changed = {(entry["host"], entry["service"]) for entry in ran.record["services"] if entry["changed"]}
+    assert changed == {key for key in before if key[1] != "monitoring"}
