@@ -33,6 +33,7 @@ class FleetRollback:
         self.deployment = undoing.chosen(self.statuses, named)
         rollout.undoes = self.deployment
         self.services = undoing.affected(self.statuses, self.deployment)
+        undoing.require_steps(self.statuses, self.services)
         self.answers: dict[str, Mapping[str, Any]] = {}
         self.moved: set[str] = set()
         for name, services in self.services.items():

@@ -6,7 +6,7 @@ did not change stays. Each host knows which deployment brought what it runs (`mt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from deploy.batches import GATEWAY, INF, KINDS, Link, Spoken, fit
@@ -85,6 +85,21 @@ def affected(statuses: Statuses, deployment: str) -> dict[str, tuple[str, ...]]:
         for host, status in statuses.items()
     }
     return {host: services for host, services in found.items() if services}
+
+
+def require_steps(statuses: Statuses, hosts: Iterable[str]) -> None:
+    """NothingToUndoError when the release tool of a host is too old to go back step by step."""
+    old = [
+        host
+        for host in hosts
+        if any("undid" not in now for now in statuses[host].get("services", {}).values())
+    ]
+    if old:
+        raise NothingToUndoError(
+            f"the release tool of {', '.join(old)} is older than this one and cannot go back together with "
+            "other hosts; deploy the baseline first (site.yml --tags baseline), which brings it. Nothing was "
+            "changed"
+        )
 
 
 def waves(fleet: Fleet, hosts: Sequence[str]) -> list[tuple[str, ...]]:

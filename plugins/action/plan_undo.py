@@ -37,6 +37,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             undoing.require_told(fleet, statuses)
             deployment = undoing.chosen(statuses, self._task.args.get("deployment") or None)
             services = undoing.affected(statuses, deployment)
+            undoing.require_steps(statuses, services)
             if not self._task.args.get("asked"):
                 where = ", ".join(f"{name} ({', '.join(of)})" for name, of in services.items())
                 said = [f"undoing deployment {deployment}: {where}"]

@@ -28,13 +28,13 @@ from mt5crs_release.transaction import begin, set_deadline, settle, wait
 ORDER = ("baseline", "gateway", "reconciler", "strategy")
 """Restarted in this order, since each needs those before it; services that are not named come after them."""
 
+_AWAITED = ("baseline", "gateway")
+"""What starts without any other service: waited for a moment, so that who needs it does not fail first."""
+_AWAITED_S = 3.0
+_LOOK_EVERY_S = 0.1
 _SETTLE_S = 60.0
 """How long what was found healthy waits if this run dies between its judgement and the first confirmation."""
 
-_NEEDED = ORDER[:2]
-"""What the others need to be there when they start."""
-_FIRST_S = 3.0
-_LOOK_EVERY_S = 0.1
 Answers = dict[str, dict[str, Any]]
 
 
@@ -289,13 +289,12 @@ def _move_all(ways: Sequence[tuple[Session, Generation, Content]], undoes: str) 
         for (session, _, entering), leaving in zip(ways, left, strict=True):
             session.enter("starting units")
             start_queued(session, leaving, entering)
-            if session.service in _NEEDED:
+            if session.service in _AWAITED:
                 _see_active(session, entering)
 
 
 def _see_active(session: Session, content: Content) -> None:
-    """Give what the others need a moment to start, so that they need not fail first."""
-    end = time.monotonic() + _FIRST_S
+    end = time.monotonic() + _AWAITED_S
     while time.monotonic() < end:
         if all(unit.active in ("active", "failed") for unit in session.systemd.look(content.start).values()):
             return

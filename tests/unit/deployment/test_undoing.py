@@ -74,6 +74,13 @@ def back(protocol: tuple[int, int]) -> dict[str, Any]:
     return {"protocol": {"min": protocol[0], "max": protocol[1]}}
 
 
+def test_an_older_release_tool_is_refused_with_the_way_to_a_newer_one() -> None:
+    told = {"services": {"reconciler": {**service("bbb"), "undid": None}}}
+    undoing.require_steps({"inf-01": told, "gtw-01": SEEN["gtw-01"]}, ["inf-01"])
+    with pytest.raises(NothingToUndoError, match=r"gtw-01 is older.*--tags baseline.*Nothing was\s+changed"):
+        undoing.require_steps({"inf-01": told, "gtw-01": SEEN["gtw-01"]}, ["inf-01", "gtw-01"])
+
+
 def test_gateways_move_first() -> None:
     assert undoing.waves(FLEET, ["inf-01", "gtw-01", "hub-01"]) == [("gtw-01",), ("inf-01", "hub-01")]
     assert undoing.waves(FLEET, ["inf-01"]) == [("inf-01",)]
