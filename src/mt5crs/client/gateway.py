@@ -13,6 +13,7 @@ from mt5crs.client.connection import Connection, Peer
 from mt5crs.client.errors import (
     ConnectionLostError,
     GatewayError,
+    GatewayUnreachableError,
     KeyRefusedError,
     MalformedReplyError,
     RefusedError,
@@ -120,8 +121,22 @@ class GatewayClient:
                     pause = 0.0
                 if isinstance(error, RefusedError):
                     pause = min(pause, (error.reply.retry_ms or 0) / 1000)
+                if isinstance(error, GatewayUnreachableError):
+                    self._wait_for_it(pause)
+                    continue
             time.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _wait_for_it(self, pause_s: float) -> None:
+        """Pause, but no longer than until a gateway that was not there lets us in."""
+        if self._connection is None:
+            self._connection = Connection(self.peer, self._context)
+        until = time.monotonic() + pause_s
+        try:
+            self._connection.connect(pause_s)
+        except GatewayUnreachableError:
+            self.close()  # the next attempt says why
+            time.sleep(max(0.0, until - time.monotonic()))
 
     def snapshot(
         self, magic: int, *, history_since_msc: int | None, whole_account: bool = True

@@ -80,10 +80,11 @@ class ScriptedGateway:
 class Wire:
     """A TCP forwarder to one port. `freeze` is a half-open connection: nothing flows, no FIN, no RST."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, port: int = 0) -> None:
+        """`port`: where it listens; 0: any free one."""
         self._target = target_port
         self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind(("127.0.0.1", port))
         self._listener.listen(16)
         self.port: int = self._listener.getsockname()[1]
         self._pairs: dict[socket.socket, socket.socket] = {}

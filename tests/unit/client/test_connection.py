@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
+from contextlib import ExitStack
 
 import msgspec
 import pytest
@@ -26,7 +29,7 @@ from mt5crs.protocol.curve import new_keypair
 from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat, PositionClosedEvent
 from mt5crs.protocol.replies import Error, Pong
 from mt5crs.protocol.requests import Ping, Request
-from tests.unit.client.peers import Answer, ScriptedGateway
+from tests.unit.client.peers import Answer, ScriptedGateway, Wire
 
 TOPIC = "trade.1."
 MORE_THAN_A_QUEUE_HOLDS = 3000
@@ -162,6 +165,33 @@ def test_events_and_noise_on_the_event_socket() -> None:
                 break
         assert heard[0] == beat
         subscription.close()
+
+
+def test_a_gateway_that_begins_during_a_pause_is_asked_at_once() -> None:
+    """Until it listens, connections are refused; the pause between two attempts may be long."""
+    (port,) = free_ports(1)
+    with ScriptedGateway(pong) as gateway, ExitStack() as wires:
+        peer = msgspec.structs.replace(client_of(gateway).peer, port=port)
+        begins = threading.Timer(1.0, lambda: wires.enter_context(Wire(gateway.port, port)))
+        begins.start()
+        began = time.monotonic()
+        with GatewayClient(peer, Patience(0.2, 2, 20.0)) as client:
+            client.call(Ping, Pong, magic=0)
+            assert client.last_attempts == 2
+        assert time.monotonic() - began < 10
+        begins.join()
+
+
+def test_a_pause_is_kept_when_nobody_comes() -> None:
+    public, secret = new_keypair()
+    port, pub_port = free_ports(2)
+    peer = Peer(
+        host="127.0.0.1", port=port, pub_port=pub_port, server_key=public, client_name="c", secret_key=secret
+    )
+    began = time.monotonic()
+    with GatewayClient(peer, Patience(0.1, 2, 0.5)) as client, pytest.raises(GatewayUnreachableError):
+        client.call(Ping, Pong, magic=1)
+    assert time.monotonic() - began >= 0.7
 
 
 @given(lost=st.sets(st.integers(1, 30)), start=st.integers(0, 10))
