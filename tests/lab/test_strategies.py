@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from lab import faults
 from lab.handle import wait_until
+from tests.lab import deployers
 from tests.lab.engines import Fleet, Ran
 from tests.lab.units_and_alerts import Unit
 
@@ -118,6 +121,46 @@ def test_an_alert_during_a_step_puts_back_what_the_step_brought(unmoved: Fleet) 
     assert ran.record["put_back"] == ["gateway on gtw-01"]
     strategy = Unit(unmoved.lab, "inf-02", "mt5crs-strategy.service")
     wait_until(lambda: strategy.state() == "active", 60, "the strategy that was killed")
+
+
+@pytest.mark.parametrize(
+    "deploy", [canary_with_pyinfra, pytest.param(canary_with_ansible, marks=pytest.mark.slow)]
+)
+def test_a_host_of_an_earlier_step_that_is_rebooted_ends_the_run(unmoved: Fleet, deploy: Deploy) -> None:
+    unmoved.override(fleet_step_pause_s=120, gateway_log_level="DEBUG")
+
+    def reboot_once_the_gateway_waits() -> None:
+        wait_until(lambda: waits(unmoved), 120, "the first step")
+        faults.reboot(unmoved.lab, "gtw-01")
+
+    culprit = threading.Thread(target=reboot_once_the_gateway_waits)
+    culprit.start()
+    ran = deploy(unmoved)
+    culprit.join()
+    assert ran.status != 0
+    assert [failure["host"] for failure in ran.record["failures"]] == ["gtw-01"], ran.output[-3000:]
+    assert "and went back to" in ran.output
+    assert "the host was rebooted before it was confirmed" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("file", "word"),
+    [
+        ("deploy.py", ("--data", "strategy=canary")),
+        pytest.param("site.yml", ("-e", "fleet_strategy=canary"), marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupt_ends_a_pause(unmoved: Fleet, file: str, word: tuple[str, ...]) -> None:
+    unmoved.override(fleet_step_pause_s=300, gateway_log_level="DEBUG")
+    running = deployers.begin(unmoved.inventory, file, *word)
+    wait_until(lambda: waits(unmoved), 120, "the first step")
+    time.sleep(5)  # it is in the pause by then
+    running.send_signal(signal.SIGINT)
+    assert running.wait(60) == 128 + signal.SIGINT
+
+
+def waits(fleet: Fleet) -> bool:
+    return bool(fleet.status("gtw-01")["gateway"]["state"] == "provisional")
 
 
 def test_a_silent_prometheus_is_no_failure_unless_asked_for(fleet: Fleet) -> None:
