@@ -10,7 +10,7 @@ from deploy.baseline import baseline, baseline_installed
 from deploy.gateway import gateway
 from deploy.monitoring import monitoring, monitoring_packages
 from deploy.reconciler import reconciler
-from deploy.release import put_back, upload_bundle
+from deploy.release import looked_at, put_back, upload_bundle
 from deploy.strategy import strategy
 
 rollout = run.begin("deploy")
@@ -49,3 +49,4 @@ baseline.confirm(rollout)
 
 put_back(rollout, name="Put back")
 windows.put_back(rollout, run.windows_targets())
+looked_at(rollout, name="Put back | look at what runs again")

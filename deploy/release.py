@@ -25,7 +25,7 @@ from deploy.fleet_lock import FleetLock
 from deploy.generation import BUNDLES, Desired, code_arguments
 from deploy.inventory import variables
 from deploy.plan import Plan, Work
-from deploy.release_call import not_told
+from deploy.release_call import LOOK_AGAIN, not_told
 from deploy.rollout import Failure, Rollout, failure_of
 from deploy.ssh import STATUS, TOOL
 
@@ -263,6 +263,13 @@ def put_back(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
         yield FunctionCommand(_put_back, (rollout,), {})
 
 
+@operation()
+def looked_at(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
+    """Once everything has gone back everywhere: wait for the health of what runs again."""
+    if rollout.failed and not rollout.lock_lost and rollout.went_back(host.name):
+        yield FunctionCommand(_look_at, (rollout,), {})
+
+
 def _upload(rollout: Rollout, want: Desired) -> None:
     bundle = want.bundle
     if bundle is None:
@@ -421,6 +428,12 @@ def _put_back(rollout: Rollout) -> None:
             rollout.spent(host.name, result.service, "put back", began, "failed", answer)
             result.state = "provisional"
             rollout.fail(failure_of(host.name, f"put back {result.service}", answer, text))
+
+
+def _look_at(rollout: Rollout) -> None:
+    answer, text, good = run_again(["check", "--json"], timeout_s=ACTIVATE_TIMEOUT_S)
+    if not good or answer is None:
+        rollout.fail(failure_of(host.name, LOOK_AGAIN, answer, text))
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ TOOL = "mt5crs-release"
 CHANGING = ("stage", "activate", "confirm", "revert", "rollback", "undo")
 LOOK = "ask what runs"
 """The step in which every host says what runs, before anything is changed."""
+LOOK_AGAIN = "look at what runs again"
+"""The step in which a host that went back waits for the health of all that runs there."""
 _ASK_BY_HAND = (
     f"run `{TOOL} status` on the host as root; if the tool is broken, remove it and run again: a deployment "
     "brings it anew"
 )
 # On Windows and from a shell a command is told as one line: PYTHON "…\mt5crs-release.pyz" VERB SERVICE …
-_CALL = re.compile(rf"{TOOL}(?:\.pyz)?\"? (status|{'|'.join(CHANGING)})(?: (\w[\w-]*))?")
+_CALL = re.compile(rf"{TOOL}(?:\.pyz)?\"? (status|check|{'|'.join(CHANGING)})(?: (\w[\w-]*))?")
 
 
 class ReleaseCall(NamedTuple):

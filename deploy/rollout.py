@@ -198,6 +198,12 @@ class Rollout:
         ]
         return sorted(found, key=lambda result: -order.get(result.service, len(order)))
 
+    def went_back(self, host: str) -> bool:
+        """Whether a service of the host has left what this run gave it."""
+        return any(
+            result.host == host and result.state in ("reverted", "failed") for result in self.results.values()
+        )
+
     @property
     def outcome(self) -> str:
         """How the run ended, in one word."""

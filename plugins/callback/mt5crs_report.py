@@ -28,7 +28,7 @@ from deploy.batches import BASELINE
 from deploy.deadlines import Deadlines
 from deploy.fleet_lock import FleetLock
 from deploy.inventory import explain, files_of, resolve
-from deploy.release_call import call_of, document_of, not_told
+from deploy.release_call import LOOK_AGAIN, call_of, document_of, not_told
 from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 from deploy.stopping import StopRequests
 from deploy.vault_password import environment_of, vault_files
@@ -291,6 +291,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         answer = document_of(str(data.get("stdout", "")))
         if call.verb == "status":
             self._looked(host, answer, data)
+        elif call.verb == "check":
+            if data.get("rc") != 0:
+                self.rollout.fail(failure_of(host, LOOK_AGAIN, answer, _output(data)))
+                self.failed.add(host)
         elif call.verb == "undo":
             self._undone(host, result, answer)
         else:

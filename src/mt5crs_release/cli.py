@@ -77,6 +77,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "revert": _revert,
         "rollback": _rollback,
         "undo": _undo,
+        "check": _check,
         "deployment": _deployment,
     }
     return runners[options.command](host, options)
@@ -176,6 +177,14 @@ def _undo(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     steps = {"dry_run": undo.ask, "judge": undo.judge, "back": undo.back}
     step = next((steps[name] for name in steps if getattr(options, name)), undo.undo)
     return step(host, deployment, wait_s=wait_s)
+
+
+def _check(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.check import check
+
+    if options.service:
+        _require(host, options.service)
+    return check(host, options.service, wait_s=options.lock_timeout)
 
 
 def _confirm(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -350,6 +359,9 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
         return "\n".join(told) or f"nothing of deployment {answer['deployment']} runs on this host"
     if command == "deployment":
         return _deployment_text(answer)
+    if command == "check":
+        healthy = (f"{name} {entry['generation']}: healthy" for name, entry in answer["services"].items())
+        return "\n".join(healthy) or "no services"
     if command == "install-units":
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
@@ -505,6 +517,7 @@ def parser() -> argparse.ArgumentParser:
     )
     step.add_argument("--judge", action="store_true", help="wait until all that is held is healthy")
     step.add_argument("--back", action="store_true", help="return to what ran before the undo")
+    add("check", "Wait until what runs is healthy; without SERVICE: all services.", locking, service="?")
     add("status", "What runs; without SERVICE: all services.", service="?")
     add("list", "All generations of a service.")
     prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")

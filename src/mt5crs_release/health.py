@@ -121,6 +121,19 @@ def watch(
         time.sleep(looking.pause_s)
 
 
+def patiently(session: Session, content: Content) -> Watch:
+    """Begin to watch; units that have given up meanwhile, for want of what they depend on, start again.
+
+    :raises FailedError: systemd does not answer
+    """
+    units = session.systemd.look(content.start)
+    ended = [name for name, unit in units.items() if unit.active in ("failed", "inactive")]
+    if ended:
+        session.systemd.forget_failures(ended)
+        session.systemd.restart_later(ended)
+    return Watch(session, content, content.health, patient=True)
+
+
 def watch_all(watches: Sequence[Watch], *, give_up: bool) -> dict[str, Report]:
     """Look at several services at once; return each one's report by service.
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mt5crs_release import before, health, machine, signals, standby, state, watchdog
+from mt5crs_release.dependence import DEPENDENT
 from mt5crs_release.errors import FailedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.lock import boot_clock, boot_id
@@ -124,7 +125,8 @@ def _nothing_was_changed(session: Session, transaction: Transaction) -> bool:
 def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> dict[str, Any]:
     """Leave the generation of the open transaction and go back to what ran before it.
 
-    The health of that is waited for, unless others go back with it: what it needs may come after it.
+    The health of that is waited for, unless others go back with it: what it needs may come after it. In a
+    deployment the host is asked for it at the end (:mod:`mt5crs_release.check`).
 
     :param event: what the table of transitions calls the cause
     :raises FailedError: systemd does not answer; the next run takes it up again
@@ -146,7 +148,8 @@ def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> 
         session.record("reverting", generation=name, to=transaction.previous, reason=reason)
     leaving = session.content(name)
     entering = None if transaction.previous is None else session.content(transaction.previous)
-    together = transaction.undoes is not None
+    of_a_deployment = transaction.deployment is not None and session.service in DEPENDENT
+    together = transaction.undoes is not None or of_a_deployment
     complaints = _switch_back(session, leaving, entering, boot=boot, queued=together)
     report = None
     if entering is not None and not boot and not together:

@@ -71,6 +71,8 @@ class Transaction:
     """
     together: list[str] = field(default_factory=list)
     """The other services of this host that go back with it."""
+    deployment: str | None = None
+    """Id of the deployment that this is part of: whoever deploys looks at the host in the end."""
     unjudged_since: float | None = None
     """When it was switched to (seconds of CLOCK_MONOTONIC), as long as its health has yet to be judged."""
 

@@ -50,6 +50,7 @@ def begin(
         deployed_at_before=entry.deployed_at,
         undoes=undoes,
         together=list(together),
+        deployment=None if deployed is None else deployed[0],
     )
     if deployed is not None:
         entry.deployment, entry.deployed_at = deployed

@@ -15,9 +15,10 @@ from typing import Any
 
 from mt5crs_release import before, cutover, health, machine, signals, state
 from mt5crs_release.activation import ask_revert, result, rollback, way_back
+from mt5crs_release.dependence import ALONE, ORDER
 from mt5crs_release.errors import FailedError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
-from mt5crs_release.health import Report, Watch
+from mt5crs_release.health import Report, patiently
 from mt5crs_release.paths import Host
 from mt5crs_release.recovery import recover, revert
 from mt5crs_release.session import Session, open_session
@@ -25,12 +26,8 @@ from mt5crs_release.state import Generation, ServiceState, Transaction, undo_of
 from mt5crs_release.switch import repoint, start_queued
 from mt5crs_release.transaction import begin, set_deadline, settle, wait
 
-ORDER = ("baseline", "gateway", "reconciler", "strategy")
-"""Restarted in this order, since each needs those before it; services that are not named come after them."""
-
-_AWAITED = ("baseline", "gateway")
-"""What starts without any other service: waited for a moment, so that who needs it does not fail first."""
-_AWAITED_S = 3.0
+_ALONE_S = 3.0
+"""How long what others need is waited for, so that they do not fail first."""
 _LOOK_EVERY_S = 0.1
 _SETTLE_S = 60.0
 """How long what was found healthy waits if this run dies between its judgement and the first confirmation."""
@@ -289,12 +286,12 @@ def _move_all(ways: Sequence[tuple[Session, Generation, Content]], undoes: str) 
         for (session, _, entering), leaving in zip(ways, left, strict=True):
             session.enter("starting units")
             start_queued(session, leaving, entering)
-            if session.service in _AWAITED:
+            if session.service in ALONE:
                 _see_active(session, entering)
 
 
 def _see_active(session: Session, content: Content) -> None:
-    end = time.monotonic() + _AWAITED_S
+    end = time.monotonic() + _ALONE_S
     while time.monotonic() < end:
         if all(unit.active in ("active", "failed") for unit in session.systemd.look(content.start).values()):
             return
@@ -356,7 +353,7 @@ def _judge(sessions: Sequence[Session]) -> dict[str, Report]:
 
     :raises FailedError: one was not healthy
     """
-    reports = health.watch_all([_patient(session) for session in sessions], give_up=True)
+    reports = health.watch_all([patiently(session, _content(session)) for session in sessions], give_up=True)
     for session in sessions:
         report = reports.get(session.service)
         if report is not None and not report.healthy:
@@ -371,18 +368,7 @@ def _judge(sessions: Sequence[Session]) -> dict[str, Report]:
 
 
 def _look(sessions: Sequence[Session]) -> dict[str, Report]:
-    return health.watch_all([_patient(session) for session in sessions], give_up=False)
-
-
-def _patient(session: Session) -> Watch:
-    """Begin to watch; units that have given up meanwhile, for want of what they depend on, start again."""
-    content = _content(session)
-    units = session.systemd.look(content.start)
-    ended = [name for name, unit in units.items() if unit.active in ("failed", "inactive")]
-    if ended:
-        session.systemd.forget_failures(ended)
-        session.systemd.restart_later(ended)
-    return Watch(session, content, content.health, patient=True)
+    return health.watch_all([patiently(session, _content(session)) for session in sessions], give_up=False)
 
 
 def _not_healthy(service: str, generation: str, report: Report) -> FailedError:
