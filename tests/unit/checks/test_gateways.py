@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
 from deploy.inventory import Fleet as Inventory
@@ -47,7 +49,13 @@ def test_one_that_is_down_keeps_no_other_from_being_halted(
     fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet.start_ready("gateway")
-    found = of_fleet(inventory(fleet), None)
+    found = [
+        replace(
+            target,
+            connection=msgspec.structs.replace(target.connection, sync_timeout_s=1.0, sync_retry_count=1),
+        )
+        for target in of_fleet(inventory(fleet), None)
+    ]
     assert [target.magics for target in found] == [{MAGIC}, frozenset()]
     answers = ask(found, halt)
     assert show(answers, lambda answer: str(len(answer.halts)), as_json=False) == 1
