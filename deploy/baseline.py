@@ -28,8 +28,8 @@ from deploy.baseline_plan import (
     plan,
     question,
 )
+from deploy.context import variables
 from deploy.host_files import ManagedFile, directory_script, encoded, placing_script
-from deploy.inventory import variables
 from deploy.release import Service
 from deploy.rendering import render
 

@@ -1,6 +1,6 @@
 """pyinfra's way to a host: OpenSSH's own client, as Ansible uses it, with the words of `deploy.connection`.
 
-pyinfra finds it as the connector `fleet` (entry point in pyproject.toml); `deploy.inventory` names hosts
+pyinfra finds it as the connector `fleet` (entry point in pyproject.toml); `deploy.context` names hosts
 `@fleet/<host>`, and they are known by their plain names from then on.
 """
 # mypy: disable-error-code="misc"
@@ -24,8 +24,9 @@ from pyinfra.connectors.util import (
     make_unix_command_for_host,
 )
 
-from deploy import command_line, inventory, ssh
+from deploy import command_line, ssh
 from deploy.connection import Connection, connection_of
+from deploy.context import fleet, is_loaded, not_reached, variables
 from deploy.vault_password import PROJECT
 
 _CONNECT_TIMEOUT_S = 60.0
@@ -36,10 +37,6 @@ class LostError(OSError):
     """There is no connection to the host; what was asked of it may have been done."""
 
 
-not_reached: dict[str, str] = {}
-"""Host → why it did not let us in, at the last try."""
-
-
 class FleetConnector(BaseConnector):
     """Runs commands and copies files over this run's connection to one host."""
 
@@ -48,13 +45,13 @@ class FleetConnector(BaseConnector):
     @staticmethod
     def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
         """The one host that `@fleet/<name>` stands for; `--limit` takes its groups, too."""
-        of = inventory.fleet()
+        of = fleet()
         yield name, {}, [group for group, members in of.groups.items() if name in members]
 
     @property
     def connection(self) -> Connection:
         """How the inventory says that the host is reached."""
-        return connection_of(inventory.variables(self.host.name))
+        return connection_of(variables(self.host.name))
 
     def connect(self) -> None:
         """Find out whether the host lets us in. ConnectError with ssh's reason if not."""
@@ -162,7 +159,7 @@ def insist_on_a_fleet() -> None:
     """
     context = click.get_current_context(silent=True)
     given = dict(context.params) if context is not None else {}
-    if not command_line.is_ours(given) or inventory.is_loaded():
+    if not command_line.is_ours(given) or is_loaded():
         return
     wanted = Path(str(given.get("inventory")))
     plain = wanted.with_suffix(".yml")

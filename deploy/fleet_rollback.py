@@ -14,8 +14,8 @@ from pyinfra.api.exceptions import DeployError
 
 from deploy import planning, release, run, stepping, undo_steps, undoing, windows
 from deploy.batches import OrderError
+from deploy.context import fleet, variables
 from deploy.fleet_lock import FleetLock
-from deploy.inventory import fleet, variables
 from deploy.rollout import Failure, Rollout
 from deploy.undo_steps import ASK, BACK, HOLD, JUDGE
 

@@ -1,7 +1,6 @@
 """The fleet as Ansible resolves it, in plain values: hosts, groups, every variable, vault and Jinja included.
 
-`inventory/<environment>.py` gives pyinfra its hosts through `hosts_of`; the parts read variables through
-`variables`. Variables stay out of pyinfra's host data on purpose: pyinfra prints that, and they hold secrets.
+Knows nothing of pyinfra; what a pyinfra run makes of a fleet is in `deploy.context`.
 """
 
 from __future__ import annotations
@@ -15,18 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.connection import connection_of
 from deploy.vault_password import (
     PROJECT,
-    VaultPasswordMissingError,
     environment_of,
     missing,
     password_file,
     vault_files,
 )
 
-CONNECTOR = "fleet"
-"""What pyinfra knows `deploy.connector` by."""
 WINDOWS = "windows"
 """The group of hosts that Ansible manages also in a pyinfra run."""
 
@@ -295,46 +290,10 @@ def explain(inventory: Path, error: Exception) -> str:
     return f"inventory {inventory} cannot be read: {_reason(_cause(inventory, error))}"
 
 
-# --- pyinfra ------------------------------------------------------------------------------------------------
-
-_loaded: Fleet | None = None
-
-
 def hosts_of(inventory_py: str) -> list[tuple[str, dict[str, Any]]]:
     """Hosts for pyinfra from the `.yml` beside an `inventory/<environment>.py`, with connection data only."""
-    global _loaded
-    try:
-        _loaded = resolve(Path(inventory_py).with_suffix(".yml"))
-    except (InventoryError, VaultPasswordMissingError) as error:
-        from pyinfra.api.exceptions import PyinfraError
+    from deploy import context, run
 
-        raise PyinfraError(str(error)) from None
-    from deploy import run
-
-    run.prepare(_loaded)
-    # pyinfra does Linux; deploy.windows has the play deploy the others.
-    windows = _loaded.in_group(WINDOWS)
-    linux = [name for name in _loaded.hosts if name not in windows]
-    return [(f"@{CONNECTOR}/{name}", connection(_loaded, name)) for name in linux]
-
-
-def is_loaded() -> bool:
-    """Whether this process has read the fleet that it deploys to."""
-    return _loaded is not None
-
-
-def fleet() -> Fleet:
-    """The fleet that this process deploys to (after pyinfra has read its inventory)."""
-    if _loaded is None:
-        raise InventoryError("no inventory was read; run pyinfra with inventory/<environment>.py")
-    return _loaded
-
-
-def variables(host: str) -> Mapping[str, Any]:
-    """Every variable of a host by its inventory name, as Ansible resolves it."""
-    return fleet().hosts[host]
-
-
-def connection(of: Fleet, name: str) -> dict[str, Any]:
-    """pyinfra's data of a host; `deploy.connector` reaches it by the variables that Ansible reads."""
-    return {"_sudo": connection_of(of.hosts[name]).become}
+    of = context.load(Path(inventory_py).with_suffix(".yml"))
+    run.prepare(of)
+    return context.hosts(of)

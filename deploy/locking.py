@@ -11,8 +11,8 @@ from pyinfra import host, state
 from pyinfra.api import FunctionCommand, operation
 from pyinfra.context import ctx_host
 
+from deploy.context import fleet
 from deploy.fleet_lock import FleetLock, LockError, hub_of
-from deploy.inventory import fleet
 from deploy.rollout import Failure, Rollout
 
 NAME = "Lock"

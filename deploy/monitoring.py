@@ -11,7 +11,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploy.baseline import observe, packages_of_monitoring, packages_present
-from deploy.inventory import variables
+from deploy.context import variables
 from deploy.release import Service
 
 monitoring = Service("monitoring", group="all")

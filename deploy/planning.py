@@ -20,8 +20,8 @@ from pyinfra.context import ctx_host
 from deploy import plan as plans
 from deploy import release, run, windows
 from deploy.batches import OrderError
+from deploy.context import fleet, variables
 from deploy.generation import BundleError
-from deploy.inventory import fleet, variables
 from deploy.plan import Plan, PlanError
 from deploy.rollout import Failure, Rollout
 

@@ -21,9 +21,9 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 
 from deploy import locking, resuming, stepping
 from deploy.batches import BLUE_GREEN, GROUP_OF, KINDS, Step
+from deploy.context import variables
 from deploy.fleet_lock import FleetLock
 from deploy.generation import BUNDLES, Desired, code_arguments
-from deploy.inventory import variables
 from deploy.plan import Plan, Work
 from deploy.release_call import LOOK_AGAIN, not_told
 from deploy.rollout import Failure, Rollout, failure_of

@@ -23,10 +23,11 @@ from pyinfra import host as current_host
 from pyinfra.api.exceptions import DeployError, PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
-from deploy import command_line, connector, locking, report, settings, stepping, windows
+from deploy import command_line, locking, report, settings, stepping, windows
 from deploy.batches import STRATEGIES
 from deploy.connection import connection_of
-from deploy.inventory import WINDOWS, Fleet, fleet
+from deploy.context import fleet, not_reached
+from deploy.inventory import WINDOWS, Fleet
 from deploy.rollout import Failure, Phase, Rollout
 from deploy.stopping import StopRequests
 from mt5crs.settings.schema import SettingsError
@@ -89,7 +90,7 @@ def prepare(of: Fleet) -> None:
 
 def _tell_who_was_not_reached(of: Fleet, options: dict[str, Any]) -> None:
     """pyinfra ends before a deploy file begins when a host cannot be reached, and says a percentage."""
-    if _rollout is not None or not connector.not_reached:
+    if _rollout is not None or not not_reached:
         return
     action = "rollback" if "rollback.py" in map(_name, options.get("operations", ())) else "deploy"
     rollout = Rollout("pyinfra", of.environment, action=action, dry=bool(options.get("dry")))
@@ -102,7 +103,7 @@ def _tell_who_was_not_reached(of: Fleet, options: dict[str, Any]) -> None:
 def _unreached(of: Fleet) -> list[Failure]:
     """The hosts that did not let us in, each with ssh's reason."""
     found = []
-    for host, why in connector.not_reached.items():
+    for host, why in not_reached.items():
         words = shlex.join(connection_of(of.hosts[host]).words)
         found.append(Failure(host, "connect", why, f"try it by hand: ssh {words}"))
     return found
@@ -184,7 +185,7 @@ def begin(action: str) -> Rollout:
     state.add_callback_handler(_Narration(_rollout))
     if _context is not None:
         _context.call_on_close(_end)
-    if connector.not_reached:
+    if not_reached:
         # pyinfra asks whether to go on without them; a part of the fleet is chosen with --limit.
         raise refusal(_rollout, *_unreached(fleet()))
     return _rollout

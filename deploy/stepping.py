@@ -15,9 +15,9 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
 from deploy.batches import Step
+from deploy.context import fleet
 from deploy.deadlines import Deadlines
 from deploy.holding import Given
-from deploy.inventory import fleet
 from deploy.plan import Plan
 from deploy.rollout import Rollout
 from deploy.step_check import StepCheck, watch_s

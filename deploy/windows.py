@@ -19,8 +19,9 @@ from pyinfra.api.exceptions import DeployError, OperationError
 
 from deploy import locking, step_check, windows_play
 from deploy.batches import Step
+from deploy.context import fleet
 from deploy.fleet_lock import FleetLock
-from deploy.inventory import WINDOWS, Fleet, fleet
+from deploy.inventory import WINDOWS, Fleet
 from deploy.plan import Plan
 from deploy.release_call import LOOK
 from deploy.rollout import Failure, Rollout, failure_of

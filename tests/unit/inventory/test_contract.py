@@ -8,7 +8,8 @@ import pytest
 
 from deploy import keys
 from deploy.connection import connection_of
-from deploy.inventory import InventoryError, connection, plain, resolve
+from deploy.context import connection
+from deploy.inventory import InventoryError, plain, resolve
 from deploy.settings import check
 from tests.unit.fleets import EXTRA, HOSTS, ansible, inventory_text, make_inventory
 
