@@ -5,13 +5,13 @@ staged; then it goes step by step (--data strategy=…), each checked before the
 before everything is healthy, and a failure puts back what was activated.
 """
 
-from deploy import locking, planning, run, stepping, windows
-from deploy.baseline import baseline, baseline_installed
-from deploy.gateway import gateway
-from deploy.monitoring import monitoring, monitoring_packages
-from deploy.reconciler import reconciler
-from deploy.release import looked_at, put_back, upload_bundle
-from deploy.strategy import strategy
+from deploy.operations import locking, planning, run, stepping, windows
+from deploy.operations.baseline import baseline, baseline_installed
+from deploy.operations.gateway import gateway
+from deploy.operations.monitoring import monitoring, monitoring_packages
+from deploy.operations.reconciler import reconciler
+from deploy.operations.release import looked_at, put_back, upload_bundle
+from deploy.operations.strategy import strategy
 
 rollout = run.begin("deploy")
 plan = planning.plan(rollout)

@@ -11,8 +11,8 @@ tag.
 
 from pyinfra import host
 
-from deploy import fleet_rollback, locking, run, windows
-from deploy.release import service_named
+from deploy.operations import fleet_rollback, locking, run, windows
+from deploy.operations.release import service_named
 
 rollout = run.begin("rollback")
 locking.take(rollout, last=True)

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from deploy.batches import BASELINE
-from deploy.rollout import SERVICES
-from deploy.settings import PARTS, structs, variables_of
-from deploy.vault_password import PROJECT
+from deploy.fleet.settings import PARTS, structs, variables_of
+from deploy.fleet.vault_password import PROJECT
+from deploy.rollout.batches import BASELINE
+from deploy.rollout.record import SERVICES
 from mt5crs.settings.schema import Field, fields
 
 _NOTE = "Made from src/mt5crs/settings by `python -m deploy.argument_specs`; edit there."

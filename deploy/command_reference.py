@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from deploy.vault_password import PROJECT
+from deploy.fleet.vault_password import PROJECT
 
 PAGE = PROJECT / "docs" / "reference" / "commands.md"
 _WIDTH = 100

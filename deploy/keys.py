@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from deploy.inventory import WINDOWS, prepare_ansible
-from deploy.vault_password import (
+from deploy.fleet.inventory import WINDOWS, prepare_ansible
+from deploy.fleet.vault_password import (
     PROJECT,
     VaultPasswordMissingError,
     environment_of,

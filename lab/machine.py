@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from deploy.programs import DEBIAN_PACKAGES, MissingProgramError, find, require
+from deploy.controller.programs import DEBIAN_PACKAGES, MissingProgramError, find, require
 from lab.errors import LabError
 
 PROGRAMS = (

@@ -15,8 +15,8 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.inventory import InventoryError, files_of, resolve
-from deploy.settings import require
+from deploy.fleet.inventory import InventoryError, files_of, resolve
+from deploy.fleet.settings import require
 from mt5crs.settings.schema import SettingsError
 
 

@@ -1,8 +1,8 @@
-"""Action `check_step`: what a roll-out checks between its steps (deploy/step_check.py), as pyinfra does it.
+"""Action `check_step`: what a roll-out checks between its steps, as pyinfra does it.
 
-Runs once for a step's hosts, on the controller; changes nothing. A failed check is returned as
-`rollout_failure`, not raised: what was activated has to be put back first. `kept` is what the next check has
-to know. Argument `kind`: kind of the step (empty: before the first one).
+See deploy/coordination/step_check.py. Runs once for a step's hosts, on the controller; changes nothing. A
+failed check is returned as `rollout_failure`, not raised: what was activated has to be put back first. `kept`
+is what the next check has to know. Argument `kind`: kind of the step (empty: before the first one).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.batches import Step
-from deploy.connection import only_connection
-from deploy.holding import Given
-from deploy.inventory import Fleet, file_of
-from deploy.step_check import StepCheck, watch_s
+from deploy.coordination.holding import Given
+from deploy.coordination.step_check import StepCheck, watch_s
+from deploy.fleet.connection import only_connection
+from deploy.fleet.inventory import Fleet, file_of
+from deploy.rollout.batches import Step
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

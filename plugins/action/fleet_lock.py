@@ -17,9 +17,9 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.fleet_lock import HELD, FleetLock, LockError, hub_of
-from deploy.inventory import InventoryError, file_of, resolve
-from deploy.rollout import Rollout
+from deploy.coordination.fleet_lock import HELD, FleetLock, LockError, hub_of
+from deploy.fleet.inventory import InventoryError, file_of, resolve
+from deploy.rollout.record import Rollout
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

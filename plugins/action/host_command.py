@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.ssh import framed, last_line, unframed
+from deploy.remote.ssh import framed, last_line, unframed
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

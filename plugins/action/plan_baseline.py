@@ -1,7 +1,7 @@
 """Action `plan_baseline`: asks a host once what it is like and tells what the baseline has to do there.
 
 Changes nothing, so it does the same in check mode. Question and plan are those of a pyinfra run
-(`deploy/baseline_plan.py`); nothing but a shell is needed on the host.
+(`deploy/baseline/plan.py`); nothing but a shell is needed on the host.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ansible.plugins.loader import lookup_loader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import baseline_plan
-from deploy.rendering import TEMPLATES
+from deploy.baseline import plan as baseline_plan
+from deploy.fleet.rendering import TEMPLATES
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

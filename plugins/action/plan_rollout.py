@@ -18,14 +18,14 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import plan as plans
-from deploy.batches import GATEWAY, INF, KINDS, OrderError, serial
-from deploy.generation import BundleError
-from deploy.inventory import InventoryError, file_of, resolve
-from deploy.plan import Plan, PlanError
-from deploy.rendering import RenderingError
-from deploy.rollout import DEPLOYMENT
-from deploy.step_check import watched_s
+from deploy.coordination.step_check import watched_s
+from deploy.fleet.inventory import InventoryError, file_of, resolve
+from deploy.fleet.rendering import RenderingError
+from deploy.rollout import plan as plans
+from deploy.rollout.batches import GATEWAY, INF, KINDS, OrderError, serial
+from deploy.rollout.generation import BundleError
+from deploy.rollout.plan import Plan, PlanError
+from deploy.rollout.record import DEPLOYMENT
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

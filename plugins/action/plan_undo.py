@@ -15,9 +15,9 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import undoing
-from deploy.batches import OrderError
-from deploy.inventory import Fleet
+from deploy.fleet.inventory import Fleet
+from deploy.rollout import undoing
+from deploy.rollout.batches import OrderError
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

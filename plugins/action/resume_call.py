@@ -19,8 +19,8 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import resuming, ssh
-from deploy.connection import only_connection
+from deploy.fleet.connection import only_connection
+from deploy.remote import resuming, ssh
 
 TIMEOUT_S = 240.0
 _EVERY_S = 1.0

@@ -23,15 +23,19 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy import extra_vars, report, ssh, tags, undo_steps, unfinished
-from deploy.batches import BASELINE
-from deploy.deadlines import Deadlines
-from deploy.fleet_lock import FleetLock
-from deploy.inventory import explain, files_of, resolve
-from deploy.release_call import LOOK_AGAIN, call_of, document_of, not_told
-from deploy.rollout import DEPLOYMENT, Failure, Phase, Rollout, failure_of
-from deploy.stopping import StopRequests
-from deploy.vault_password import environment_of, vault_files
+from deploy.controller import extra_vars, tags
+from deploy.controller.stopping import StopRequests
+from deploy.coordination import unfinished
+from deploy.coordination.deadlines import Deadlines
+from deploy.coordination.fleet_lock import FleetLock
+from deploy.fleet.inventory import explain, files_of, resolve
+from deploy.fleet.vault_password import environment_of, vault_files
+from deploy.remote import ssh
+from deploy.remote.release_call import LOOK_AGAIN, call_of, document_of, not_told
+from deploy.reporting import report
+from deploy.rollout import undo_steps
+from deploy.rollout.batches import BASELINE
+from deploy.rollout.record import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 
 DOCUMENTATION = """
 name: mt5crs_report

@@ -95,7 +95,7 @@ class Bundle:
         if python not in self.manifest["pythons"]:
             raise RefusedError(
                 f"{self.path.name} is for {', '.join(self.manifest['pythons'])}, this host has {python}",
-                remedy=f"add {python} to the Pythons in deploy/bundle.py and build again; {_NOTHING}",
+                remedy=f"add {python} to the Pythons in deploy/bundle/build.py and build again; {_NOTHING}",
             )
 
     def unpack(self, directory: Path) -> None:

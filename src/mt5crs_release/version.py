@@ -1,4 +1,4 @@
-"""What this tool was built from; `deploy.zipapp_build` writes this module anew into every tool it builds."""
+"""What this tool was built from; `deploy.bundle.zipapp_build` writes this module anew for every tool."""
 
 VERSION = "unknown"
 SOURCES = "not built"

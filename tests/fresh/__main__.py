@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.programs import MissingProgramError, require
+from deploy.controller.programs import MissingProgramError, require
 from lab.errors import LabError
 from lab.image import root_argv, write_root
 from lab.plan import RELEASES

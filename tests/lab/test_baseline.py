@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deploy.inventory import resolve
-from deploy.rendering import render
+from deploy.fleet.inventory import resolve
+from deploy.fleet.rendering import render
 from lab import faults
 from lab.handle import wait_until
 from lab.state import PROJECT

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deploy.generation import desired
-from deploy.inventory import resolve
+from deploy.fleet.inventory import resolve
+from deploy.rollout.generation import desired
 from lab.handle import wait_until
 from tests.lab.engines import Fleet, Ran
 

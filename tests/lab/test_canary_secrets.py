@@ -8,8 +8,8 @@ import uuid
 
 import pytest
 
-from deploy.inventory import resolve
-from deploy.settings import PARTS, variables_of
+from deploy.fleet.inventory import resolve
+from deploy.fleet.settings import PARTS, variables_of
 from lab.state import PROJECT
 from tests.lab.engines import Fleet, Ran
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.inventory import resolve
+from deploy.fleet.inventory import resolve
 from lab import faults, fleet, image
 from lab.errors import LabError
 from lab.handle import Lab, wait_until

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.inventory import resolve
+from deploy.fleet.inventory import resolve
 from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from deploy import signing
-from deploy.zipapp_build import build_zipapp
+from deploy.bundle import signing
+from deploy.bundle.zipapp_build import build_zipapp
 from lab import faults
 from lab.errors import LabError
 from lab.handle import Lab, wait_until

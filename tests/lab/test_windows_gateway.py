@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.inventory import resolve
+from deploy.fleet.inventory import resolve
 from lab import fleet as labs
 from lab.handle import Lab
 from tests.lab.deployers import JUDGED, begin, kept, until

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.programs import require
+from deploy.controller.programs import require
 from tests.quick.changes import Changes, ChangesError, changes
 from tests.quick.dependencies import graph
 from tests.quick.plan import PROCESSES, Check, Selection, choose_checks, choose_tests

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from deploy.programs import require
+from deploy.controller.programs import require
 from tests.quick.__main__ import ROOT, texts
 from tests.quick.changes import changes
 from tests.quick.dependencies import distances, graph

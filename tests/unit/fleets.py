@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy import keys
-from deploy.inventory import Fleet, resolve
-from deploy.vault_password import PROJECT
+from deploy.fleet.inventory import Fleet, resolve
+from deploy.fleet.vault_password import PROJECT
 
 HOSTS = {"hub": ["hub-01"], "inf": ["inf-01", "inf-02"], "gateway": ["gtw-01"]}
 SIGNER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA test"

@@ -1,6 +1,6 @@
 """The beginning of a stand-in for ssh: a program that is told what would be run there, and answers for it."""
 
-from deploy.ssh import BEGINS
+from deploy.remote.ssh import BEGINS
 
 SSH = rf"""#!/bin/sh
 for word in "$@"; do case $word in 10.9.9.*) host=$word;; esac; line=$word; done

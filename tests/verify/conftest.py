@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from deploy.inventory import resolve
+from deploy.fleet.inventory import resolve
 from tests.verify.node import Node
 from tests.verify.windows_gateway import WindowsGateway
 

@@ -14,8 +14,8 @@ import testinfra
 from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host
 
-from deploy import ssh
-from deploy.connection import Connection, connection_of
+from deploy.fleet.connection import Connection, connection_of
+from deploy.remote import ssh
 
 
 class FleetBackend(BaseBackend):  # type: ignore[misc]

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from deploy import windows_play
+from deploy.remote import windows_play
 from mt5crs_release.windows_rights import rights_problems
 from tests.verify.test_secrets import secrets_of
 from tests.verify.windows_gateway import ACCOUNT, WindowsGateway

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from deploy import keys
-from deploy.inventory import resolve
+from deploy.fleet.inventory import resolve
 from tests.windows_model import fleet
 
 NAME = "winmol"

@@ -99,12 +99,12 @@ class Hub:
 
     def _remote(self, command: Sequence[str]) -> tuple[str, str]:
         root = Path(mt5crs.__file__).resolve().parents[2]
-        if not (root / "deploy" / "fleet_lock.py").is_file():
+        if not (root / "deploy" / "coordination" / "fleet_lock.py").is_file():
             raise click.UsageError("--inventory works on the controller, in the project's directory")
         sys.path.insert(0, str(root))
-        from deploy import ssh
-        from deploy.fleet_lock import hub_of
-        from deploy.inventory import InventoryError, resolve
+        from deploy.coordination.fleet_lock import hub_of
+        from deploy.fleet.inventory import InventoryError, resolve
+        from deploy.remote import ssh
 
         try:
             hub = hub_of(resolve(Path(str(self.inventory))))

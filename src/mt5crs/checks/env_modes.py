@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deploy.inventory import Fleet
+    from deploy.fleet.inventory import Fleet
 
 _WANTED = 0o600
 
@@ -42,7 +42,7 @@ def readable_by_others_in_the_fleet(fleet: Fleet) -> tuple[int, list[str]]:
 
     All hosts are asked at once, over SSH.
     """
-    from deploy import ssh
+    from deploy.remote import ssh
 
     hosts = [host for host in fleet.hosts if host not in fleet.in_group("windows")]
 

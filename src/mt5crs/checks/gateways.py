@@ -24,7 +24,7 @@ from mt5crs.client.gateway import GatewayClient
 from mt5crs.settings.schema import SettingsError, load
 
 if TYPE_CHECKING:
-    from deploy.inventory import Fleet
+    from deploy.fleet.inventory import Fleet
 
 T = TypeVar("T")
 
@@ -82,11 +82,11 @@ def targets(env_file: Path | None, magic: int | None = None) -> list[Target]:
 def fleet_of(inventory: Path) -> Fleet:
     """The resolved fleet; only on the controller, in the project's directory."""
     root = Path(mt5crs.__file__).resolve().parents[2]
-    if not (root / "deploy" / "inventory.py").is_file():
+    if not (root / "deploy" / "fleet" / "inventory.py").is_file():
         raise click.UsageError("--inventory works on the controller, with the project's own mt5crs")
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    from deploy.inventory import InventoryError, resolve
+    from deploy.fleet.inventory import InventoryError, resolve
 
     try:
         return resolve(inventory)

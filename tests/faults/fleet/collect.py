@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from deploy.inventory import resolve
+from deploy.fleet.inventory import resolve
 from tests.faults.fleet.audit import Books, Deal, Submission
 from tests.lab.engines import Fleet
 

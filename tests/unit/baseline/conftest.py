@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.inventory import Fleet, resolve
+from deploy.fleet.inventory import Fleet, resolve
 
 PROJECT = Path(__file__).resolve().parents[3]
 

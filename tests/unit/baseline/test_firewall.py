@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deploy.inventory import Fleet
-from deploy.rendering import render
+from deploy.fleet.inventory import Fleet
+from deploy.fleet.rendering import render
 
 # In a network namespace of its own: the machine's firewall is never touched. Without root: a user namespace.
 ISOLATED = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]

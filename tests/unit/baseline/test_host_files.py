@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from deploy.host_files import (
+from deploy.baseline.host_files import (
     ManagedDirectory,
     ManagedFile,
     directory_script,

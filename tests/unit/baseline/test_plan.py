@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import baseline_plan as baseline
-from deploy.baseline_plan import (
+from deploy.baseline import plan as baseline
+from deploy.baseline.host_files import ManagedFile
+from deploy.baseline.plan import (
     ACCOUNT,
     DIRECTORIES,
     ENABLED_UNITS,
@@ -17,7 +18,6 @@ from deploy.baseline_plan import (
     observed,
     plan,
 )
-from deploy.host_files import ManagedFile
 
 FILES = [ManagedFile(path, b"as wanted\n") for path in NOTICED_BY]
 PACKAGES = ("chrony", "nftables")

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from deploy import bundle as build
-from deploy import signing
-from deploy.sbom import bill_of_materials
-from deploy.wheelhouse import LINUX, WINDOWS, Requirement, parse_requirements, sha256
-from deploy.zipapp_build import SHEBANG, build_zipapp
+from deploy.bundle import build, signing
+from deploy.bundle.sbom import bill_of_materials
+from deploy.bundle.wheelhouse import LINUX, WINDOWS, Requirement, parse_requirements, sha256
+from deploy.bundle.zipapp_build import SHEBANG, build_zipapp
 from mt5crs_release.bundle import (
     MANIFEST,
     SIGNATURE,

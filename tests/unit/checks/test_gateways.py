@@ -10,7 +10,7 @@ import click
 import msgspec
 import pytest
 
-from deploy.inventory import Fleet as Inventory
+from deploy.fleet.inventory import Fleet as Inventory
 from mt5crs.checks.connection import ConnectionSettings
 from mt5crs.checks.gateways import ask, of_fleet, show
 from mt5crs.checks.rehearsal import MAGIC, Fleet

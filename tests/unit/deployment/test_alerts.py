@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from deploy import step_check
-from deploy.alerts import Alert, UnknownError, Verdict, Watch, counting, expression, read
-from deploy.inventory import Fleet
-from deploy.step_check import StepCheck, judge
+from deploy.coordination import step_check
+from deploy.coordination.alerts import Alert, UnknownError, Verdict, Watch, counting, expression, read
+from deploy.coordination.step_check import StepCheck, judge
+from deploy.fleet.inventory import Fleet
 
 SILENT = Alert("Mt5crsGatewaySilent", "gtw-01", "critical")
 SLOW = Alert("Mt5crsStartupSyncSlow", "inf-01", "warning")

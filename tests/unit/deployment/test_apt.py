@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import apt
-from deploy.vault_password import PROJECT
+from deploy.baseline import apt
+from deploy.fleet.vault_password import PROJECT
 
 HELD = "E: Could not get lock /var/lib/{lock}. It is held by process 7 (unattended-upgr)"
 FRONTEND = f"{HELD.format(lock='dpkg/lock-frontend')}\nE: Unable to acquire the dpkg frontend lock"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.batches import (
+from deploy.rollout.batches import (
     ALL_AT_ONCE,
     BASELINE,
     CANARY,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deploy.connection import VARIABLES, connection_of, is_true, only_connection, refusals
-from deploy.inventory import prepare_ansible
+from deploy.fleet.connection import VARIABLES, connection_of, is_true, only_connection, refusals
+from deploy.fleet.inventory import prepare_ansible
 
 HERE = {"inventory_hostname": "inf-01", "ansible_host": "10.9.9.1"}
 CASES: list[dict[str, Any]] = [

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.companion import is_stopped
-from deploy.deadlines import Waiting, due
+from deploy.coordination.companion import is_stopped
+from deploy.coordination.deadlines import Waiting, due
 from lab.handle import wait_until
 from lab.state import PROJECT
 from tests.unit.fleets import make_inventory
@@ -24,7 +24,7 @@ from tests.unit.stand_in import SSH
 DEPLOYER = """
 import sys, time
 from pathlib import Path
-from deploy.deadlines import Deadlines
+from deploy.coordination.deadlines import Deadlines
 deadlines = Deadlines(Path(sys.argv[1]))
 for host in sys.argv[2:]:
     deadlines.waits(host, "strategy", "0002-abc", 1.5)
@@ -139,7 +139,7 @@ def test_a_host_that_is_busy_or_silent_is_asked_again(hosts: Hosts, answer: dict
 
 def test_why_nothing_is_prolonged_is_said(hosts: Hosts) -> None:
     beside = subprocess.Popen(
-        [sys.executable, "-m", "deploy.deadlines"],
+        [sys.executable, "-m", "deploy.coordination.deadlines"],
         cwd=PROJECT,
         env=hosts.environment,
         stdin=subprocess.PIPE,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.extra_vars import leftover
-from deploy.vault_password import PROJECT
+from deploy.controller.extra_vars import leftover
+from deploy.fleet.vault_password import PROJECT
 from tests.unit.fleets import make_inventory
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy.generation import Bundle, BundleError, Desired, Todo, code_arguments, decide, find_bundle
+from deploy.rollout.generation import Bundle, BundleError, Desired, Todo, code_arguments, decide, find_bundle
 
 CONTENT = "c" * 64
 BUNDLE = Bundle(Path("dist/mt5crs-9.8.7-cccccccccccc.tar"), CONTENT)

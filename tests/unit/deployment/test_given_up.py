@@ -12,7 +12,7 @@ from pyinfra.api import Config, Inventory, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state
 
-from deploy.run import given_up
+from deploy.operations.run import given_up
 
 
 @pytest.mark.parametrize(

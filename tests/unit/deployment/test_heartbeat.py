@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from deploy.companion import is_stopped
+from deploy.coordination.companion import is_stopped
 from lab.handle import wait_until
 from lab.state import PROJECT
 from tests.unit.stand_in import SSH
 
-# A deployer that starts the heartbeats as `deploy.fleet_lock` does.
+# A deployer that starts the heartbeats as `deploy.coordination.fleet_lock` does.
 DEPLOYER = """
 import json, subprocess, sys, time
-beats = subprocess.Popen([sys.executable, "-m", "deploy.heartbeat"], stdin=subprocess.PIPE, text=True,
-                         start_new_session=True)
+beats = subprocess.Popen([sys.executable, "-m", "deploy.coordination.heartbeat"],
+                         stdin=subprocess.PIPE, text=True, start_new_session=True)
 beats.stdin.write(json.dumps({"hub": {"ansible_host": "hub"}, "id": "x", "every_s": 0.2}) + "\\n")
 beats.stdin.flush()
 beats.wait()

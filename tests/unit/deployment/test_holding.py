@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from deploy import holding
-from deploy.holding import AGAIN_S, DOWN_S, SILENT_S, Given, look
-from deploy.inventory import Fleet
-from deploy.step_check import StepCheck
+from deploy.coordination import holding
+from deploy.coordination.holding import AGAIN_S, DOWN_S, SILENT_S, Given, look
+from deploy.coordination.step_check import StepCheck
+from deploy.fleet.inventory import Fleet
 
 NEW, OLD = "0004-aaaaaaaaaaaa", "0003-bbbbbbbbbbbb"
 GIVEN = Given("inf-01", "strategy", NEW)
@@ -132,7 +132,7 @@ def test_every_step_looks_at_what_the_run_brought_so_far(monkeypatch: pytest.Mon
 
 
 def test_it_looks_again_and_again_in_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploy.step_check.LOOK_S", 0.05)
+    monkeypatch.setattr("deploy.coordination.step_check.LOOK_S", 0.05)
     check = check_of(monkeypatch, Hosts(HOLDS, HOLDS, REBOOTED), threading.Event())
     began = time.monotonic()
     failure = check.after("step 1/2 inf-01", ["inf-01"], [GIVEN], 60)

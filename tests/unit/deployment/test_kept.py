@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from deploy import kept, report
-from deploy.kept import KEEP, number, prune
-from deploy.rollout import Rollout
+from deploy.reporting import kept, report
+from deploy.reporting.kept import KEEP, number, prune
+from deploy.rollout.record import Rollout
 
 
 class Reports:

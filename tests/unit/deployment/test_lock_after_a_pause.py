@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.fleet_lock import LIMIT_S, FleetLock
-from deploy.rollout import Rollout
+from deploy.coordination.fleet_lock import LIMIT_S, FleetLock
+from deploy.rollout.record import Rollout
 from tests.unit.stand_in import SSH
 
 LOST = {"lost": True, "error": {"message": "anna on ctl (pyinfra, id b) does"}}

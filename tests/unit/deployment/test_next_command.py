@@ -2,8 +2,8 @@
 
 import pytest
 
-from deploy import next_command
-from deploy.rollout import Rollout
+from deploy.reporting import next_command
+from deploy.rollout.record import Rollout
 
 
 def rollout(engine: str, command: str, action: str = "deploy", **known: str) -> Rollout:

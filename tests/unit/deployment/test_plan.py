@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from deploy import plan as plans
-from deploy.batches import BASELINE, CANARY, INF, MONITORING, OrderError, Policy, Spoken
-from deploy.generation import Bundle, Desired
-from deploy.inventory import Fleet
-from deploy.plan import Plan, PlanError
+from deploy.fleet.inventory import Fleet
+from deploy.rollout import plan as plans
+from deploy.rollout.batches import BASELINE, CANARY, INF, MONITORING, OrderError, Policy, Spoken
+from deploy.rollout.generation import Bundle, Desired
+from deploy.rollout.plan import Plan, PlanError
 
 SETTINGS: dict[str, Any] = {
     "fleet_strategy": "rolling",

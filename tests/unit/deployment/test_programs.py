@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import programs
-from deploy.programs import DEBIAN_PACKAGES, LOCKED, MissingProgramError, find, require
+from deploy.controller import programs
+from deploy.controller.programs import DEBIAN_PACKAGES, LOCKED, MissingProgramError, find, require
 
 PROJECT = Path(__file__).resolve().parents[3]
 BARE = {"HOME": "/nonexistent", "PATH": "/nonexistent"}
@@ -41,7 +41,7 @@ def test_missing_program_is_named_with_what_brings_it(name: str) -> None:
 
 def test_bundle_is_built_with_nothing_in_the_path(tmp_path: Path) -> None:
     """As on a machine that has no uv of its own, git apart: `env: 'uv': No such file or directory`, once."""
-    build = "from pathlib import Path; from deploy.wheelhouse import LINUX, locked_requirements; "
+    build = "from pathlib import Path; from deploy.bundle.wheelhouse import LINUX, locked_requirements; "
     build += "print(locked_requirements(Path.cwd(), LINUX)[0])"
     done = subprocess.run(
         [sys.executable, "-c", build],
@@ -57,7 +57,8 @@ def test_bundle_is_built_with_nothing_in_the_path(tmp_path: Path) -> None:
 
 
 def test_bundle_names_the_missing_program_and_no_file_to_mend(tmp_path: Path) -> None:
-    build = "import sys; sys.executable = sys.argv[2]; from deploy import bundle, programs; "
+    build = "import sys; sys.executable = sys.argv[2]; from deploy.bundle import build as bundle; "
+    build += "from deploy.controller import programs; "
     build += "programs.SYSTEM_PATH = ''; sys.exit(bundle.main(['--out', sys.argv[1]]))"
     done = subprocess.run(
         [sys.executable, "-c", build, str(tmp_path / "dist"), str(tmp_path / "python")],

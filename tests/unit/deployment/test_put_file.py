@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deploy import ssh
-from deploy.connector import FleetConnector
+from deploy.operations.connector import FleetConnector
+from deploy.remote import ssh
 
 
 class Connector(FleetConnector):

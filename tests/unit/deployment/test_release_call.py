@@ -1,6 +1,6 @@
 import pytest
 
-from deploy.release_call import call_of
+from deploy.remote.release_call import call_of
 
 LINUX = "/usr/local/sbin/mt5crs-release"
 WINDOWS = '& "C:\\Program Files\\Python\\python.exe" "C:\\mt5crs\\bin\\mt5crs-release.pyz"'

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from deploy import report
-from deploy.report_page import services
-from deploy.rollout import Failure, Phase, Rollout, failure_of
+from deploy.reporting import report
+from deploy.reporting.report_page import services
+from deploy.rollout.record import Failure, Phase, Rollout, failure_of
 
 
 def rollout(engine: str = "pyinfra", action: str = "deploy") -> Rollout:

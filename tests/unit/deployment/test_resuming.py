@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.resuming import NOT_BEGUN, answer_of
+from deploy.remote.resuming import NOT_BEGUN, answer_of
 
 
 def listed(state: str, *, current: bool = False, reason: str = "") -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from deploy import ssh
-from deploy.fleet_lock import FleetLock, LockError
-from deploy.inventory import Fleet
-from deploy.rollout import Rollout
+from deploy.coordination.fleet_lock import FleetLock, LockError
+from deploy.fleet.inventory import Fleet
+from deploy.remote import ssh
+from deploy.rollout.record import Rollout
 
 HOST: dict[str, Any] = {"inventory_hostname": "hub-01", "ansible_host": "10.9.9.1", "ansible_become": False}
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from deploy import run, stopping
-from deploy.stopping import ONE_PRESS_S, StopRequests
+from deploy.controller import stopping
+from deploy.controller.stopping import ONE_PRESS_S, StopRequests
+from deploy.operations import run
 
 
 class Clock:

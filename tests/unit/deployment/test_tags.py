@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.plan import SERVICES
-from deploy.tags import tags_of, unknown
-from deploy.vault_password import PROJECT
+from deploy.controller.tags import tags_of, unknown
+from deploy.fleet.vault_password import PROJECT
+from deploy.rollout.plan import SERVICES
 from tests.unit.fleets import make_inventory
 
 

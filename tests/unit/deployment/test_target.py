@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pyinfra.api.exceptions import PyinfraError
 
-from deploy.inventory import Fleet
-from deploy.run import as_typed, refuse_data, refuse_empty_target
-from deploy.vault_password import PROJECT
+from deploy.fleet.inventory import Fleet
+from deploy.fleet.vault_password import PROJECT
+from deploy.operations.run import as_typed, refuse_data, refuse_empty_target
 from tests.unit.fleets import make_inventory
 
 GROUPS = {"all": ("inf-01", "gtw-01"), "lab": ("inf-01", "gtw-01"), "inf": ("inf-01",)}

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from deploy import undo_steps
-from deploy.rollout import Rollout
-from deploy.undo_steps import ASK, BACK, HOLD, JUDGE
+from deploy.rollout import undo_steps
+from deploy.rollout.record import Rollout
+from deploy.rollout.undo_steps import ASK, BACK, HOLD, JUDGE
 
 BEFORE, TARGET = "0002-b", "0001-a"
 FAILED = {"error": {"message": "reconciler 0001-a: unhealthy", "remedy": "look"}}

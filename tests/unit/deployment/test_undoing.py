@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from deploy import undoing
-from deploy.batches import OrderError
-from deploy.inventory import Fleet
-from deploy.undoing import NothingToUndoError
+from deploy.fleet.inventory import Fleet
+from deploy.rollout import undoing
+from deploy.rollout.batches import OrderError
+from deploy.rollout.undoing import NothingToUndoError
 
 GROUPS = {"hub": ("hub-01",), "inf": ("inf-01", "inf-02"), "gateway": ("gtw-01",)}
 HOSTS = ("hub-01", "inf-01", "inf-02", "gtw-01")

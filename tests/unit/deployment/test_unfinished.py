@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from deploy import ssh, windows_play
-from deploy.inventory import Fleet
-from deploy.unfinished import CONFIRM, ROLL_BACK, Action, needed, settle, stuck, waves
+from deploy.coordination.unfinished import CONFIRM, ROLL_BACK, Action, needed, settle, stuck, waves
+from deploy.fleet.inventory import Fleet
+from deploy.remote import ssh, windows_play
 
 
 def status(**services: tuple[str, str | None]) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploy import keys
-from deploy.connection import connection_of
-from deploy.context import connection
-from deploy.inventory import InventoryError, plain, resolve
-from deploy.settings import check
+from deploy.fleet.connection import connection_of
+from deploy.fleet.inventory import InventoryError, plain, resolve
+from deploy.fleet.settings import check
+from deploy.operations.context import connection
 from tests.unit.fleets import EXTRA, HOSTS, ansible, inventory_text, make_inventory
 
 # Set by the test's own ansible command line.

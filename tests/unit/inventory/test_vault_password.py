@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.vault_password import PROJECT, VaultPasswordMissingError, inventory_of
+from deploy.fleet.vault_password import PROJECT, VaultPasswordMissingError, inventory_of
 from tests.unit.fleets import make_inventory
 
 ANSIBLE_VAULT = str(Path(sys.executable).with_name("ansible-vault"))

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import programs
-from deploy.programs import DEBIAN_PACKAGES
+from deploy.controller import programs
+from deploy.controller.programs import DEBIAN_PACKAGES
 from lab import machine
 from lab.errors import LabError
 from lab.image import packages

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from deploy.inventory import Fleet, resolve
-from deploy.rendering import render
+from deploy.fleet.inventory import Fleet, resolve
+from deploy.fleet.rendering import render
 
 PROJECT = Path(__file__).resolve().parents[3]
 

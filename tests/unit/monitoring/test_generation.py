@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.inventory import Fleet, resolve
-from deploy.settings import check
+from deploy.fleet.inventory import Fleet, resolve
+from deploy.fleet.settings import check
 from mt5crs.settings.monitoring import MonitoringSettings
 from tests.unit.fleets import EXTRA, make_inventory
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.inventory import Fleet
-from deploy.settings import variables_of
+from deploy.fleet.inventory import Fleet
+from deploy.fleet.settings import variables_of
 from mt5crs.settings.schema import check_value
 
 from .conftest import specification

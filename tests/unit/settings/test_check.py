@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deploy import argument_specs
-from deploy.inventory import Fleet, Unresolved
-from deploy.settings import check, check_addresses, require
+from deploy.fleet.inventory import Fleet, Unresolved
+from deploy.fleet.settings import check, check_addresses, require
 from mt5crs.settings.schema import SettingsError
 from tests.unit.fleets import make_fleet
 

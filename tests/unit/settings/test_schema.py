@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.settings import PARTS, structs
+from deploy.fleet.settings import PARTS, structs
 from mt5crs.settings.envfile import parse, value_fits
 from mt5crs.settings.schema import Settings, SettingsError, fields, load, load_env_text, setting, to_env
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.inventory import Fleet, resolve
-from deploy.rendering import render
-from deploy.settings import structs
+from deploy.fleet.inventory import Fleet, resolve
+from deploy.fleet.rendering import render
+from deploy.fleet.settings import structs
 from mt5crs.settings.envfile import parse
 from mt5crs.settings.gateway import ClientsFile, GatewaySettings
 from mt5crs.settings.reconciler import ReconcilerSettings

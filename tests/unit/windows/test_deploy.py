@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import undo_steps, windows, windows_play
-from deploy.inventory import Fleet
-from deploy.rollout import Failure, Rollout
+from deploy.fleet.inventory import Fleet
+from deploy.operations import windows
+from deploy.remote import windows_play
+from deploy.rollout import undo_steps
+from deploy.rollout.record import Failure, Rollout
 
 PROJECT = Path(__file__).resolve().parents[3]
 FLEET = Fleet(

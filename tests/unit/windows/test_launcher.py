@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from deploy.zipapp_build import build_zipapp
+from deploy.bundle.zipapp_build import build_zipapp
 from mt5crs_release import launcher, windows_job
 from mt5crs_release.errors import FailedError
 from mt5crs_release.paths import Host

@@ -1,0 +1,1 @@
+"""The signed bundle of wheels, and the release tool: `python -m deploy.bundle`."""

@@ -1,0 +1,1 @@
+"""The fleet as it is described: inventory, settings, vault, templates."""

@@ -1,0 +1,284 @@
+"""The fleet as Ansible resolves it, in plain values: hosts, groups, every variable, vault and Jinja included.
+
+Knows nothing of pyinfra; what a pyinfra run makes of a fleet is in `deploy.operations.context`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy.fleet.vault_password import PROJECT, environment_of, missing, password_file, vault_files
+
+WINDOWS = "windows"
+"""The group of hosts that Ansible manages also in a pyinfra run."""
+
+
+class InventoryError(RuntimeError):
+    """The inventory cannot be read; the text names cause and remedy."""
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """A variable whose expression cannot be resolved, and why."""
+
+    host: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, repr=False)
+class Fleet:
+    """One environment: its hosts' variables (plain values), its groups, and where each variable is set."""
+
+    inventory: Path
+    environment: str
+    hosts: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, tuple[str, ...]]
+    unresolved: tuple[Unresolved, ...] = ()
+    origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(host, variable) → file and line where it has its value from."""
+
+    def __repr__(self) -> str:
+        return f"Fleet({self.inventory.name}, {len(self.hosts)} hosts)"
+
+    def in_group(self, group: str) -> tuple[str, ...]:
+        """Hosts of a group in the inventory's order; none if there is no such group."""
+        return self.groups.get(group, ())
+
+
+# Ansible puts these into every host's variables; they describe the run, not the fleet.
+_MAGIC = frozenset(
+    {
+        "groups",
+        "hostvars",
+        "omit",
+        "playbook_dir",
+        "ansible_playbook_python",
+        "ansible_version",
+        "ansible_config_file",
+        "ansible_facts",
+        "ansible_local",
+        "inventory_dir",
+        "inventory_file",
+        "vars",
+        "environment",
+        "role_names",
+        "ansible_play_batch",
+        "ansible_play_hosts",
+        "ansible_play_hosts_all",
+        "play_hosts",
+    }
+)
+
+
+def prepare_ansible() -> None:
+    """Make Ansible's library usable in this process: our configuration, its plugin loader."""
+    os.environ.setdefault("ANSIBLE_CONFIG", str(PROJECT / "ansible.cfg"))
+    with _unpatched_getaddrinfo():
+        from ansible.plugins.loader import init_plugin_loader
+        from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader()
+
+
+@contextlib.contextmanager
+def _unpatched_getaddrinfo() -> Iterator[None]:
+    """Ansible tries getaddrinfo with a bad argument at import; gevent's version would print a traceback."""
+    monkey = sys.modules.get("gevent.monkey")
+    patched = socket.getaddrinfo
+    if monkey is not None:
+        socket.getaddrinfo = monkey.get_original("socket", "getaddrinfo")
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = patched
+
+
+def files_of(sources: Iterable[str] | None) -> list[Path]:
+    """The inventory files among the sources that Ansible was given with `-i`; lists of hosts are none."""
+    return [Path(source) for source in sources or () if Path(source).is_file()]
+
+
+def file_of(sources: Iterable[str] | None) -> Path:
+    """The first inventory file among Ansible's sources. InventoryError when there is none."""
+    found = files_of(sources)
+    if not found:
+        raise InventoryError("no inventory file is given; name one: -i inventory/<environment>.yml")
+    return found[0]
+
+
+def resolve(inventory: Path, extra: Mapping[str, Any] | None = None) -> Fleet:
+    """Read an inventory with Ansible's own machinery.
+
+    extra: variables that win over all others (Ansible's `-e`). Expressions that cannot be resolved are
+    listed in `Fleet.unresolved` and missing from the host's variables. Raises InventoryError for an inventory
+    or vault that cannot be read.
+    """
+    if not inventory.is_file():
+        raise InventoryError(f"inventory {inventory} does not exist; name one such as inventory/lab.yml")
+    prepare_ansible()
+    from ansible.errors import AnsibleError
+    from ansible.inventory.manager import InventoryManager
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.vars.hostvars import HostVars
+    from ansible.vars.manager import VariableManager
+
+    _forget_variable_files()
+    loader = DataLoader()
+    loader.set_basedir(str(PROJECT))
+    _open_vaults(loader, inventory)
+    try:
+        manager = InventoryManager(loader=loader, sources=[str(inventory)])
+        variable_manager = VariableManager(loader=loader, inventory=manager)
+        variable_manager.safe_basedir = True
+        if extra:
+            variable_manager._extra_vars = dict(extra)
+        HostVars(manager, variable_manager, loader)  # registers itself: expressions may ask for hostvars
+        return _resolve_hosts(inventory, loader, manager, variable_manager)
+    except AnsibleError as error:
+        raise InventoryError(explain(inventory, error)) from None
+
+
+def _forget_variable_files() -> None:
+    """Make Ansible look again which files are in group_vars and host_vars; it looks once per process."""
+    from ansible.plugins.vars import host_group_vars
+
+    host_group_vars.FOUND.clear()
+    host_group_vars.NAK.clear()
+
+
+def _open_vaults(loader: Any, inventory: Path) -> None:
+    from ansible.constants import DEFAULT_VAULT_IDENTITY
+    from ansible.errors import AnsibleError
+    from ansible.parsing.vault import get_file_vault_secret
+
+    if not vault_files(inventory):
+        return
+    path = password_file(inventory)
+    if not path.exists():
+        raise InventoryError(missing(inventory, path))
+    try:
+        secret = get_file_vault_secret(filename=str(path), vault_id=DEFAULT_VAULT_IDENTITY, loader=loader)
+        secret.load()
+    except AnsibleError as error:
+        raise InventoryError(f"vault password {path} cannot be used: {error}") from None
+    loader.set_vault_secrets([(DEFAULT_VAULT_IDENTITY, secret)])
+
+
+def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager: Any) -> Fleet:
+    from ansible.errors import AnsibleError
+    from ansible.template import Templar
+
+    hosts: dict[str, dict[str, Any]] = {}
+    origins: dict[tuple[str, str], str] = {}
+    unresolved: list[Unresolved] = []
+    for host in manager.get_hosts():
+        raw = variable_manager.get_vars(host=host)
+        templar = Templar(loader=loader, variables=raw)
+        resolved: dict[str, Any] = {}
+        for name, value in raw.items():
+            if name in _MAGIC:
+                continue
+            origins[host.name, str(name)] = _origin(value)
+            if is_constant(value):
+                resolved[str(name)] = plain(value)
+                continue
+            try:
+                resolved[str(name)] = plain(templar.template(value))
+            except AnsibleError as error:
+                unresolved.append(Unresolved(host.name, str(name), _reason(error)))
+        hosts[host.name] = resolved
+    groups = {
+        str(name): tuple(str(host) for host in members) for name, members in manager.get_groups_dict().items()
+    }
+    return Fleet(inventory, environment_of(inventory), hosts, groups, tuple(unresolved), origins)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether there is no expression in a value; most are constant, and templating them takes the time."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return True
+    if isinstance(value, str):
+        return not any(mark in value for mark in ("{{", "{%", "{#"))
+    if isinstance(value, Mapping):
+        return all(is_constant(key) and is_constant(item) for key, item in value.items())
+    return isinstance(value, list) and all(is_constant(item) for item in value)
+
+
+def plain(value: Any) -> Any:
+    """A value without Ansible's tags: only dict, list, str, int, float, bool and None are left."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    return str(value)
+
+
+def _origin(value: Any) -> str:
+    """Where a value was written, `group_vars/inf/main.yml:12`, or '' when Ansible does not know."""
+    try:
+        from ansible._internal._datatag._tags import Origin  # from ansible-core 2.19 on
+    except ImportError:
+        return ""
+    origin = value if isinstance(value, Origin) else Origin.get_tag(value)
+    if origin is None or not origin.path:
+        return ""
+    path = Path(origin.path)
+    shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
+    return f"{shown}:{origin.line_num}" if origin.line_num else str(shown)
+
+
+def _reason(error: BaseException) -> str:
+    text = str(getattr(error, "message", error)).strip().splitlines()[0].rstrip(".")
+    where = _origin(getattr(error, "obj", None))
+    return f"{text} ({where})" if where else text
+
+
+def _cause(inventory: Path, error: Exception) -> BaseException:
+    """Why an inventory cannot be read; Ansible itself only says that it cannot be parsed."""
+    from ansible.errors import AnsibleError
+    from ansible.parsing.dataloader import DataLoader
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "obj", None) is not None:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    if inventory.suffix not in (".yml", ".yaml", ".json"):
+        return InventoryError(
+            "it is no YAML file; `ansible-inventory --list --yaml --export -i` makes one of any other"
+        )
+    try:
+        DataLoader().load_from_file(str(inventory))
+    except AnsibleError as unreadable:
+        error = unreadable
+    return error
+
+
+def explain(inventory: Path, error: Exception) -> str:
+    """Sentence for an inventory or vault that Ansible cannot read: cause and remedy."""
+    text = str(error)
+    if "vault" in text.lower() or "decrypt" in text.lower():
+        path = password_file(inventory)
+        files = ", ".join(str(file) for file in vault_files(inventory)) or "its vault"
+        return (
+            f"{files} cannot be opened with the vault password in {path}: wrong password. Put the right one "
+            "there, or name its file in ANSIBLE_VAULT_PASSWORD_FILE"
+        )
+    return f"inventory {inventory} cannot be read: {_reason(_cause(inventory, error))}"

@@ -1,0 +1,51 @@
+"""Templates rendered the way Ansible renders them, so that both engines put the same bytes on a host."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+
+
+class RenderingError(RuntimeError):
+    """A template cannot be rendered; the text names template, cause and remedy, never a value."""
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    # Ansible's defaults: trim_blocks on, lstrip_blocks off, unknown names refused. An included template
+    # loses its final newline there: write `{% include '…' +%}` where the line must end.
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 -- configuration files, no HTML
+    )
+
+
+def render(template: str, variables: Mapping[str, Any]) -> str:
+    """Text of `templates/<template>` with a host's variables.
+
+    Raises RenderingError when the template is missing or asks for a variable that the host has not.
+    """
+    try:
+        environment = _environment()
+        text = environment.get_template(template).render(variables)
+        source = (TEMPLATES / template).read_text(encoding="utf-8")
+        # As Ansible does: the whole text ends with as many newlines as the template, at least.
+        return text + "\n" * (_final_newlines(source) - _final_newlines(text))
+    except jinja2.UndefinedError as error:
+        raise RenderingError(
+            f"templates/{template}: {error.message}; set it in group_vars or correct the template"
+        ) from None
+    except jinja2.TemplateNotFound as error:
+        raise RenderingError(f"templates/{error.name} does not exist (wanted by {template})") from None
+
+
+def _final_newlines(text: str) -> int:
+    return len(text) - len(text.rstrip("\n"))

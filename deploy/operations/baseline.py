@@ -1,0 +1,153 @@
+"""Part `baseline`: what every Linux host needs before a service is put on it.
+
+One fact tells all there is to know, `deploy/baseline/plan.py` decides, the operations do; so does the role.
+Firewall, sshd and kernel settings are a generation like a service's: activated first, confirmed last.
+"""
+# mypy: disable-error-code="misc,untyped-decorator"
+# (pyinfra's own types are not followed, see pyproject.toml)
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, deploy, operation
+from pyinfra.api.exceptions import DeployError
+
+from deploy.baseline import apt
+from deploy.baseline.host_files import ManagedFile, directory_script, encoded, placing_script
+from deploy.baseline.plan import (
+    DIRECTORIES,
+    REACTIONS,
+    SUPPORTED,
+    Observed,
+    ReleaseToolMissingError,
+    managed_files,
+    observed,
+    plan,
+    question,
+)
+from deploy.fleet.rendering import render
+from deploy.operations.context import variables
+from deploy.operations.release import Service
+
+
+class BaselineState(FactBase[Observed]):
+    """Everything baseline wants to know about a host, in one command."""
+
+    def command(self, packages: tuple[str, ...]) -> str:
+        """Shell text whose output lines `process` reads."""
+        return f"sh -c {shlex.quote(question(packages))}"
+
+    @staticmethod
+    def default() -> Observed:
+        """What is assumed when the command printed nothing."""
+        return Observed()
+
+    def process(self, output: Iterable[str]) -> Observed:
+        """Make sense of the command's lines."""
+        return observed(output)
+
+
+@operation()
+def lay_out(directories: Iterable[str], files: Iterable[ManagedFile]) -> Generator[StringCommand, None, None]:
+    """Make directories, put files in place."""
+    by_path = {directory.path: directory for directory in DIRECTORIES}
+    for path in directories:
+        yield StringCommand(directory_script(by_path[path]))
+    for file in files:
+        yield StringCommand("sh", "-c", shlex.quote(placing_script(file)), _stdin=encoded(file))
+
+
+@operation()
+def packages_present(missing: Iterable[str]) -> Generator[StringCommand, None, None]:
+    """Install Debian packages; the package lists are fetched only when those at hand do not do."""
+    names = " ".join(shlex.quote(name) for name in missing)
+    if names:
+        install = (
+            f"DEBIAN_FRONTEND=noninteractive apt-get install -y -q {apt.WAITS} --no-install-recommends "
+            f"-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold {names}"
+        )
+        yield StringCommand("sh", "-c", shlex.quote(apt.patient(install)))
+
+
+@operation()
+def account_present(needed: bool) -> Generator[StringCommand, None, None]:
+    """Make the system user and group that the services run as."""
+    if needed:
+        where = "--home-dir /var/lib/mt5crs --shell /usr/sbin/nologin --gid mt5crs"
+        yield StringCommand("getent group mt5crs >/dev/null || groupadd --system mt5crs")
+        yield StringCommand(
+            f"if getent passwd mt5crs >/dev/null; then usermod --home /var/lib/mt5crs "
+            "--shell /usr/sbin/nologin --gid mt5crs mt5crs; "
+            f"else useradd --system --no-create-home {where} mt5crs; fi"
+        )
+
+
+@operation()
+def take_notice(enable: Iterable[str], reactions: Iterable[str]) -> Generator[StringCommand, None, None]:
+    """Enable units and make what runs follow its configuration."""
+    for unit in enable:
+        yield StringCommand("systemctl", "enable", "--quiet", unit)
+    for word in reactions:
+        yield StringCommand(REACTIONS[word])
+
+
+@operation()
+def release_units(needed: bool) -> Generator[StringCommand, None, None]:
+    """Install the release tool's own units (recovery at boot, reverting unconfirmed generations)."""
+    if needed:
+        yield StringCommand("/usr/local/sbin/mt5crs-release", "install-units")
+
+
+def observe() -> Observed:
+    """What the current host is like, asked once a run (also about the packages that later parts want)."""
+    names = wanted_packages(variables(host.name))
+    now: Observed = host.get_fact(BaselineState, packages=names)
+    return now
+
+
+def wanted_packages(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every Debian package that any part wants on a host with these variables."""
+    return tuple(sorted({*settings["baseline_packages"], *packages_of_monitoring(settings)}))
+
+
+def packages_of_monitoring(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Debian packages of the part `monitoring` on a host with these variables."""
+    on_hub = settings["monitoring_packages_hub"] if "hub" in settings["group_names"] else ()
+    return (*settings["monitoring_packages"], *on_hub)
+
+
+baseline = Service("baseline", group="all")
+
+
+@deploy("Baseline")
+def baseline_installed() -> None:
+    """Put on the current host what has to be there before any generation is staged."""
+    settings = variables(host.name)
+    try:
+        files = managed_files(lambda template: render(template, settings))
+    except ReleaseToolMissingError as error:
+        raise DeployError(str(error)) from None
+    names = tuple(settings["baseline_packages"])
+    now = observe()
+    if now.system not in SUPPORTED:
+        raise DeployError(
+            f"{host.name} runs {now.system or 'an unknown system'}; supported are {', '.join(SUPPORTED)}. "
+            "Install one of them or take the host out of the inventory"
+        )
+    todo = plan(files, names, now)
+    # Files before packages: a package starts its service at once, which must find its configuration.
+    lay_out(
+        name="Files and directories",
+        directories=todo.directories,
+        files=[f for f in files if f.path in todo.files],
+    )
+    packages_present(name="Packages", missing=todo.packages)
+    account_present(name="User mt5crs", needed=todo.account)
+    take_notice(
+        name="Firewall, sshd, kernel settings, journal, time", enable=todo.enable, reactions=todo.reactions
+    )
+    release_units(name="Units of the release tool", needed=todo.release_units)

@@ -1,0 +1,514 @@
+"""Ships a service's generation with the host's release tool: stage, activate, confirm, or put back.
+
+`deploy.rollout.generation` decides, the operations here do it and note in the run's `Rollout` how it went. An
+operation never ends pyinfra's run itself, because hosts that were activated before must still be put back;
+`deploy.operations.run` ends it.
+"""
+# mypy: disable-error-code="misc,untyped-decorator"
+# (pyinfra's own types are not followed, see pyproject.toml)
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import FunctionCommand, StringCommand, operation
+
+from deploy.coordination.fleet_lock import FleetLock
+from deploy.operations import locking, stepping
+from deploy.operations.context import variables
+from deploy.remote import resuming
+from deploy.remote.release_call import LOOK_AGAIN, not_told
+from deploy.remote.ssh import STATUS, TOOL
+from deploy.rollout.batches import BLUE_GREEN, GROUP_OF, KINDS, Step
+from deploy.rollout.generation import BUNDLES, Desired, code_arguments
+from deploy.rollout.plan import Plan, Work
+from deploy.rollout.record import Failure, Rollout, failure_of
+
+# Longer than the tool's own deadlines, so that it answers before the connection is given up.
+STAGE_TIMEOUT_S = 300
+ACTIVATE_TIMEOUT_S = 240
+SHORT_TIMEOUT_S = 90
+JOURNAL_LINES = 12
+_RESUMED = ("stage", "activate", "confirm")
+_RECONNECT_EVERY_S = 1.0
+
+
+def use(plan: Plan, seen: Mapping[str, Mapping[str, Any]]) -> None:
+    """Take what is to be done, and what every host said, for the phases of this run."""
+    _work.update(plan.work)
+    _statuses.update(seen)
+
+
+_work: dict[tuple[str, str], Work] = {}
+_statuses: dict[str, Mapping[str, Any]] = {}
+
+
+class Call:
+    """One call of the release tool on the current host, with how it ended noted in the run's record."""
+
+    def __init__(self, rollout: Rollout, service: str, step: str) -> None:
+        self.rollout = rollout
+        self.service = service
+        self.step = step
+
+    def __call__(
+        self, arguments: Sequence[str], *, timeout_s: int, stdin: str | None = None
+    ) -> dict[str, Any] | None:
+        """The tool's answer, or None after noting the failure."""
+        began = time.monotonic()
+        result = self.rollout.result(host.name, self.service)
+        answer, text, good = run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
+        if answer is not None and answer.get("lost") and self.step in _RESUMED:
+            answer, text, good = self._resume(arguments, stdin, timeout_s, answer)
+        result.seconds += time.monotonic() - began
+        if answer is not None:
+            result.generation = str(answer.get("generation") or result.generation)
+        if good and answer is not None:
+            result.version = answer.get("version", result.version)
+            result.changes = [str(name) for name in answer.get("changes") or result.changes]
+            outcome = "changed" if answer.get("changed") else "unchanged"
+            self.rollout.spent(host.name, self.service, self.step, began, outcome, answer)
+            return answer
+        self.rollout.spent(host.name, self.service, self.step, began, "failed", answer)
+        # A host that did not answer may have gone ahead, so it is put back like the others.
+        unknown = answer is not None and answer.get("lost") and self.step in ("activate", "confirm")
+        result.state, result.version = "provisional" if unknown else "failed", result.previous_version
+        self.rollout.fail(failure_of(host.name, f"{self.step} {self.service}", answer, text))
+        return None
+
+    def _resume(
+        self, arguments: Sequence[str], stdin: str | None, timeout_s: int, lost: dict[str, Any]
+    ) -> tuple[dict[str, Any] | None, str, bool]:
+        """Connect anew and find out what the host did meanwhile; stage and confirm may simply be repeated."""
+        generation = self.rollout.result(host.name, self.service).generation
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if not _connected_anew():
+                time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+                continue
+            if self.step == "activate":
+                listed, _, good = run_tool(
+                    ["list", self.service, "--json"], stdin=None, timeout_s=SHORT_TIMEOUT_S
+                )
+                found = resuming.answer_of(listed, generation) if good and listed else None
+                if found is None:
+                    time.sleep(_RECONNECT_EVERY_S)
+                    continue
+                if found is not resuming.NOT_BEGUN:
+                    print(f"  {host.name}: connection lost in {self.step} {self.service}; read from the host")
+                    return dict(found), "", "error" not in found
+            print(f"  {host.name}: connection lost in {self.step} {self.service}; made again")
+            return run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
+        return lost, "", False
+
+
+def run_again(
+    arguments: Sequence[str], *, timeout_s: int, until: float | None = None
+) -> tuple[dict[str, Any] | None, str, bool]:
+    """As `run_tool`, for a call that may be made twice: again over a new connection if it was lost.
+
+    until: time.monotonic() at which it is given up; by default SHORT_TIMEOUT_S from now.
+    """
+    until = time.monotonic() + SHORT_TIMEOUT_S if until is None else until
+    answer, text, good = run_tool(arguments, stdin=None, timeout_s=timeout_s)
+    while answer is not None and answer.get("lost") and time.monotonic() < until:
+        if _connected_anew():
+            answer, text, good = run_tool(arguments, stdin=None, timeout_s=timeout_s)
+        else:
+            time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+    return answer, text, good
+
+
+def status() -> dict[str, Any] | Failure:
+    """What the release tool says runs on the current host; `{}` where the tool is not installed yet."""
+    command = StringCommand(*(shlex.quote(word) for word in STATUS))
+    answer, text, good = _ask(command, stdin=None, timeout_s=SHORT_TIMEOUT_S)
+    return answer if good and answer is not None else not_told(host.name, answer, text)
+
+
+def run_tool(
+    arguments: Sequence[str], *, stdin: str | None, timeout_s: int
+) -> tuple[dict[str, Any] | None, str, bool]:
+    """Run the release tool on the current host: its JSON answer (if it is one), its output, exit status 0."""
+    command = StringCommand(TOOL, *(shlex.quote(argument) for argument in arguments))
+    return _ask(command, stdin=stdin, timeout_s=timeout_s)
+
+
+def _ask(
+    command: StringCommand, *, stdin: str | None, timeout_s: int
+) -> tuple[dict[str, Any] | None, str, bool]:
+    options: dict[str, Any] = {"_sudo": bool(host.data.get("_sudo", False)), "_timeout": timeout_s}
+    if stdin is not None:
+        options["_stdin"] = stdin
+    try:
+        good, output = host.run_shell_command(command, print_output=False, print_input=False, **options)
+    except Exception as error:  # whatever ends a connection: it must not hide what has to be put back
+        reason = f"the connection was lost or timed out ({type(error).__name__}: {error})"
+        return _lost(reason), "", False
+    text = "\n".join(output.stdout_lines)
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        if not good and not text and not output.stderr_lines:
+            return _lost("the connection was lost: no answer and no exit status"), "", False
+        return None, "\n".join([text, *output.stderr_lines]), good
+    return (answer if isinstance(answer, dict) else None), text, good
+
+
+def _lost(reason: str) -> dict[str, Any]:
+    return {"lost": True, "error": {"message": reason, "remedy": "check the host and the network"}}
+
+
+def _connected_anew() -> bool:
+    """Replace the connection to the current host; False when that does not succeed now."""
+    try:
+        _connect_anew()
+    except Exception:  # see run_tool
+        return False
+    return True
+
+
+def _connect_anew() -> None:
+    host.disconnect()
+    host.connect(show_errors=False, raise_exceptions=True)
+
+
+def shell(script: str, *, timeout_s: int) -> tuple[bool, list[str]]:
+    """Run shell text on the current host: exit status 0, and its output lines (or why there are none)."""
+    sudo = bool(host.data.get("_sudo", False))
+    command = StringCommand("sh", "-c", shlex.quote(script))
+    try:
+        good, output = host.run_shell_command(
+            command, print_output=False, print_input=False, _sudo=sudo, _timeout=timeout_s
+        )
+    except Exception as error:  # see run_tool
+        return False, [f"{type(error).__name__}: {error}"]
+    return good, [*output.stdout_lines, *output.stderr_lines]
+
+
+# --- operations: each a step for one service on the current host; none begins after a failure --------
+
+
+@operation()
+def uploaded(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+    """Put the bundle on the host, complete or not at all."""
+    if not rollout.failed:
+        yield FunctionCommand(_upload, (rollout, want), {})
+
+
+@operation()
+def staged(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+    """Stage the generation; what runs is not touched."""
+    if not rollout.failed:
+        yield FunctionCommand(_stage, (rollout, want), {})
+
+
+@operation()
+def activated(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+    """Activate the staged generation under its health gate, provisionally."""
+    if not rollout.failed:
+        yield FunctionCommand(_activate, (rollout, want), {})
+
+
+@operation()
+def started(rollout: Rollout, service: str, units: Iterable[str]) -> Generator[FunctionCommand, None, None]:
+    """Start units of a confirmed generation that are down, though they should run."""
+    if not rollout.failed:
+        yield FunctionCommand(_start, (rollout, service, tuple(units)), {})
+
+
+@operation()
+def settled(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+    """Confirm the generation over a new connection, which proves that the host can still be reached."""
+    if not rollout.failed:
+        yield FunctionCommand(
+            _confirm, (rollout, want.service, lambda lock: lock.decide_to_confirm(rollout)), {}
+        )
+
+
+@operation()
+def confirmed(
+    rollout: Rollout, decide: Callable[[FleetLock], None]
+) -> Generator[FunctionCommand, None, None]:
+    """The same for all that waits, once `decide` has recorded that it is to be finished from here on."""
+    for result in tuple(rollout.results.values()):
+        if result.host == host.name and result.waits and not rollout.failed:
+            yield FunctionCommand(_confirm, (rollout, result.service, decide), {})
+
+
+@operation()
+def asked_to_roll_back(
+    rollout: Rollout, service: str, to: str | None
+) -> Generator[FunctionCommand, None, None]:
+    """Find out whether the host can go back, before any host does."""
+    yield FunctionCommand(_roll_back, (rollout, service, to), {"dry_run": True})
+
+
+@operation()
+def rolled_back(rollout: Rollout, service: str, to: str | None) -> Generator[FunctionCommand, None, None]:
+    """Go back, unless some host cannot."""
+    if not rollout.failed:
+        yield FunctionCommand(_roll_back, (rollout, service, to), {"dry_run": False})
+
+
+@operation()
+def put_back(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
+    """When anything failed anywhere: return to what ran before, last service first."""
+    if rollout.failed and rollout.touched(host.name):
+        yield FunctionCommand(_put_back, (rollout,), {})
+
+
+@operation()
+def looked_at(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
+    """Once everything has gone back everywhere: wait for the health of what runs again."""
+    if rollout.failed and not rollout.lock_lost and rollout.went_back(host.name):
+        yield FunctionCommand(_look_at, (rollout,), {})
+
+
+def _upload(rollout: Rollout, want: Desired) -> None:
+    bundle = want.bundle
+    if bundle is None:
+        return
+    began = time.monotonic()
+    part = f"{bundle.remote}.{rollout.id[:8]}.part"
+    sudo = bool(host.data.get("_sudo", False))
+    step = f"upload {bundle.path.name}"
+    try:
+        done = host.put_file(str(bundle.path), part, print_output=False, print_input=False, _sudo=sudo)
+        script = (
+            f"chown root:root {part} && chmod 0644 {part} && sync {part} && mv -f {part} {bundle.remote} "
+            f"|| {{ rm -f {part}; exit 1; }}"
+        )
+        reason = "the file could not be written"
+        if done:
+            done, lines = shell(script, timeout_s=SHORT_TIMEOUT_S)
+            reason = "\n".join(lines)
+    except Exception as error:  # see run_tool
+        done, reason = False, f"{type(error).__name__}: {error}"
+    rollout.result(host.name, want.service).seconds += time.monotonic() - began
+    rollout.spent(host.name, want.service, "upload", began, "changed" if done else "failed")
+    if not done:
+        remedy = f"check the space and the rights of {BUNDLES} on the host"
+        rollout.fail(Failure(host.name, step, reason or "it failed and gave no reason", remedy))
+
+
+def _stage(rollout: Rollout, want: Desired) -> None:
+    call = Call(rollout, want.service, "stage")
+    arguments = ["stage", want.service]
+    if want.bundle is not None:
+        arguments += code_arguments(want.bundle, _statuses[host.name])
+    answer = call(arguments, timeout_s=STAGE_TIMEOUT_S, stdin=want.specification)
+    if answer is not None:
+        rollout.result(host.name, want.service).state = "staged"
+
+
+def _activate(rollout: Rollout, want: Desired) -> None:
+    result = rollout.result(host.name, want.service)
+    call = Call(rollout, want.service, "activate")
+    timeout_s = want.reached_within_s or want.confirm_timeout_s
+    arguments = ["activate", want.service, "--confirm-timeout", str(timeout_s)]
+    arguments += ["--deployment", rollout.id]
+    if rollout.strategy == BLUE_GREEN and want.stands_by:
+        arguments.append("--standby")
+    # Noted before the call: if the connection is lost in it, the host may have gone ahead.
+    result.state = "provisional"
+    answer = call(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    if answer is not None:
+        result.state = str(answer.get("state") or "provisional")
+        result.previous = answer.get("previous")
+        result.changed = bool(answer.get("changed"))
+    if answer is None or not result.waits or (want.reached_within_s and not _let_in_again(rollout, want)):
+        return
+    timeout_s = want.confirm_timeout_s
+    stepping.deadlines_of(rollout).waits(host.name, want.service, result.generation, timeout_s)
+
+
+def _let_in_again(rollout: Rollout, want: Desired) -> bool:
+    """Whether a host that decides anew who gets in lets us in; only then it has time to be confirmed."""
+    began, within_s = time.monotonic(), want.reached_within_s or 0
+    # sshd does not listen for a moment while it reads its configuration anew.
+    while not _connected_anew():
+        if time.monotonic() - began > within_s / 2:
+            message = (
+                "it cannot be reached over a new connection with its new firewall and sshd configuration; "
+                f"it puts the old one back within {within_s} s"
+            )
+            remedy = "add this controller's address to baseline_ssh_sources, or correct templates/baseline"
+            rollout.fail(Failure(host.name, f"activate {want.service}", message, remedy))
+            return False
+        time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+    generation = rollout.result(host.name, want.service).generation
+    arguments = ["extend", want.service, "--generation", generation]
+    arguments += ["--confirm-timeout", str(want.confirm_timeout_s)]
+    return Call(rollout, want.service, "extend")(arguments, timeout_s=SHORT_TIMEOUT_S) is not None
+
+
+def _start(rollout: Rollout, service: str, units: Sequence[str]) -> None:
+    result = rollout.result(host.name, service)
+    names = " ".join(shlex.quote(unit) for unit in units)
+    of_units = " ".join(f"-u {shlex.quote(unit)}" for unit in units)
+    journal = f"journalctl -n {JOURNAL_LINES} --no-pager -o short-iso {of_units}"
+    script = f"systemctl reset-failed {names}; systemctl start {names} || {{ {journal}; exit 1; }}"
+    began = time.monotonic()
+    good, lines = shell(script, timeout_s=ACTIVATE_TIMEOUT_S)
+    result.seconds += time.monotonic() - began
+    rollout.spent(host.name, service, "start", began, "changed" if good else "failed")
+    result.state, result.changed = ("started", True) if good else ("down", False)
+    if not good:
+        remedy = "read the journal lines; what it depends on may be down"
+        why = f"{names} is down and does not start"
+        rollout.fail(Failure(host.name, f"start {service}", why, remedy, tuple(lines)))
+
+
+def _confirm(rollout: Rollout, service: str, decide: Callable[[FleetLock], None]) -> None:
+    result = rollout.result(host.name, service)
+    if not result.waits:
+        return
+    locking.decide(rollout, decide)
+    if not _reconnected(rollout):
+        return
+    answer = Call(rollout, service, "confirm")(
+        ["confirm", service, "--generation", result.generation], timeout_s=SHORT_TIMEOUT_S
+    )
+    if answer is not None:
+        result.state = str(answer.get("state") or "confirmed")
+
+
+def _reconnected(rollout: Rollout) -> bool:
+    """Whether the host can be reached over a new connection (made once a run)."""
+    if host.name in _fresh:
+        return True
+    try:
+        _connect_anew()
+    except Exception as error:  # see run_tool
+        message = f"the host cannot be reached over a new connection ({error})"
+        rollout.fail(Failure(host.name, "confirm", message, "see sshd and the firewall of the host"))
+        return False
+    _fresh.add(host.name)
+    return True
+
+
+_fresh: set[str] = set()
+
+
+def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:
+    if not dry_run:
+        locking.decide(rollout, lambda lock: lock.decide_to_roll_back(rollout.way_back))
+    arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
+    before = rollout.result(host.name, service).generation  # as it said when it was asked
+    step = "ask to roll back" if dry_run else "roll back"
+    answer = Call(rollout, service, step)(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    if answer is not None and dry_run and answer.get("attempted"):
+        rollout.way_back[host.name, service] = str(answer["attempted"])
+    if answer is not None and not dry_run:
+        result = rollout.result(host.name, service)
+        result.state, result.changed = str(answer.get("state") or "confirmed"), bool(answer.get("changed"))
+        result.previous = before or answer.get("previous")
+
+
+def _put_back(rollout: Rollout) -> None:
+    until = time.monotonic() + SHORT_TIMEOUT_S
+    for result in rollout.touched(host.name):
+        began = time.monotonic()
+        arguments = ["revert", result.service, "--confirmed", result.generation, "--json"]
+        # What is confirmed does not go back by itself, so a host that comes back in time is told.
+        answer, text, good = run_again(arguments, timeout_s=ACTIVATE_TIMEOUT_S, until=until)
+        if good and answer is not None:
+            result.state = "reverted"
+            result.generation = str(answer.get("generation") or "")
+            result.version = result.previous_version
+            rollout.put_back.append(f"{result.service} on {result.host}")
+            rollout.spent(host.name, result.service, "put back", began, "changed", answer)
+        else:
+            rollout.spent(host.name, result.service, "put back", began, "failed", answer)
+            result.state = "provisional"
+            rollout.fail(failure_of(host.name, f"put back {result.service}", answer, text))
+
+
+def _look_at(rollout: Rollout) -> None:
+    answer, text, good = run_again(["check", "--json"], timeout_s=ACTIVATE_TIMEOUT_S)
+    if not good or answer is None:
+        rollout.fail(failure_of(host.name, LOOK_AGAIN, answer, text))
+
+
+@dataclass(frozen=True)
+class Service:
+    """A part that runs as a service: which hosts have it, and its phases for pyinfra.
+
+    Each phase is called in deploy.py for every host, so that no host is a phase ahead of another.
+    """
+
+    name: str
+    group: str
+
+    @property
+    def here(self) -> bool:
+        """Whether the current host has this service."""
+        return self.group == "all" or self.group in variables(host.name)["group_names"]
+
+    def _work(self) -> Work | None:
+        """What is to be done for this service on the current host; None when the host has no such service."""
+        return _work.get((host.name, self.name))
+
+    def missing_bundle(self) -> Desired | None:
+        """What the current host is to run, if it has not got the code for it yet."""
+        work = self._work()
+        return work.want if work is not None and work.todo.upload else None
+
+    def stage(self, rollout: Rollout) -> None:
+        """Put the wanted generation on the host, beside what runs."""
+        work = self._work()
+        if work is None:
+            return
+        result = rollout.result(host.name, self.name)
+        result.generation, result.previous = work.todo.generation, work.todo.previous
+        if work.todo.stage:
+            staged(rollout, work.want, name=f"Stage {self.name}")
+
+    def activate(self, rollout: Rollout, step: Step) -> None:
+        """Run the staged generation, provisionally, if the current host's turn is in this step."""
+        work = self._work()
+        if work is None or host.name not in step.hosts or self.name not in step.services:
+            return
+        if work.todo.activate:
+            activated(rollout, work.want, name=f"Activate {step.name} | {self.name}")
+        if work.todo.start:
+            started(rollout, self.name, work.todo.start, name=f"Activate {step.name} | start {self.name}")
+
+    def confirm(self, rollout: Rollout) -> None:
+        """Make the provisional generation the one to stay."""
+        work = self._work()
+        if work is not None and work.todo.activate:
+            settled(rollout, work.want, name=f"Confirm {self.name}")
+
+    def ask_rollback(self, rollout: Rollout, to: str | None) -> None:
+        """Find out whether the current host can return to `to` (None: the generation before)."""
+        if self.here:
+            asked_to_roll_back(rollout, self.name, to, name=f"Ask about {self.name}")
+
+    def rollback(self, rollout: Rollout, to: str | None) -> None:
+        """Return to `to`, once every host has said that it can."""
+        if self.here:
+            rolled_back(rollout, self.name, to, name=f"Roll back {self.name}")
+
+
+def service_named(name: str | None) -> Service:
+    """The part called `name`; ValueError that lists the parts if there is none."""
+    groups = {name: GROUP_OF[kind] for kind, names in KINDS.items() for name in names}
+    if name not in groups:
+        given = f"there is no part {name!r}" if name else "no part is named"
+        raise ValueError(f"{given}; add --data part=<{'|'.join([*groups, 'fleet'])}>. Nothing was changed")
+    return Service(str(name), groups[str(name)])
+
+
+def upload_bundle(rollout: Rollout, *services: Service) -> None:
+    """Put the bundle on the current host if one of its services needs it; one upload serves them all."""
+    wanted = next((want for service in services if (want := service.missing_bundle()) is not None), None)
+    if wanted is not None:
+        uploaded(rollout, wanted, name="Upload the bundle")

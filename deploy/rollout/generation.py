@@ -1,0 +1,126 @@
+"""Which generation a service is to run on a host, and what has to be done for it; talks to no host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deploy.fleet.rendering import render
+from deploy.fleet.vault_password import PROJECT
+from deploy.rollout.batches import BASELINE, Spoken
+from mt5crs_release.bundle import peek_manifest
+from mt5crs_release.digest import SHORT, generation_digest
+
+BUNDLES = "/opt/mt5crs/bundles"
+
+
+class BundleError(RuntimeError):
+    """The bundle cannot be used; the text names cause and remedy."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on the controller: its file, the digest of its content, the protocol versions it speaks."""
+
+    path: Path
+    content: str
+    protocol: Spoken | None = None
+
+    @property
+    def remote(self) -> str:
+        """Where it lies on a host; `make bundle` puts the content's digest into the name."""
+        return f"{BUNDLES}/{self.path.name}"
+
+
+@dataclass(frozen=True, repr=False)
+class Desired:
+    """The generation a service is to run. Holds secrets, so it has no text form."""
+
+    service: str
+    specification: str
+    bundle: Bundle | None
+    digest: str
+    confirm_timeout_s: int
+    stands_by: bool = False
+    """Whether the generation brings units that stand by beside what runs (strategy blue_green)."""
+    reached_within_s: int | None = None
+    """Seconds after which it reverts unless a new connection reached the host: it decides who gets in."""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """Which steps a service needs on a host; none when it runs as wanted."""
+
+    upload: bool = False
+    stage: bool = False
+    activate: bool = False
+    start: tuple[str, ...] = ()
+    generation: str = ""
+    previous: str | None = None
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the service runs as wanted."""
+        return not (self.upload or self.stage or self.activate or self.start)
+
+
+@cache
+def find_bundle(name: str) -> Bundle:
+    """The bundle of that name (relative to the project). BundleError if there is none, or it is none."""
+    path = PROJECT / name
+    if not path.is_file():
+        raise BundleError(f"the bundle {name} does not exist; build it with `make bundle`")
+    manifest = peek_manifest(path)
+    if manifest is None:
+        raise BundleError(f"{name} is no bundle (no manifest in it); build it again with `make bundle`")
+    versions = manifest.get("protocol") or {}
+    protocol = Spoken(versions["min"], versions["max"]) if {"min", "max"} <= versions.keys() else None
+    return Bundle(path, str(manifest["content"]), protocol)
+
+
+def desired(service: str, settings: Mapping[str, Any]) -> Desired:
+    """What `service` is to run on the host with these variables."""
+    text = render(f"release/{service}.json.j2", settings)
+    specification = json.loads(text)
+    bundle = find_bundle(settings["fleet_bundle"]) if specification["code"] else None
+    return Desired(
+        service,
+        text,
+        bundle,
+        generation_digest(specification, bundle.content if bundle else None),
+        int(settings["fleet_confirm_timeout_s"]),
+        stands_by="standby" in specification,
+        reached_within_s=int(settings["baseline_access_confirm_s"]) if service == BASELINE else None,
+    )
+
+
+def decide(want: Desired, status: Mapping[str, Any]) -> Todo:
+    """Compare what is wanted with what `mt5crs-release status` says of the host (`{}`: no tool there yet)."""
+    now = status.get("services", {}).get(want.service, {})
+    same = now.get("digest") == want.digest and now.get("intact", False)
+    if same and now.get("state") == "confirmed":
+        down = tuple(unit for unit, state in now.get("units", {}).items() if state != "active")
+        return Todo(start=down, generation=str(now["current"]), previous=now.get("previous"))
+    upload = False
+    if want.bundle is not None:
+        runtimes = (str(name).partition("-")[0] for name in status.get("runtimes", ()))
+        there = want.bundle.content[:SHORT] in runtimes
+        upload = not there and Path(want.bundle.remote).name not in status.get("bundles", ())
+    return Todo(
+        upload,
+        stage=True,
+        activate=True,
+        generation=str(now.get("current") or ""),
+        previous=now.get("current"),
+    )
+
+
+def code_arguments(bundle: Bundle, status: Mapping[str, Any]) -> list[str]:
+    """How `stage` is told its code: by content when the host has it unpacked, else by the uploaded file."""
+    if any(str(name).startswith(bundle.content[:SHORT]) for name in status.get("runtimes", ())):
+        return ["--content", bundle.content]
+    return ["--bundle", bundle.remote, "--content", bundle.content]
