@@ -73,11 +73,12 @@ format: setup ## format the code
 	@$(RUN) ruff format . && $(RUN) ruff check --fix-only --quiet .
 
 .PHONY: lint
-lint: setup ## ruff, mypy strict, yamllint, actionlint, ansible-lint (profile production)
+lint: setup ## ruff, mypy strict, import-linter, yamllint, actionlint, ansible-lint (profile production)
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
 	$(RUN) mypy --platform win32 -p mt5crs_release
+	$(RUN) lint-imports --no-logo --no-cache
 	$(RUN) yamllint --strict .
 	$(RUN) actionlint
 	$(RUN) ansible-lint --offline -q
