@@ -122,8 +122,12 @@ lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), th
 	  --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 .PHONY: lab-test-long
-lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check with the other engine
+lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check (make long-list)
 	$(PYTEST) tests/lab --timeout 900 --budget 120
+
+.PHONY: long-list
+long-list: setup ## what only the long targets run, and why
+	@$(PYTEST) tests/lab tests/faults/fleet --long-list -m slow -q
 
 .PHONY: verify
 verify: setup ## testinfra suite against INVENTORY (default: the lab)

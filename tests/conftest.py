@@ -1,3 +1,3 @@
 """What all stages of the tests share."""
 
-pytest_plugins = ["tests.budget"]
+pytest_plugins = ["tests.budget", "tests.long_runs"]

@@ -31,7 +31,6 @@ def lab_name() -> str:
 LONGEST = (
     "test_windows_gateway",
     "test_canary_secrets",
-    "test_parity",
     "test_controller",
     "test_order_flow",
     "test_strategies",

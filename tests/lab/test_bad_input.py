@@ -15,12 +15,13 @@ import pytest
 from lab import faults
 from lab.state import PROJECT
 from tests.lab.engines import Fleet, Ran
+from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 ENGINES = ("pyinfra", "ansible")
 # Both engines ask the same check; Ansible is asked about each kind of mistake in the long run only.
-ENGINES_OF_ONE_CHECK = ("pyinfra", pytest.param("ansible", marks=pytest.mark.slow))
+ENGINES_OF_ONE_CHECK = ("pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=OTHER_ENGINE)))
 
 
 def deploy(fleet: Fleet, engine: str, *arguments: str, **environment: str) -> Ran:

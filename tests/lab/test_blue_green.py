@@ -13,6 +13,7 @@ from deploy.fleet.inventory import resolve
 from deploy.rollout.generation import desired
 from lab.handle import wait_until
 from tests.lab.engines import Fleet, Ran
+from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -130,7 +131,9 @@ def blue_green_by(fleet: Fleet, engine: str) -> Ran:
     return fleet.playbook("site.yml", "-e", "fleet_strategy=blue_green")
 
 
-@pytest.mark.parametrize("engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=OTHER_ENGINE))]
+)
 def test_new_generations_take_over_under_a_higher_epoch_and_back(node: Node, engine: str) -> None:
     services = ("reconciler", "strategy")
     before, epoch = {name: node.service(name)["current"] for name in services}, node.epoch()

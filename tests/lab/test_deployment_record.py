@@ -12,9 +12,11 @@ import pytest
 from tests.faults.fleet.controller import ACTIVATE_FIRST, Controller, Moment
 from tests.lab.deployers import JUDGED, TOOL, begin, kept, until
 from tests.lab.engines import Fleet
+from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
+KILLED = "killed it leaves more to settle than interrupted, and that is tried in every run"
 LAST_WAITS = Moment("the last reconciler waits", "inf-02", "reconciler", ("provisional",))
 CUT = ["pkill", "-KILL", "-f", "^sshd-session: ops"]
 CUT_A_CONFIRMATION = f"""
@@ -42,7 +44,9 @@ subprocess.run({CUT}, check=True)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow(reason=KILLED))]
+)
 def test_the_next_run_settles_what_a_stopped_one_left(fleet: Fleet, how: signal.Signals) -> None:
     fleet.override(reconciler_log_level="DEBUG" if how is signal.SIGKILL else "WARNING")
     running = begin(fleet.inventory)
@@ -85,7 +89,7 @@ def with_ansible_until(fleet: Fleet, moment: Moment) -> Controller:
     return running
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason=OTHER_ENGINE)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ansible_told_to_stop_puts_back_what_it_began(fleet: Fleet, how: signal.Signals) -> None:
     before = fleet.generations()
@@ -113,7 +117,7 @@ def cut_in_confirmation(fleet: Fleet) -> None:
     fleet.lab.exec("inf-01", ["/usr/bin/python3", "-c", CUT_A_CONFIRMATION], timeout_s=100)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason=OTHER_ENGINE)
 @pytest.mark.parametrize(
     ("verb", "moment", "cut", "how"),
     [
@@ -136,7 +140,7 @@ def test_ansible_finds_out_what_became_of_a_call_whose_connection_was_lost(
     assert fleet.running()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason=OTHER_ENGINE)
 def test_ansible_puts_back_what_was_confirmed_on_a_host_that_comes_back_in_time(fleet: Fleet) -> None:
     before = fleet.generations()
     running = with_ansible_until(fleet, LAST_WAITS)
@@ -158,7 +162,9 @@ def test_ansible_puts_back_what_was_confirmed_on_a_host_that_comes_back_in_time(
     assert fleet.running()
 
 
-@pytest.mark.parametrize("engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=OTHER_ENGINE))]
+)
 def test_a_killed_rollback_of_the_fleet_is_settled_by_the_next_run(fleet: Fleet, engine: str) -> None:
     words = ("--data", "part=fleet") if engine == "pyinfra" else ("--tags", "fleet")
     before = fleet.generations()

@@ -11,6 +11,7 @@ import pytest
 
 from deploy.fleet.inventory import resolve
 from tests.lab.engines import Fleet
+from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -40,7 +41,9 @@ def own_variables(fleet: Fleet) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize("engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=OTHER_ENGINE))]
+)
 def test_a_second_controller_is_let_in_and_out_again(fleet: Fleet, own_variables: Path, engine: str) -> None:
     def deploy() -> None:
         ran = fleet.pyinfra() if engine == "pyinfra" else fleet.playbook("site.yml")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.engines import Fleet, Ran
+from tests.long_runs import MOLECULE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 PART = "reconciler"
+ENGINES = ("pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=MOLECULE)))
 FILES = rf"""
 cd /opt/mt5crs/{PART}/current && sha256sum .env units/* && readlink venv
 pid=$(systemctl show -p MainPID --value mt5crs-{PART}.service)
@@ -37,7 +39,7 @@ def roll_back(fleet: Fleet, engine: str) -> Ran:
     return fleet.rollback_with_pyinfra(PART)
 
 
-@pytest.mark.parametrize("engine", ["ansible", "pyinfra"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_previous_generation_is_back(moved: tuple[Fleet, dict[str, str]], engine: str) -> None:
     fleet, before = moved
     pids = fleet.pids()
@@ -59,7 +61,7 @@ def test_looking_changes_nothing(moved: tuple[Fleet, dict[str, str]]) -> None:
     assert installed(fleet) != before
 
 
-@pytest.mark.parametrize("engine", ["ansible", "pyinfra"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_what_was_never_confirmed_is_refused_with_a_list(fleet: Fleet, engine: str) -> None:
     generations = fleet.generations()
     if engine == "ansible":

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.engines import Fleet, Ran
+from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -53,7 +54,7 @@ def needs(fleet: Fleet, host: str, **health: object) -> None:
 
 @pytest.mark.parametrize(
     ("fails_with", "works_with"),
-    [("pyinfra", "ansible"), pytest.param("ansible", "pyinfra", marks=pytest.mark.slow)],
+    [("pyinfra", "ansible"), pytest.param("ansible", "pyinfra", marks=pytest.mark.slow(reason=OTHER_ENGINE))],
 )
 def test_what_services_share_goes_back_with_the_whole_fleet_or_not_at_all(
     sharing: Fleet, fails_with: str, works_with: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.engines import Fleet, Ran
+from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -19,7 +20,14 @@ def run(fleet: Fleet, what: str) -> Ran:
 
 
 @pytest.mark.parametrize(
-    "what", ["pyinfra", *(pytest.param(slow, marks=pytest.mark.slow) for slow in ("ansible", "rollback"))]
+    "what",
+    [
+        "pyinfra",
+        *(
+            pytest.param(slow, marks=pytest.mark.slow(reason=OTHER_ENGINE))
+            for slow in ("ansible", "rollback")
+        ),
+    ],
 )
 def test_a_host_that_cannot_say_what_runs_is_named_and_nothing_is_begun(fleet: Fleet, what: str) -> None:
     before = fleet.generations()

@@ -15,6 +15,7 @@ from lab.handle import wait_until
 from tests.lab import deployers
 from tests.lab.engines import Fleet, Ran
 from tests.lab.units_and_alerts import Unit
+from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -46,7 +47,8 @@ def unmoved(fleet: Fleet) -> Iterator[Fleet]:
 
 
 @pytest.mark.parametrize(
-    "deploy", [canary_with_pyinfra, pytest.param(canary_with_ansible, marks=pytest.mark.slow)]
+    "deploy",
+    [canary_with_pyinfra, pytest.param(canary_with_ansible, marks=pytest.mark.slow(reason=OTHER_ENGINE))],
 )
 def test_a_canary_that_fails_late_puts_back_every_host(unmoved: Fleet, deploy: Deploy) -> None:
     unmoved.override(
@@ -65,7 +67,7 @@ def test_a_canary_that_fails_late_puts_back_every_host(unmoved: Fleet, deploy: D
     assert {"gateway on gtw-01", "reconciler on inf-01", "reconciler on inf-02"} <= set(record["put_back"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="the time that is given again is tried in tests/unit/deployment/test_deadlines.py")
 @pytest.mark.parametrize("deploy", [Fleet.pyinfra, with_ansible])
 def test_a_step_may_take_longer_than_the_time_for_its_confirmation(fleet: Fleet, deploy: Deploy) -> None:
     timeout_s = 30
@@ -124,7 +126,8 @@ def test_an_alert_during_a_step_puts_back_what_the_step_brought(unmoved: Fleet) 
 
 
 @pytest.mark.parametrize(
-    "deploy", [canary_with_pyinfra, pytest.param(canary_with_ansible, marks=pytest.mark.slow)]
+    "deploy",
+    [canary_with_pyinfra, pytest.param(canary_with_ansible, marks=pytest.mark.slow(reason=OTHER_ENGINE))],
 )
 def test_a_host_of_an_earlier_step_that_is_rebooted_ends_the_run(unmoved: Fleet, deploy: Deploy) -> None:
     unmoved.override(fleet_step_pause_s=120, gateway_log_level="DEBUG")
@@ -147,7 +150,9 @@ def test_a_host_of_an_earlier_step_that_is_rebooted_ends_the_run(unmoved: Fleet,
     ("file", "word"),
     [
         ("deploy.py", ("--data", "strategy=canary")),
-        pytest.param("site.yml", ("-e", "fleet_strategy=canary"), marks=pytest.mark.slow),
+        pytest.param(
+            "site.yml", ("-e", "fleet_strategy=canary"), marks=pytest.mark.slow(reason=OTHER_ENGINE)
+        ),
     ],
 )
 def test_an_interrupt_ends_a_pause(unmoved: Fleet, file: str, word: tuple[str, ...]) -> None:
@@ -213,7 +218,7 @@ def test_a_plan_is_applied_as_long_as_nothing_has_moved(fleet: Fleet) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="both take the plan from one function; what each does is tried by itself")
 def test_both_engines_make_the_same_plan(fleet: Fleet) -> None:
     fleet.override(gateway_log_level="DEBUG", reconciler_recheck_interval_s=12.0)
     ours = fleet.pyinfra("--dry", yes=False)
@@ -248,7 +253,7 @@ path.write_text(json.dumps(state))
     ("refused_by", "undone_by"),
     [
         (undo_with_ansible, undo_with_pyinfra),
-        pytest.param(undo_with_pyinfra, undo_with_ansible, marks=pytest.mark.slow),
+        pytest.param(undo_with_pyinfra, undo_with_ansible, marks=pytest.mark.slow(reason=OTHER_ENGINE)),
     ],
 )
 def test_the_fleet_goes_back_as_a_whole_or_not_at_all(

@@ -23,6 +23,7 @@ from deploy.fleet.inventory import resolve
 from lab import fleet as labs
 from lab.handle import Lab
 from tests.lab.deployers import JUDGED, begin, kept, until
+from tests.long_runs import MOLECULE
 from tests.windows_model import fleet, scenario
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
@@ -159,6 +160,7 @@ def test_inf_synchronises_with_the_windows_gateway(lab: Lab) -> None:
     assert f"{address}:5555" in established
 
 
+@pytest.mark.slow(reason=MOLECULE)
 def test_three_runs_change_nothing(lab: Lab) -> None:
     before = effects(lab)
     for _ in range(2):  # the third run after the fixture's
@@ -273,6 +275,7 @@ def test_a_killed_rollback_of_the_fleet_is_settled_on_both_systems(lab: Lab) -> 
     assert kept(lab)["holder"] is None
 
 
+@pytest.mark.slow(reason=MOLECULE)
 def test_failing_release_of_the_windows_gateway_alone(lab: Lab) -> None:
     written, before, linux = check_rights(lab), running(), linux_gateway(lab)
     limit = ("--limit", fleet.GATEWAY)
@@ -317,12 +320,15 @@ def test_a_terminal_is_required_and_kept_from_replacing_itself(lab: Lab) -> None
     check_rights(lab)
 
 
+@pytest.mark.slow(reason=MOLECULE)
 def test_the_suite_that_verifies_any_fleet_passes(lab: Lab) -> None:
     # What concerns Linux hosts alone is verified on other fleets, and three runs have changed nothing.
     concerns = "not nothing_differs and (test_windows or test_links or test_monitoring or test_firewall)"
     answer = scenario.verify_suite("-k", concerns, name=NAME, inventory=INVENTORY)
     assert answer.returncode == 0, answer.stdout[-4000:]
-    # An entry for everyone on the `.env`, and it fails.
+
+
+def test_an_env_file_that_everyone_may_read_is_found(lab: Lab) -> None:
     env = f"{ROOT}/fs/C/ProgramData/mt5crs/gateway/generations/{running()['current']}/.env"
     entry = {"sid": "S-1-1-0", "type": "allow", "rights": "Read"}
     acl = json.dumps({"owner": _SYSTEM, "protected": False, "entries": [entry]})

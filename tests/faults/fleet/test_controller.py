@@ -23,7 +23,7 @@ from tests.faults.fleet.controller import (
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-SLOW = pytest.mark.slow
+SLOW = pytest.mark.slow(reason="every run has a sample of the moments: gateway active, half confirmed")
 QUICK = ("--data", "strategy=all_at_once")
 ALLOWED = {OLD, NEW}
 CUT_S = 25.0

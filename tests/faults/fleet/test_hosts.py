@@ -12,7 +12,11 @@ from tests.faults.fleet.arena import LAST, NEW, OLD, Arena, note
 from tests.faults.fleet.controller import ACTIVATE_FIRST, FIRST_WAITS, MIDDLE_OF_CONFIRM, Controller, since
 from tests.lab.engines import Ran
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.slow(reason="hosts are lost in tests/lab/test_strategies.py and test_deployment_record.py"),
+    pytest.mark.timeout(600),
+]
 
 HALF = ("gtw-01", "inf-02")
 

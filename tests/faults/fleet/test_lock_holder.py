@@ -13,7 +13,11 @@ from tests.faults.fleet.arena import NEW, Arena, note
 from tests.faults.fleet.controller import ACTIVATE_GATEWAY, since
 from tests.lab.deployers import kept
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.slow(reason="a lock holder that dies is tried in tests/lab/test_deployment_record.py"),
+    pytest.mark.timeout(600),
+]
 
 
 def holder(arena: Arena) -> dict[str, Any] | None:

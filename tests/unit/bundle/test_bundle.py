@@ -252,7 +252,6 @@ def test_zipapp_says_what_it_was_built_from(tmp_path: Path) -> None:
     assert first != second
 
 
-@pytest.mark.slow
 def test_whole_build_repeats_byte_by_byte(tmp_path: Path) -> None:
     """Everything from the sources again; only the downloads are shared."""
     builds: list[dict[str, bytes]] = []
