@@ -20,7 +20,7 @@ from tests.faults.scenarios import NEW, OLD, PAIRED, SCENARIOS, SIDE, Scenario, 
 from tests.faults.syscalls import FAILING, MUTATING, Hit, choose, count
 from tests.release_host.host import STANDBY_UNIT, UNIT, FakeHost
 
-CASES = int(os.environ.get("MT5CRS_FAULT_CASES", "21"))
+CASES = int(os.environ.get("MT5CRS_FAULT_CASES", "12"))
 AT_ONCE = 2
 pytestmark = [
     pytest.mark.timeout(3600 if CASES == 0 else 300),
