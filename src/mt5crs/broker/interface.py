@@ -14,6 +14,7 @@ class BrokerError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{message} (last_error {code})")
         self.code = code
+        self.message = message
 
 
 class TradeRequest(Struct, frozen=True, kw_only=True):

@@ -57,6 +57,18 @@ class Terminal(Struct, frozen=True, kw_only=True):
     portable: bool
 
 
+def terminal_of(settings: GatewaySettings) -> Terminal:
+    """The terminal that the gateway's settings describe."""
+    return Terminal(
+        path=settings.mt5_path,
+        login=settings.mt5_login,
+        password=settings.mt5_password,
+        server=settings.mt5_server,
+        timeout_s=settings.mt5_timeout_s,
+        portable=settings.mt5_portable,
+    )
+
+
 class Mt5Broker:
     """Implements `mt5crs.broker.interface.Broker`. One thread only: the package keeps one connection per
     process.
@@ -76,20 +88,6 @@ class Mt5Broker:
         self._offset_msc = -_WIDEST_OFFSET_MS
         self._measured_msc = -_OFFSET_LIFE_MS
         self._selected: set[str] = set()
-
-    @classmethod
-    def from_settings(cls, settings: GatewaySettings) -> Mt5Broker:
-        """The broker that the gateway's settings describe."""
-        return cls(
-            Terminal(
-                path=settings.mt5_path,
-                login=settings.mt5_login,
-                password=settings.mt5_password,
-                server=settings.mt5_server,
-                timeout_s=settings.mt5_timeout_s,
-                portable=settings.mt5_portable,
-            )
-        )
 
     # --- connection ----------------------------------------------------------------------------------------
 

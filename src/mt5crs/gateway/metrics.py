@@ -8,9 +8,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
+from mt5crs.broker.remote import Cause
 from mt5crs.protocol.fields import Outcome
 from mt5crs.protocol.replies import Error, OrderResult, Reply
 from mt5crs.service.metrics import Registry
+
+from .terminal import State
 
 _REFUSED = "REFUSED"
 
@@ -38,6 +41,16 @@ class GatewayMetrics:
         self.terminal = self.registry.gauge(
             "mt5crs_gateway_up_to_terminal", "Whether the broker's terminal is connected (1) or not (0)."
         )
+        self.terminal_state = self.registry.gauge(
+            "mt5crs_gateway_terminal_state", "What the terminal is like: 1 for its state, else 0.", ("state",)
+        )
+        self.terminal_lost = self.registry.counter(
+            "mt5crs_gateway_terminal_lost_total",
+            "Terminal processes that were lost: killed at a deadline, ended by themselves, wrote garbage.",
+            ("cause",),
+        )
+        for cause in get_args(Cause):
+            self.terminal_lost.inc(cause, by=0)
         self.ready = self.registry.gauge(
             "mt5crs_gateway_ready", "Whether orders can be carried out: connected, trading allowed, not hung."
         )
@@ -64,6 +77,10 @@ class GatewayMetrics:
         self.authenticator = self.registry.gauge(
             "mt5crs_gateway_authenticator_up", "Whether handshakes are answered."
         )
+
+    def show_terminal(self, state: State) -> None:
+        """Show what the terminal is like."""
+        self.terminal_state.replace({each: float(each == state) for each in get_args(State)})
 
     def expect_orders(self, magic: int) -> None:
         """Show every outcome before it is counted: how far a new series has risen, Prometheus cannot tell."""

@@ -56,7 +56,7 @@ class Office:
 
     def state(self) -> tuple[str, str]:
         """State and reason, as in STATUS and heartbeats."""
-        if self._terminal.hung():
+        if self._terminal.state() == "hung":
             return "terminal_hung", "a call to the terminal does not return"
         view = self._terminal.view()
         return ("ready", "") if view.ready else ("not_ready", view.reason)

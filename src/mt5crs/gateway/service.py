@@ -2,11 +2,17 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
 
-from mt5crs.broker.interface import Broker
+from mt5crs.broker import process
+from mt5crs.broker.interface import BrokerError
+from mt5crs.broker.mt5 import terminal_of
+from mt5crs.broker.process import Process
+from mt5crs.broker.remote import Cause, Deadlines, RemoteBroker, opening_of
+from mt5crs.broker.sim.profile import Profile, Simulator
 from mt5crs.protocol import addresses
 from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secure_server
 from mt5crs.service import notify
@@ -14,6 +20,7 @@ from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.held import HeldSockets
 from mt5crs.service.logs import Log
 from mt5crs.settings.gateway import GatewaySettings
+from mt5crs.settings.schema import fields
 
 from .authenticator import Authenticator
 from .clients import Clients
@@ -39,28 +46,50 @@ _DRAIN_TIMEOUT_S = 1.0
 """For how long requests that were taken are still answered when the gateway is stopped."""
 
 
-def open_broker(settings: GatewaySettings) -> tuple[Broker, int, str]:
-    """The configured broker, and login and server of the only account it may show."""
+_SIM_START_S = 30.0
+_MT5_START_MARGIN_S = 30.0
+"""The package's `initialize` may outlive its own timeout."""
+
+
+def open_broker(
+    settings: GatewaySettings, lost: Callable[[Cause, str, str], None]
+) -> tuple[RemoteBroker, int, str]:
+    """The configured broker in a process of its own, and login and server of the only account it may show."""
+    start_s = _SIM_START_S
     if settings.backend == "mt5":
-        from mt5crs.broker.mt5 import Mt5Broker
-
-        return Mt5Broker.from_settings(settings), settings.mt5_login, settings.mt5_server
-    from mt5crs.broker.sim.backend import Profile, SimulatedBroker
-
-    profile = Profile(
-        login=settings.sim_login,
-        server=settings.sim_server,
-        trade_mode=settings.sim_trade_mode,
-        margin_mode=settings.sim_margin_mode,
-        balance=settings.sim_balance,
-        leverage=settings.sim_leverage,
-        seed=settings.sim_seed,
+        login, server = settings.mt5_login, settings.mt5_server
+        opening = opening_of("mt5", settings.state_dir, terminal_of(settings))
+        start_s = settings.mt5_timeout_s + _MT5_START_MARGIN_S
+    else:
+        login, server = settings.sim_login, settings.sim_server
+        opening = opening_of("sim", settings.state_dir, _simulator(settings))
+    hidden = [each.env for each in fields(GatewaySettings) if each.env is not None]
+    broker = RemoteBroker(
+        lambda: Process(process.MODULE, process.environment(hidden)),
+        opening,
+        Deadlines(
+            start_s=start_s,
+            read_s=settings.terminal_read_deadline_s,
+            order_s=settings.terminal_order_deadline_s,
+        ),
+        lost=lost,
     )
-    directory = Path(settings.state_dir) / "sim"
-    return (
-        SimulatedBroker(directory, profile, allow_faults=settings.sim_faults),
-        settings.sim_login,
-        settings.sim_server,
+    return broker, login, server
+
+
+def _simulator(settings: GatewaySettings) -> Simulator:
+    return Simulator(
+        directory=str(Path(settings.state_dir) / "sim"),
+        profile=Profile(
+            login=settings.sim_login,
+            server=settings.sim_server,
+            trade_mode=settings.sim_trade_mode,
+            margin_mode=settings.sim_margin_mode,
+            balance=settings.sim_balance,
+            leverage=settings.sim_leverage,
+            seed=settings.sim_seed,
+        ),
+        allow_faults=settings.sim_faults,
     )
 
 
@@ -100,7 +129,12 @@ class Gateway:
         self.clients = Clients(
             Path(settings.clients_file), own_public, self.metrics, self._note, lambda: self.server.kick()
         )
-        broker, login, server = open_broker(settings)
+        broker, login, server = open_broker(settings, self._terminal_lost)
+        try:
+            broker.launch()  # gets ready while everything else here does
+        except BrokerError as error:
+            self._note("terminal.not_started", error=str(error))
+        self._cleanup.callback(broker.close)
         account = f"{login}@{server}"
         self.control = Control(state / "control.db", account)
         self._cleanup.callback(self.control.close)
@@ -262,6 +296,7 @@ class Gateway:
         metrics = self.metrics
         metrics.terminal.set(float(self.terminal.view().connected and state != "terminal_hung"))
         metrics.ready.set(float(state == "ready"))
+        metrics.show_terminal(self.terminal.state())
         metrics.queue.set(self.terminal.queue_length())
         metrics.halts.set(len(self.control.halts()))
         metrics.authenticator.set(float(self.authenticator.alive()))
@@ -299,6 +334,10 @@ class Gateway:
         level = self._log.warning if event in _WARNINGS else self._log.info
         level(event, **fields)
 
+    def _terminal_lost(self, cause: Cause, reason: str, said: str) -> None:
+        self.metrics.terminal_lost.inc(cause)
+        self._note("terminal.lost", cause=cause, reason=reason, said=said)
+
     def _connection_refused(self, address: str, reason: str) -> None:
         self.metrics.refused.inc("connection")
         self._log.warning("connection.refused", address=address, reason=reason)
@@ -317,7 +356,8 @@ _WARNINGS = frozenset(
         "internal_error",
         "terminal.not_started",
         "terminal.died",
-        "terminal.close_failed",
+        "terminal.lost",
+        "terminal.unanswered",
         "clients.unusable",
         "halt",
         "resume",

@@ -8,7 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from mt5crs.broker.interface import Broker, BrokerError
+from mt5crs.broker.interface import BrokerError
+from mt5crs.broker.remote import AUTHORISATION_FAILED, RemoteBroker
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.records import Identity
 from mt5crs.protocol.replies import Reply
@@ -21,6 +22,8 @@ from .refusal import Refusal
 from .watch import Watch
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_LOGIN_PAUSE_S = 60.0
+"""Between two attempts with a password that was refused: brokers lock accounts after many."""
 JobState = Literal["waiting", "running", "finished", "abandoned"]
 
 
@@ -41,9 +44,24 @@ class Job(msgspec.Struct, eq=False):
         return int((time.monotonic() - self.received) * 1000)
 
 
+State = Literal[
+    "starting",
+    "connected",
+    "hung",
+    "reconnecting",
+    "login_failed",
+    "other_account",
+    "offline",
+    "trading_off",
+    "failing",
+]
+"""What the terminal is like. offline: it runs without its trade server; failing: it answers with errors."""
+
+
 class View(msgspec.Struct, frozen=True):
     """What other threads may know about the terminal."""
 
+    state: State
     connected: bool
     ready: bool
     reason: str
@@ -57,7 +75,7 @@ class Terminal:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: RemoteBroker,
         desk: Desk,
         reader: Reader,
         watch: Watch,
@@ -86,7 +104,10 @@ class Terminal:
         self._busy_since = 0.0
         self._stopping = False
         self._death = ""
-        self._view = View(False, False, "the terminal is being started", None)
+        self._view = View("starting", False, False, "the terminal is being started", None)
+        self._pause_s = 0.0
+        self._retry_at = 0.0
+        self._told = ""
         self._loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
 
@@ -156,6 +177,12 @@ class Terminal:
         """The last known state of the terminal."""
         return self._view
 
+    def state(self) -> State:
+        """What the terminal is like now."""
+        state = self._view.state
+        connecting = state in ("starting", "reconnecting", "login_failed")  # which may well take its time
+        return "hung" if self.hung() and not connecting else state
+
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
@@ -193,43 +220,54 @@ class Terminal:
 
     def _run(self) -> None:
         try:
-            self._connect()
             while not self._stopping:
+                if self._broker.down():
+                    self._connect()
                 job = self._next()
                 if job is not None:
                     self._do(job)
                     self._outbox.ring()
-                elif not self._stopping:
+                elif not (self._stopping or self._broker.down()):
                     self._poll()
         except BaseException as error:
             self._death = f"the terminal's thread died: {error!r}"
-            self._view = View(False, False, self._death, None)
+            self._view = View("failing", False, False, self._death, None)
             self._note("terminal.died", error=repr(error))
             raise
         finally:
-            try:
-                self._broker.close()
-            except BrokerError as error:
-                self._note("terminal.close_failed", error=str(error))
+            self._broker.close()
 
     def _connect(self) -> None:
-        pause = _FIRST_PAUSE_S
-        while not self._stopping:
-            try:
-                self._mark(busy=True)
-                self._broker.start()
-                self._mark(busy=False)
-                self._poll()
-                if self._loaded.is_set():
-                    return
-            except BrokerError as error:
-                self._mark(busy=False)
-                self._view = View(False, False, f"the terminal did not start: {error}", None)
-                self._note("terminal.not_started", error=str(error))
-            until = time.monotonic() + pause
-            while not self._stopping and time.monotonic() < until:
-                self._bell.hear()
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+        """Connect once the pause is over; the pause grows until a look at the books succeeds."""
+        if time.monotonic() < self._retry_at:
+            return
+        self._lost(self._broker.down())
+        state, why = self._view.state, "the terminal did not start"
+        try:
+            self._mark(busy=True)
+            self._broker.start()
+        except BrokerError as error:
+            refused = error.code == AUTHORISATION_FAILED
+            state = "login_failed" if refused else state
+            self._pause_s = _LOGIN_PAUSE_S if refused else self._longer_pause()
+            self._view = View(state, False, False, f"{why}: {error}", self._view.identity)
+            self._note("terminal.not_started", error=str(error), next_attempt_s=self._pause_s)
+        else:
+            self._pause_s = self._longer_pause()
+            self._poll()
+        finally:
+            self._mark(busy=False)
+        self._retry_at = time.monotonic() + self._pause_s
+
+    def _longer_pause(self) -> float:
+        return min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+
+    def _lost(self, reason: str) -> None:
+        """Have others know that the connection is gone."""
+        state: State = "reconnecting" if self._loaded.is_set() else "starting"
+        if self._view.state == "login_failed":
+            state = "login_failed"  # until an attempt says otherwise
+        self._view = View(state, False, False, reason, self._view.identity)
 
     def _next(self) -> Job | None:
         """The next job, or None when it is time to look for changes. Runs errands in between."""
@@ -289,6 +327,7 @@ class Terminal:
     def _poll(self) -> None:
         """Look for changes, quotes and the fate of unresolved submissions."""
         self._mark(busy=True)
+        identity = self._view.identity
         try:
             identity = self._broker.identity()
             self._desk.require_account(identity)
@@ -296,21 +335,38 @@ class Terminal:
             self._watch.observe_ticks(self._symbols)
             self._desk.resolve_all()
             self._loaded.set()
+            self._pause_s, self._told = 0.0, ""
             self._view = self._judge(identity)
         except Refusal as refusal:
-            self._view = View(True, False, refusal.message, identity)
+            self._pause_s = 0.0
+            self._view = View("other_account", True, False, refusal.message, identity)
         except BrokerError as error:
-            self._view = View(False, False, f"the terminal could not be asked: {error}", self._view.identity)
+            reason = f"the terminal could not be asked: {error}"
+            self._view = View("failing", False, False, reason, identity)
+            if self._broker.down():
+                self._lost(reason)
+            self._tell("terminal.unanswered", str(error))
+        except Exception as error:  # of ours, over something that the broker showed: it may go again
+            reason = f"what the terminal shows cannot be worked with: {error!r}"
+            self._view = View("failing", False, False, reason, identity)
+            self._tell("internal_error", repr(error))
         finally:
             self._mark(busy=False)
             self._outbox.ring()
+
+    def _tell(self, event: str, error: str) -> None:
+        """Log what went wrong in a look, once until something else does or a look succeeds."""
+        if error != self._told:
+            self._told = error
+            self._note(event, request="look", error=error)
 
     def _judge(self, identity: Identity) -> View:
         try:
             self._desk.require_ready(identity)
         except Refusal as refusal:
-            return View(identity.connected, False, refusal.message, identity)
-        return View(True, True, "", identity)
+            state: State = "trading_off" if identity.connected else "offline"
+            return View(state, identity.connected, False, refusal.message, identity)
+        return View("connected", True, True, "", identity)
 
     def _mark(self, *, busy: bool) -> None:
         with self._lock:

@@ -83,6 +83,23 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
             le=60,
         ),
     ] = 2.0
+    terminal_read_deadline_s: Annotated[
+        float,
+        setting(
+            "Seconds after which a question to the terminal is given up: its process is killed and replaced.",
+            ge=0.2,
+            le=600,
+        ),
+    ] = 10.0
+    terminal_order_deadline_s: Annotated[
+        float,
+        setting(
+            "Seconds after which an order in the terminal's hands is given up: its process is killed and "
+            "replaced, and the order is unresolved until the broker's books show what became of it.",
+            ge=0.2,
+            le=600,
+        ),
+    ] = 30.0
     queue_limit: Annotated[
         int, setting("Most requests that may wait for the terminal; more are answered BUSY.", ge=1, le=10_000)
     ] = 256

@@ -312,16 +312,23 @@ def test_sigterm_ends_cleanly(gateway: Running) -> None:
     assert '"event":"stopped"' in gateway.log()
 
 
-def test_a_terminal_thread_that_dies_takes_the_process_with_it(gateway: Running, trader: Caller) -> None:
-    """Nobody could trade, and nobody would see why; systemd starts it again."""
-    gateway.fault({"kind": "late_fill", "delay_ms": 2000})
-    assert outcome(trader.order()) == "UNRESOLVED"
-    with contextlib.closing(sqlite3.connect(gateway.directory / "state" / "sim" / "broker.db")) as db:
-        db.execute("DROP TABLE deals")
-        db.commit()
-    assert gateway.process is not None
-    assert gateway.process.wait(20) == 1
-    assert '"event":"PartDiedError"' in gateway.log()
+def test_what_the_broker_must_not_raise_is_an_error_of_that_request(gateway: Running, trader: Caller) -> None:
+    """It comes back without a restart."""
+
+    def rename(old: str, new: str) -> None:
+        with contextlib.closing(sqlite3.connect(gateway.directory / "state" / "sim" / "broker.db")) as db:
+            db.execute(f"ALTER TABLE {old} RENAME TO {new}")
+            db.commit()
+
+    rename("deals", "hidden")
+    refused = trader.sync(history_since_msc=0)
+    assert isinstance(refused, Error)
+    assert refused.code == "BROKER"
+    assert "deals raised OperationalError" in refused.message
+    assert isinstance(trader.ask(requests.Ping), Pong)
+    rename("hidden", "deals")
+    assert not isinstance(trader.sync(history_since_msc=0), Error)
+    assert outcome(trader.order()) == "FILLED"
 
 
 def test_nothing_secret_in_the_log(gateway: Running, trader: Caller) -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, name
-from mt5crs.protocol.fields import MarginMode, OrderState, Side, TradeMode
+from mt5crs.protocol.fields import OrderState, Side
 from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
 
 from . import rules
@@ -30,6 +30,7 @@ from .matching import (
     stop_hit,
     triggered,
 )
+from .profile import Profile as Profile
 from .store import Changes, Store
 from .symbols import CONTRACTS, Contract
 
@@ -37,18 +38,6 @@ BROKER_CLOCK_OFFSET_MS = 2 * 3600 * 1000
 """The simulated broker lives two hours east of UTC, as many do."""
 
 FIRST_TICKET = 100_000
-
-
-class Profile(Struct, frozen=True, kw_only=True):
-    """The account a new simulated broker opens, and how it behaves."""
-
-    login: int = 90_000_001
-    server: str = "Sim-Demo"
-    trade_mode: TradeMode = "DEMO"
-    margin_mode: MarginMode = "HEDGING"
-    balance: float = 10_000.0
-    leverage: int = 100
-    seed: int = 1
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
