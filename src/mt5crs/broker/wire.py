@@ -57,6 +57,9 @@ class Status(IntEnum):
     FAILED = 1
 
 
+_STATUSES = frozenset(Status)
+
+
 class Opening(Struct, frozen=True, kw_only=True):
     """The first question: which broker, and how. It may hold a password, which is why it comes by the pipe.
 
@@ -153,14 +156,17 @@ class Pipes:
         while left:
             left = memoryview(left)[self._write(self._outgoing, left) :]  # type: ignore[arg-type]
 
-    def take(self) -> tuple[int, int, memoryview]:
-        """Read a frame: number, tag, body. Raises PipeError, OSError."""
+    def take(self, expected: int | None = None) -> tuple[int, int, memoryview]:
+        """Read a frame: number, tag, body. `expected`: it must be the answer to the question of that number.
+
+        Raises PipeError, OSError.
+        """
         data = self._more()
         while len(data) < _HEADER.size:
             data += self._more()
         length, number, tag = _HEADER.unpack_from(data)
-        if length > MAX_BODY_BYTES:
-            raise GarbageError(f"a message says that it has {length} bytes")
+        if length > MAX_BODY_BYTES or (expected is not None and (number != expected or tag not in _STATUSES)):
+            raise GarbageError(f"a header of {length} bytes, number {number}, tag {tag}")
         whole = _HEADER.size + length
         if len(data) < whole:
             parts, have = [data], len(data)
