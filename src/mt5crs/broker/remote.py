@@ -29,6 +29,8 @@ _CONNECTION_LOST = frozenset({-10001, -10002, -10003, NO_CONNECTION, -10005})
 calls give -10004 until `initialize` is called again.
 """
 _ENDS_WITHIN_S = 2.0
+_SAME_LOOK_S = 0.005
+"""For how long a quote and a specification are the answer, unless the books are looked at before."""
 _FIRST_VERSION = 40
 """Bits for the version of the books that one process counts."""
 
@@ -83,6 +85,7 @@ class RemoteBroker:
         self._overdue: Child | None = None
         self._positions: list[Position] | None = None
         self._orders: list[Order] | None = None
+        self._market: dict[tuple[Kind, str], tuple[float, Any]] = {}
         self._closed = threading.Event()
         self._guard = threading.Thread(target=self._watch, name="terminal-guard", daemon=True)
 
@@ -211,11 +214,13 @@ class RemoteBroker:
 
     def identity(self) -> Identity:
         """Which account this is."""
+        self._market.clear()
         identity: Identity = self._ask(Kind.IDENTITY)
         return identity
 
     def books(self) -> Books:
         """Account, positions and working orders; lists that have not changed are the same ones again."""
+        self._market.clear()
         whole = self._positions is None or self._orders is None
         positions, orders, self._positions, self._orders = self._positions, self._orders, None, None
         change: Change = self._ask(Kind.BOOKS, b"\xc3" if whole else b"\xc2")
@@ -250,13 +255,22 @@ class RemoteBroker:
 
     def symbol(self, name: str) -> SymbolSpec | None:
         """Contract specification."""
-        spec: SymbolSpec | None = self._ask(Kind.SYMBOL, wire.encode(name))
+        spec: SymbolSpec | None = self._of_market(Kind.SYMBOL, name)
         return spec
 
     def tick(self, name: str) -> Tick | None:
         """Latest quote."""
-        tick: Tick | None = self._ask(Kind.TICK, wire.encode(name))
+        tick: Tick | None = self._of_market(Kind.TICK, name)
         return tick
+
+    def _of_market(self, kind: Kind, name: str) -> Any:
+        """Asked once for one look at the books: an order needs the same quote several times."""
+        now = time.monotonic()
+        at, found = self._market.get((kind, name), (0.0, None))
+        if now - at > _SAME_LOOK_S:
+            found = self._ask(kind, wire.encode(name))
+            self._market[kind, name] = (now, found)
+        return found
 
     def check(self, request: TradeRequest) -> CheckOutcome:
         """Would the request be accepted?"""
@@ -265,6 +279,7 @@ class RemoteBroker:
 
     def send(self, request: TradeRequest) -> TradeResult | None:
         """Hand the request over, once. None or BrokerError: it may have been executed or not."""
+        self._market.clear()
         result: TradeResult | None = self._ask(Kind.SEND, wire.encode(request))
         return result
 

@@ -22,7 +22,7 @@ from mt5crs.broker.interface import BrokerError, TradeRequest, TradeResult
 from mt5crs.broker.process import environment
 from mt5crs.broker.remote import Deadlines, RemoteBroker
 from mt5crs.broker.sim.backend import Profile, SimulatedBroker
-from mt5crs.protocol.records import Deal, Identity
+from mt5crs.protocol.records import Deal, Identity, Tick
 from tests.unit.broker.forked import NEVER, Fate, Forked, forked_broker
 from tests.unit.gateway.running import eventually
 
@@ -187,8 +187,8 @@ def test_a_flood_costs_nothing_and_ends_with_the_next_call(tmp_path: Path) -> No
             os.write(pipes._outgoing, b"flood" * 1000)  # blocks as soon as the pipe is full
 
     with closing(forked_broker(tmp_path, run=run)) as broker:
-        broker.start()
         with pytest.raises(BrokerError, match="garbage"):
+            broker.start()
             broker.time_msc()
 
 
@@ -249,6 +249,34 @@ def test_the_books_of_another_process_are_never_taken_for_unchanged(tmp_path: Pa
         second = broker.books()
         assert second.version != first.version
         assert len(second.positions) == 1
+
+
+def test_a_quote_is_asked_for_once_in_one_look(tmp_path: Path) -> None:
+    class Counting(SimulatedBroker):
+        asked = 0
+
+        def tick(self, name: str) -> Tick | None:
+            self.asked += 1
+            tick = super().tick(name)
+            assert tick is not None
+            return msgspec.structs.replace(tick, time_msc=self.asked)
+
+    opener = lambda _: Counting(tmp_path / "sim", Profile(), durable=False)  # noqa: E731
+    with closing(forked_broker(tmp_path, opener=opener)) as broker:
+        broker.start()
+
+        def number() -> int:
+            tick = broker.tick("EURUSD")
+            assert tick is not None
+            return tick.time_msc
+
+        assert number() == 1
+        for clear in (broker.books, broker.identity, lambda: broker.send(request("x"))):
+            before = number()
+            clear()
+            assert number() == before + 1
+        last = number()
+        eventually(lambda: number() > last)  # not for long
 
 
 def test_two_children_at_once_are_refused_by_the_lock(
