@@ -103,7 +103,7 @@ class Mt5Broker:
                     -10003, "the MetaTrader5 package is not installed (it exists for Windows only)"
                 ) from error
         wanted = self._terminal
-        self._mt5.initialize(
+        initialized = self._mt5.initialize(
             ntpath.normpath(wanted.path),  # written with forward slashes in `.env`
             login=wanted.login,
             password=wanted.password,
@@ -111,9 +111,15 @@ class Mt5Broker:
             timeout=int(wanted.timeout_s * 1000),
             portable=wanted.portable,
         )
+        said = None if initialized else self._mt5.last_error()  # later calls replace it
         self._selected.clear()
-        self._ask("account_info")
-        self._ask("terminal_info")
+        try:
+            self._ask("account_info")
+            self._ask("terminal_info")
+        except BrokerError as error:
+            if said is None:
+                raise
+            raise BrokerError(int(said[0]), f"initialize failed: {said[1]}; {error.message}") from error
 
     def close(self) -> None:
         """Let go of the terminal; it keeps running."""

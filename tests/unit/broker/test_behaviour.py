@@ -261,8 +261,9 @@ def test_terminal_that_was_not_started(tmp_path: Path) -> None:
     market = Market("sim", "HEDGING", tmp_path)
     fake = FakeMetaTrader5(market.sim, 1, "right")
     terminal = Terminal(path="t", login=1, password="wrong", server="s", timeout_s=1, portable=True)
-    with pytest.raises(BrokerError, match="account_info"):
+    with pytest.raises(BrokerError, match="Authorization failed; account_info") as refused:
         Mt5Broker(terminal, package=fake).start()
+    assert refused.value.code == -6
     market.sim.close()
 
 
