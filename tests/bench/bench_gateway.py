@@ -125,7 +125,9 @@ def compare(
 def fill(directory: Path, count: int) -> None:
     """Open positions at a broker that is not running yet."""
     broker = SimulatedBroker(directory / "state" / "sim", Profile(balance=1e9), durable=False)
-    order = TradeRequest(action="DEAL", magic=MAGIC, comment="bench", symbol="EURUSD", volume=0.01)
+    order = TradeRequest(
+        action="DEAL", magic=MAGIC, comment="bench", filling="IOC", symbol="EURUSD", volume=0.01
+    )
     broker.send(order)
     (first,) = broker.books().positions
     broker.close()

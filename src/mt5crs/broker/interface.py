@@ -21,12 +21,13 @@ class TradeRequest(Struct, frozen=True, kw_only=True):
     """One request to the trade server. `price` 0: at the current quote. `deviation` in points.
 
     DEAL trades at market (with `position` it closes that ticket), PENDING places an order, REMOVE cancels
-    `order`.
+    `order`. `filling` is one that the symbol offers (`SymbolSpec.filling_for`); None for REMOVE only.
     """
 
     action: Literal["DEAL", "PENDING", "REMOVE"]
     magic: int
     comment: str
+    filling: Filling | None
     symbol: str = ""
     type: OrderType = "BUY"
     volume: float = 0.0
@@ -34,7 +35,6 @@ class TradeRequest(Struct, frozen=True, kw_only=True):
     sl: float = 0.0
     tp: float = 0.0
     deviation: int | None = None
-    filling: Filling = "IOC"
     expiration_msc: int = 0
     position: int = 0
     order: int = 0

@@ -39,6 +39,7 @@ _ENTRIES: tuple[DealEntry, ...] = get_args(DealEntry)
 _FILLINGS: dict[Filling, int] = {"FOK": 0, "IOC": 1, "RETURN": 2}
 _ACTIONS = {"DEAL": 1, "PENDING": 5, "REMOVE": 8}
 _GTC, _SPECIFIED = 0, 2
+_EXCHANGE = 3
 _INVALID_PARAMS = -2
 _READS = 5
 _QUARTER_MS = 15 * 60 * 1000
@@ -222,7 +223,7 @@ class Mt5Broker:
             currency_profit=info.currency_profit,
             margin_initial=info.margin_initial,
             trade_allowed=info.trade_mode == 4,
-            fillings=_fillings(info.filling_mode),
+            fillings=_fillings(info.filling_mode, info.trade_exemode),
             sessions=None,
         )
 
@@ -266,6 +267,8 @@ class Mt5Broker:
         form: dict[str, Any] = {"action": _ACTIONS[request.action], "magic": request.magic}
         if request.action == "REMOVE":
             return {**form, "order": request.order}
+        if request.filling is None:
+            raise BrokerError(_INVALID_PARAMS, f"an order for {request.symbol} names no filling")
         form |= {
             "symbol": request.symbol,
             "volume": request.volume,
@@ -338,13 +341,17 @@ def _keys(books: tuple[Any, Any]) -> tuple[set[Any], set[Any]]:
     )
 
 
-def _fillings(mode: int) -> list[Filling]:
-    # bits of SYMBOL_FILLING_MODE; RETURN is always possible for pending orders
-    found: list[Filling] = ["RETURN"]
-    if mode & 2:
-        found.insert(0, "IOC")
+def _fillings(mode: int, execution: int) -> list[Filling]:
+    """Fillings of a market order: the bits of SYMBOL_FILLING_MODE, and RETURN in exchange execution or where
+    no bit is set (https://www.mql5.com/en/docs/constants/tradingconstants/orderproperties, "Filling policy").
+    """
+    found: list[Filling] = []
     if mode & 1:
-        found.insert(0, "FOK")
+        found.append("FOK")
+    if mode & 2:
+        found.append("IOC")
+    if execution == _EXCHANGE or not found:
+        found.append("RETURN")
     return found
 
 

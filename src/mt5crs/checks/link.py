@@ -234,7 +234,7 @@ def _order_check(client: GatewayClient, connection: ConnectionSettings) -> repli
         sl=None,
         tp=None,
         max_slippage_points=None,
-        filling=spec.fillings[0] if spec.fillings else "IOC",
+        filling=spec.filling_for("MARKET") or "IOC",
         expiration_msc=None,
     )
 

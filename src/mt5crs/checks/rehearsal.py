@@ -88,7 +88,7 @@ class Fleet:
             clients[name] = {"key": public, "permissions": permissions, "magics": magics}
         limits = {
             "dry_run": False,
-            "symbols": ["EURUSD", "GBPUSD"],
+            "symbols": ["EURUSD", "GBPUSD", "XAUUSD"],
             "max_order_volume": 10.0,
             "max_position_volume": 100.0,
         }

@@ -11,7 +11,7 @@ from mt5crs.broker.interface import Books, Broker, BrokerError, TradeRequest, Tr
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, name
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.events import trade_topic
-from mt5crs.protocol.fields import VERSION, OrderType, Outcome
+from mt5crs.protocol.fields import VERSION, Execution, Filling, OrderType, Outcome
 from mt5crs.protocol.records import GuardInfo, Identity, Position
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
 from mt5crs.settings.gateway import Limits, Phase, account_problem
@@ -160,18 +160,24 @@ class Desk:
     # --- submissions ---------------------------------------------------------------------------------------
 
     def submit(
-        self, request: ask.Submission, waited_ms: Callable[[], int], *, operator: bool = False
+        self,
+        request: ask.Submission,
+        waited_ms: Callable[[], int],
+        *,
+        operator: bool = False,
+        plain: bool = False,
     ) -> Reply:
         """Carry out a submission once, or give the recorded answer. `waited_ms`: how long it has waited.
 
         `operator`: it comes from a client that administers and does not trade this magic number; it may close
-        and cancel while the magic number is halted, without a lease.
+        and cancel while the magic number is halted, without a lease. `plain`: it comes through the plain
+        door, whose clients name no filling; the symbol's own takes the place of the one in the request.
         """
         known = self._journal.find(request.magic, request.client_order_id)
         if known is not None:
             return self._repeat(request, known)
         try:
-            return self._first_time(request, waited_ms, None if operator else request.lease_epoch)
+            return self._first_time(request, waited_ms, None if operator else request.lease_epoch, plain)
         except Refusal as refusal:
             return self._refuse(request, refusal)
         except BrokerError as error:
@@ -213,7 +219,9 @@ class Desk:
             return _journal_failed(error).reply(request.id)
         return answer
 
-    def _first_time(self, request: ask.Submission, waited_ms: Callable[[], int], epoch: int | None) -> Reply:
+    def _first_time(
+        self, request: ask.Submission, waited_ms: Callable[[], int], epoch: int | None, plain: bool
+    ) -> Reply:
         self._control.check(request.magic, epoch)
         self._require_settled(request)
         books = self.look()
@@ -223,7 +231,7 @@ class Desk:
             if epoch is not None
             else self._limits().get(request.magic, risk.CLOSING_ONLY)
         )
-        priced = self._priced(request, limits)
+        priced = self._priced(self._filled(request) if plain else request, limits)
         trade = self._prepare(priced, books, limits)
         if waited_ms() > request.valid_ms:
             raise Refusal(
@@ -313,6 +321,17 @@ class Desk:
         quote = 0.0 if tick is None else tick.ask if request.side == "BUY" else tick.bid
         return msgspec.structs.replace(request, price=quote) if quote > 0 else request
 
+    def _filled(self, request: ask.Submission) -> ask.Submission:
+        if not isinstance(request, ask.OrderSend):
+            return request
+        filling = self._filling_for(request.symbol, request.type)
+        return msgspec.structs.replace(request, filling=filling or request.filling)
+
+    def _filling_for(self, symbol: str, kind: Execution) -> Filling | None:
+        """The symbol's own filling; None when the broker has no such symbol or it cannot be traded."""
+        spec = self._broker.symbol(symbol)
+        return spec.filling_for(kind) if spec is not None else None
+
     def _prepare(self, request: ask.Submission, books: Books, limits: Limits) -> TradeRequest:
         if isinstance(request, ask.OrderSend):
             self._check_order(request, books, limits)
@@ -375,6 +394,15 @@ class Desk:
                 values={symbol: self._value_per_lot(symbol) for symbol in symbols},
             ),
         )
+        if not spec.offers(terms.filling, terms.type):
+            offered = ", ".join(spec.fillings) or "none"
+            raise Refusal(
+                "BAD_FIELD",
+                "filling",
+                f"{terms.symbol} does not take {terms.filling} for a {terms.type} order (offered: {offered})",
+                "use one of the `fillings` in the symbol's specification",
+                final=True,
+            )
 
     def _value_per_lot(self, symbol: str) -> float:
         spec, tick = self._broker.symbol(symbol), self._broker.tick(symbol)
@@ -393,10 +421,14 @@ class Desk:
                 "close at most what is open",
                 final=True,
             )
+        filling = self._filling_for(position.symbol, "MARKET")
+        if filling is None:
+            raise BrokerError(-4, f"{position.symbol} has a position but offers no filling to close it with")
         return TradeRequest(
             action="DEAL",
             magic=request.magic,
             comment=new_entry(request, "sent", 0).comment_id,
+            filling=filling,
             symbol=position.symbol,
             type="SELL" if position.type == "BUY" else "BUY",
             volume=volume,
@@ -633,7 +665,7 @@ def _cancel_request(request: ask.OrderCancel, books: Books) -> TradeRequest:
         )
     if order.magic != request.magic:
         raise _not_yours("order", request.order, order.magic, request.magic)
-    return TradeRequest(action="REMOVE", magic=request.magic, comment="", order=order.ticket)
+    return TradeRequest(action="REMOVE", magic=request.magic, comment="", filling=None, order=order.ticket)
 
 
 def _own_position(request: ask.PositionClose, books: Books) -> Position:

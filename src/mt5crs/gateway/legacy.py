@@ -145,7 +145,8 @@ class LegacyDoor:
                 )
                 return [*envelope, _json(answer)]
 
-            terminal.submit(Job(request=request, door=self.socket, encode=encode, received=started))
+            job = Job(request=request, door=self.socket, encode=encode, received=started, plain=True)
+            terminal.submit(job)
         except old.LegacyError as error:
             send([*envelope, self._refusal(question, "BAD_FIELD", str(error))])
         except Refusal as refusal:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mt5crs.protocol import requests as ask
-from mt5crs.protocol.fields import VERSION, Symbol, Ticket
+from mt5crs.protocol.fields import VERSION, Filling, Symbol, Ticket
 from mt5crs.protocol.records import Position
 from mt5crs.protocol.replies import AccountState, Error, OrderResult, Reply, Snapshot
 
@@ -20,6 +20,10 @@ SIGNATURE_LIFE_S = 5.0
 _VALID_MS = 5000
 _NO_EPOCH = 1
 """Stands in trades until the door has taken their lease."""
+_NO_FILLING: Filling = "IOC"
+"""Stands in market orders until the desk knows what the symbol offers. It is part of their fingerprint: what
+an older release has journalled must stay the same when it is sent again.
+"""
 _Finite = Annotated[float, Meta(ge=0, le=1e12)]
 _Lots = Annotated[float, Meta(gt=0, le=1e6)]
 _Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+\Z")]
@@ -149,7 +153,7 @@ def _open(question: Question, head: dict[str, Any], magic: int) -> ask.OrderSend
         sl=question.sl or None,
         tp=question.tp or None,
         max_slippage_points=None,
-        filling="IOC",
+        filling=_NO_FILLING,
         expiration_msc=None,
     )
 
@@ -176,7 +180,7 @@ def _command_order(question: Question, head: dict[str, Any], magic: int) -> ask.
         sl=order.stop_loss or None,
         tp=order.take_profit or None,
         max_slippage_points=None,
-        filling="IOC" if order.type == "MARKET" else "RETURN",
+        filling=_NO_FILLING if order.type == "MARKET" else "RETURN",
         expiration_msc=None,
     )
 

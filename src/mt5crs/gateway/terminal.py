@@ -36,6 +36,8 @@ class Job(msgspec.Struct, eq=False):
     received: float
     operator: bool = False
     """Whether it comes from a client that administers and does not trade the request's magic number."""
+    plain: bool = False
+    """Whether it comes through the plain door, whose clients name no filling."""
     state: JobState = "waiting"
     answered: bool = False
 
@@ -315,7 +317,7 @@ class Terminal:
         if isinstance(request, Query):
             return self._reader.answer(request)
         if isinstance(request, (ask.OrderSend, ask.OrderCancel, ask.PositionClose)):
-            return self._desk.submit(request, job.waited_ms, operator=job.operator)
+            return self._desk.submit(request, job.waited_ms, operator=job.operator, plain=job.plain)
         if isinstance(request, ask.OrderQuery):
             return self._desk.query(request)
         if isinstance(request, ask.OrderCheck):

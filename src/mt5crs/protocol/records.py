@@ -10,6 +10,7 @@ from .fields import (
     Count,
     DealEntry,
     DealType,
+    Execution,
     Filling,
     Magic,
     MarginMode,
@@ -132,7 +133,8 @@ class SymbolSpec(Record, frozen=True, kw_only=True):
     """Contract specification; reference data that may be cached. Holds no quote on purpose.
 
     `margin_initial` is the margin of one lot (0: computed from leverage). `sessions` null: this backend
-    cannot tell the trading hours (the MetaTrader5 package does not expose them).
+    cannot tell the trading hours (the MetaTrader5 package does not expose them). `fillings` are those of a
+    market order; a limit or stop order may always be RETURN.
     """
 
     symbol: Symbol
@@ -151,6 +153,20 @@ class SymbolSpec(Record, frozen=True, kw_only=True):
     trade_allowed: bool
     fillings: list[Filling]
     sessions: list[Session] | None
+
+    def offers(self, filling: Filling, kind: Execution) -> bool:
+        """Whether an order of this kind may have the filling."""
+        return filling in self.fillings or (filling == "RETURN" and kind != "MARKET")
+
+    def filling_for(self, kind: Execution) -> Filling | None:
+        """The filling for an order that does not care; None when the symbol offers none.
+
+        At market: what can be had now and no rest that stays behind (IOC), else all or nothing, else RETURN.
+        """
+        if kind != "MARKET":
+            return "RETURN"
+        order: tuple[Filling, ...] = ("IOC", "FOK", "RETURN")
+        return next((each for each in order if each in self.fillings), None)
 
 
 class Tick(Record, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from mt5crs.client.errors import GatewayError, RefusedError
 from mt5crs.client.gateway import GatewayClient, R
 from mt5crs.client.published import PublishedState
 from mt5crs.protocol import replies, requests
-from mt5crs.protocol.fields import Filling, Side
+from mt5crs.protocol.fields import Execution, Filling, Side
 from mt5crs.protocol.records import Order, Position, SymbolSpec, Tick
 from mt5crs.settings.strategy import StrategySettings
 from mt5crs.strategy.api import OrderNotSentError, OrderRefusedError, Outcome, TradingSuspendedError
@@ -148,16 +148,13 @@ class LiveTrading:
                 raise TradingSuspendedError("the reconciler does not show the last order's effect in time")
             self._feed.update(left)
 
-    def _filling(self, symbol: str, kind: str) -> Filling:
-        """RETURN for pending orders where the symbol has it, else the first filling the symbol offers."""
-        offered = self.spec(symbol).fillings
-        if kind != "MARKET" and "RETURN" in offered:
-            return "RETURN"
-        if not offered:
+    def _filling(self, symbol: str, kind: Execution) -> Filling:
+        filling = self.spec(symbol).filling_for(kind)
+        if filling is None:
             raise OrderRefusedError(
                 "BROKER", "filling", f"{symbol} offers no filling mode; it cannot be traded"
             )
-        return "IOC" if "IOC" in offered else offered[0]
+        return filling
 
     def _fetch_leverage(self) -> Leverage:
         return Leverage(self._read(requests.AccountQuery, replies.AccountState).account.leverage)

@@ -49,7 +49,7 @@ SymbolInfo = namedtuple(
     "SymbolInfo",
     "name description digits point trade_contract_size volume_min volume_max volume_step "
     "trade_stops_level trade_tick_size trade_tick_value currency_profit margin_initial trade_mode "
-    "filling_mode select",
+    "filling_mode trade_exemode select",
 )
 OrderSendResult = namedtuple(
     "OrderSendResult", "retcode deal order volume price bid ask comment request_id retcode_external request"
@@ -190,7 +190,8 @@ class FakeMetaTrader5:
             return self._fail(-4, "Terminal: Not found")
         return SymbolInfo(
             name, spec.description, spec.digits, spec.point, spec.contract_size, spec.volume_min,
-            spec.volume_max, spec.volume_step, spec.stops_level, spec.tick_size, spec.tick_value, spec.currency_profit, 0.0, 4, 3,  # noqa: E501
+            spec.volume_max, spec.volume_step, spec.stops_level, spec.tick_size, spec.tick_value, spec.currency_profit, 0.0, 4,  # noqa: E501
+            ("FOK" in spec.fillings) + 2 * ("IOC" in spec.fillings), 3 if len(spec.fillings) == 3 else 2,
             name in self._selected,
         )  # fmt: skip
 
@@ -252,7 +253,7 @@ class FakeMetaTrader5:
             self._fail(-2, 'Invalid "request" argument')
             return None
         if r["action"] == 8:
-            return TradeRequest(action="REMOVE", magic=r["magic"], comment="", order=r["order"])
+            return TradeRequest(action="REMOVE", magic=r["magic"], comment="", filling=None, order=r["order"])
         if r["action"] not in (1, 5) or (r.get("type_time") == 2) != ("expiration" in r):
             self._fail(-2, 'Invalid "request" argument')
             return None

@@ -4,8 +4,9 @@ package).
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from mt5crs.broker.interface import Broker, BrokerError, TradeRequest, TradeResult
@@ -13,10 +14,13 @@ from mt5crs.broker.mt5 import Mt5Broker, Terminal
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed
 from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
 from mt5crs.broker.sim.faults import Faults, SendFault
-from mt5crs.protocol.fields import MarginMode
+from mt5crs.protocol.fields import Filling, MarginMode
 from tests.unit.broker.fake_metatrader5 import FakeMetaTrader5
 
 START = 1_700_000_000_000
+BUY = TradeRequest(
+    action="DEAL", magic=7, comment="c", filling="IOC", symbol="EURUSD", type="BUY", volume=0.1
+)
 
 
 class Market:
@@ -54,6 +58,7 @@ class Market:
     def send(self, **changes: Any) -> TradeResult:
         base: dict[str, Any] = {
             "action": "DEAL", "magic": 7, "comment": "c", "symbol": "EURUSD", "type": "BUY", "volume": 0.1,
+            "filling": "IOC",
         }  # fmt: skip
         self.now += 1
         result = self.broker.send(TradeRequest(**{**base, **changes}))
@@ -158,6 +163,47 @@ def test_stop_loss_and_take_profit(hedging: Market, bid: float, reason: int, sig
     assert hedging.broker.books().account.balance == pytest.approx(before + out.profit + out.commission)
 
 
+@pytest.mark.parametrize("symbol", ["EURUSD", "GBPUSD", "USDJPY", "XAUUSD"])
+def test_a_filling_that_a_symbol_does_not_offer_is_refused(hedging: Market, symbol: str) -> None:
+    spec, tick = hedging.broker.symbol(symbol), hedging.broker.tick(symbol)
+    assert spec is not None
+    assert tick is not None
+    for filling in get_args(Filling):
+        checked = hedging.broker.check(msgspec.structs.replace(BUY, symbol=symbol, filling=filling))
+        assert checked.retcode == (0 if filling in spec.fillings else 10030)
+    own = {"symbol": symbol, "filling": spec.filling_for("MARKET")}
+    bought = hedging.send(**own)
+    closed = hedging.send(**own, type="SELL", position=bought.order)
+    placed = hedging.send(symbol=symbol, action="PENDING", type="BUY_LIMIT", price=1.0, filling="RETURN")
+    assert (bought.retcode, closed.retcode, placed.retcode) == (DONE, DONE, DONE)
+
+
+@pytest.mark.parametrize(
+    ("mode", "execution", "fillings"),
+    [
+        (1, 2, ["FOK"]),
+        (2, 2, ["IOC"]),
+        (3, 2, ["FOK", "IOC"]),
+        (0, 2, ["RETURN"]),
+        (4, 2, ["RETURN"]),
+        (1, 3, ["FOK", "RETURN"]),
+        (0, 3, ["RETURN"]),
+        (1, 1, ["FOK"]),
+        (0, 0, ["RETURN"]),
+    ],
+)
+def test_mt5_fillings_follow_the_symbols_modes(
+    tmp_path: Path, mode: int, execution: int, fillings: list[Filling]
+) -> None:
+    market, package = mt5_market(tmp_path)
+    ask = package.symbol_info
+    package.symbol_info = lambda name: ask(name)._replace(filling_mode=mode, trade_exemode=execution)
+    spec = market.broker.symbol("EURUSD")
+    assert spec is not None
+    assert spec.fillings == fillings
+    market.sim.close()
+
+
 def test_partial_fill(hedging: Market) -> None:
     hedging.sim.faults = Faults(liquidity=0.3)
     taken = hedging.send(volume=1.0)
@@ -210,10 +256,7 @@ def test_market_closed_disconnected_and_trading_off(hedging: Market) -> None:
 
 def test_no_result_means_unknown_not_refused(hedging: Market) -> None:
     hedging.sim.faults = Faults(send=[SendFault(kind="lose_reply")])
-    assert (
-        hedging.broker.send(TradeRequest(action="DEAL", magic=7, comment="c", symbol="EURUSD", volume=0.1))
-        is None
-    )
+    assert hedging.broker.send(BUY) is None
     assert hedging.positions() == [("BUY", 0.1)]
 
 
@@ -234,8 +277,7 @@ def test_unknown_symbol_is_none(hedging: Market) -> None:
 
 
 def test_check_does_nothing(hedging: Market) -> None:
-    request = TradeRequest(action="DEAL", magic=7, comment="c", symbol="EURUSD", volume=0.1)
-    assert hedging.broker.check(request).retcode == 0
+    assert hedging.broker.check(BUY).retcode == 0
     assert hedging.positions() == []
 
 

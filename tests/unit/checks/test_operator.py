@@ -90,7 +90,7 @@ def test_phoenix_declares_what_was_cut_off_on_its_way_and_only_that(fleet: Fleet
 def test_flatten_needs_a_halt_and_then_closes_everything(fleet: Fleet, trader: Trader) -> None:
     fleet.broker(do="price", symbol="EURUSD", bid=1.1, ask=1.1001)
     trader.order()
-    trader.order(side="SELL", volume=0.2)
+    trader.order(symbol="XAUUSD", side="SELL", volume=0.2, filling="FOK")
     trader.order(type="LIMIT", price=1.0, filling="RETURN")
     refused = ops(fleet, "flatten", "--magic", str(MAGIC))
     assert refused.returncode == 1

@@ -127,6 +127,16 @@ def test_same_uuid_same_answer_and_close(trading: Running) -> None:
     assert trading.books("positions") == []
 
 
+def test_trades_get_the_filling_that_the_symbol_offers(trading: Running) -> None:
+    """Existing clients name none, and a close has none: XAUUSD takes FOK only."""
+    opened = ask(trading, open_message(symbol="XAUUSD", price=0, sl=0, tp=0))
+    assert opened["status"] == "FILLED", opened
+    closed = ask(trading, {"uuid": "c-1", "action": "CLOSE", "ticket": opened["ticket"]})
+    assert closed["status"] == "FILLED", closed
+    terms = {"symbol": "XAUUSD", "side": "BUY", "type": "MARKET", "volume": 0.01, "timestamp": "1"}
+    assert ask(trading, {"command": "ORDER", "order": terms})["code"] == 200
+
+
 def test_a_message_repeated_too_late_is_told_what_became_of_it(trading: Running) -> None:
     """A refusal that only the moment explains would call rejected what was executed."""
     message = open_message(age_s=4.0)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, name
-from mt5crs.protocol.fields import OrderState, Side
+from mt5crs.protocol.fields import Filling, OrderState, Side
 from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
 
 from . import rules
@@ -223,12 +223,13 @@ class SimulatedBroker:
 
     def _by_hand(self, command: Command) -> TradeRequest:
         if command.do == "cancel":
-            return TradeRequest(action="REMOVE", magic=0, comment="", order=command.order)
+            return TradeRequest(action="REMOVE", magic=0, comment="", filling=None, order=command.order)
         if command.do == "trade":
             return TradeRequest(
                 action="DEAL",
                 magic=command.magic,
                 comment=command.comment,
+                filling=_filling(command.symbol),
                 symbol=command.symbol,
                 type=command.side,
                 volume=command.volume,
@@ -240,6 +241,7 @@ class SimulatedBroker:
             action="DEAL",
             magic=command.magic,
             comment=command.comment,
+            filling=_filling(target.symbol),
             symbol=target.symbol,
             type="SELL" if target.type == "BUY" else "BUY",
             volume=command.volume or target.volume,
@@ -351,6 +353,7 @@ class SimulatedBroker:
                 action="DEAL",
                 magic=position.magic,
                 comment=f"[{'sl' if reason == 4 else 'tp'} {price}]",
+                filling=_filling(position.symbol),
                 symbol=position.symbol,
                 type="SELL" if position.type == "BUY" else "BUY",
                 volume=position.volume,
@@ -591,3 +594,9 @@ class SimulatedBroker:
         return TradeResult(
             retcode=retcode, order=order, deal=deal, volume=volume, price=price, comment=name(retcode)
         )
+
+
+def _filling(symbol: str) -> Filling | None:
+    """What a terminal sends by itself: the first that the symbol offers. None for an unknown symbol."""
+    contract = CONTRACTS.get(symbol)
+    return contract.fillings[0] if contract else None

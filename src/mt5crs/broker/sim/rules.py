@@ -26,6 +26,7 @@ def refusal(
         return 10013
     return (
         _volume(request, contract)
+        or _filling(request, contract)
         or (
             _deal(request, tick, contract, positions)
             if request.action == "DEAL"
@@ -48,6 +49,11 @@ def _volume(request: TradeRequest, contract: Contract) -> int:
     if not whole or not contract.volume_min - EPSILON <= request.volume <= contract.volume_max + EPSILON:
         return 10014
     return 0
+
+
+def _filling(request: TradeRequest, contract: Contract) -> int:
+    offered = request.filling in contract.fillings
+    return 0 if offered or (request.action == "PENDING" and request.filling == "RETURN") else 10030
 
 
 def _deal(request: TradeRequest, tick: Tick, contract: Contract, positions: list[Position]) -> int:

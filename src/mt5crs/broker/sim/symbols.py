@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from mt5crs.protocol.fields import Filling
 from mt5crs.protocol.records import Session, SymbolSpec
 
 
@@ -20,6 +21,8 @@ class Contract(Struct, frozen=True, kw_only=True):
     volume_max: float = 100.0
     volume_step: float = 0.01
     stops_level: int = 0
+    fillings: tuple[Filling, ...]
+    """Each symbol offers others, as symbols of real brokers do."""
 
     @property
     def point(self) -> float:
@@ -47,7 +50,7 @@ class Contract(Struct, frozen=True, kw_only=True):
             currency_profit=self.profit_currency,
             margin_initial=0.0,
             trade_allowed=True,
-            fillings=["FOK", "IOC", "RETURN"],
+            fillings=list(self.fillings),
             sessions=[Session(day=day, start_minute=0, end_minute=24 * 60) for day in range(7)],
         )
 
@@ -64,6 +67,7 @@ CONTRACTS = {
             volatility=0.005,
             spread_points=10,
             profit_currency="USD",
+            fillings=("FOK", "IOC", "RETURN"),
         ),
         Contract(
             name="GBPUSD",
@@ -74,6 +78,7 @@ CONTRACTS = {
             volatility=0.006,
             spread_points=14,
             profit_currency="USD",
+            fillings=("IOC",),
         ),
         Contract(
             name="USDJPY",
@@ -84,6 +89,7 @@ CONTRACTS = {
             volatility=0.006,
             spread_points=12,
             profit_currency="JPY",
+            fillings=("RETURN",),
         ),
         Contract(
             name="XAUUSD",
@@ -94,6 +100,7 @@ CONTRACTS = {
             volatility=0.01,
             spread_points=25,
             profit_currency="USD",
+            fillings=("FOK",),
         ),
     )
 }
