@@ -9,7 +9,7 @@ import argparse
 import importlib
 import ipaddress
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def check(fleet: Fleet) -> list[str]:
         {host: values.get("fleet_address") for host, values in fleet.hosts.items()},
         {host: values.get("fleet_networks") for host, values in fleet.hosts.items()},
     )
+    found += _check_plain_clients(fleet)
     found += _check_fleet(fleet)
     found += _check_rollout(fleet)
     found += _check_bundles(fleet)
@@ -191,6 +192,33 @@ def check_addresses(addresses: Mapping[str, Any], networks: Mapping[str, Any]) -
         yield from (f"{host}: {problem}" for problem in _address_problems(address, networks.get(host)))
 
 
+def _check_plain_clients(fleet: Fleet) -> Iterator[str]:
+    """Addresses of the plain door's clients against the fleet's networks; their form is checked before."""
+    for host in fleet.in_group("gateway"):
+        values = fleet.hosts[host]
+        legacy, given = values.get("gateway_legacy"), values.get("fleet_networks")
+        for name, client in legacy.items() if isinstance(legacy, dict) else ():
+            try:
+                address = ipaddress.ip_address(client["address"])
+                networks = [ipaddress.ip_network(text) for text in given or ()]
+            except (ValueError, TypeError, KeyError):
+                continue  # said already
+            shown = f"{host}: gateway_legacy: {name}'s address {address}"
+            if any(address in network for network in _DOCUMENTATION):
+                yield f"{shown} is a placeholder reserved for documentation; put its real address there"
+            yield from (f"{shown} {problem}" for problem in _of_a_network(address, networks))
+
+
+def _of_a_network(address: Any, networks: Iterable[Any]) -> Iterator[str]:
+    for network in networks:
+        if address not in network or network.num_addresses <= 2:
+            continue
+        if address == network.network_address:
+            yield f"is the address of network {network} itself (RFC 922); use another"
+        if address.version == 4 and address == network.broadcast_address:
+            yield f"is the broadcast address of {network} (RFC 919); use another"
+
+
 def _address_problems(address: Any, networks: Any) -> Iterator[str]:
     if any(address in network for network in _DOCUMENTATION):
         yield (
@@ -218,10 +246,7 @@ def _address_problems(address: Any, networks: Any) -> Iterator[str]:
         if address not in network:
             continue
         inside = network
-        if network.num_addresses > 2 and address == network.network_address:
-            yield f"ansible_host {address} is the address of network {network} itself (RFC 922); use another"
-        if network.num_addresses > 2 and address.version == 4 and address == network.broadcast_address:
-            yield f"ansible_host {address} is the broadcast address of {network} (RFC 919); use another"
+        yield from (f"ansible_host {address} {problem}" for problem in _of_a_network(address, [network]))
     if inside is None:
         yield f"ansible_host {address} is in none of fleet_networks ({', '.join(networks)}); correct one"
 

@@ -34,10 +34,26 @@ def expected_peers(target: Node) -> dict[int, tuple[str, ...]]:
     if "gateway" in target.groups:
         peers[variable["gateway_port"]] = ("inf", "hub")
         peers[variable["gateway_pub_port"]] = ("inf", "hub")
+        for port in plain_ports(target):
+            peers[port] = ()
     if "hub" in target.groups:
         peers[variable["monitoring_prometheus_port"]] = ()
         peers[variable["monitoring_alertmanager_port"]] = ()
     return peers
+
+
+def plain_ports(target: Node) -> tuple[int, ...]:
+    """Ports of a gateway's door for existing plain clients, if it is on."""
+    if "gateway" not in target.groups or not target.variables["gateway_legacy_port"]:
+        return ()
+    ports = (target.variables["gateway_legacy_port"], target.variables["gateway_legacy_pub_port"])
+    return tuple(port for port in ports if port)
+
+
+def is_plain_client(node: Node, target: Node) -> bool:
+    """Whether a host of the fleet is also listed as an existing client of a gateway."""
+    listed = target.variables.get("gateway_legacy", {}).values()
+    return node.address in [client["address"] for client in listed]
 
 
 @cache
@@ -54,7 +70,7 @@ def test_open_to_the_listed_peers_alone(node: Node, fleet: tuple[Node, ...]) -> 
         f"{other.address}:{port}"
         for other in others
         for port, groups in expected_peers(other).items()
-        if set(groups) & set(node.groups)
+        if set(groups) & set(node.groups) or (port in plain_ports(other) and is_plain_client(node, other))
     }
     assert reachable_from(node, targets) == allowed
 

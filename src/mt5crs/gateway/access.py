@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.addresses import canonical
-from mt5crs.settings.gateway import ClientsFile, LegacyClient, Limits
+from mt5crs.settings.gateway import ClientsFile, Limits, legacy_problems
 
 from .refusal import Refusal
 
@@ -119,27 +119,12 @@ def _problems(file: ClientsFile) -> list[str]:
         owners.setdefault(client.key, name)
         if "trade" in client.permissions and not client.magics:
             found.append(f"{name} may trade but has no magics; list the magic numbers it may trade")
-        if name in file.legacy:
-            found.append(f"{name} is both in clients and in legacy; use two names")
     found += [
         f"limits key {magic!r} is no magic number"
         for magic in file.limits
         if not magic.isdigit() or magic == "0"
     ]
-    addresses: dict[str, str] = {}
-    for name, old in file.legacy.items():
-        found += _legacy_problems(name, old, addresses)
-        addresses.setdefault(canonical(old.address), name)
-    return found
-
-
-def _legacy_problems(name: str, client: LegacyClient, addresses: dict[str, str]) -> list[str]:
-    found = []
-    address = canonical(client.address)
-    if address in addresses:
-        found.append(f"{name} and {addresses[address]} have the same address {client.address}")
-    if "trade" in client.permissions and len(client.magics) != 1:
-        found.append(f"{name} may trade on the plain door, so `magics` must hold exactly one magic number")
+    found += legacy_problems(file.legacy, file.clients)
     return found
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from mt5crs.protocol.addresses import canonical
 from mt5crs.settings.schema import LogLevel, Settings, setting
 
 Permission = Literal["observe", "lease", "trade", "administer"]
@@ -226,6 +228,36 @@ class LegacyClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     magics: list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]]
 
 
+def legacy_problems(legacy: Mapping[str, LegacyClient], others: Collection[str]) -> Iterator[str]:
+    """What is wrong with the clients of the plain door; `others`: names of the clients with keys."""
+    owners: dict[str, str] = {}
+    for name, client in legacy.items():
+        address = canonical(client.address)
+        wrong = _address_problem(client.address)
+        if wrong:
+            yield f"{name} in legacy: {wrong}"
+        if address in owners:
+            yield f"{name} and {owners[address]} in legacy have the same address {client.address}"
+        owners.setdefault(address, name)
+        if name in others:
+            yield f"{name} is both in clients and in legacy; use two names"
+        if "trade" in client.permissions and len(client.magics) != 1:
+            yield f"{name} may trade on the plain door, so `magics` must hold exactly one magic number"
+
+
+def _address_problem(text: str) -> str | None:
+    """Why a text cannot be the source address of one client (RFC 919, 922); None if it can."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return f"{text!r} is not an address; a client is known by one, not by a name or a network"
+    if canonical(text) != str(address):
+        return f"{text} is an IPv4 address in IPv6 form; write it as {canonical(text)}"
+    if address.is_unspecified or address.is_multicast or text == "255.255.255.255":
+        return f"{text} is no address of a single host; use the one that the client connects from"
+    return None
+
+
 class ClientsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`clients.json`: who may connect, what each may do, and the limits per magic number."""
 
@@ -266,5 +298,20 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
     legacy: Annotated[
         dict[str, LegacyClient],
-        setting("Source addresses that may use the door for existing plain clients.", in_env=False),
+        setting(
+            "Source addresses that may use the door for existing plain clients (docs/existing-clients.md).",
+            in_env=False,
+        ),
     ] = msgspec.field(default_factory=dict)
+
+    def problems(self) -> Iterable[str]:
+        """What cannot work together."""
+        for problem in legacy_problems(self.legacy, {client.name for client in self.clients}):
+            yield f"gateway_legacy: {problem}"
+        for name, client in self.legacy.items():
+            missing = [magic for magic in client.magics if str(magic) not in self.limits]
+            if "trade" in client.permissions and missing:
+                yield (
+                    f"gateway_legacy: {name} may trade magic number {missing[0]}, which has no limits; "
+                    "add them to gateway_limits"
+                )

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jinja2.nativetypes import NativeEnvironment
 
 from deploy.fleet.inventory import Fleet
 from deploy.fleet.rendering import render
 
+PROJECT = Path(__file__).resolve().parents[3]
 # In a network namespace of its own: the machine's firewall is never touched. Without root: a user namespace.
 ISOLATED = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
 
@@ -102,6 +105,52 @@ def test_nothing_else_is_open(fleet: Fleet, tmp_path: Path) -> None:
         "inf-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9102), ("tcp", 9103)},
         "gtw-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9101), ("tcp", 5555), ("tcp", 5556)},
     }
+
+
+PLAIN = {
+    "old-inf": {"address": "10.203.0.77", "permissions": ["observe"], "magics": []},
+    "old-hub": {"address": "2001:db8::77", "permissions": ["observe"], "magics": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("port", "pub_port", "clients", "opened"),
+    [
+        (5655, 5656, PLAIN, {5655, 5656}),
+        (5655, 0, PLAIN, {5655}),
+        (0, 0, PLAIN, set()),
+        (5655, 5656, {}, set()),
+    ],
+)
+def test_ports_of_the_plain_door_are_open_to_its_clients_exactly_when_it_is_on(
+    fleet: Fleet, tmp_path: Path, port: int, pub_port: int, clients: dict[str, Any], opened: set[int]
+) -> None:
+    changed = {
+        "gateway_legacy_port": port,
+        "gateway_legacy_pub_port": pub_port,
+        "gateway_legacy": clients,
+    }
+    settings = fleet.hosts["gtw-01"]
+    before, after = (admitted(loaded(rules(settings, **more), tmp_path)) for more in ({}, changed))
+    new = {key: who for key, who in after.items() if key not in before}
+    assert {key: who for key, who in after.items() if key in before} == before
+    addresses = networks(*(client["address"] for client in clients.values()))
+    assert new == {("tcp", each): addresses for each in opened}
+    elsewhere = loaded(rules(fleet.hosts["inf-01"], **changed), tmp_path)
+    assert not {("tcp", 5655), ("tcp", 5656)} & set(admitted(elsewhere))
+    assert windows_rules({**settings, **changed}) == (
+        {"ports": sorted(opened), "peers": sorted(client["address"] for client in clients.values())}
+        if opened
+        else None
+    )
+
+
+def windows_rules(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The Windows rule for plain clients as the role's variables make it; None: it is absent."""
+    variables = yaml.safe_load((PROJECT / "roles/baseline/vars/windows.yml").read_text())
+    (rule,) = [each for each in variables["_baseline_windows_firewall"] if "plain" in each["name"]]
+    made = {key: NativeEnvironment().from_string(rule[key]).render(settings) for key in ("ports", "peers")}
+    return {key: sorted(value) for key, value in made.items()} if made["peers"] else None
 
 
 def test_addresses_of_both_families_overlap_and_repeat(fleet: Fleet, tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ def with_value(fleet: Fleet, name: str, value: Any, host: str = "inf-01") -> Fle
     return replace(fleet, hosts=hosts)
 
 
+def plain(address: str, *permissions: str) -> dict[str, Any]:
+    return {"old": {"address": address, "permissions": ["observe", *permissions], "magics": [7]}}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "host", "expected"),
     [
@@ -78,6 +82,12 @@ def with_value(fleet: Fleet, name: str, value: Any, host: str = "inf-01") -> Fle
         ),
         ("fleet_address", "10.9.9.255", "inf-01", r"broadcast address of 10\.9\.9\.0/24 \(RFC 919\)"),
         ("fleet_address", "255.255.255.255", "inf-01", r"no address of a single host"),
+        ("gateway_legacy", plain("10.9.9.255"), "gtw-01", r"old's address 10\.9\.9\.255 is the broadcast"),
+        ("gateway_legacy", plain("10.9.9.0"), "gtw-01", r"old's address .* of network 10\.9\.9\.0/24 itself"),
+        ("gateway_legacy", plain("192.0.2.7"), "gtw-01", r"old's address .* placeholder"),
+        ("gateway_legacy", plain("old-inf"), "gtw-01", r"gateway_legacy: old in legacy: 'old-inf' is not an"),
+        ("gateway_legacy", plain("10.9.9.77", "trade"), "gtw-01", r"trade magic number 7, .* no limits"),
+        ("gateway_legacy", plain("10.9.9.77"), "gtw-01", None),
         ("fleet_address", "192.0.2.7", "inf-01", r"placeholder reserved for documentation"),
         ("fleet_address", "10.9.9.13", "inf-01", r"10\.9\.9\.13 is inf-01's already"),
         ("fleet_address", "10.8.8.8", "inf-01", r"in none of fleet_networks \(10\.9\.9\.0/24\)"),

@@ -145,6 +145,19 @@ def test_units_let_in_only_the_fleet(fleet: Fleet) -> None:
     assert "IPAddressDeny=any" in units["mt5crs-reconciler.service"]
 
 
+@pytest.mark.parametrize("port", [0, 5655])
+def test_gateway_lets_in_plain_clients_exactly_when_their_door_is_on(fleet: Fleet, port: int) -> None:
+    plain = {"old": {"address": "10.9.9.77", "permissions": ["observe"], "magics": []}}
+    settings = {**fleet.hosts["gtw-01"], "gateway_legacy_port": port, "gateway_legacy": plain}
+    unit = json.loads(render("release/gateway.json.j2", settings))["units"]["mt5crs-gateway.service"]
+    # systemd keeps the sockets by this list, so that they are made anew when it changes
+    held = re.findall(r'^Environment="HOLD_SOCKETS_FOR=(.*)"$', unit, re.MULTILINE)
+    allowed = re.findall(r"^IPAddressAllow=(.*)$", unit, re.MULTILINE)
+    for addresses in (" ".join(allowed).split(), held[0].split()):
+        assert ("10.9.9.77" in addresses) == bool(port)
+        assert {"10.9.9.11", "10.9.9.12"} <= set(addresses)
+
+
 def test_strategy_is_bound_to_its_reconciler(fleet: Fleet) -> None:
     unit = json.loads(render("release/strategy.json.j2", fleet.hosts["inf-01"]))["units"][
         "mt5crs-strategy.service"
