@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def restore(fleet: Fleet) -> None:
-    """Deploy what the inventory wants, all hosts in one step: how steps follow each other is not tried here."""
+    """Deploy what the inventory wants, in one step: how steps follow each other is not tried here."""
     ran = fleet.pyinfra("--data", "strategy=all_at_once")
     assert ran.status == 0, ran.output[-4000:]
 

@@ -13,6 +13,7 @@ from .desk import Desk, broker_failed
 from .ledger import Ledger
 from .refusal import Refusal
 from .stream import Stream
+from .symbol_sync import SymbolSync
 from .watch import Watch
 
 _ATTEMPTS = 5
@@ -36,6 +37,8 @@ class Reader:
     def answer(self, request: Query) -> Reply:
         """The reply to a question. Raises Refusal."""
         try:
+            if isinstance(request, SymbolSync):
+                self._require_symbol(request.symbol)
             if isinstance(request, ask.SyncAll):
                 return self._snapshot(request)
             if isinstance(request, ask.HistoryQuery):
@@ -62,12 +65,11 @@ class Reader:
             tick = self._broker.tick(request.symbol)
             if tick is not None:
                 return TickReply(v=VERSION, id=request.id, tick=tick)
-        raise Refusal(
-            "UNKNOWN_SYMBOL",
-            "symbol",
-            f"the broker has no symbol {request.symbol}",
-            "use the broker's own name of the symbol",
-        )
+        raise _unknown_symbol(request.symbol)
+
+    def _require_symbol(self, symbol: str) -> None:
+        if self._broker.symbol(symbol) is None:
+            raise _unknown_symbol(symbol)
 
     def _snapshot(self, request: ask.SyncAll) -> Snapshot:
         books, deals, closed, complete = self._consistent(request)
@@ -147,6 +149,15 @@ class Reader:
             closed = [order for order in closed if order.magic == magic]
         complete = len(deals) <= limit and len(closed) <= limit
         return deals[:limit], closed[:limit], complete
+
+
+def _unknown_symbol(symbol: str) -> Refusal:
+    return Refusal(
+        "UNKNOWN_SYMBOL",
+        "symbol",
+        f"the broker has no symbol {symbol}",
+        "use the broker's own name of the symbol",
+    )
 
 
 def _same(before: Books, after: Books) -> bool:

@@ -28,7 +28,7 @@ from .control import Control
 from .desk import Desk
 from .journal import Journal
 from .ledger import Ledger
-from .legacy import LegacyDoor, plain_server
+from .legacy import LegacyDoor, plain_publisher, plain_server
 from .listen import Listener, cannot_listen
 from .metrics import GatewayMetrics, free_ratio
 from .office import Office
@@ -229,10 +229,11 @@ class Gateway:
         requests = _listener(held, router, settings.bind, settings.legacy_port)
         publications = None
         if settings.legacy_pub_port:
-            publisher = context.socket(zmq.PUB)
-            plain_server(publisher)
+            publisher = plain_publisher(context)
             publications = _listener(held, publisher, settings.bind, settings.legacy_pub_port)
-        return LegacyDoor(requests, publications, self.control, self.metrics, self._note)
+        return LegacyDoor(
+            requests, publications, self.control, self.desk.unresolved, self.metrics, self._note
+        )
 
     # --- running -------------------------------------------------------------------------------------------
 

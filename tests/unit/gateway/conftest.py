@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.gateway.existing_clients import Door, Plain
 from tests.unit.gateway.running import Caller, Running, running
 
 
@@ -26,3 +27,21 @@ def bad_input(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runnin
         caller = started.client("strategy")
         caller.lease()
         yield started, caller
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """One gateway with the plain door on, for many existing clients."""
+    gateway = Door(tmp_path_factory.mktemp("door"))
+    try:
+        gateway.start()
+        yield gateway
+    finally:
+        gateway.close()
+
+
+@pytest.fixture
+def plain(door: Door) -> Iterator[Plain]:
+    """An existing client with a magic number of its own; the broker is without faults before and after."""
+    yield door.newcomer()
+    door.fault()

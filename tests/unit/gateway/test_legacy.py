@@ -3,154 +3,92 @@
 import contextlib
 import datetime
 import json
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
 
+from mt5crs.gateway.access import ClientsFileError, parse
 from mt5crs.gateway.legacy_format import LegacyError, check_signature
 from mt5crs.protocol import requests
-from mt5crs.protocol.curve import common_options
 from mt5crs.protocol.replies import Error
-from tests.unit.gateway.running import MAGIC, Running, eventually
+from tests.unit.gateway.existing_clients import Door, Plain, heard, needs_addresses, open_message
+from tests.unit.gateway.running import Running, eventually
 
-
-def plain(gateway: Running, kind: int = zmq.REQ) -> "zmq.Socket[bytes]":
-    socket = gateway.context.socket(kind)
-    common_options(socket)
-    return socket
-
-
-def ask(gateway: Running, message: Any, timeout_ms: int = 5000) -> Any:
-    """One question on a fresh REQ socket; None without an answer."""
-    socket = plain(gateway)
-    try:
-        socket.connect(f"tcp://127.0.0.1:{gateway.legacy_port}")
-        socket.send(message if isinstance(message, bytes) else json.dumps(message).encode())
-        if not socket.poll(timeout_ms):
-            return None
-        answer = socket.recv()
-        return answer if answer.startswith(b"PONG") else json.loads(answer)
-    finally:
-        socket.close(0)
-
-
-def door(directory: Path, permissions: list[str], **client: Any) -> Running:
-    gateway = Running(directory)
-    gateway.environment["LEGACY_PORT"] = str(gateway.legacy_port)
-    gateway.environment["LEGACY_PUB_PORT"] = str(gateway.legacy_pub_port)
-    gateway.legacy = {
-        "old-inf": {"address": "127.0.0.1", "permissions": permissions, "magics": [MAGIC], **client}
-    }
-    return gateway
-
-
-@pytest.fixture
-def trading(tmp_path: Path) -> Iterator[Running]:
-    gateway = door(tmp_path, ["observe", "trade"])
-    try:
-        yield gateway.start()
-    finally:
-        gateway.close()
-
-
-def open_message(age_s: float = 0.0, **changes: Any) -> dict[str, Any]:
-    made = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=age_s)
-    return {
-        "uuid": str(uuid.uuid4()),
-        "action": "OPEN",
-        "symbol": "EURUSD",
-        "type": "BUY",
-        "volume": 0.1,
-        "price": 0.0,
-        "sl": 0.0,
-        "tp": 0.0,
-        "magic": MAGIC,
-        "comment": "old",
-        "risk_signature": f"RISK_PASS:abc123:{made.isoformat()}",
-        "timestamp": 0,
-        **changes,
-    }
+pytestmark = needs_addresses
 
 
 def test_door_is_shut_by_default(gateway: Running) -> None:
-    assert ask(gateway, b"PING", 600) is None
+    closed = Plain(gateway, "old", "127.0.0.1", 1)  # type: ignore[arg-type]
+    assert closed.ask(b"PING", 600) is None
 
 
-def test_unlisted_address_gets_nothing(tmp_path: Path) -> None:
-    gateway = door(tmp_path, ["observe"], address="192.0.2.9")
-    try:
-        gateway.start()
-        assert ask(gateway, b"PING", 800) is None
-    finally:
-        gateway.close()
+def test_unlisted_address_gets_nothing(door: Door) -> None:
+    assert Plain(door, "nobody", "127.0.3.1", 1).ask(b"PING", 800) is None
 
 
-def test_reading_shapes(trading: Running) -> None:
-    assert ask(trading, b"PING:EURUSD:123").startswith(b"PONG:")
-    opened = ask(trading, open_message())
+def test_reading_shapes(plain: Plain) -> None:
+    assert plain.ask(b"PING:EURUSD:123").startswith(b"PONG:")
+    opened = plain.ask(open_message())
     assert opened["status"] == "FILLED"
-    synced = ask(trading, {"action": "SYNC_ALL", "magic_number": MAGIC, "timestamp": 1})
+    synced = plain.ask({"action": "SYNC_ALL", "magic_number": plain.magic, "timestamp": 1})
     assert synced["status"] == "OK"
-    assert set(synced["account"]) == {
-        "balance", "equity", "margin_free", "margin_used", "margin_level", "leverage",
-    }  # fmt: skip
+    assert {"balance", "equity", "margin_free", "margin_used", "margin_level", "leverage"} <= set(
+        synced["account"]
+    )
     (position,) = synced["positions"]
-    assert set(position) == {
+    assert {
         "symbol", "ticket", "volume", "profit", "price_current", "price_open", "type", "time_open",
-    }  # fmt: skip
+    } <= set(position)  # fmt: skip
     assert position["ticket"] == opened["ticket"]
-    ping = ask(trading, {"uuid": "u1", "action": "PING", "timestamp": 1})
-    assert (ping["uuid"], ping["status"]) == ("u1", "ok")
-    account = ask(trading, {"uuid": "u2", "action": "GET_ACCOUNT"})
+    ping = plain.ask({"uuid": "u1", "action": "PING", "timestamp": 1})
+    assert (ping["uuid"], ping["status"], ping["ready"]) == ("u1", "ok", True)
+    account = plain.ask({"uuid": "u2", "action": "GET_ACCOUNT"})
     assert {"balance", "equity", "margin", "free_margin", "margin_level", "currency"} <= set(account)
-    found = ask(trading, {"uuid": "u3", "action": "GET_POSITIONS", "symbol": "EURUSD"})
+    found = plain.ask({"uuid": "u3", "action": "GET_POSITIONS", "symbol": "EURUSD"})
     assert [p["ticket"] for p in found["positions"]] == [opened["ticket"]]
-    assert ask(trading, {"uuid": "u4", "action": "GET_POSITIONS", "symbol": "XAUUSD"})["positions"] == []
-    assert ask(trading, {"command": "PING"})["status"] == "ONLINE"
-    assert ask(trading, {"command": "GET_BALANCE"})["code"] == 200
-    held = ask(trading, {"command": "GET_POSITION", "symbol": "EURUSD"})
+    assert plain.ask({"uuid": "u4", "action": "GET_POSITIONS", "symbol": "XAUUSD"})["positions"] == []
+    assert plain.ask({"command": "PING"})["status"] == "ONLINE"
+    assert plain.ask({"command": "GET_BALANCE"})["code"] == 200
+    held = plain.ask({"command": "GET_POSITION", "symbol": "EURUSD"})
     assert held["position"]["ticket"] == opened["ticket"]
 
 
-def test_same_uuid_same_answer_and_close(trading: Running) -> None:
+def test_same_uuid_same_answer_and_close(plain: Plain) -> None:
     message = open_message()
-    first, second = ask(trading, message), ask(trading, message)
+    first, second = plain.ask(message), plain.ask(message)
     assert first["status"] == second["status"] == "FILLED"
     assert first["ticket"] == second["ticket"]
-    assert len(trading.books("positions")) == 1
-    closed = ask(trading, {"uuid": "c-1", "action": "CLOSE", "ticket": first["ticket"]})
-    assert (closed["status"], closed["ticket"]) == ("FILLED", first["ticket"])
-    assert trading.books("positions") == []
+    assert len(plain.positions_at_the_broker()) == 1
+    closed = plain.ask({"uuid": "c-1", "action": "close", "ticket": first["ticket"]})
+    assert (closed["status"], closed["ticket"], closed["volume"]) == ("FILLED", first["ticket"], 0.1)
+    assert plain.positions_at_the_broker() == []
 
 
-def test_trades_get_the_filling_that_the_symbol_offers(trading: Running) -> None:
+def test_trades_get_the_filling_that_the_symbol_offers(plain: Plain) -> None:
     """Existing clients name none, and a close has none: XAUUSD takes FOK only."""
-    opened = ask(trading, open_message(symbol="XAUUSD", price=0, sl=0, tp=0))
+    opened = plain.ask(open_message(symbol="XAUUSD", price=0, sl=0, tp=0))
     assert opened["status"] == "FILLED", opened
-    closed = ask(trading, {"uuid": "c-1", "action": "CLOSE", "ticket": opened["ticket"]})
+    closed = plain.ask({"uuid": "c-1", "action": "CLOSE", "ticket": opened["ticket"]})
     assert closed["status"] == "FILLED", closed
     terms = {"symbol": "XAUUSD", "side": "BUY", "type": "MARKET", "volume": 0.01, "timestamp": "1"}
-    assert ask(trading, {"command": "ORDER", "order": terms})["code"] == 200
+    assert plain.ask({"command": "ORDER", "order": terms})["code"] == 200
 
 
-def test_a_message_repeated_too_late_is_told_what_became_of_it(trading: Running) -> None:
+def test_a_message_repeated_too_late_is_told_what_became_of_it(plain: Plain) -> None:
     """A refusal that only the moment explains would call rejected what was executed."""
     message = open_message(age_s=4.0)
-    first = ask(trading, message)
+    first = plain.ask(message)
     assert first["status"] == "FILLED"
     stale = {**message, "risk_signature": open_message(age_s=60)["risk_signature"]}
-    assert ask(trading, stale)["ticket"] == first["ticket"]
-    new = trading.client("strategy")
+    assert plain.ask(stale)["ticket"] == first["ticket"]
+    new = plain.successor()
     eventually(lambda: not isinstance(new.ask(requests.LeaseAcquire, instance="n", ttl_ms=60_000), Error), 20)
     for signature in (message["risk_signature"], open_message()["risk_signature"]):
-        again = ask(trading, {**message, "risk_signature": signature})
+        again = plain.ask({**message, "risk_signature": signature})
         assert (again["status"], again.get("ticket")) == ("FILLED", first["ticket"])
-    assert ask(trading, open_message())["error_code"] == "LEASE_HELD"
-    assert len(trading.books("positions")) == 1
+    assert plain.ask(open_message())["error_code"] == "LEASE_HELD"
+    assert len(plain.positions_at_the_broker()) == 1
 
 
 @pytest.mark.parametrize(
@@ -174,7 +112,7 @@ def test_a_risk_signature_is_fresh_for_five_seconds(signature: str, good: bool) 
         check_signature(signature, now)
 
 
-def test_command_order_repeated_is_one_order(trading: Running) -> None:
+def test_command_order_repeated_is_one_order(plain: Plain) -> None:
     order = {
         "symbol": "EURUSD",
         "side": "BUY",
@@ -183,95 +121,173 @@ def test_command_order_repeated_is_one_order(trading: Running) -> None:
         "timestamp": "2024-01-01T00:00:00",
     }
     first, second = (
-        ask(trading, {"command": "ORDER", "order": order}),
-        ask(trading, {"command": "ORDER", "order": order}),
+        plain.ask({"command": "ORDER", "order": order}),
+        plain.ask({"command": "ORDER", "order": order}),
     )
     assert first["code"] == 200
     assert first == second
-    assert len(trading.books("positions")) == 1
+    assert len(plain.positions_at_the_broker()) == 1
     del order["timestamp"]
-    assert ask(trading, {"command": "ORDER", "order": order})["code"] == 400
+    assert plain.ask({"command": "ORDER", "order": order})["code"] == 400
 
 
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
         ({"volume": -1}, "BAD_FIELD"),
+        ({"volume": "much"}, "BAD_FIELD"),
         ({"volume": 100.0}, "LIMIT"),
         ({"symbol": "GBPUSD"}, "LIMIT"),
         ({"magic": 999}, "BAD_FIELD"),
         ({"risk_signature": ""}, "BAD_FIELD"),
         ({"age_s": 60}, "BAD_FIELD"),
+        ({"ticket": -1}, "BAD_FIELD"),
     ],
 )
-def test_bad_orders_are_rejected(trading: Running, changes: dict[str, Any], code: str) -> None:
-    answer = ask(trading, open_message(**changes))
-    assert answer.get("error_code", "BAD_FIELD") == code
-    assert answer["status"] in ("REJECTED", "ERROR")
-    assert trading.books("positions") == []
+def test_refused_orders_keep_uuid_code_and_shape_and_leave_no_lease(
+    plain: Plain, changes: dict[str, Any], code: str
+) -> None:
+    message = open_message(**changes)
+    answer = plain.ask(message)
+    assert (answer["uuid"], answer["status"]) == (message["uuid"], "REJECTED")
+    assert answer["error_code"] == answer["error"] == code
+    assert answer["error_msg"] == answer["message"]
+    assert plain.positions_at_the_broker() == []
+    plain.successor().lease()
+
+
+def test_a_refused_order_does_not_prolong_the_lease_of_the_one_before(plain: Plain) -> None:
+    assert plain.ask(open_message())["status"] == "FILLED"
+    new = plain.successor()
+    first = new.ask(requests.LeaseAcquire, instance="n", ttl_ms=1000)
+    plain.ask(open_message(volume=100.0))
+    second = new.ask(requests.LeaseAcquire, instance="n", ttl_ms=1000)
+    assert (first.code, second.code) == ("LEASE_HELD", "LEASE_HELD")
+    assert second.retry_ms <= first.retry_ms
 
 
 @pytest.mark.parametrize(
-    "text", [b"{", b"\xff\xfe", b"[]", b"null", b'{"action": "NOPE"}', b'{"action": "SYNC_ALL"}']
+    ("text", "why"),
+    [
+        (b"{", "truncated"),
+        (b"\xff\xfe", "malformed"),
+        (b"[]", "no object"),
+        (b"null", "no object"),
+        (b"[" * 60_000, "nested too deeply"),
+        (b'{"action": "NOPE"}', "unknown action"),
+        (b'{"action": "OPEN", "uuid": "\\ud800"}', "truncated"),
+        (b'{"action": "SYNC_ALL", "magic_number": 1}', "is not yours"),
+        ([b'{"action": "SYNC_ALL"}', b""], "one frame"),
+    ],
 )
-def test_nonsense_gets_the_error_shape(trading: Running, text: bytes) -> None:
-    answer = ask(trading, text)
-    assert (answer["status"], answer["account"], answer["positions"]) == ("ERROR", {}, [])
-    assert answer["message"]
+def test_nonsense_gets_the_error_shape(plain: Plain, text: Any, why: str) -> None:
+    answer = plain.ask(text)
+    assert answer["status"] == "ERROR"
+    assert why in answer["message"].lower()
+    assert answer["error"] in ("BAD_FIELD", "BAD_MESSAGE")
+    assert not {"account", "positions"} & set(answer), "empty ones would be read as none"
 
 
-def test_lost_reply_is_never_called_rejected(trading: Running) -> None:
-    trading.fault({"kind": "lose_request"})
-    assert ask(trading, open_message())["status"] == "UNRESOLVED"
+def test_a_key_that_comes_twice_is_refused_with_its_uuid(plain: Plain) -> None:
+    text = json.dumps(open_message(uuid="u-twice"))[:-1] + ', "volume": 5.0}'
+    answer = plain.ask(text.encode())
+    assert (answer["uuid"], answer["status"], answer["error_code"]) == ("u-twice", "REJECTED", "BAD_FIELD")
+    assert "`volume`" in answer["message"] or "'volume' comes twice" in answer["message"]
+    assert plain.positions_at_the_broker() == []
 
 
-def test_sync_fails_in_the_error_shape_when_not_ready(trading: Running) -> None:
-    trading.fault(disconnected=True)
-    answer = ask(trading, {"action": "SYNC_ALL", "magic_number": MAGIC})
-    assert (answer["status"], answer["positions"]) == ("ERROR", [])
+def test_magic_0_or_none_is_the_clients_only_one(plain: Plain) -> None:
+    assert plain.ask(open_message(magic=0))["status"] == "FILLED"
+    assert plain.ask(open_message(magic=None))["status"] == "FILLED"
+    for message in ({"action": "sync_all", "magic_number": 0}, {"action": "SYNC_ALL"}):
+        assert len(plain.ask(message)["positions"]) == 2
+    assert [p.magic for p in plain.positions_at_the_broker()] == [plain.magic] * 2
 
 
-def test_read_only_unless_listed_to_trade(tmp_path: Path) -> None:
-    gateway = door(tmp_path, ["observe"])
-    try:
-        gateway.start()
-        answer = ask(gateway, open_message())
-        assert (answer["status"], answer["error_code"]) == ("REJECTED", "FORBIDDEN")
-        assert gateway.books("positions") == []
-    finally:
-        gateway.close()
+def test_magic_0_of_a_client_with_several_is_refused(door: Door) -> None:
+    plain = door.newcomer()
+    for magics in ([plain.magic, 1], []):
+        door.legacy[plain.name] |= {"permissions": ["observe"], "magics": magics}
+        before = door.log().count("clients.loaded")
+        door.write_clients()
+        eventually(lambda seen=before: door.log().count("clients.loaded") > seen)
+        answer = plain.ask({"action": "SYNC_ALL", "magic_number": 0})
+        assert answer["status"] == "ERROR"
+        assert "name one" in answer["message"]
+    refused = plain.ask(open_message(magic=plain.magic))
+    assert (refused["status"], refused["error_code"]) == ("REJECTED", "FORBIDDEN")
+    assert plain.positions_at_the_broker() == []
 
 
-def test_old_and_new_program_cannot_both_write(trading: Running) -> None:
-    new = trading.client("strategy")
+def test_working_orders_show_and_can_be_cancelled(plain: Plain) -> None:
+    order = {"symbol": "EURUSD", "side": "BUY", "type": "LIMIT", "volume": 0.2, "price": 0.5, "timestamp": 1}
+    placed = [
+        plain.ask({"command": "ORDER", "order": {**order, "timestamp": number}})["order_id"]
+        for number in range(2)
+    ]
+    synced = plain.ask({"action": "SYNC_ALL"})
+    assert sorted(o["ticket"] for o in synced["orders"]) == sorted(placed)
+    assert {(o["type"], o["volume"]) for o in synced["orders"]} == {("BUY_LIMIT", 0.2)}
+    for message in ({"action": "GET_POSITIONS"}, {"command": "GET_POSITION", "symbol": "EURUSD"}):
+        assert len(plain.ask(message)["orders"]) == 2
+    first = plain.ask({"uuid": "c-1", "action": "cancel", "ticket": placed[0]})
+    assert (first["status"], first["ticket"]) == ("CANCELED", placed[0])
+    second = plain.ask({"command": "CANCEL", "order_id": placed[1], "timestamp": 1})
+    assert (second["code"], second["order_id"], second["status"]) == (200, placed[1], "CANCELED")
+    assert plain.ask({"action": "SYNC_ALL"})["orders"] == []
+    again = plain.ask({"uuid": "c-2", "action": "CANCEL", "ticket": placed[0]})
+    assert (again["status"], again["error"]) == ("REJECTED", "UNKNOWN_ORDER")
+
+
+def test_old_and_new_program_cannot_both_write(plain: Plain) -> None:
+    new = plain.successor()
     new.lease()
-    answer = ask(trading, open_message())
+    answer = plain.ask(open_message())
     assert (answer["status"], answer["error_code"]) == ("REJECTED", "LEASE_HELD")
     new.ask(requests.LeaseRelease, instance="run-1", lease_epoch=new.epoch)
-    assert ask(trading, open_message())["status"] == "FILLED"
+    assert plain.ask(open_message())["status"] == "FILLED"
     held = new.ask(requests.LeaseAcquire, instance="run-1", ttl_ms=1000)
     assert isinstance(held, Error)
     assert held.code == "LEASE_HELD"
 
 
-def test_halt_stops_the_plain_door_too(trading: Running) -> None:
-    trading.client("ops").ask(requests.Halt, scope="FLEET", reason="drill")
-    answer = ask(trading, open_message())
-    assert (answer["status"], answer["error_code"]) == ("REJECTED", "HALTED")
+def test_removed_address_is_shut_out(door: Door) -> None:
+    gone = door.newcomer()
+    assert gone.ask(b"PING") is not None
+    del door.legacy[gone.name]
+    door.write_clients()
+    eventually(lambda: '"revoked":1' in door.log())
+    assert gone.ask(b"PING", 800) is None
 
 
-def test_removed_address_is_shut_out(trading: Running) -> None:
-    trading.legacy = {}
-    trading.write_clients()
-    eventually(lambda: '"revoked":1' in trading.log())
-    assert ask(trading, b"PING", 800) is None
-
-
-def test_quotes_with_the_symbol_as_topic(trading: Running) -> None:
-    socket = plain(trading, zmq.SUB)
-    socket.connect(f"tcp://127.0.0.1:{trading.legacy_pub_port}")
-    socket.subscribe(b"EURUSD")
-    assert socket.poll(5000)
-    topic, body = socket.recv_multipart()
+def test_quotes_for_each_way_of_subscribing(plain: Plain) -> None:
+    """A terminal's expert sends one frame and its clients take everything; others subscribe to a symbol."""
+    (one,) = heard(plain, [b""])
+    topic, body = heard(plain, [b"EURUSD"])
     assert topic == b"EURUSD"
-    assert json.loads(body)["ask"] > json.loads(body)["bid"]
+    for quote in (json.loads(one), json.loads(body)):
+        assert (quote["type"], quote["symbol"]) == ("TICK", "EURUSD")
+        assert quote["ask"] > quote["bid"] == quote["price"]
+        assert quote["time"] == pytest.approx(quote["timestamp"] * 1000)
+        assert quote["time"] > 1_500_000_000_000, "milliseconds"
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("10.0.0", "not an address"),
+        ("old-inf", "not an address"),
+        ("10.0.0.0/24", "not an address"),
+        (" 10.0.0.5", "not an address"),
+        ("0.0.0.0", "no address of a single host"),  # noqa: S104
+        ("255.255.255.255", "no address of a single host"),
+        ("224.0.0.1", "no address of a single host"),
+        ("ff02::1", "no address of a single host"),
+        ("::ffff:10.0.0.5", "write it as 10.0.0.5"),
+    ],
+)
+def test_addresses_of_the_door_are_checked(tmp_path: Path, address: str, why: str) -> None:
+    legacy = {"old": {"address": address, "permissions": ["observe"], "magics": []}}
+    text = json.dumps({"clients": {}, "limits": {}, "legacy": legacy})
+    with pytest.raises(ClientsFileError, match=why):
+        parse(text.encode(), "clients.json")

@@ -1,0 +1,86 @@
+"""The leases that the plain door takes for its clients, which know of none.
+
+One for each order; after an order that was carried out it lasts on, so that no other program gets between two
+orders of the client. An order that was refused leaves nothing behind.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from mt5crs.protocol.replies import Error, OrderResult, Reply
+
+from .control import Control
+from .refusal import Refusal
+
+_TTL_MS = 10_000
+_INSTANCE = "legacy-door"
+
+
+class DoorLease(Struct, eq=False):
+    """The lease of one order."""
+
+    magic: int
+    client: str
+    epoch: int
+    settled: bool = False
+
+
+class DoorLeases:
+    """Thread-safe: orders are settled by the thread that answers them."""
+
+    def __init__(
+        self,
+        control: Control,
+        note: Callable[..., None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._control = control
+        self._note = note
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._under_way: dict[int, int] = {}
+        self._kept_until: dict[int, float] = {}
+
+    def take(self, magic: int, client: str) -> DoorLease:
+        """The lease of a magic number for one order. Raises Refusal as `Control.acquire`."""
+        with self._lock:
+            epoch = self._control.acquire(magic, client, _INSTANCE, _TTL_MS)
+            self._under_way[magic] = self._under_way.get(magic, 0) + 1
+            return DoorLease(magic, client, epoch)
+
+    def settle(self, lease: DoorLease, reply: Reply, *, never_done: bool) -> None:
+        """The order has been answered. `never_done`: it never got to the terminal.
+
+        One that the terminal still works on (BUSY) is settled by its second, true answer.
+        """
+        with self._lock:
+            if lease.settled or (isinstance(reply, Error) and reply.code == "BUSY" and not never_done):
+                return
+            lease.settled = True
+            magic, now = lease.magic, self._monotonic()
+            self._under_way[magic] -= 1
+            if _carried_out(reply):
+                self._kept_until[magic] = now + _TTL_MS / 1000
+            if not self._under_way[magic]:
+                self._give_back(lease, int((self._kept_until.get(magic, now) - now) * 1000))
+
+    def _give_back(self, lease: DoorLease, left_ms: int) -> None:
+        """Leave the client what its last carried out order gave it."""
+        about = (lease.magic, lease.client, _INSTANCE, lease.epoch)
+        try:
+            if left_ms > 0:
+                self._control.renew(*about, left_ms)
+            else:
+                self._control.release(*about)
+        except Refusal as refusal:  # it has run out by itself, or does so soon
+            self._note("legacy.lease", magic=lease.magic, client=lease.client, error=str(refusal))
+
+
+def _carried_out(reply: Reply) -> bool:
+    """Whether the client traded just now, or may have."""
+    if isinstance(reply, OrderResult):
+        return reply.outcome != "REJECTED" and not reply.replayed
+    return isinstance(reply, Error) and reply.code == "INTERNAL"
