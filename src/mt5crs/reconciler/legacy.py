@@ -6,12 +6,14 @@ no strategy starts.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import zmq
+from msgspec import Meta
 
 from mt5crs.client.connection import milliseconds
 from mt5crs.client.errors import (
@@ -21,44 +23,53 @@ from mt5crs.client.errors import (
     MalformedReplyError,
 )
 from mt5crs.protocol import addresses, curve
+from mt5crs.protocol.plain_json import PlainJsonError, read_object
 from mt5crs.protocol.records import Position
 from mt5crs.reconciler.model import Evidence, LocalState
 from mt5crs.reconciler.source import InconsistentSnapshotError, Reading
 from mt5crs.settings.reconciler import ReconcilerSettings
 
 _MAX_REPLY = 16 * 1024 * 1024
+_Amount = Annotated[float, Meta(ge=-1e15, le=1e15)]
+_NotNegative = Annotated[float, Meta(ge=0, le=1e15)]
+_Ticket = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 
 class LegacyAccount(msgspec.Struct, frozen=True):
-    """Money of the account; every key must be there (a missing one is an error, not zero)."""
+    """Money of the account; every key must be there (a missing one is an error, not zero) but `login`."""
 
-    balance: float
-    equity: float
-    margin_free: float
-    margin_used: float
-    margin_level: float
-    leverage: float
+    balance: _Amount
+    equity: _Amount
+    margin_free: _Amount
+    margin_used: _NotNegative
+    margin_level: _Amount
+    leverage: _NotNegative
+    login: int | None = None
 
 
 class LegacyPosition(msgspec.Struct, frozen=True):
-    """An open position. `time_open` is a number of seconds or text, depending on the gateway."""
+    """An open position. `time_open` is a number of seconds or text, depending on the gateway; `magic` is told
+    by few.
+    """
 
     symbol: str
-    ticket: int
-    volume: float
-    profit: float
-    price_current: float
-    price_open: float
+    ticket: _Ticket
+    volume: Annotated[float, Meta(gt=0, le=1e6)]
+    profit: _Amount
+    price_current: _Amount
+    price_open: _Amount
     type: Literal["BUY", "SELL"]
-    time_open: float | str
+    time_open: Annotated[float, Meta(ge=0, le=1e11)] | str
+    magic: int | None = None
 
 
 class LegacySnapshot(msgspec.Struct, frozen=True):
-    """A successful answer to SYNC_ALL."""
+    """A successful answer to SYNC_ALL. `other_positions`: how many more the account has, if it is told."""
 
-    status: Literal["OK"]
+    status: Literal["OK", "HALTED"]
     account: LegacyAccount
     positions: list[LegacyPosition]
+    other_positions: Annotated[int, Meta(ge=0)] = 0
 
 
 class _LegacyStatus(msgspec.Struct, frozen=True):
@@ -69,12 +80,13 @@ class _LegacyStatus(msgspec.Struct, frozen=True):
 def parse_snapshot(frame: bytes) -> LegacySnapshot:
     """Strict reading of a SYNC_ALL answer. Raises MalformedReplyError that names the key at fault."""
     try:
-        head = msgspec.json.decode(frame, type=_LegacyStatus)
-        if head.status != "OK":
+        answer = read_object(frame)
+        head = msgspec.convert(answer, _LegacyStatus)
+        if head.status not in ("OK", "HALTED"):
             why = head.message or "no reason given"
             raise GatewayError(f"the legacy gateway answered {head.status}: {why}")
-        return msgspec.json.decode(frame, type=LegacySnapshot)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return msgspec.convert(answer, LegacySnapshot)
+    except (PlainJsonError, msgspec.ValidationError) as error:
         raise MalformedReplyError(
             f"the answer to SYNC_ALL is not the legacy format ({error}); "
             "check GATEWAY_PORT and GATEWAY_PROTOCOL"
@@ -82,45 +94,72 @@ def parse_snapshot(frame: bytes) -> LegacySnapshot:
 
 
 def legacy_evidence(snapshot: LegacySnapshot, magic: int, login: int, time_msc: int) -> Evidence:
-    """The snapshot in our terms; the ticket stands in for the lasting identifier."""
-    tickets = [position.ticket for position in snapshot.positions]
-    if len(set(tickets)) != len(tickets) or any(ticket < 1 for ticket in tickets):
-        raise InconsistentSnapshotError("the legacy gateway lists a ticket twice or below 1")
-    if any(not 0 < position.volume < 1e6 for position in snapshot.positions):
-        raise InconsistentSnapshotError("the legacy gateway lists a position without a sensible volume")
-    positions = tuple(
-        Position(
-            identifier=p.ticket,
-            ticket=p.ticket,
-            symbol=p.symbol,
-            type=p.type,
-            magic=magic,
-            volume=p.volume,
-            price_open=p.price_open,
-            price_current=p.price_current,
-            sl=0.0,
-            tp=0.0,
-            profit=p.profit,
-            swap=0.0,
-            time_msc=int(p.time_open * 1000) if isinstance(p.time_open, (int, float)) else 0,
-            time_update_msc=time_msc,
-            reason=0,
-            comment="",
+    """The snapshot in our terms; the ticket stands in for the lasting identifier.
+
+    Raises InconsistentSnapshotError for one that cannot be believed.
+    """
+    account, told = snapshot.account, [_position(p, magic, time_msc) for p in snapshot.positions]
+    if account.login not in (None, login):
+        raise InconsistentSnapshotError(
+            f"the legacy gateway shows account {account.login}, not {login}; correct EXPECTED_ACCOUNT_LOGIN"
         )
-        for p in snapshot.positions
-    )
+    if len({position.ticket for position in told}) != len(told):
+        raise InconsistentSnapshotError("the legacy gateway lists a ticket twice")
+    if account.margin_used > 0 and not told and not snapshot.other_positions:
+        raise InconsistentSnapshotError(
+            f"the legacy gateway lists no positions, but margin of {account.margin_used:g} is in use; "
+            "look at the terminal"
+        )
     return Evidence(
         login=login,
         magic=magic,
         time_msc=time_msc,
-        positions=positions,
+        positions=tuple(p for p in told if p.magic == magic),
         orders=(),
         deals=(),
         closed_orders=(),
-        external=(),
+        external=tuple(p for p in told if p.magic != magic),
         unresolved=(),
         deals_known=False,
     )
+
+
+def _position(p: LegacyPosition, magic: int, time_msc: int) -> Position:
+    return Position(
+        identifier=p.ticket,
+        ticket=p.ticket,
+        symbol=p.symbol,
+        type=p.type,
+        magic=magic if p.magic is None else p.magic,
+        volume=p.volume,
+        price_open=p.price_open,
+        price_current=p.price_current,
+        sl=0.0,
+        tp=0.0,
+        profit=p.profit,
+        swap=0.0,
+        time_msc=int(p.time_open * 1000) if isinstance(p.time_open, (int, float)) else 0,
+        time_update_msc=time_msc,
+        reason=0,
+        comment="",
+    )
+
+
+def _doubt(snapshot: LegacySnapshot, magic: int) -> str:
+    """What of the evidence is only assumed; empty if nothing is."""
+    unsaid = sum(p.magic is None for p in snapshot.positions)
+    if not unsaid:
+        return ""
+    return f"it does not say whose {unsaid} of the positions are; they are shown as those of magic {magic}"
+
+
+def _has_only_ipv6(host: str) -> bool:
+    """Whether a name leads to IPv6 addresses alone; libzmq looks for these only when asked to."""
+    try:
+        families = {found[0] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return False  # told by the connection that fails
+    return families == {socket.AF_INET6}
 
 
 class LegacySource:
@@ -147,7 +186,7 @@ class LegacySource:
                 evidence = legacy_evidence(
                     snapshot, settings.magic_number, settings.expected_account_login, now_msc
                 )
-                return Reading(evidence, "legacy", {}, ())
+                return Reading(evidence, "legacy", {}, (), _doubt(snapshot, settings.magic_number))
             except GatewayError as error:
                 self._on_failure(attempt, error)
                 if attempt == limit:
@@ -165,24 +204,29 @@ class LegacySource:
 
     def _exchange(self, frame: bytes) -> bytes:
         timeout_s = self._settings.sync_timeout_s
-        socket: curve.Socket = zmq.Context.instance().socket(zmq.REQ)
+        asking: curve.Socket = zmq.Context.instance().socket(zmq.REQ)
         try:
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.IMMEDIATE, 1)
-            socket.setsockopt(zmq.MAXMSGSIZE, _MAX_REPLY)
-            addresses.prepare(socket, self._settings.gateway_host)
-            socket.connect(self._url)
+            asking.setsockopt(zmq.LINGER, 0)
+            asking.setsockopt(zmq.IMMEDIATE, 1)
+            asking.setsockopt(zmq.MAXMSGSIZE, _MAX_REPLY)
+            asking.setsockopt(zmq.IPV6, int(_has_only_ipv6(self._settings.gateway_host)))
+            asking.connect(self._url)
             deadline = time.monotonic() + timeout_s
-            if not socket.poll(milliseconds(timeout_s), zmq.POLLOUT):
+            if not asking.poll(milliseconds(timeout_s), zmq.POLLOUT):
                 raise GatewayUnreachableError(
                     f"no connection to the legacy gateway {self._url} within {timeout_s:g} s; check that it "
                     "runs, that it speaks without encryption, and the firewall between"
                 )
-            socket.send(frame, zmq.NOBLOCK)
-            if not socket.poll(milliseconds(deadline - time.monotonic()), zmq.POLLIN):
+            asking.send(frame, zmq.NOBLOCK)
+            if not asking.poll(milliseconds(deadline - time.monotonic()), zmq.POLLIN):
                 raise GatewaySilentError(
                     f"no answer from the legacy gateway {self._url} within {timeout_s:g} s"
                 )
-            return socket.recv(zmq.NOBLOCK)
+            frames = asking.recv_multipart(zmq.NOBLOCK)
         finally:
-            socket.close(0)
+            asking.close(0)
+        if len(frames) != 1:
+            raise MalformedReplyError(
+                f"the legacy gateway answered in {len(frames)} frames; the legacy format has one"
+            )
+        return frames[0]

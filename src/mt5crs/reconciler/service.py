@@ -36,6 +36,8 @@ from mt5crs.settings.reconciler import ReconcilerSettings
 
 _POLL_S = 1.0
 """Longest wait in the loop: bounds the reaction to SIGTERM and the watchdog's pace."""
+SHADOW = "shadow"
+"""Directory, in that of the state, of the record of a shadow run."""
 _SETTLE_S = 0.01
 """Events of one order come in a burst; one sync after it serves them all."""
 
@@ -48,7 +50,10 @@ class Reconciler:
         self._settings = settings
         self._log = log
         self._figures = Figures()
-        self._store = Store(Path(settings.state_dir), settings.magic_number)
+        self._shadow = settings.gateway_protocol == "legacy"
+        # What a legacy gateway shows is not proven by deals, so it never touches the live record.
+        record = Path(settings.state_dir) / SHADOW if self._shadow else Path(settings.state_dir)
+        self._store = Store(record, settings.magic_number)
         make_room(Path(settings.state_dir))
         self._local: LocalState | None = self._store.load()
         self._reading: Reading | None = None
@@ -73,7 +78,7 @@ class Reconciler:
         self._sequence = Sequence([trade_topic(settings.magic_number), ACCOUNT_TOPIC, CONTROL_TOPIC])
         self._subscription: Subscription | None = None
         self._source: Source
-        if settings.gateway_protocol == "legacy":
+        if self._shadow:
             self._source = LegacySource(settings, self._attempt_failed)
         else:
             peer, patience = connection_of(settings)
@@ -183,8 +188,9 @@ class Reconciler:
         return comparison
 
     def _settled(self) -> tuple[State, str]:
-        if self._settings.gateway_protocol == "legacy":
-            return "shadow", "a legacy gateway proves neither account nor deals: read-only shadow run"
+        if self._shadow:
+            doubt = f"; {self._reading.doubt}" if self._reading is not None and self._reading.doubt else ""
+            return "shadow", f"a legacy gateway proves neither account nor deals: read-only shadow run{doubt}"
         if self._silent:
             # Equal now, but blind from now on: the next change would go unnoticed until the next check.
             port = self._settings.gateway_pub_port
@@ -199,10 +205,12 @@ class Reconciler:
             if unresolved_too or not key.startswith("unresolved:")
         ]
         if lasting:
+            where = f" --state-dir {self._store.directory}" if self._shadow else ""
             raise SystemHaltException(
                 f"the record and the broker differ and no deal explains it: {'; '.join(lasting)}. "
-                "Compare with the terminal; if the broker is right, run `mt5crs accept --reason …` and "
-                "restart the reconciler. Unresolved orders are settled at the gateway."
+                "Compare with the terminal; if the broker is right, run "
+                f"`mt5crs accept{where} --reason …` and restart the reconciler. "
+                "Unresolved orders are settled at the gateway."
             )
 
     def _count(self, comparison: Comparison, seconds: float) -> None:

@@ -28,6 +28,8 @@ class Reading(msgspec.Struct, frozen=True):
     stream: str
     seqs: dict[str, int]
     halts: tuple[HaltInfo, ...]
+    doubt: str = ""
+    """What of the evidence is only assumed, for the reason of the published state."""
 
 
 class Source(Protocol):

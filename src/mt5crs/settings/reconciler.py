@@ -18,7 +18,7 @@ class ReconcilerSettings(ClientSettings, frozen=True, kw_only=True):
         Literal["v1", "legacy"],
         setting(
             "Protocol of the gateway: v1, or legacy for a gateway that speaks only the old JSON format "
-            "without encryption (read-only shadow run; a strategy never starts on it)."
+            "without encryption (read-only shadow run with a record of its own; no strategy starts on it)."
         ),
     ] = "v1"
     gateway_public_key: Annotated[
