@@ -206,7 +206,7 @@ class LegacyDoor:
                 return [*envelope, self._refusal(question, *instead)]
             return [*envelope, self._told(question, reply, peer, access, started)]
 
-        job = Job(request=request, door=self.socket, encode=encode, received=started)
+        job = Job(request=request, door=self.socket, encode=encode, received=started, plain=True)
         try:
             terminal.submit(job)
         except Refusal as refusal:
