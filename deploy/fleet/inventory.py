@@ -115,34 +115,48 @@ def file_of(sources: Iterable[str] | None) -> Path:
     return found[0]
 
 
-def resolve(inventory: Path, extra: Mapping[str, Any] | None = None) -> Fleet:
+def resolve(
+    inventory: Path, extra: Mapping[str, Any] | None = None, on: Mapping[str, Mapping[str, Any]] | None = None
+) -> Fleet:
     """Read an inventory with Ansible's own machinery.
 
-    extra: variables that win over all others (Ansible's `-e`). Expressions that cannot be resolved are
-    listed in `Fleet.unresolved` and missing from the host's variables. Raises InventoryError for an inventory
-    or vault that cannot be read.
+    extra: variables that win over all others (Ansible's `-e`). on: host → variables that win on that host.
+    Expressions that cannot be resolved are listed in `Fleet.unresolved` and missing from the host's
+    variables. Raises InventoryError for an inventory or vault that cannot be read.
     """
+    loader, manager = open_inventory(inventory)
+    from ansible.errors import AnsibleError
+    from ansible.vars.hostvars import HostVars
+    from ansible.vars.manager import VariableManager
+
+    try:
+        variable_manager = VariableManager(loader=loader, inventory=manager)
+        variable_manager.safe_basedir = True
+        if extra:
+            variable_manager._extra_vars = dict(extra)
+        for host, values in (on or {}).items():
+            variable_manager.set_nonpersistent_facts(host, dict(values))
+        HostVars(manager, variable_manager, loader)  # registers itself: expressions may ask for hostvars
+        return _resolve_hosts(inventory, loader, manager, variable_manager)
+    except AnsibleError as error:
+        raise InventoryError(explain(inventory, error)) from None
+
+
+def open_inventory(inventory: Path) -> tuple[Any, Any]:
+    """Ansible's loader, with the vault open, and its inventory manager. InventoryError as in `resolve`."""
     if not inventory.is_file():
         raise InventoryError(f"inventory {inventory} does not exist; name one such as inventory/lab.yml")
     prepare_ansible()
     from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
-    from ansible.vars.hostvars import HostVars
-    from ansible.vars.manager import VariableManager
 
     _forget_variable_files()
     loader = DataLoader()
     loader.set_basedir(str(PROJECT))
     _open_vaults(loader, inventory)
     try:
-        manager = InventoryManager(loader=loader, sources=[str(inventory)])
-        variable_manager = VariableManager(loader=loader, inventory=manager)
-        variable_manager.safe_basedir = True
-        if extra:
-            variable_manager._extra_vars = dict(extra)
-        HostVars(manager, variable_manager, loader)  # registers itself: expressions may ask for hostvars
-        return _resolve_hosts(inventory, loader, manager, variable_manager)
+        return loader, InventoryManager(loader=loader, sources=[str(inventory)])
     except AnsibleError as error:
         raise InventoryError(explain(inventory, error)) from None
 
@@ -187,7 +201,7 @@ def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager:
         for name, value in raw.items():
             if name in _MAGIC:
                 continue
-            origins[host.name, str(name)] = _origin(value)
+            origins[host.name, str(name)] = origin_of(value)
             if is_constant(value):
                 resolved[str(name)] = plain(value)
                 continue
@@ -230,7 +244,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _origin(value: Any) -> str:
+def origin_of(value: Any) -> str:
     """Where a value was written, `group_vars/inf/main.yml:12`, or '' when Ansible does not know."""
     try:
         from ansible._internal._datatag._tags import Origin  # from ansible-core 2.19 on
@@ -246,7 +260,7 @@ def _origin(value: Any) -> str:
 
 def _reason(error: BaseException) -> str:
     text = str(getattr(error, "message", error)).strip().splitlines()[0].rstrip(".")
-    where = _origin(getattr(error, "obj", None))
+    where = origin_of(getattr(error, "obj", None))
     return f"{text} ({where})" if where else text
 
 

@@ -140,7 +140,7 @@ def make(
     work: dict[tuple[str, str], Work] = {}
     for host in hosts:
         for service in services:
-            if _has(fleet, host, service):
+            if has_service(fleet, host, service):
                 want = desired(service, fleet.hosts[host])
                 work[host, service] = Work(want, decide(want, statuses[host]))
     members = {
@@ -162,7 +162,9 @@ def make(
         steps(chosen, members, busy, order),
         {host: {name: made.want.digest for (of, name), made in work.items() if of == host} for host in hosts},
         {
-            host: {name: _running(statuses[host], name) for name in SERVICES if _has(fleet, host, name)}
+            host: {
+                name: _running(statuses[host], name) for name in SERVICES if has_service(fleet, host, name)
+            }
             for host in hosts
         },
         {host: settings_digest(fleet.hosts[host]) for host in hosts},
@@ -170,7 +172,8 @@ def make(
     )
 
 
-def _has(fleet: Fleet, host: str, service: str) -> bool:
+def has_service(fleet: Fleet, host: str, service: str) -> bool:
+    """Whether a service belongs on a host, by its groups."""
     kind = next(kind for kind, names in KINDS.items() if service in names)
     if kind in (BASELINE, MONITORING) and host in fleet.in_group(WINDOWS):
         return False

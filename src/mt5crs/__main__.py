@@ -11,6 +11,7 @@ import click
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "accept": ("mt5crs.checks.accept", "Take the broker's state as the reconciler's record (after a halt)."),
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
+    "config": ("mt5crs.checks.config", "Explain settings: where from, what a change would restart."),
     "deployments": ("mt5crs.checks.deployments", "Show who deployed what to the fleet, and what differs."),
     "flatten": ("mt5crs.checks.flatten", "Cancel and close everything of a halted magic number."),
     "halt": ("mt5crs.checks.operate", "Stop all order flow at the gateway (kill switch)."),
@@ -29,7 +30,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 """Name: module (which has a click command of the same name), one line of help."""
 
 OF_A_FLEET: Final = frozenset(
-    ("deployments", "flatten", "halt", "leases", "positions", "resolve", "resume", "status")
+    ("config", "deployments", "flatten", "halt", "leases", "positions", "resolve", "resume", "status")
 )
 """Commands that `mt5crs --inventory` has a meaning for."""
 
@@ -71,7 +72,7 @@ def main(context: click.Context, inventory: Path | None, operator: str | None) -
     """Check and operate an MT5-CRS trading fleet.
 
     `mt5crs --inventory inventory/production.yml halt --reason …` stops all order flow of a fleet; resume,
-    status, leases, positions, resolve, flatten and deployments take --inventory as well.
+    status, leases, positions, resolve, flatten, config and deployments take --inventory as well.
 
     Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
     """

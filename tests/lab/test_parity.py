@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
-from tests.lab.engines import Fleet
+from tests.lab.engines import Fleet, run
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -23,3 +26,26 @@ def test_a_second_run_changes_nothing(fleet: Fleet) -> None:
     assert ran.record["outcome"] == "unchanged"
     assert {phase["changed"] for phase in ran.record["phases"]} <= {0}
     assert fleet.pids() == pids
+
+
+def test_drift_is_what_somebody_changed_by_hand(fleet: Fleet) -> None:
+    assert drift(fleet) == (0, {"differs": [], "unknown": {}})
+    fleet.lab.exec("inf-01", ["sh", "-c", "echo '# by hand' >> /opt/mt5crs/reconciler/current/.env"])
+    status, found = drift(fleet)
+    assert status == 2
+    (line,) = found["differs"]
+    assert (line["host"], line["service"]) == ("inf-01", "reconciler")
+    assert "changed by hand" in line["runs"]
+    fleet.lab.exec("inf-02", ["systemctl", "stop", "ssh.service"])
+    try:
+        status, found = drift(fleet)
+    finally:
+        fleet.lab.exec("inf-02", ["systemctl", "start", "ssh.service"])
+        fleet.lab.exec("inf-01", ["sed", "-i", "$d", "/opt/mt5crs/reconciler/current/.env"])
+    assert status == 1, "unknown is not the same"
+    assert "refused" in found["unknown"]["inf-02"]
+
+
+def drift(fleet: Fleet) -> tuple[int, dict[str, Any]]:
+    ran = run("mt5crs", "--inventory", str(fleet.inventory), "config", "drift", "--json")
+    return ran.status, json.loads(ran.output[ran.output.index("{") : ran.output.rindex("}") + 1])

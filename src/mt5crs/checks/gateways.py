@@ -79,13 +79,18 @@ def targets(env_file: Path | None, magic: int | None = None) -> list[Target]:
     return fitting
 
 
-def fleet_of(inventory: Path) -> Fleet:
-    """The resolved fleet; only on the controller, in the project's directory."""
+def on_the_controller() -> None:
+    """Make the project's own modules importable. UsageError where they are not, as on a host."""
     root = Path(mt5crs.__file__).resolve().parents[2]
     if not (root / "deploy" / "fleet" / "inventory.py").is_file():
         raise click.UsageError("--inventory works on the controller, with the project's own mt5crs")
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
+
+
+def fleet_of(inventory: Path) -> Fleet:
+    """The resolved fleet; only on the controller, in the project's directory."""
+    on_the_controller()
     from deploy.fleet.inventory import InventoryError, resolve
 
     try:

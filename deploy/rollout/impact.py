@@ -1,0 +1,43 @@
+"""What a changed setting would do to a fleet: whose generation becomes another one. Pure; no host is asked.
+
+A deployment activates exactly those generations anew that differ, so this is what it would restart (or
+reload, where a service only reloads).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deploy.fleet.inventory import Fleet
+from deploy.rollout.generation import desired
+from deploy.rollout.plan import SERVICES, has_service, settings_digest
+
+
+@dataclass(frozen=True)
+class Impact:
+    """What a deployment would activate anew, and hosts whose settings outside of generations differ."""
+
+    services: tuple[tuple[str, str], ...]
+    """(host, service), hosts in the inventory's order."""
+    hosts: tuple[str, ...]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether a deployment would do the same as without the change."""
+        return not (self.services or self.hosts)
+
+
+def impact(before: Fleet, after: Fleet) -> Impact:
+    """Compare the fleet that is wanted with the one that would be. BundleError when there is no bundle."""
+    pairs = [(host, name) for host in after.hosts for name in SERVICES if has_service(after, host, name)]
+    changed = tuple(
+        (host, name)
+        for host, name in pairs
+        if desired(name, before.hosts[host]).digest != desired(name, after.hosts[host]).digest
+    )
+    outside = tuple(
+        host
+        for host in after.hosts
+        if settings_digest(before.hosts[host]) != settings_digest(after.hosts[host])
+    )
+    return Impact(changed, outside)
