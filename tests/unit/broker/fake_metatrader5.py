@@ -1,12 +1,14 @@
 """The MetaTrader5 package's functions over the simulated broker, strict about what they are given.
 
-Names of functions, keys and fields as documented (https://www.mql5.com/en/docs/python_metatrader5). Wrong
-arguments are answered as the package does: None and last_error -2. Anything the documentation does not know
-is an AttributeError.
+Types and their fields are those that the real package has, and what it refuses is refused in its words. Both
+are compared with `recorded/metatrader5.json`, which `make windows-contract` asks of the package itself
+(`test_contract.py`). What it answers with a terminal is not recorded; that is the simulated broker's.
 """
 
 import datetime
+import json
 from collections import namedtuple
+from pathlib import Path
 from typing import Any, get_args
 
 from mt5crs.broker.interface import BrokerError, TradeRequest
@@ -15,98 +17,107 @@ from mt5crs.broker.sim.symbols import CONTRACTS
 from mt5crs.protocol.fields import DealEntry, Filling, MarginMode, OrderState, OrderType, TradeMode
 from mt5crs.protocol.records import Deal, Order
 
-AccountInfo = namedtuple(
-    "AccountInfo",
-    "login trade_mode leverage limit_orders margin_so_mode trade_allowed trade_expert margin_mode "
-    "currency_digits fifo_close balance credit profit equity margin margin_free margin_level "
-    "margin_so_call margin_so_so margin_initial margin_maintenance assets liabilities "
-    "commission_blocked name server currency company",
-)
-TerminalInfo = namedtuple(
-    "TerminalInfo",
-    "community_account community_connection connected dlls_allowed trade_allowed tradeapi_disabled "
-    "email_enabled ftp_enabled notifications_enabled mqid build maxbars codepage ping_last "
-    "community_balance retransmission company name language path data_path commondata_path",
-)
-TradePosition = namedtuple(
-    "TradePosition",
-    "ticket time time_msc time_update time_update_msc type magic identifier reason volume price_open sl "
-    "tp price_current swap profit symbol comment external_id",
-)
-TradeOrder = namedtuple(
-    "TradeOrder",
-    "ticket time_setup time_setup_msc time_done time_done_msc time_expiration type type_time "
-    "type_filling state magic position_id position_by_id reason volume_initial volume_current "
-    "price_open sl tp price_current price_stoplimit symbol comment external_id",
-)
-TradeDeal = namedtuple(
-    "TradeDeal",
-    "ticket order time time_msc type entry magic position_id reason volume price commission swap profit "
-    "fee symbol comment external_id",
-)
-TickTuple = namedtuple("TickTuple", "time bid ask last volume time_msc flags volume_real")
-SymbolInfo = namedtuple(
-    "SymbolInfo",
-    "name description digits point trade_contract_size volume_min volume_max volume_step "
-    "trade_stops_level trade_tick_size trade_tick_value currency_profit margin_initial trade_mode "
-    "filling_mode trade_exemode select",
-)
-OrderSendResult = namedtuple(
-    "OrderSendResult", "retcode deal order volume price bid ask comment request_id retcode_external request"
-)
-OrderCheckResult = namedtuple(
-    "OrderCheckResult", "retcode balance equity profit margin margin_free margin_level comment request"
-)
-KEYS = {
-    "action", "magic", "order", "symbol", "volume", "price", "stoplimit", "sl", "tp", "deviation", "type",
-    "type_filling", "type_time", "expiration", "comment", "position", "position_by",
-}  # fmt: skip
+RECORDED = json.loads((Path(__file__).parent / "recorded/metatrader5.json").read_text(encoding="utf-8"))
+TYPES: dict[str, Any] = {name: namedtuple(name, fields) for name, fields in RECORDED["types"].items()}  # type: ignore[misc]
+NO_CONNECTION = (-10004, "No IPC connection")
+TEXT = 29
+"""Longest symbol and comment, in UTF-16 units."""
+UNSIGNED, UNSIGNED_LONG, LONG = (0, 2**32 - 1), (0, 2**64 - 1), (-(2**63), 2**63 - 1)
+LAST_SECOND = 2**31 - 1
+"""Latest time that may be given as a number; a datetime may be later."""
 INTEGERS = {
-    "action",
-    "magic",
-    "order",
-    "type",
-    "type_filling",
-    "type_time",
-    "deviation",
-    "position",
-    "expiration",
+    "action": UNSIGNED,
+    "magic": UNSIGNED_LONG,
+    "order": UNSIGNED_LONG,
+    "position": UNSIGNED_LONG,
+    "position_by": UNSIGNED_LONG,
+    "deviation": UNSIGNED_LONG,
+    "type": UNSIGNED,
+    "type_filling": UNSIGNED,
+    "type_time": UNSIGNED,
+    "expiration": LONG,
 }
+FLOATS = {"volume", "price", "stoplimit", "sl", "tp"}
+TEXTS = {"symbol", "comment"}
+
+
+class InvalidError(Exception):
+    """An argument that the package refuses with -2."""
+
+
+def filled(name: str, /, **fields: Any) -> Any:
+    """A tuple of the package, with 0 in the fields that nobody reads."""
+    kind = TYPES[name]
+    return kind(**(dict.fromkeys(kind._fields, 0) | fields))
+
+
+def integer(name: str, value: Any, bounds: tuple[int, int]) -> None:
+    if not isinstance(value, int):
+        raise InvalidError(f'Invalid "{name}" argument')
+    if not bounds[0] <= value <= bounds[1]:
+        raise SystemError(f'Invalid "{name}" argument')
+
+
+def is_text(value: Any, longest: int = TEXT) -> bool:
+    return isinstance(value, str) and len(value.encode("utf-16-le", "surrogatepass")) // 2 <= longest
 
 
 class FakeMetaTrader5:
-    def __init__(self, broker: SimulatedBroker, login: int, password: str) -> None:
+    def __init__(self, broker: SimulatedBroker, login: int, password: str, *, installed: bool = True) -> None:
         self.broker = broker
-        self._login, self._password = login, password
-        self._error = (1, "Success")
+        self._login, self._password, self._installed = login, password, installed
+        self._error: tuple[int, str] = (0, "")
         self._selected: set[str] = set()
         self.started = False
 
     # --- connection ---
 
-    def initialize(
-        self, path: str, *, login: int, password: str, server: str, timeout: int, portable: bool
-    ) -> bool:
-        if not (isinstance(path, str) and isinstance(timeout, int) and isinstance(portable, bool)):
-            return self._fail(-2, "Invalid arguments", False)
-        if (login, password, server) != (self._login, self._password, self.broker.identity().server):
-            return self._fail(-6, "Terminal: Authorization failed", False)
+    def initialize(self, *arguments: Any, **keywords: Any) -> bool:
+        try:
+            self._check_start(arguments, keywords)
+        except (InvalidError, SystemError) as error:
+            return bool(self._refuse(error, False))
+        path = arguments[0]
+        if not self._installed:
+            return bool(self._fail(-10003, f"IPC initialize failed, Process create failed '{path}'", False))
+        account = tuple(keywords.get(name) for name in ("login", "password", "server"))
+        if account != (self._login, self._password, self.broker.identity().server):
+            return bool(self._fail(-6, "Terminal: Authorization failed", False))
         self.started = True
-        return True
+        return bool(self._fail(1, "Success", True))
 
-    def shutdown(self) -> None:
+    def _check_start(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if len(arguments) != 1 or not is_text(arguments[0], 259):
+            raise InvalidError("Invalid 1st unnamed argument")
+        for name, bounds in (("login", UNSIGNED_LONG), ("timeout", UNSIGNED)):
+            if name in keywords:
+                integer(name, keywords[name], bounds)
+        for name in ("password", "server"):
+            if not isinstance(keywords.get(name, ""), str):
+                raise InvalidError(f'Invalid "{name}" argument')
+
+    def shutdown(self) -> bool:
         self.started = False
+        return bool(self._fail(1, "Success", True))
 
     def last_error(self) -> tuple[int, str]:
+        self._error[1].encode("cp1252").decode("utf-8")  # so the package reads its own text
         return self._error
 
     def _fail(self, code: int, text: str, result: Any = None) -> Any:
         self._error = (code, text)
         return result
 
+    def _refuse(self, error: Exception, result: Any = None) -> Any:
+        """What the package does with a refused argument: an integer out of range raises as well."""
+        self._error = (-2, str(error))
+        if isinstance(error, SystemError):
+            raise error
+        return result
+
     def _guard(self) -> bool:
         if not self.started:
-            self._fail(-10004, "No IPC connection")
+            self._error = NO_CONNECTION
             return False
         self._error = (1, "Success")
         return True
@@ -117,7 +128,7 @@ class FakeMetaTrader5:
         if not self._guard():
             return None
         identity, account = self.broker.identity(), self.broker.books().account
-        fields = dict.fromkeys(AccountInfo._fields, 0) | {
+        fields = {
             "login": identity.login,
             "server": identity.server,
             "trade_mode": get_args(TradeMode).index(identity.trade_mode),
@@ -127,29 +138,32 @@ class FakeMetaTrader5:
             "trade_expert": identity.trade_allowed,
             **{name: getattr(account, name) for name in account.__struct_fields__},
         }
-        return AccountInfo(**fields)
+        return filled("AccountInfo", **fields)
 
     def terminal_info(self) -> Any:
         if not self._guard():
             return None
-        fields = dict.fromkeys(TerminalInfo._fields, 0) | {
-            "connected": self.broker.identity().connected,
-            "trade_allowed": True,
-            "tradeapi_disabled": False,
-        }
-        return TerminalInfo(**fields)
+        return filled(
+            "TerminalInfo",
+            connected=self.broker.identity().connected,
+            trade_allowed=True,
+            tradeapi_disabled=False,
+        )
 
     # --- books ---
 
-    def positions_get(self) -> Any:
-        books = self._books()
+    def positions_get(self, *arguments: Any, **keywords: Any) -> Any:
+        books = self._books(arguments, keywords)
         return None if books is None else tuple(_position(p) for p in books.positions)
 
-    def orders_get(self) -> Any:
-        books = self._books()
+    def orders_get(self, *arguments: Any, **keywords: Any) -> Any:
+        books = self._books(arguments, keywords)
         return None if books is None else tuple(_order(o) for o in books.orders)
 
-    def _books(self) -> Any:
+    def _books(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        assert not keywords.keys() & {"symbol", "group", "ticket"}, "the fake has no filters"
+        if arguments:
+            return self._fail(-2, "Unnamed arguments not allowed")
         if not self._guard():
             return None
         try:
@@ -157,121 +171,183 @@ class FakeMetaTrader5:
         except BrokerError as error:
             return self._fail(error.code, "Receive failed")
 
-    def history_deals_get(self, *span: datetime.datetime, position: int | None = None) -> Any:
-        return self._history(self.broker.deals, self.broker.deals_of_position, _deal, span, position)
+    def history_deals_get(self, *span: Any, **keywords: Any) -> Any:
+        return self._history(self.broker.deals, self.broker.deals_of_position, _deal, span, keywords)
 
-    def history_orders_get(self, *span: datetime.datetime) -> Any:
-        return self._history(self.broker.closed_orders, None, _order, span, None)
+    def history_orders_get(self, *span: Any, **keywords: Any) -> Any:
+        return self._history(self.broker.closed_orders, None, _order, span, keywords)
 
-    def _history(self, by_time: Any, by_position: Any, form: Any, span: Any, position: int | None) -> Any:
+    def _history(self, by_time: Any, by_position: Any, form: Any, span: Any, keywords: dict[str, Any]) -> Any:
+        position = keywords.get("position")
+        try:
+            if position is not None:
+                integer("position", position, UNSIGNED_LONG)
+            elif len(span) != 2 or not all(isinstance(end, (int, float, datetime.datetime)) for end in span):
+                raise InvalidError("Invalid arguments")
+        except (InvalidError, SystemError) as error:
+            return self._refuse(error)
+        start, end = (
+            each.timestamp() if isinstance(each, datetime.datetime) else each for each in span or (0, 0)
+        )
+        if any(isinstance(each, int) and each > LAST_SECOND for each in span):
+            raise SystemError("a built-in function returned a result with an exception set")
         if not self._guard():
             return None
         try:
             if position is not None:
                 return tuple(form(row) for row in by_position(position))
-            start, end = span
-            rows = by_time(int(start.timestamp() * 1000))
+            rows = by_time(int(start * 1000))
         except BrokerError as error:
             return self._fail(error.code, "Receive failed")
-        except (TypeError, ValueError, AttributeError):
-            return self._fail(-2, "Invalid arguments")
-        return tuple(form(row) for row in rows if row_time(row) <= end.timestamp() * 1000)
+        return tuple(form(row) for row in rows if row_time(row) <= end * 1000)
 
     # --- symbols ---
 
     def symbols_get(self) -> Any:
-        return tuple(self.symbol_info(name) for name in CONTRACTS) if self._guard() else None
+        if not self.started:
+            text = "Incompatible versions, please install the latest version of Terminal and Python module"
+            return self._fail(-5, f"Terminal: {text}")
+        return tuple(self.symbol_info(name) for name in CONTRACTS)
 
-    def symbol_info(self, name: str) -> Any:
-        if not self._guard():
+    def _named(self, arguments: tuple[Any, ...]) -> bool:
+        if not arguments or not is_text(arguments[0]):
+            return bool(self._fail(-2, "Invalid arguments", False))
+        return self._guard()
+
+    def symbol_info(self, *arguments: Any) -> Any:
+        if not self._named(arguments):
             return None
+        (name,) = arguments
         spec = self.broker.symbol(name)
         if spec is None:
             return self._fail(-4, "Terminal: Not found")
-        return SymbolInfo(
-            name, spec.description, spec.digits, spec.point, spec.contract_size, spec.volume_min,
-            spec.volume_max, spec.volume_step, spec.stops_level, spec.tick_size, spec.tick_value, spec.currency_profit, 0.0, 4,  # noqa: E501
-            ("FOK" in spec.fillings) + 2 * ("IOC" in spec.fillings), 3 if len(spec.fillings) == 3 else 2,
-            name in self._selected,
-        )  # fmt: skip
+        return filled(
+            "SymbolInfo",
+            name=name,
+            description=spec.description,
+            digits=spec.digits,
+            point=spec.point,
+            trade_contract_size=spec.contract_size,
+            volume_min=spec.volume_min,
+            volume_max=spec.volume_max,
+            volume_step=spec.volume_step,
+            trade_stops_level=spec.stops_level,
+            trade_tick_size=spec.tick_size,
+            trade_tick_value=spec.tick_value,
+            currency_profit=spec.currency_profit,
+            margin_initial=0.0,
+            trade_mode=4,
+            filling_mode=("FOK" in spec.fillings) + 2 * ("IOC" in spec.fillings),
+            trade_exemode=3 if len(spec.fillings) == 3 else 2,
+            select=name in self._selected,
+        )
 
-    def symbol_select(self, name: str, enable: bool) -> bool:
-        if name in CONTRACTS and enable is True:
-            self._selected.add(name)
+    def symbol_select(self, *arguments: Any) -> bool:
+        if not self._named(arguments):
+            return False
+        if arguments[0] in CONTRACTS and arguments[1] is True:
+            self._selected.add(arguments[0])
             return True
         return False
 
-    def symbol_info_tick(self, name: str) -> Any:
-        if not self._guard():
+    def symbol_info_tick(self, *arguments: Any) -> Any:
+        if not self._named(arguments):
             return None
-        if name not in self._selected:
+        if arguments[0] not in self._selected:
             return self._fail(-4, "Terminal: Not found")
-        tick = self.broker.tick(name)
+        tick = self.broker.tick(arguments[0])
         assert tick is not None
-        return TickTuple(tick.time_msc // 1000, tick.bid, tick.ask, 0.0, 0, tick.time_msc, 6, 0.0)
+        return filled(
+            "Tick", time=tick.time_msc // 1000, bid=tick.bid, ask=tick.ask, time_msc=tick.time_msc, flags=6
+        )
 
     # --- trading ---
 
-    def order_send(self, request: dict[str, Any]) -> Any:
-        parsed = self._parse(request)
-        if parsed is None:
+    def order_send(self, *arguments: Any, **keywords: Any) -> Any:
+        request = self._checked(arguments, keywords)
+        if request is None:
             return None
+        parsed = _trade(request)
+        if isinstance(parsed, int):
+            return filled("OrderSendResult", retcode=parsed, comment="Invalid request", request=request)
         result = self.broker.send(parsed)
         if result is None:
             return self._fail(-10005, "Internal timeout")
-        return OrderSendResult(
-            result.retcode,
-            result.deal,
-            result.order,
-            result.volume,
-            result.price,
-            0.0,
-            0.0,
-            result.comment,
-            1,
-            0,
-            request,
+        return filled(
+            "OrderSendResult",
+            retcode=result.retcode,
+            deal=result.deal,
+            order=result.order,
+            volume=result.volume,
+            price=result.price,
+            comment=result.comment,
+            request_id=1,
+            request=request,
         )
 
-    def order_check(self, request: dict[str, Any]) -> Any:
-        parsed = self._parse(request)
-        if parsed is None:
+    def order_check(self, *arguments: Any, **keywords: Any) -> Any:
+        request = self._checked(arguments, keywords)
+        if request is None:
             return None
+        parsed = _trade(request)
+        if isinstance(parsed, int):
+            return filled("OrderCheckResult", retcode=parsed, comment="Invalid request", request=request)
         outcome = self.broker.check(parsed)
-        return OrderCheckResult(
-            outcome.retcode, 0.0, 0.0, 0.0, outcome.margin, outcome.margin_free, 0.0, outcome.comment, request
+        return filled(
+            "OrderCheckResult",
+            retcode=outcome.retcode,
+            margin=outcome.margin,
+            margin_free=outcome.margin_free,
+            comment=outcome.comment,
+            request=request,
         )
 
-    def _parse(self, r: dict[str, Any]) -> TradeRequest | None:
-        if not self._guard():
+    def _checked(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any] | None:
+        """The request, if the package takes it and there is a terminal to hand it to."""
+        request = arguments[0] if arguments else keywords.get("request", keywords)
+        try:
+            if not arguments and not keywords:
+                raise InvalidError("Invalid number of arguments")
+            if not isinstance(request, dict):
+                raise InvalidError("Invalid arguments")
+            for key, value in request.items():
+                if key in INTEGERS:
+                    integer(key, value, INTEGERS[key])
+                elif (key in FLOATS and not isinstance(value, float)) or (
+                    key in TEXTS and not is_text(value)
+                ):
+                    raise InvalidError(f'Invalid "{key}" argument')
+        except (InvalidError, SystemError) as error:
+            self._refuse(error)
             return None
-        strict = set(r) <= KEYS and all(
-            isinstance(value, int if key in INTEGERS else (str if key in ("symbol", "comment") else float))
-            for key, value in r.items()
-        )
-        if not strict or "action" not in r or (r["action"] in (1, 5) and not r.get("price")):
-            self._fail(-2, 'Invalid "request" argument')
-            return None
-        if r["action"] == 8:
-            return TradeRequest(action="REMOVE", magic=r["magic"], comment="", filling=None, order=r["order"])
-        if r["action"] not in (1, 5) or (r.get("type_time") == 2) != ("expiration" in r):
-            self._fail(-2, 'Invalid "request" argument')
-            return None
+        return request if self._guard() else None
+
+
+def _trade(r: dict[str, Any]) -> TradeRequest | int:
+    """The request as the simulated broker takes it, or a return code. Keys that are missing are 0."""
+    if r.get("action") == 8:
         return TradeRequest(
-            action="DEAL" if r["action"] == 1 else "PENDING",
-            magic=r["magic"],
-            comment=r["comment"],
-            symbol=r["symbol"],
-            type=get_args(OrderType)[r["type"]],
-            volume=r["volume"],
-            price=r["price"],
-            sl=r.get("sl", 0.0),
-            tp=r.get("tp", 0.0),
-            deviation=r.get("deviation"),
-            filling=get_args(Filling)[r["type_filling"]],
-            expiration_msc=r.get("expiration", 0) * 1000,
-            position=r.get("position", 0),
+            action="REMOVE", magic=r.get("magic", 0), comment="", filling=None, order=r.get("order", 0)
         )
+    if r.get("action") not in (1, 5) or (r.get("type_time") == 2) != ("expiration" in r):
+        return 10013
+    if not r.get("price"):
+        return 10015
+    return TradeRequest(
+        action="DEAL" if r["action"] == 1 else "PENDING",
+        magic=r.get("magic", 0),
+        comment=r.get("comment", ""),
+        symbol=r.get("symbol", ""),
+        type=get_args(OrderType)[r.get("type", 0)],
+        volume=r.get("volume", 0.0),
+        price=r["price"],
+        sl=r.get("sl", 0.0),
+        tp=r.get("tp", 0.0),
+        deviation=r.get("deviation"),
+        filling=get_args(Filling)[r.get("type_filling", 0)],
+        expiration_msc=r.get("expiration", 0) * 1000,
+        position=r.get("position", 0),
+    )
 
 
 def row_time(row: Deal | Order) -> int:
@@ -281,21 +357,28 @@ def row_time(row: Deal | Order) -> int:
 def _position(p: Any) -> Any:
     fields = {name: getattr(p, name) for name in p.__struct_fields__}
     fields |= {"time": p.time_msc // 1000, "time_update": p.time_update_msc // 1000, "external_id": ""}
-    return TradePosition(**{**fields, "type": 0 if p.type == "BUY" else 1})
+    return filled("TradePosition", **{**fields, "type": 0 if p.type == "BUY" else 1})
 
 
 def _order(o: Any) -> Any:
-    return TradeOrder(
-        o.ticket, o.time_setup_msc // 1000, o.time_setup_msc, o.time_done_msc // 1000, o.time_done_msc,
-        o.expiration_msc // 1000, get_args(OrderType).index(o.type), 0, 1, get_args(OrderState).index(o.state),  # noqa: E501
-        o.magic, o.position_id, 0, o.reason, o.volume_initial, o.volume_current, o.price_open, o.sl, o.tp, 0.0,  # noqa: E501
-        0.0, o.symbol, o.comment, "",
-    )  # fmt: skip
+    fields = {name: getattr(o, name) for name in o.__struct_fields__ if name != "expiration_msc"}
+    fields |= {
+        "time_setup": o.time_setup_msc // 1000,
+        "time_done": o.time_done_msc // 1000,
+        "time_expiration": o.expiration_msc // 1000,
+        "type": get_args(OrderType).index(o.type),
+        "state": get_args(OrderState).index(o.state),
+        "external_id": "",
+    }
+    return filled("TradeOrder", **fields)
 
 
 def _deal(d: Any) -> Any:
-    kind = {"BUY": 0, "SELL": 1, "BALANCE": 2}[d.type]
-    return TradeDeal(
-        d.ticket, d.order, d.time_msc // 1000, d.time_msc, kind, get_args(DealEntry).index(d.entry), d.magic,
-        d.position_id, d.reason, d.volume, d.price, d.commission, d.swap, d.profit, d.fee, d.symbol, d.comment, "",  # noqa: E501
-    )  # fmt: skip
+    fields = {name: getattr(d, name) for name in d.__struct_fields__}
+    fields |= {
+        "time": d.time_msc // 1000,
+        "type": {"BUY": 0, "SELL": 1, "BALANCE": 2}[d.type],
+        "entry": get_args(DealEntry).index(d.entry),
+        "external_id": "",
+    }
+    return filled("TradeDeal", **fields)
