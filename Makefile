@@ -87,6 +87,10 @@ lint: setup ## ruff, mypy strict, import-linter, yamllint, actionlint, ansible-l
 unit: setup ## unit tests
 	$(PYTEST) tests/unit --numprocesses 3 --dist worksteal --durations=10
 
+.PHONY: windows-contract
+windows-contract: setup ## the real MetaTrader5 package under Wine: is it what the fake and the backend take it for?
+	$(PYTEST) tests/windows_contract
+
 .PHONY: coverage
 coverage: setup ## unit tests with branch coverage; services that tests start or kill as processes count little
 	$(PYTEST) tests/unit --cov --cov-report=term:skip-covered

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.programs import MissingProgramError
-from deploy.wheelhouse import WINDOWS, Requirement, WheelError, collect, locked_requirements
+from deploy.bundle.wheelhouse import WINDOWS, Requirement, WheelError, collect, locked_requirements
+from deploy.controller.programs import MissingProgramError
 from lab.errors import LabError
 from lab.image import root_argv, write_root
 from lab.machine import program

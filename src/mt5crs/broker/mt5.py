@@ -2,6 +2,8 @@
 used.
 
 `None` from a query means an error, never "nothing": it becomes BrokerError with the package's last_error.
+The package is called in one place and its last_error is read in one, since both can raise; what it would
+refuse or misread never reaches it (`mt5_arguments`).
 Facts: https://www.mql5.com/en/docs/python_metatrader5
 """
 
@@ -18,6 +20,7 @@ from typing import Any, get_args
 from msgspec import Struct
 
 from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
+from mt5crs.broker.mt5_arguments import ArgumentError, checked, checked_symbol
 from mt5crs.protocol.fields import (
     DealEntry,
     DealType,
@@ -40,7 +43,8 @@ _FILLINGS: dict[Filling, int] = {"FOK": 0, "IOC": 1, "RETURN": 2}
 _ACTIONS = {"DEAL": 1, "PENDING": 5, "REMOVE": 8}
 _GTC, _SPECIFIED = 0, 2
 _EXCHANGE = 3
-_INVALID_PARAMS = -2
+_FAILED, _INVALID_PARAMS, _INTERNAL = -1, -2, -10000
+_INVALID_REQUEST, _NO_QUOTES = 10013, 10021
 _READS = 5
 _QUARTER_MS = 15 * 60 * 1000
 _WIDEST_OFFSET_MS = 14 * 3600 * 1000
@@ -104,38 +108,64 @@ class Mt5Broker:
                     -10003, "the MetaTrader5 package is not installed (it exists for Windows only)"
                 ) from error
         wanted = self._terminal
-        initialized = self._mt5.initialize(
-            ntpath.normpath(wanted.path),  # written with forward slashes in `.env`
-            login=wanted.login,
-            password=wanted.password,
-            server=wanted.server,
-            timeout=int(wanted.timeout_s * 1000),
-            portable=wanted.portable,
-        )
-        said = None if initialized else self._mt5.last_error()  # later calls replace it
+        try:
+            options = checked(
+                {
+                    "path": ntpath.normpath(wanted.path),  # written with forward slashes in `.env`
+                    "login": wanted.login,
+                    "password": wanted.password,
+                    "server": wanted.server,
+                    "timeout": int(wanted.timeout_s * 1000),
+                    "portable": wanted.portable,
+                }
+            )
+        except ArgumentError as error:
+            raise BrokerError(_INVALID_PARAMS, f"the terminal cannot be started: {error}") from error
+        begun = self._call("initialize", options.pop("path"), **options)
+        code, text = (1, "") if begun else self._last_error()
         self._selected.clear()
         try:
             self._ask("account_info")
             self._ask("terminal_info")
         except BrokerError as error:
-            if said is None:
+            if begun:
                 raise
-            raise BrokerError(int(said[0]), f"initialize failed: {said[1]}; {error.message}") from error
+            raise BrokerError(code, f"initialize failed: {text}; {error.message}") from error
 
     def close(self) -> None:
         """Let go of the terminal; it keeps running."""
         if self._mt5 is not None:
-            self._mt5.shutdown()
+            self._call("shutdown")
 
     def _ask(self, function: str, *arguments: Any, **options: Any) -> Any:
         """Call the package. Raises BrokerError on None: unknown must not be taken for empty."""
+        answer = self._call(function, *arguments, **options)
+        if answer is None:
+            raise self._failed(function)
+        return answer
+
+    def _call(self, function: str, *arguments: Any, **options: Any) -> Any:
+        """What the package answers, None included. Raises BrokerError when it raises."""
         if self._mt5 is None:
             raise BrokerError(-10003, "the terminal has not been started")
-        answer = getattr(self._mt5, function)(*arguments, **options)
-        if answer is None:
+        try:
+            return getattr(self._mt5, function)(*arguments, **options)
+        except Exception as error:  # SystemError above all, and nothing documents which
+            raise BrokerError(_INTERNAL, f"{function} raised {type(error).__name__}: {error}") from error
+
+    def _last_error(self) -> tuple[int, str]:
+        """Code and text of the last failure. The text can be missing, or hold a path that is no UTF-8."""
+        try:
             code, text = self._mt5.last_error()
-            raise BrokerError(int(code), f"{function} failed: {text}")
-        return answer
+        except UnicodeDecodeError as error:
+            return _FAILED, _windows_text(error.object)
+        except Exception as error:
+            return _FAILED, f"last_error raised {type(error).__name__}: {error}"
+        return int(code), text or "the package gives no reason"
+
+    def _failed(self, function: str) -> BrokerError:
+        code, text = self._last_error()
+        return BrokerError(code, f"{function} failed: {text}")
 
     # --- the interface -------------------------------------------------------------------------------------
 
@@ -236,7 +266,11 @@ class Mt5Broker:
 
     def check(self, request: TradeRequest) -> CheckOutcome:
         """order_check."""
-        result = self._ask("order_check", self._form(request))
+        try:
+            form = self._form(request)
+        except _RefusedError as refused:
+            return CheckOutcome(retcode=refused.retcode, comment=str(refused), margin=0.0, margin_free=0.0)
+        result = self._ask("order_check", form)
         return CheckOutcome(
             retcode=result.retcode,
             comment=str(result.comment)[:256],
@@ -245,10 +279,16 @@ class Mt5Broker:
         )
 
     def send(self, request: TradeRequest) -> TradeResult | None:
-        """order_send, once. None stays None: it may have been executed."""
-        if self._mt5 is None:
-            raise BrokerError(-10003, "the terminal has not been started")
-        result = self._mt5.order_send(self._form(request))
+        """order_send, once. None stays None: it may have been executed. What cannot be sent is answered as
+        the trade server would refuse it.
+        """
+        try:
+            form = self._form(request)
+        except _RefusedError as refused:
+            return TradeResult(
+                retcode=refused.retcode, order=0, deal=0, volume=0.0, price=0.0, comment=str(refused)
+            )
+        result = self._call("order_send", form)
         if result is None:
             return None
         return TradeResult(
@@ -263,12 +303,23 @@ class Mt5Broker:
     # --- details -------------------------------------------------------------------------------------------
 
     def _form(self, request: TradeRequest) -> dict[str, Any]:
-        """The package's form of a request; keys that do not apply are left out, as its documentation does."""
+        """The package's form of a request; keys that do not apply are left out, as its documentation does.
+
+        Raises _RefusedError when it cannot be sent.
+        """
+        try:
+            return checked(self._request_keys(request))
+        except ArgumentError as error:
+            raise _RefusedError(_INVALID_REQUEST, str(error)) from error
+        except BrokerError as error:
+            raise _RefusedError(_NO_QUOTES, str(error)) from error
+
+    def _request_keys(self, request: TradeRequest) -> dict[str, Any]:
         form: dict[str, Any] = {"action": _ACTIONS[request.action], "magic": request.magic}
         if request.action == "REMOVE":
             return {**form, "order": request.order}
         if request.filling is None:
-            raise BrokerError(_INVALID_PARAMS, f"an order for {request.symbol} names no filling")
+            raise ArgumentError(f"an order for {request.symbol} names no filling")
         form |= {
             "symbol": request.symbol,
             "volume": request.volume,
@@ -292,19 +343,24 @@ class Mt5Broker:
 
     def _market_price(self, request: TradeRequest) -> float:
         tick = self.tick(request.symbol)
-        if tick is None:
-            raise BrokerError(_INVALID_PARAMS, f"no quote for {request.symbol}")
-        return tick.ask if request.type.startswith("BUY") else tick.bid
+        price = 0.0 if tick is None else tick.ask if request.type.startswith("BUY") else tick.bid
+        if not price > 0:
+            raise BrokerError(_INVALID_PARAMS, f"{request.symbol} has no quote")
+        return price
 
     def _select(self, name: str) -> bool:
         """Have the symbol in Market Watch (else no quotes); False when the broker has no such symbol."""
-        if name not in self._selected and self._mt5 is not None:
-            if self._mt5.symbol_info(name) is None:
-                code, text = self._mt5.last_error()
-                if code in (-4, 1):
+        try:
+            checked_symbol(name)
+        except ArgumentError as error:
+            raise BrokerError(_INVALID_PARAMS, str(error)) from error
+        if name not in self._selected:
+            if self._call("symbol_info", name) is None:
+                failed = self._failed("symbol_info")
+                if failed.code in (-4, 1):
                     return False
-                raise BrokerError(int(code), f"symbol_info failed: {text}")
-            if not self._mt5.symbol_select(name, True):
+                raise failed
+            if not self._call("symbol_select", name, True):
                 return False
             self._selected.add(name)
         return True
@@ -314,8 +370,8 @@ class Mt5Broker:
 
     def _span(self, since_msc: int) -> tuple[datetime.datetime, datetime.datetime]:
         """From and to for a history query, in broker time written as UTC; to a day ahead, to miss nothing."""
-        start = max(0, since_msc // 1000)
         end = self.time_msc() // 1000 + 24 * 3600
+        start = min(max(0, since_msc // 1000), end)
         zone = datetime.timezone.utc
         return datetime.datetime.fromtimestamp(start, zone), datetime.datetime.fromtimestamp(end, zone)
 
@@ -328,9 +384,25 @@ class Mt5Broker:
     def _watched_ticks(self) -> Iterable[Any]:
         for info in self._ask("symbols_get"):
             if info.select:
-                tick = self._mt5.symbol_info_tick(info.name)
+                tick = self._call("symbol_info_tick", info.name)
                 if tick is not None and tick.time_msc:
                     yield tick
+
+
+class _RefusedError(Exception):
+    """A request that cannot be sent. `retcode` is what the trade server would answer."""
+
+    def __init__(self, retcode: int, text: str) -> None:
+        super().__init__(text)
+        self.retcode = retcode
+
+
+def _windows_text(text: bytes) -> str:
+    """A text in the code page of this Windows, which only Windows knows."""
+    try:
+        return text.decode("mbcs", "replace")
+    except LookupError:
+        return text.decode("latin-1")
 
 
 def _keys(books: tuple[Any, Any]) -> tuple[set[Any], set[Any]]:

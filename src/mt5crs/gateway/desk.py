@@ -442,9 +442,7 @@ class Desk:
         """Outcome from the broker's reply and books; UNRESOLVED when neither decides."""
         request = entry.request
         if result is not None and certainly_not_executed(result.retcode):
-            answer = self._result(
-                entry, request.id, "REJECTED", result.retcode, name(result.retcode), "reply"
-            )
+            answer = self._result(entry, request.id, "REJECTED", result.retcode, _reason(result), "reply")
             return self._settle(entry, answer)
         verdict = self._verdict(entry)
         if verdict is not None:
@@ -701,6 +699,13 @@ def _outcome_of(trade: TradeRequest, result: TradeResult) -> Outcome | None:
     if trade.action == "REMOVE" or not result.deal:
         return None  # "done" without a deal, or a cancel that the books do not confirm: ask again
     return "FILLED" if result.volume >= trade.volume - _EPSILON else "PARTIAL"
+
+
+def _reason(result: TradeResult) -> str:
+    """Why a request was refused: the code's meaning, and the broker's own words where it has others."""
+    known = name(result.retcode)
+    said = result.comment.strip()
+    return known if said.lower() in ("", known) else f"{known}: {said}"[:256]
 
 
 def broker_failed(error: BrokerError) -> Refusal:

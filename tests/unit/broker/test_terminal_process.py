@@ -32,7 +32,7 @@ SOON = Deadlines(start_s=5, read_s=0.3, order_s=0.3)
 
 
 def request(comment: str) -> TradeRequest:
-    return TradeRequest(action="DEAL", magic=7, comment=comment, symbol="EURUSD", volume=0.1)
+    return TradeRequest(action="DEAL", magic=7, comment=comment, filling="IOC", symbol="EURUSD", volume=0.1)
 
 
 def executed(directory: Path, comment: str) -> int:

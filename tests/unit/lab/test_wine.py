@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.wheelhouse import Requirement
+from deploy.bundle.wheelhouse import Requirement
 from lab import wine
 from lab.errors import LabError
 from lab.wine import VARIABLE, Windows, archive
