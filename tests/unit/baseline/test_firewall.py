@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,18 +140,27 @@ def test_ports_of_the_plain_door_are_open_to_its_clients_exactly_when_it_is_on(
     elsewhere = loaded(rules(fleet.hosts["inf-01"], **changed), tmp_path)
     assert not {("tcp", 5655), ("tcp", 5656)} & set(admitted(elsewhere))
     assert windows_rules({**settings, **changed}) == (
-        {"ports": sorted(opened), "peers": sorted(client["address"] for client in clients.values())}
+        {"ports": sorted(opened), "peers": [client["address"] for client in clients.values()]}
         if opened
         else None
     )
 
 
 def windows_rules(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The Windows rule for plain clients as the role's variables make it; None: it is absent."""
-    variables = yaml.safe_load((PROJECT / "roles/baseline/vars/windows.yml").read_text())
+    """The Windows rule for plain clients as the role's task makes it; None: it is absent."""
+    role = PROJECT / "roles/baseline"
+    variables = yaml.safe_load((role / "vars/windows.yml").read_text())
     (rule,) = [each for each in variables["_baseline_windows_firewall"] if "plain" in each["name"]]
-    made = {key: NativeEnvironment().from_string(rule[key]).render(settings) for key in ("ports", "peers")}
-    return {key: sorted(value) for key, value in made.items()} if made["peers"] else None
+    native = NativeEnvironment()
+    item = {key: native.from_string(rule[key]).render(settings) for key in ("ports", "peers")}
+    text = (role / "tasks/windows/main.yml").read_text()
+    options = {
+        key: native.from_string(value).render(item=item)
+        for key in ("localport", "remoteip", "state")
+        if (value := re.search(rf"^ +{key}: \"(.*item.*)\"$", text, re.MULTILINE)[1])  # type: ignore[index]
+    }
+    assert options["localport"], "the module would take an empty text for a list of ports"
+    return item if options["state"] == "present" else None
 
 
 def test_addresses_of_both_families_overlap_and_repeat(fleet: Fleet, tmp_path: Path) -> None:
