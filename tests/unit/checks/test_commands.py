@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,11 @@ import zmq
 
 import mt5crs
 from mt5crs.__main__ import COMMANDS
-from mt5crs.checks.latency import LatencySettings, judge, measure
+from mt5crs.checks.event_delay import Clock, Heard
+from mt5crs.checks.latency import LatencySettings, Seen, judge, judge_events, measure
 from mt5crs.checks.percentiles import buckets, confidence_note, histogram_svg, percentile
 from mt5crs.checks.phoenix import doubled_orders, lost_positions
-from mt5crs.checks.rehearsal import MAGIC, Fleet, Service
+from mt5crs.checks.rehearsal import MAGIC, Fleet, Service, free_ports
 from mt5crs.protocol.curve import Context, public_of
 from tests.unit.reconciler.books import deal, position, snapshot
 
@@ -256,26 +261,70 @@ def test_keys_go_to_a_private_file_only(tmp_path: Path) -> None:
 # ---- latency ----
 
 
-def test_latency_measures_and_draws(fleet: Fleet, tmp_path: Path) -> None:
-    fleet.start_ready("gateway")
-    picture = tmp_path / "latency.svg"
-    environment = {
+def latency_environment(fleet: Fleet) -> dict[str, str]:
+    return {
         "ZMQ_SERVER_IP": "127.0.0.1",
         "ZMQ_REQ_PORT": str(fleet.port),
         "ZMQ_PUB_PORT": str(fleet.pub_port),
         "GATEWAY_PUBLIC_KEY": fleet.gateway_public,
         "CLIENT_SECRET_KEY": fleet.secrets["ops"],
     }
-    done = run("latency", "--json", "--samples", "200", "--svg", str(picture), environment=environment)
+
+
+def test_latency_measures_and_draws(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.start_ready("gateway")
+    picture = tmp_path / "latency.svg"
+    environment = latency_environment(fleet)
+    options = ("--json", "--samples", "200", "--listen", "0.6", "--svg", str(picture))
+    done = run("latency", *options, environment=environment)
     figures: dict[str, Any] = json.loads(done.stdout)
     assert figures["samples"] == 200
     assert figures["errors"] == {}
     assert figures["p50"] <= figures["p95"] <= figures["p99"] <= figures["maximum"]
     assert any("P99" in note for note in figures["notes"])
     assert picture.read_text().startswith("<svg")
+    events = figures["events"]  # heartbeats every 0.2 s, from the same clock
+    assert events["events"] >= 2
+    assert events["malformed"] == 0
+    assert 0 < events["first"] <= 600
+    assert -events["delay_uncertain"] - 1 <= events["delay_p50"] <= events["delay_maximum"] < 600
     dry = run("latency", "--dry-run", environment=environment)
     assert dry.returncode == 0
     assert "nothing sent" in dry.stdout
+
+    (nobody,) = free_ports(1)
+    silent = run(
+        "latency",
+        "--samples",
+        "20",
+        "--listen",
+        "0.3",
+        environment={**environment, "ZMQ_PUB_PORT": str(nobody)},
+    )
+    assert silent.returncode == 1
+    assert f"no event on port {nobody} in 0.3 s; check ZMQ_PUB_PORT" in silent.stdout
+
+
+def test_latency_shows_what_it_has_when_interrupted(fleet: Fleet) -> None:
+    fleet.start_ready("gateway")
+    command = [sys.executable, "-m", "mt5crs", "latency", "--samples", "10000000"]
+    environment = {"PATH": os.environ["PATH"], **latency_environment(fleet)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+
+        def pings() -> float:
+            page = urllib.request.urlopen(
+                f"http://127.0.0.1:{fleet.metrics_ports['gateway']}/metrics", timeout=5
+            )
+            lines = page.read().decode().splitlines()
+            return sum(float(line.rsplit(" ", 1)[1]) for line in lines if 'kind="PING"' in line)
+
+        fleet.wait(lambda: pings() > 100, "PINGs at the gateway")
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=20)[0]
+    assert running.returncode == 130
+    assert re.search(r"^note: interrupted after [1-9]\d+ of 10000000 samples$", said, re.MULTILINE)
+    assert re.search(r"^min .* P99 ", said, re.MULTILINE)
+    assert said.splitlines()[-1] == "INTERRUPTED"
 
 
 def test_latency_of_nobody_fails_and_ends(fleet: Fleet) -> None:
@@ -291,27 +340,81 @@ def test_latency_of_nobody_fails_and_ends(fleet: Fleet) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_latency_counts_an_answer_that_is_no_pong_as_an_error() -> None:
+@contextlib.contextmanager
+def answering(*answers: list[bytes]) -> Iterator[LatencySettings]:
+    """A REP server with answers ready."""
     context: Context = zmq.Context()
     server = context.socket(zmq.REP)
     port = server.bind_to_random_port("tcp://127.0.0.1")
 
     def answer() -> None:
-        for _ in range(3):
+        for each in answers:
             if server.poll(5000):
                 server.recv()
-                server.send(b"PANG")
+                server.send_multipart(each)
 
     thread = threading.Thread(target=answer)
     thread.start()
     try:
-        assert measure(LatencySettings(server_ip="127.0.0.1", req_port=port), 5, 0, 2.0) == (
-            [],
-            {"answer": 3},
-        )
+        yield LatencySettings(server_ip="127.0.0.1", req_port=port)
     finally:
         thread.join()
         context.destroy(0)
+
+
+def test_latency_counts_an_answer_that_is_no_pong_as_an_error() -> None:
+    with answering(*[[b"PANG"]] * 3) as where:
+        assert measure(where, 5, 0, 2.0) == ([], {"answer": 3})
+
+
+def test_latency_tells_wrong_answers_from_none() -> None:
+    seen = Seen()
+    with answering([b"PONG:1", b"and more"], [b"PANG"], [b"PONG:1700000000000"]) as where:
+        measure(where, 3, 0, 2.0, seen)
+    assert (len(seen.times), seen.errors) == (1, {"answer": 2})
+    figures = judge(seen.times, seen.errors, seen.wrong)
+    assert figures.notes[0] == "2 answers do not begin with PONG:; the first: b'PONG:1 and more'"
+    wrong, none = judge([], {"answer": 3}, b"PANG"), judge([], {"timeout": 3})
+    assert "no answer" not in str(wrong.notes)
+    assert "no answer at all" in none.notes[0]
+
+
+def test_latency_takes_no_answer_of_any_size() -> None:
+    with answering([b"PONG:" + b"1" * 1_000_000]) as where:
+        assert measure(where, 1, 0, 0.3) == ([], {"timeout": 1})
+
+
+def test_latency_knows_the_other_clock_by_the_fastest_answer() -> None:
+    clock = Clock()
+    for theirs, sent, received in ((1000, 0.0, 100.0), (5000, 3999.0, 4001.0), (9000, 7900.0, 8000.0)):
+        clock.learn(theirs, sent, received)
+    assert (clock.ahead_ms, clock.uncertain_ms) == (1000.5, 1.5)
+
+
+def test_latency_says_what_was_heard_of_a_plain_peer() -> None:
+    where = LatencySettings(server_ip="127.0.0.1", req_port=1)
+    quiet = judge([1.0], {})
+    judge_events(quiet, Seen(heard=Heard(seconds=3.0)), where)
+    assert quiet.verdict == "PASS"
+    assert "no event on port 5556 in 3.0 s; the market is closed" in quiet.notes[-1]
+    loud = judge([1.0], {})
+    judge_events(loud, Seen(heard=Heard(arrivals=[0.1, 0.2, 0.5], seconds=3.0)), where)
+    assert loud.events is not None
+    assert loud.events.longest_gap == pytest.approx(300)
+    assert (loud.events.first, loud.events.delay_p50) == (pytest.approx(100), None)
+
+
+def test_latency_takes_its_own_names_before_those_of_a_service(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(
+        "GATEWAY_HOST=10.0.0.1\nGATEWAY_PORT=1111\nGATEWAY_PUB_PORT=1112\n"
+        "ZMQ_SERVER_IP=127.0.0.1\nZMQ_REQ_PORT=2221\n"
+    )
+    options = ("latency", "--dry-run", "--env-file", str(path))
+    file, both = run(*options), run(*options, environment={"ZMQ_REQ_PORT": "3331"})
+    assert "127.0.0.1:2221, " in file.stdout
+    assert "events on 1112 " in file.stdout
+    assert "127.0.0.1:3331, " in both.stdout
 
 
 @pytest.mark.parametrize(
