@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.addresses import canonical
+from mt5crs.protocol.plain_json import PlainJsonError, read_object
 from mt5crs.settings.gateway import ClientsFile, Limits, legacy_problems
 
 from .refusal import Refusal
@@ -76,8 +77,8 @@ class Access(Struct, frozen=True, kw_only=True):
 def parse(text: bytes, origin: str) -> Access:
     """Read a clients file. Raises ClientsFileError with every problem."""
     try:
-        file = msgspec.json.decode(text, type=ClientsFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        file = msgspec.convert(read_object(text), ClientsFile)
+    except (PlainJsonError, msgspec.ValidationError) as error:
         raise ClientsFileError(f"{origin}: {error}; correct the file and deploy again") from None
     problems = list(_problems(file))
     if problems:

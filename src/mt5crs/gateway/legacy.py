@@ -227,8 +227,8 @@ class LegacyDoor:
     ) -> bytes:
         magics = peer.magics or access.limits
         unresolved = [each for magic in sorted(magics) for each in self._unresolved(magic)]
-        took_s = time.monotonic() - started
-        answer = old.to_answer(question, reply, peer.magics, unresolved, time.time(), took_s)
+        now, took_s = time.time(), time.monotonic() - started
+        answer = old.to_answer(question, reply, peer.magics, unresolved, now, took_s)
         kind = f"LEGACY_{old.name_of(question)[:16]}"
         status = answer.get("status", answer.get("code", ""))
         self._metrics.requests.inc(kind, str(status))

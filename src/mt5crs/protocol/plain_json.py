@@ -1,4 +1,4 @@
-"""Strict reading of the JSON that plain clients and gateways send: one meaning or none."""
+"""Strict reading of JSON that others write (plain clients and gateways, people): one meaning or none."""
 
 import json
 from typing import Any

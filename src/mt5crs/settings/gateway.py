@@ -306,6 +306,12 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """What cannot work together."""
+        names = [client.name for client in self.clients]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield (
+                f"gateway_clients: {name} is listed {names.count(name)} times, and only one would count; "
+                "give each client its own name (fleet_clients, fleet_operators)"
+            )
         for problem in legacy_problems(self.legacy, {client.name for client in self.clients}):
             yield f"gateway_legacy: {problem}"
         for name, client in self.legacy.items():

@@ -291,3 +291,10 @@ def test_addresses_of_the_door_are_checked(tmp_path: Path, address: str, why: st
     text = json.dumps({"clients": {}, "limits": {}, "legacy": legacy})
     with pytest.raises(ClientsFileError, match=why):
         parse(text.encode(), "clients.json")
+
+
+def test_a_clients_file_with_a_name_twice_is_refused() -> None:
+    """The last one would win, and the other client be gone without a word."""
+    one = b'"old": {"address": "10.0.0.5", "permissions": ["observe"], "magics": []}'
+    with pytest.raises(ClientsFileError, match="'old' comes twice"):
+        parse(b'{"clients": {}, "limits": {}, "legacy": {%s, %s}}' % (one, one), "clients.json")

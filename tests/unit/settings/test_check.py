@@ -30,6 +30,12 @@ def with_value(fleet: Fleet, name: str, value: Any, host: str = "inf-01") -> Fle
     return replace(fleet, hosts=hosts)
 
 
+def test_a_client_listed_twice_is_told(fleet: Fleet) -> None:
+    clients = fleet.hosts["gtw-01"]["gateway_clients"]
+    (found,) = check(with_value(fleet, "gateway_clients", [*clients, clients[0]], "gtw-01"))
+    assert f"gateway_clients: {clients[0]['name']} is listed 2 times, and only one would count" in found
+
+
 def plain(address: str, *permissions: str) -> dict[str, Any]:
     return {"old": {"address": address, "permissions": ["observe", *permissions], "magics": [7]}}
 
