@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mt5crs.gateway import legacy_format
 from mt5crs.gateway.access import ClientsFileError, parse
-from mt5crs.gateway.legacy_format import LegacyError, check_signature
+from mt5crs.gateway.legacy_format import CommandOrder, LegacyError, Question, check_signature
 from mt5crs.protocol import requests
+from mt5crs.protocol.codec import encode
 from mt5crs.protocol.replies import Error
 from tests.unit.gateway.existing_clients import Door, Plain, heard, needs_addresses, open_message
 from tests.unit.gateway.running import Running, eventually
@@ -298,3 +303,35 @@ def test_a_clients_file_with_a_name_twice_is_refused() -> None:
     one = b'"old": {"address": "10.0.0.5", "permissions": ["observe"], "magics": []}'
     with pytest.raises(ClientsFileError, match="'old' comes twice"):
         parse(b'{"clients": {}, "limits": {}, "legacy": {%s, %s}}' % (one, one), "clients.json")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+_LIKELY = st.sampled_from(
+    ["OPEN", "close", "CANCEL", "SYNC_ALL", "GET_POSITIONS", "ORDER", "GET_POSITION", "BUY", "LIMIT", "u-1"]
+)
+_ORDER = st.dictionaries(st.sampled_from(CommandOrder.__struct_fields__), _JSON | _LIKELY | st.just(0.5))
+
+
+@given(
+    message=st.dictionaries(
+        st.sampled_from(Question.__struct_fields__), _JSON | _LIKELY | st.just(1) | _ORDER, max_size=8
+    ),
+    magics=st.frozensets(st.integers(1, 3), max_size=2),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_object_is_a_request_or_a_refusal_that_can_be_sent(
+    message: dict[str, Any], magics: frozenset[int]
+) -> None:
+    """An exception of another kind would end the gateway."""
+    question = None
+    try:
+        question = legacy_format.parse(json.dumps(message).encode())
+        encode(legacy_format.to_request(question, "old", magics))
+        legacy_format.check_signature(question.risk_signature, 1_700_000_000.0)
+    except LegacyError as error:
+        answer = legacy_format.failure(question or error.question, "BAD_FIELD", str(error), 0.0)
+        assert json.loads(msgspec.json.encode(answer))["error"] == "BAD_FIELD"
