@@ -25,6 +25,7 @@ from deploy.operations.context import variables
 from deploy.remote import resuming
 from deploy.remote.release_call import LOOK_AGAIN, not_told
 from deploy.remote.ssh import STATUS, TOOL
+from deploy.rollout.answer import ToolAnswer, apply
 from deploy.rollout.batches import BLUE_GREEN, GROUP_OF, KINDS, Step
 from deploy.rollout.generation import BUNDLES, Desired, code_arguments
 from deploy.rollout.plan import Plan, Work
@@ -49,63 +50,52 @@ _work: dict[tuple[str, str], Work] = {}
 _statuses: dict[str, Mapping[str, Any]] = {}
 
 
-class Call:
-    """One call of the release tool on the current host, with how it ended noted in the run's record."""
+def _call(rollout: Rollout, arguments: Sequence[str], *, timeout_s: int, stdin: str | None = None) -> bool:
+    """One call of the release tool for a service of the current host, taken into the run's record.
 
-    def __init__(self, rollout: Rollout, service: str, step: str) -> None:
-        self.rollout = rollout
-        self.service = service
-        self.step = step
+    arguments: verb, service and the rest. False when it failed.
+    """
+    began, verb, service = time.monotonic(), arguments[0], arguments[1]
+    answer, text, good = run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
+    if answer is not None and answer.get("lost") and verb in _RESUMED:
+        generation = rollout.result(host.name, service).generation
+        answer, text, good = _resume(arguments, generation, stdin, timeout_s, answer)
+    said = ToolAnswer(
+        host.name,
+        verb,
+        service,
+        good and answer is not None,
+        answer,
+        text,
+        time.monotonic() - began,
+        asked="--dry-run" in arguments,
+    )
+    apply(rollout, said)
+    return said.good
 
-    def __call__(
-        self, arguments: Sequence[str], *, timeout_s: int, stdin: str | None = None
-    ) -> dict[str, Any] | None:
-        """The tool's answer, or None after noting the failure."""
-        began = time.monotonic()
-        result = self.rollout.result(host.name, self.service)
-        answer, text, good = run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
-        if answer is not None and answer.get("lost") and self.step in _RESUMED:
-            answer, text, good = self._resume(arguments, stdin, timeout_s, answer)
-        result.seconds += time.monotonic() - began
-        if answer is not None:
-            result.generation = str(answer.get("generation") or result.generation)
-        if good and answer is not None:
-            result.version = answer.get("version", result.version)
-            result.changes = [str(name) for name in answer.get("changes") or result.changes]
-            outcome = "changed" if answer.get("changed") else "unchanged"
-            self.rollout.spent(host.name, self.service, self.step, began, outcome, answer)
-            return answer
-        self.rollout.spent(host.name, self.service, self.step, began, "failed", answer)
-        # A host that did not answer may have gone ahead, so it is put back like the others.
-        unknown = answer is not None and answer.get("lost") and self.step in ("activate", "confirm")
-        result.state, result.version = "provisional" if unknown else "failed", result.previous_version
-        self.rollout.fail(failure_of(host.name, f"{self.step} {self.service}", answer, text))
-        return None
 
-    def _resume(
-        self, arguments: Sequence[str], stdin: str | None, timeout_s: int, lost: dict[str, Any]
-    ) -> tuple[dict[str, Any] | None, str, bool]:
-        """Connect anew and find out what the host did meanwhile; stage and confirm may simply be repeated."""
-        generation = self.rollout.result(host.name, self.service).generation
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            if not _connected_anew():
-                time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+def _resume(
+    arguments: Sequence[str], generation: str, stdin: str | None, timeout_s: int, lost: dict[str, Any]
+) -> tuple[dict[str, Any] | None, str, bool]:
+    """Connect anew and find out what the host did meanwhile; stage and confirm may simply be repeated."""
+    verb, service = arguments[0], arguments[1]
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        if not _connected_anew():
+            time.sleep(_RECONNECT_EVERY_S)  # pyinfra made it cooperative
+            continue
+        if verb == "activate":
+            listed, _, good = run_tool(["list", service, "--json"], stdin=None, timeout_s=SHORT_TIMEOUT_S)
+            found = resuming.answer_of(listed, generation) if good and listed else None
+            if found is None:
+                time.sleep(_RECONNECT_EVERY_S)
                 continue
-            if self.step == "activate":
-                listed, _, good = run_tool(
-                    ["list", self.service, "--json"], stdin=None, timeout_s=SHORT_TIMEOUT_S
-                )
-                found = resuming.answer_of(listed, generation) if good and listed else None
-                if found is None:
-                    time.sleep(_RECONNECT_EVERY_S)
-                    continue
-                if found is not resuming.NOT_BEGUN:
-                    print(f"  {host.name}: connection lost in {self.step} {self.service}; read from the host")
-                    return dict(found), "", "error" not in found
-            print(f"  {host.name}: connection lost in {self.step} {self.service}; made again")
-            return run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
-        return lost, "", False
+            if found is not resuming.NOT_BEGUN:
+                print(f"  {host.name}: connection lost in {verb} {service}; read from the host")
+                return dict(found), "", "error" not in found
+        print(f"  {host.name}: connection lost in {verb} {service}; made again")
+        return run_tool([*arguments, "--json"], stdin=stdin, timeout_s=timeout_s)
+    return lost, "", False
 
 
 def run_again(
@@ -299,18 +289,14 @@ def _upload(rollout: Rollout, want: Desired) -> None:
 
 
 def _stage(rollout: Rollout, want: Desired) -> None:
-    call = Call(rollout, want.service, "stage")
     arguments = ["stage", want.service]
     if want.bundle is not None:
         arguments += code_arguments(want.bundle, _statuses[host.name])
-    answer = call(arguments, timeout_s=STAGE_TIMEOUT_S, stdin=want.specification)
-    if answer is not None:
-        rollout.result(host.name, want.service).state = "staged"
+    _call(rollout, arguments, timeout_s=STAGE_TIMEOUT_S, stdin=want.specification)
 
 
 def _activate(rollout: Rollout, want: Desired) -> None:
     result = rollout.result(host.name, want.service)
-    call = Call(rollout, want.service, "activate")
     timeout_s = want.reached_within_s or want.confirm_timeout_s
     arguments = ["activate", want.service, "--confirm-timeout", str(timeout_s)]
     arguments += ["--deployment", rollout.id]
@@ -318,12 +304,8 @@ def _activate(rollout: Rollout, want: Desired) -> None:
         arguments.append("--standby")
     # Noted before the call: if the connection is lost in it, the host may have gone ahead.
     result.state = "provisional"
-    answer = call(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
-    if answer is not None:
-        result.state = str(answer.get("state") or "provisional")
-        result.previous = answer.get("previous")
-        result.changed = bool(answer.get("changed"))
-    if answer is None or not result.waits or (want.reached_within_s and not _let_in_again(rollout, want)):
+    good = _call(rollout, arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    if not good or not result.waits or (want.reached_within_s and not _let_in_again(rollout, want)):
         return
     timeout_s = want.confirm_timeout_s
     stepping.deadlines_of(rollout).waits(host.name, want.service, result.generation, timeout_s)
@@ -346,7 +328,7 @@ def _let_in_again(rollout: Rollout, want: Desired) -> bool:
     generation = rollout.result(host.name, want.service).generation
     arguments = ["extend", want.service, "--generation", generation]
     arguments += ["--confirm-timeout", str(want.confirm_timeout_s)]
-    return Call(rollout, want.service, "extend")(arguments, timeout_s=SHORT_TIMEOUT_S) is not None
+    return _call(rollout, arguments, timeout_s=SHORT_TIMEOUT_S)
 
 
 def _start(rollout: Rollout, service: str, units: Sequence[str]) -> None:
@@ -373,11 +355,8 @@ def _confirm(rollout: Rollout, service: str, decide: Callable[[FleetLock], None]
     locking.decide(rollout, decide)
     if not _reconnected(rollout):
         return
-    answer = Call(rollout, service, "confirm")(
-        ["confirm", service, "--generation", result.generation], timeout_s=SHORT_TIMEOUT_S
-    )
-    if answer is not None:
-        result.state = str(answer.get("state") or "confirmed")
+    arguments = ["confirm", service, "--generation", result.generation]
+    _call(rollout, arguments, timeout_s=SHORT_TIMEOUT_S)
 
 
 def _reconnected(rollout: Rollout) -> bool:
@@ -401,15 +380,7 @@ def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool)
     if not dry_run:
         locking.decide(rollout, lambda lock: lock.decide_to_roll_back(rollout.way_back))
     arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
-    before = rollout.result(host.name, service).generation  # as it said when it was asked
-    step = "ask to roll back" if dry_run else "roll back"
-    answer = Call(rollout, service, step)(arguments, timeout_s=ACTIVATE_TIMEOUT_S)
-    if answer is not None and dry_run and answer.get("attempted"):
-        rollout.way_back[host.name, service] = str(answer["attempted"])
-    if answer is not None and not dry_run:
-        result = rollout.result(host.name, service)
-        result.state, result.changed = str(answer.get("state") or "confirmed"), bool(answer.get("changed"))
-        result.previous = before or answer.get("previous")
+    _call(rollout, arguments, timeout_s=ACTIVATE_TIMEOUT_S)
 
 
 def _put_back(rollout: Rollout) -> None:
@@ -419,16 +390,9 @@ def _put_back(rollout: Rollout) -> None:
         arguments = ["revert", result.service, "--confirmed", result.generation, "--json"]
         # What is confirmed does not go back by itself, so a host that comes back in time is told.
         answer, text, good = run_again(arguments, timeout_s=ACTIVATE_TIMEOUT_S, until=until)
-        if good and answer is not None:
-            result.state = "reverted"
-            result.generation = str(answer.get("generation") or "")
-            result.version = result.previous_version
-            rollout.put_back.append(f"{result.service} on {result.host}")
-            rollout.spent(host.name, result.service, "put back", began, "changed", answer)
-        else:
-            rollout.spent(host.name, result.service, "put back", began, "failed", answer)
-            result.state = "provisional"
-            rollout.fail(failure_of(host.name, f"put back {result.service}", answer, text))
+        said = good and answer is not None
+        seconds = time.monotonic() - began
+        apply(rollout, ToolAnswer(host.name, "revert", result.service, said, answer, text, seconds))
 
 
 def _look_at(rollout: Rollout) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
 
@@ -24,17 +25,16 @@ from deploy.operations import locking
 from deploy.operations.context import fleet
 from deploy.remote import windows_play
 from deploy.remote.release_call import LOOK
-from deploy.remote.windows_play import Answer, Played
+from deploy.remote.windows_play import Played
+from deploy.rollout.answer import ToolAnswer, apply
 from deploy.rollout.batches import Step
 from deploy.rollout.plan import Plan
-from deploy.rollout.record import Failure, Rollout, failure_of
+from deploy.rollout.record import Failure, Rollout
 
 SERVICE = "gateway"
 PHASE = "Windows gateways"
 STEP_S = 60
 """Time that a step of the others may take; nobody extends the deadline of a Windows gateway on the way."""
-_STATES = {"revert": "reverted", "confirm": "confirmed", "activate": "provisional", "rollback": "confirmed"}
-_SPANS = {"revert": "put back"}
 _unchanged: list[bool] = []
 """Whether each preparation of this process found everything as it should be."""
 
@@ -78,8 +78,9 @@ def look(rollout: Rollout, hosts: Sequence[str], phase: str, known: Mapping[str,
     with _first:
         if phase not in _looked:
             played = windows_play.run(fleet().inventory, hosts, phase, known, check=True)
-            failed = [f"{one.host}: {one.message}" for one in _failures(played, phase)]
-            _looked[phase] = "; ".join(failed)
+            failed = {one.host: one.why for one in played.answers if not one.good}
+            failed |= {one.host: one.reason for one in played.troubles}
+            _looked[phase] = "; ".join(f"{host}: {why}" for host, why in failed.items())
             for host in [] if failed else hosts:
                 what = ", ".join(played.changed.get(host, ())) or "nothing"
                 print(f"{host}: would change: {what}", flush=True)
@@ -260,7 +261,7 @@ def _settle(
     _note(rollout, windows_play.run(fleet().inventory, list(waiting), phase, known), phase)
 
 
-def undo(hosts: Sequence[str], deployment: str, step: str) -> tuple[list[Answer], list[Failure]]:
+def undo(hosts: Sequence[str], deployment: str, step: str) -> tuple[list[ToolAnswer], list[Failure]]:
     """Have these hosts take one step of undoing a deployment; their answers, and what else went wrong."""
     known = {"windows_deployment": deployment, "windows_undo_step": step}
     played = windows_play.run(fleet().inventory, hosts, "undo", known)
@@ -269,11 +270,8 @@ def undo(hosts: Sequence[str], deployment: str, step: str) -> tuple[list[Answer]
 
 def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
     played = windows_play.run(fleet().inventory, hosts, "rollback", to_known(to), check=True)
-    for answer in played.answers:
-        if answer.good and answer.document is not None and answer.document.get("attempted"):
-            rollout.way_back[answer.host, answer.service] = str(answer.document["attempted"])
-    for failure in _failures(played, "rollback"):
-        rollout.fail(failure)
+    played.answers = [replace(answer, asked=True) for answer in played.answers]
+    _note(rollout, played, "rollback")
 
 
 def _roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
@@ -284,45 +282,9 @@ def _roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
 def _note(rollout: Rollout, played: Played, phase: str) -> None:
     """Take what the hosts answered into the record of the run."""
     for answer in played.answers:
-        result = rollout.result(answer.host, answer.service)
-        result.seconds += answer.seconds
-        span = _SPANS.get(answer.verb, answer.verb)
-        began = time.monotonic() - answer.seconds
-        if not answer.good or answer.document is None:
-            # What may still be provisional is put back; a call that was lost may have gone ahead.
-            lost = answer.document is None
-            result.state = "provisional" if lost or answer.verb == "revert" else "failed"
-            result.version = result.previous_version
-            rollout.spent(answer.host, answer.service, span, began, "failed", answer.document)
-            continue
-        changed = bool(answer.document.get("changed"))
-        result.state = str(answer.document.get("state") or _STATES[answer.verb])
-        result.generation = str(answer.document.get("generation") or result.generation)
-        result.changed = result.changed or changed
-        if answer.verb == "revert":
-            result.state, result.version = "reverted", result.previous_version
-            rollout.put_back.append(f"{answer.service} on {answer.host}")
-        else:
-            result.previous = answer.document.get("previous", result.previous)
-            result.version = answer.document.get("version", result.version)
-        outcome = "changed" if changed else "unchanged"
-        rollout.spent(answer.host, answer.service, span, began, outcome, answer.document)
-    for failure in _failures(played, phase):
+        apply(rollout, answer)
+    for failure in _troubles(played, phase):
         rollout.fail(failure)
-
-
-def _failures(played: Played, phase: str) -> list[Failure]:
-    found = [
-        failure_of(
-            answer.host,
-            f"{_SPANS.get(answer.verb, answer.verb)} {answer.service}".strip(),
-            dict(answer.document) if answer.document is not None else None,
-            answer.text,
-        )
-        for answer in played.answers
-        if not answer.good
-    ]
-    return found + _troubles(played, phase)
 
 
 def _troubles(played: Played, phase: str) -> list[Failure]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from deploy.rollout.record import Failure, failure_of
 
 TOOL = "mt5crs-release"
-CHANGING = ("stage", "activate", "confirm", "revert", "rollback", "undo")
+CHANGING = ("stage", "activate", "extend", "confirm", "revert", "rollback", "undo")
 LOOK = "ask what runs"
 """The step in which every host says what runs, before anything is changed."""
 LOOK_AGAIN = "look at what runs again"

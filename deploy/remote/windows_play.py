@@ -18,33 +18,12 @@ from typing import Any
 from deploy.controller.programs import MissingProgramError, require
 from deploy.fleet.vault_password import PROJECT
 from deploy.remote.release_call import CHANGING, ReleaseCall, call_of, document_of
+from deploy.rollout.answer import ToolAnswer
 
 PLAYBOOK = "windows.yml"
 TIMEOUT_S = 1500
 _ANSWERED = set(CHANGING) - {"stage"}
 """What this run reports; staging is told by the run that stages, and `status` is a fact."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the release tool said on a host; `document` is None when it was no JSON.
-
-    `service` is empty for `undo`, which is for all services of the host.
-    """
-
-    host: str
-    verb: str
-    service: str
-    good: bool
-    document: Mapping[str, Any] | None
-    text: str
-    seconds: float
-
-    @property
-    def why(self) -> str:
-        """Why it failed, in the release tool's own words if there are any; empty when it is good."""
-        said = (self.document or {}).get("error") or {}
-        return "" if self.good else str(said.get("message") or self.text or "no answer")
 
 
 @dataclass(frozen=True)
@@ -63,7 +42,7 @@ class Played:
     good: bool = True
     statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The release tool's status by host, in the phase `observe`; `{}`: it is not there yet."""
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ToolAnswer] = field(default_factory=list)
     changed: dict[str, list[str]] = field(default_factory=dict)
     """Names of the tasks that changed something (in check mode: would), by host."""
     troubles: list[Trouble] = field(default_factory=list)
@@ -163,9 +142,9 @@ def _reason(result: Mapping[str, Any]) -> str:
     return str(result.get("msg") or "it gave no reason").strip()
 
 
-def _answer(host: str, call: ReleaseCall, seconds: float, result: Mapping[str, Any]) -> Answer:
+def _answer(host: str, call: ReleaseCall, seconds: float, result: Mapping[str, Any]) -> ToolAnswer:
     said = str(result.get("stdout", ""))
     document = document_of(said)
     good = result.get("rc") == 0 and document is not None
     text = f"{said}\n{result.get('stderr') or result.get('msg') or ''}"
-    return Answer(host, call.verb, call.service, good, document, text.strip(), seconds)
+    return ToolAnswer(host, call.verb, call.service, good, document, text.strip(), seconds)

@@ -153,20 +153,6 @@ class Rollout:
         began, seconds = round(max(0.0, since - self.began), 3), round(ended - since, 3)
         self.spans.append(Span(host, service, step, began, seconds, outcome, **told))
 
-    def undone(self, host: str, service: str, answer: Mapping[str, Any], since: float) -> None:
-        """Note how one service of a host went back; `answer`: the rollback's, `since`: time.monotonic()."""
-        failed = "error" in answer
-        result = self.result(host, service)
-        result.seconds += float(answer.get("seconds", 0.0))
-        result.previous = result.generation or answer.get("previous")
-        result.generation = str(answer.get("generation") or result.generation)
-        result.version = answer.get("version", result.version)
-        result.state = "failed" if failed else str(answer.get("state") or "confirmed")
-        result.changed = bool(answer.get("changed")) and not failed
-        result.changes = [str(name) for name in answer.get("changes") or result.changes]
-        outcome = "failed" if failed else "changed" if result.changed else "unchanged"
-        self.spent(host, service, "roll back", since, outcome, answer)
-
     def seen(self, host: str, status: Mapping[str, Any]) -> None:
         """Note what the release tool's status says that ran on a host before this run."""
         self.deployer_seen = self.deployer_seen or bool(status.get("deployment"))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deploy.rollout.answer import ToolAnswer, apply
 from deploy.rollout.record import SERVICES, Rollout, ServiceResult, failure_of
 from deploy.rollout.undoing import outcomes
 
@@ -92,7 +93,8 @@ def _note_good(
         rollout.way_back[host, service] = str(entry.get("attempted"))
         return
     if step == HOLD:
-        rollout.undone(host, service, entry, since)
+        seconds = float(entry.get("seconds", time.monotonic() - since))
+        apply(rollout, ToolAnswer(host, "rollback", service, "error" not in entry, entry, seconds=seconds))
         return
     result = rollout.result(host, service)
     result.seconds += time.monotonic() - since

@@ -26,10 +26,11 @@ TIMEOUT_S = 240.0
 _EVERY_S = 1.0
 _ASK_TIMEOUT_S = 30.0
 _LOST: Mapping[str, Any] = {
+    "lost": True,
     "error": {
         "message": "the connection was lost and could not be made anew",
         "remedy": "check the host and the network",
-    }
+    },
 }
 
 

@@ -34,6 +34,7 @@ from deploy.remote import ssh
 from deploy.remote.release_call import LOOK_AGAIN, call_of, document_of, not_told
 from deploy.reporting import report
 from deploy.rollout import undo_steps
+from deploy.rollout.answer import ToolAnswer, apply
 from deploy.rollout.batches import BASELINE
 from deploy.rollout.record import DEPLOYMENT, Failure, Phase, Rollout, failure_of
 
@@ -56,8 +57,6 @@ _GOING_BACK = re.compile(r"(?:^|: )Roll back \w+$")
 STEP = "Activate "
 """How the plays begin whose batches are the steps of the plan, one after the other."""
 _REMEDY = "Ansible's own message is above; run again with -vvv to see what was asked and answered"
-STATES = {"stage": "staged", "revert": "reverted"}
-STEPS = {"revert": "put back", "rollback": "roll back"}
 # Staging has secrets on its standard input, so of its result only the name of the task is to be seen.
 _STAGING = re.compile(r"(?:^|: )(Stage|Stop unless staged:) ([\w-]+)$")
 
@@ -303,7 +302,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._undone(host, result, answer)
         else:
             began = self.task_began.get((host, result._task._uuid), time.monotonic())
-            self._answered(host, call.verb, call.service, answer, data, began)
+            good = data.get("rc") == 0 and answer is not None
+            asked = "--dry-run" in data.get("cmd", ()) and not self.rollout.dry
+            seconds = time.monotonic() - began
+            self._answered(ToolAnswer(host, *call, good, answer, _output(data), seconds, asked), data["cmd"])
 
     def _looked(self, host: str, answer: dict[str, Any] | None, data: dict[str, Any]) -> None:
         """What runs on a host; one that cannot say so has failed, whatever Ansible makes of it."""
@@ -336,47 +338,22 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             ]
             self.steps = [str(step["name"]) for step in plan["steps"]]
 
-    def _answered(
-        self, host: str, verb: str, service: str, answer: Any, data: dict[str, Any], began: float
-    ) -> None:
+    def _answered(self, answer: ToolAnswer, command: Any) -> None:
         assert self.rollout is not None  # noqa: S101 -- only called with one
-        entry = self.rollout.result(host, service)
-        entry.seconds += time.monotonic() - began
-        step = STEPS.get(verb, verb)
-        if data.get("rc") != 0 or answer is None:
-            if verb == "revert":
-                entry.state = "provisional"  # what it was to leave may run on
-            else:
-                entry.state, entry.version = "failed", entry.previous_version
-            self.rollout.spent(host, service, step, began, "failed", answer)
-            self.rollout.fail(failure_of(host, f"{step} {service}", answer, _output(data)))
-            self.failed.add(host)
+        apply(self.rollout, answer)
+        if not answer.good:
+            self.failed.add(answer.host)
             return
-        if "--dry-run" in data.get("cmd", ()) and not self.rollout.dry:
-            self.rollout.way_back[host, service] = str(answer.get("attempted"))
-            entry.generation = str(answer.get("generation") or "")
-            return
-        outcome = "changed" if answer.get("changed") else "unchanged"
-        self.rollout.spent(host, service, step, began, outcome, answer)
-        before, entry.generation = entry.generation, str(answer.get("generation") or entry.generation)
-        entry.version = answer.get("version", entry.version)
-        entry.changes = [str(name) for name in answer.get("changes") or entry.changes]
-        entry.previous = before if verb == "rollback" else answer.get("previous", entry.previous)
-        entry.changed = entry.changed or bool(answer.get("changed"))
-        entry.state = str(answer.get("state") or STATES.get(verb, "changed"))
-        if verb == "revert":
-            entry.state, entry.version = "reverted", entry.previous_version
-            self.rollout.put_back.append(f"{service} on {host}")
-        command = data["cmd"]
+        entry = self.rollout.result(answer.host, answer.service)
         # Windows gateways, which are told of as one line of text, have got their time beforehand.
         # A generation that decides who gets in waits from the moment that a new connection has let us in.
         if (
-            verb == ("extend" if service == BASELINE else "activate")
+            answer.verb == ("extend" if answer.service == BASELINE else "activate")
             and entry.waits
             and command[0] == ssh.TOOL
         ):
             timeout_s = float(command[command.index("--confirm-timeout") + 1])
-            self.deadlines.waits(host, service, entry.generation, timeout_s)
+            self.deadlines.waits(answer.host, answer.service, entry.generation, timeout_s)
 
     def _undone(self, host: str, result: Any, answer: Any) -> None:
         """A step of undoing a deployment has ended on a host."""

@@ -8,6 +8,7 @@ import pytest
 from deploy.coordination.unfinished import CONFIRM, ROLL_BACK, Action, needed, settle, stuck, waves
 from deploy.fleet.inventory import Fleet
 from deploy.remote import ssh, windows_play
+from deploy.rollout.answer import ToolAnswer
 
 
 def status(**services: tuple[str, str | None]) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def windows_says(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, Any], call
         calls.append((phase, hosts, known))
         if phase == "observe":
             return windows_play.Played(bool(statuses), statuses=statuses)
-        answer = windows_play.Answer("gtw-02", "rollback", "gateway", True, {"changed": True}, "", 0.1)
+        answer = ToolAnswer("gtw-02", "rollback", "gateway", True, {"changed": True}, "", 0.1)
         return windows_play.Played(answers=[answer])
 
     monkeypatch.setattr(windows_play, "run", run)
