@@ -6,12 +6,9 @@ before everything is healthy, and a failure puts back what was activated.
 """
 
 from deploy.operations import locking, planning, run, stepping, windows
-from deploy.operations.baseline import baseline, baseline_installed
-from deploy.operations.gateway import gateway
-from deploy.operations.monitoring import monitoring, monitoring_packages
-from deploy.operations.reconciler import reconciler
-from deploy.operations.release import looked_at, put_back, upload_bundle
-from deploy.operations.strategy import strategy
+from deploy.operations.baseline import baseline_installed
+from deploy.operations.monitoring import monitoring_packages
+from deploy.operations.release import looked_at, put_back, services, upload_bundle
 
 rollout = run.begin("deploy")
 plan = planning.plan(rollout)
@@ -24,28 +21,19 @@ baseline_installed()
 monitoring_packages()
 locking.take(rollout, last=True)
 
-upload_bundle(rollout, gateway, reconciler, strategy)
-baseline.stage(rollout)
-gateway.stage(rollout)
-reconciler.stage(rollout)
-strategy.stage(rollout)
-monitoring.stage(rollout)
+upload_bundle(rollout)
+for service in services():
+    service.stage(rollout)
 
 for step in stepping.steps(rollout, plan):
-    baseline.activate(rollout, step)
     windows.activate(rollout, plan, step)
-    gateway.activate(rollout, step)
-    reconciler.activate(rollout, step)
-    strategy.activate(rollout, step)
-    monitoring.activate(rollout, step)
+    for service in services():
+        service.activate(rollout, step)
 
 windows.confirm(rollout, run.windows_targets())
-gateway.confirm(rollout)
-reconciler.confirm(rollout)
-strategy.confirm(rollout)
-monitoring.confirm(rollout)
-# Last: who is admitted during the change is so until every service has made it.
-baseline.confirm(rollout)
+# Who is admitted during the change is so until every service has made it.
+for service in services(last="baseline"):
+    service.confirm(rollout)
 
 put_back(rollout, name="Put back")
 windows.put_back(rollout, run.windows_targets())

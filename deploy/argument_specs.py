@@ -17,18 +17,15 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from deploy.fleet.services import NAMES
 from deploy.fleet.settings import PARTS, structs, variables_of
 from deploy.fleet.vault_password import PROJECT
 from deploy.rollout.batches import BASELINE
-from deploy.rollout.record import SERVICES
 from mt5crs.settings.schema import Field, fields
 
 _NOTE = "Made from src/mt5crs/settings by `python -m deploy.argument_specs`; edit there."
 _TITLES = {
     "baseline": "Prepare a host: user, packages, time, journal, firewall, sshd, kernel settings",
-    "gateway": "Ship and start the gateway",
-    "reconciler": "Ship and start the reconciler",
-    "strategy": "Ship and start the strategy",
     "monitoring": "Prometheus, Alertmanager and node exporter",
 }
 
@@ -39,7 +36,7 @@ def rendered() -> dict[Path, str]:
         PROJECT / "group_vars" / "all" / "defaults.yml": _defaults(),
         PROJECT / "docs" / "reference" / "settings.md": _reference(),
     }
-    for role in _TITLES:
+    for role in NAMES:
         files[PROJECT / "roles" / role / "meta" / "argument_specs.yml"] = _argument_specs(role)
     return files
 
@@ -81,7 +78,7 @@ def _dump(values: Mapping[str, Any]) -> str:
 
 def _argument_specs(role: str) -> str:
     options = {name: _option(field) for name, field in variables_of(role).items()}
-    if role in SERVICES:
+    if role in NAMES:
         options[f"{role}_phase"] = {
             "description": "Which step to do; site.yml and rollback.yml set it.",
             "type": "str",
@@ -91,7 +88,7 @@ def _argument_specs(role: str) -> str:
                 *("stage", "activate", "confirm", "put_back", "rollback"),
             ],
         }
-    spec = {"short_description": _TITLES[role], "options": options}
+    spec = {"short_description": _TITLES.get(role, f"Ship and start the {role}"), "options": options}
     return f"---\n# {_NOTE}\n" + _dump({"argument_specs": {"main": spec}})
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.fleet.inventory import WINDOWS, Fleet
+from deploy.fleet.services import NAMES
 from deploy.remote import ssh, windows_play
 from deploy.rollout import undo_steps
 from deploy.rollout.batches import GATEWAY
-from deploy.rollout.record import SERVICES
 
 CONFIRM, ROLL_BACK = "confirm", "roll back"
 """The phases from which on a run is finished instead of undone."""
@@ -103,7 +103,7 @@ def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]])
             # What its services share keeps each of them from coming back healthy alone.
             found.append(Action(host, "", "back", undid))
             continue
-        for service in SERVICES if phase in (CONFIRM, ROLL_BACK) else reversed(SERVICES):
+        for service in NAMES if phase in (CONFIRM, ROLL_BACK) else reversed(NAMES):
             now = status.get("services", {}).get(service)
             if now is None:
                 continue

@@ -16,6 +16,7 @@ from typing import Any
 
 from deploy.fleet.connection import refusals
 from deploy.fleet.inventory import WINDOWS, Fleet, InventoryError, Unresolved, resolve
+from deploy.fleet.services import SERVICES
 from deploy.fleet.vault_password import PROJECT
 from mt5crs.settings.envfile import value_fits
 from mt5crs.settings.schema import (
@@ -32,11 +33,7 @@ from mt5crs.settings.schema import (
 # Part → inventory groups whose hosts have it. `fleet` concerns every host but is nothing one deploys.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "fleet": ("all",),
-    "baseline": ("all",),
-    "gateway": ("gateway",),
-    "reconciler": ("inf",),
-    "strategy": ("inf",),
-    "monitoring": ("all",),
+    **{service.name: (service.group,) for service in SERVICES},
 }
 KNOWN_GROUPS = ("hub", "inf", "gateway")
 OF_THE_WHOLE_FLEET = (

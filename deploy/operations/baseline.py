@@ -31,7 +31,6 @@ from deploy.baseline.plan import (
 )
 from deploy.fleet.rendering import render
 from deploy.operations.context import variables
-from deploy.operations.release import Service
 
 
 class BaselineState(FactBase[Observed]):
@@ -118,9 +117,6 @@ def packages_of_monitoring(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Debian packages of the part `monitoring` on a host with these variables."""
     on_hub = settings["monitoring_packages_hub"] if "hub" in settings["group_names"] else ()
     return (*settings["monitoring_packages"], *on_hub)
-
-
-baseline = Service("baseline", group="all")
 
 
 @deploy("Baseline")

@@ -12,9 +12,6 @@ from pyinfra.api import deploy
 
 from deploy.operations.baseline import observe, packages_of_monitoring, packages_present
 from deploy.operations.context import variables
-from deploy.operations.release import Service
-
-monitoring = Service("monitoring", group="all")
 
 
 @deploy("Monitoring")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,14 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
 
 from deploy.coordination.fleet_lock import FleetLock
+from deploy.fleet.services import NAMES, SERVICES
 from deploy.operations import locking, stepping
 from deploy.operations.context import variables
 from deploy.remote import resuming
 from deploy.remote.release_call import LOOK_AGAIN, not_told
 from deploy.remote.ssh import STATUS, TOOL
 from deploy.rollout.answer import ToolAnswer, apply
-from deploy.rollout.batches import BLUE_GREEN, GROUP_OF, KINDS, Step
+from deploy.rollout.batches import BLUE_GREEN, Step
 from deploy.rollout.generation import BUNDLES, Desired, code_arguments
 from deploy.rollout.plan import Plan, Work
 from deploy.rollout.record import Failure, Rollout, failure_of
@@ -462,17 +463,24 @@ class Service:
             rolled_back(rollout, self.name, to, name=f"Roll back {self.name}")
 
 
+def services(last: str = "") -> Iterator[Service]:
+    """For deploy.py: every service in the order of activation, but the one named `last` at the end."""
+    for entry in host.loop(sorted(SERVICES, key=lambda entry: entry.name == last)):
+        yield Service(entry.name, entry.group)
+
+
 def service_named(name: str | None) -> Service:
     """The part called `name`; ValueError that lists the parts if there is none."""
-    groups = {name: GROUP_OF[kind] for kind, names in KINDS.items() for name in names}
-    if name not in groups:
-        given = f"there is no part {name!r}" if name else "no part is named"
-        raise ValueError(f"{given}; add --data part=<{'|'.join([*groups, 'fleet'])}>. Nothing was changed")
-    return Service(str(name), groups[str(name)])
+    for entry in SERVICES:
+        if entry.name == name:
+            return Service(entry.name, entry.group)
+    given = f"there is no part {name!r}" if name else "no part is named"
+    raise ValueError(f"{given}; add --data part=<{'|'.join([*NAMES, 'fleet'])}>. Nothing was changed")
 
 
-def upload_bundle(rollout: Rollout, *services: Service) -> None:
+def upload_bundle(rollout: Rollout) -> None:
     """Put the bundle on the current host if one of its services needs it; one upload serves them all."""
-    wanted = next((want for service in services if (want := service.missing_bundle()) is not None), None)
+    missing = (Service(entry.name, entry.group).missing_bundle() for entry in SERVICES)
+    wanted = next((want for want in missing if want is not None), None)
     if wanted is not None:
         uploaded(rollout, wanted, name="Upload the bundle")

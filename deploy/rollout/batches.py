@@ -12,19 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from deploy.fleet.services import SERVICES
+
 ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE = "rolling", "canary", "blue_green", "all_at_once"
 STRATEGIES = (ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE)
 
 BASELINE, GATEWAY, INF, MONITORING = "baseline", "gateway", "inf", "monitoring"
 KINDS: Mapping[str, tuple[str, ...]] = {
-    BASELINE: ("baseline",),
-    GATEWAY: ("gateway",),
-    INF: ("reconciler", "strategy"),
-    MONITORING: ("monitoring",),
+    kind: tuple(service.name for service in SERVICES if service.kind == kind)
+    for kind in (BASELINE, GATEWAY, INF, MONITORING)
 }
 """Kind of step → the services it activates on a host, in this order."""
 
-GROUP_OF: Mapping[str, str] = {BASELINE: "all", GATEWAY: "gateway", INF: "inf", MONITORING: "all"}
+GROUP_OF: Mapping[str, str] = {service.kind: service.group for service in SERVICES}
 """Kind of step → inventory group whose hosts have its services."""
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deploy.fleet.inventory import Fleet
+from deploy.fleet.services import NAMES
 from deploy.rollout.generation import desired
-from deploy.rollout.plan import SERVICES, has_service, settings_digest
+from deploy.rollout.plan import has_service, settings_digest
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Impact:
 
 def impact(before: Fleet, after: Fleet) -> Impact:
     """Compare the fleet that is wanted with the one that would be. BundleError when there is no bundle."""
-    pairs = [(host, name) for host in after.hosts for name in SERVICES if has_service(after, host, name)]
+    pairs = [(host, name) for host in after.hosts for name in NAMES if has_service(after, host, name)]
     changed = tuple(
         (host, name)
         for host, name in pairs

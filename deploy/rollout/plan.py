@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.fleet.inventory import WINDOWS, Fleet
+from deploy.fleet.services import NAMES
 from deploy.fleet.settings import OF_THE_WHOLE_FLEET, variables_of
 from deploy.fleet.vault_password import PROJECT
 from deploy.rollout.batches import (
@@ -33,7 +34,6 @@ from deploy.rollout.batches import (
 )
 from deploy.rollout.generation import Desired, Todo, decide, desired
 
-SERVICES = tuple(service for services in KINDS.values() for service in services)
 PLANS = PROJECT / "reports" / "plans"
 FORMAT = 1
 NOTHING = "nothing"
@@ -127,7 +127,7 @@ def policy_of(variables: Mapping[str, Any]) -> Policy:
 def make(
     fleet: Fleet,
     statuses: Mapping[str, Mapping[str, Any]],
-    services: Collection[str] = SERVICES,
+    services: Collection[str] = NAMES,
     policy: Policy | None = None,
 ) -> Plan:
     """The plan for the hosts whose release tool's status is given (`{}`: no tool there yet).
@@ -162,9 +162,7 @@ def make(
         steps(chosen, members, busy, order),
         {host: {name: made.want.digest for (of, name), made in work.items() if of == host} for host in hosts},
         {
-            host: {
-                name: _running(statuses[host], name) for name in SERVICES if has_service(fleet, host, name)
-            }
+            host: {name: _running(statuses[host], name) for name in NAMES if has_service(fleet, host, name)}
             for host in hosts
         },
         {host: settings_digest(fleet.hosts[host]) for host in hosts},

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-SERVICES = ("baseline", "gateway", "reconciler", "strategy", "monitoring")
-"""In the order they are activated; they are put back in the opposite one."""
+from deploy.fleet.services import NAMES
+
 RECORD_FORMAT = 2
 """Of record.json, and of the records on the Hub; raised when a field changes its meaning."""
 
@@ -175,7 +175,7 @@ class Rollout:
         """
         if self.lock_lost:
             return []
-        order = {service: position for position, service in enumerate(SERVICES)}
+        order = {service: position for position, service in enumerate(NAMES)}
         found = [
             result
             for result in self.results.values()
@@ -231,7 +231,7 @@ class Rollout:
 
 def sorted_results(results: Iterable[ServiceResult]) -> list[ServiceResult]:
     """Results in the order of the services, then of the hosts' names."""
-    order = {service: position for position, service in enumerate(SERVICES)}
+    order = {service: position for position, service in enumerate(NAMES)}
     return sorted(results, key=lambda result: (order.get(result.service, len(order)), result.host))
 
 

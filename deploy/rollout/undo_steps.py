@@ -10,8 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deploy.fleet.services import NAMES
 from deploy.rollout.answer import ToolAnswer, apply
-from deploy.rollout.record import SERVICES, Rollout, ServiceResult, failure_of
+from deploy.rollout.record import Rollout, ServiceResult, failure_of
 from deploy.rollout.undoing import outcomes
 
 ASK, HOLD, JUDGE, BACK = "ask", "hold", "judge", "back"
@@ -41,7 +42,7 @@ def step_of(command: object) -> str:
 def held(rollout: Rollout) -> dict[tuple[str, str], str]:
     """(host, service) → generation of all that is held; services after those that they depend on."""
     found = [result for result in rollout.results.values() if result.waits]
-    order = {service: position for position, service in enumerate(SERVICES)}
+    order = {service: position for position, service in enumerate(NAMES)}
     found.sort(key=lambda result: order.get(result.service, len(order)))
     return {(result.host, result.service): result.generation for result in found}
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from deploy.coordination.step_check import watched_s
 from deploy.fleet.inventory import InventoryError, file_of, resolve
 from deploy.fleet.rendering import RenderingError
+from deploy.fleet.services import NAMES
 from deploy.rollout import plan as plans
 from deploy.rollout.batches import GATEWAY, INF, KINDS, OrderError, serial
 from deploy.rollout.generation import BundleError
@@ -71,7 +72,7 @@ def services_of(known: dict[str, Any]) -> list[str]:
     """The services that the tags of this run choose."""
     chosen, left_out = set(known.get("ansible_run_tags", ["all"])), set(known.get("ansible_skip_tags", ()))
     everything = bool(chosen & {"all", "tagged"})
-    return [name for name in plans.SERVICES if (everything or name in chosen) and name not in left_out]
+    return [name for name in NAMES if (everything or name in chosen) and name not in left_out]
 
 
 def batches(made: Plan) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,8 @@ from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host
 
 from deploy.fleet.connection import Connection, connection_of
+from deploy.fleet.services import SERVICES
+from deploy.fleet.settings import KNOWN_GROUPS
 from deploy.remote import ssh
 
 
@@ -38,7 +40,9 @@ class FleetBackend(BaseBackend):  # type: ignore[misc]
 
 
 _TIMEOUT_S = 60.0
-PARTS = {"gateway": ("gateway",), "inf": ("reconciler", "strategy"), "hub": ()}
+PARTS = {
+    group: tuple(service.name for service in SERVICES if service.group == group) for group in KNOWN_GROUPS
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.fleet.inventory import resolve
+from deploy.fleet.services import NAMES
 from deploy.rollout import generation, plan
 from deploy.rollout.generation import Bundle
 from deploy.rollout.impact import impact
@@ -54,7 +55,7 @@ def test_it_names_what_a_plan_would_activate(inventory: Path, what: str) -> None
                     "intact": True,
                     "units": {},
                 }
-                for name in plan.SERVICES
+                for name in NAMES
                 if plan.has_service(before, host, name)
             }
         }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.fleet.inventory import Fleet
+from deploy.fleet.services import NAMES
 from deploy.rollout import plan as plans
 from deploy.rollout.batches import BASELINE, CANARY, INF, MONITORING, OrderError, Policy, Spoken
 from deploy.rollout.generation import Bundle, Desired
@@ -30,7 +31,7 @@ NEW = Bundle(Path("dist/new.tar"), "c" * 64, Spoken(1, 1))
 @pytest.fixture(autouse=True)
 def wanted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What `desired` answers: a digest by service; the templates themselves are tested elsewhere."""
-    digests = {service: f"{service}-new" for service in plans.SERVICES}
+    digests = {service: f"{service}-new" for service in NAMES}
 
     def desired(service: str, settings: dict[str, Any]) -> Desired:
         bundle = None if service in WITHOUT_CODE else settings.get("bundle", NEW)

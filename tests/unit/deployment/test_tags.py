@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from deploy.controller.tags import tags_of, unknown
+from deploy.fleet.services import NAMES
 from deploy.fleet.vault_password import PROJECT
-from deploy.rollout.plan import SERVICES
 from tests.unit.fleets import make_inventory
 
 
 def test_a_playbook_has_the_tags_of_its_own_roles_only() -> None:
-    assert {"always", *SERVICES} <= tags_of(PROJECT / "site.yml")
-    assert {"fleet", *SERVICES} <= tags_of(PROJECT / "rollback.yml")
+    assert {"always", *NAMES} <= tags_of(PROJECT / "site.yml")
+    assert {"fleet", *NAMES} <= tags_of(PROJECT / "rollback.yml")
     assert "fleet" not in tags_of(PROJECT / "site.yml")
 
 

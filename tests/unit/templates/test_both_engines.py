@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.fleet import services
 from deploy.fleet.inventory import Fleet, resolve
 from deploy.fleet.rendering import render
 from deploy.fleet.settings import structs
@@ -20,13 +21,7 @@ from mt5crs.settings.strategy import StrategySettings
 from mt5crs_release.spec import read_spec
 from tests.unit.fleets import EXTRA, ansible, make_inventory
 
-SERVICES = {
-    "baseline": "all",
-    "gateway": "gateway",
-    "reconciler": "inf",
-    "strategy": "inf",
-    "monitoring": "all",
-}
+SERVICES = {service.name: service.group for service in services.SERVICES}
 LOADED: dict[str, type[Settings]] = {
     "gateway": GatewaySettings,
     "reconciler": ReconcilerSettings,

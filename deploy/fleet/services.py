@@ -1,0 +1,27 @@
+"""The services of a fleet: one list, from which the order, the steps and the parts of the settings follow."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A service: the kind of step that activates it, and the inventory group whose hosts have it.
+
+    Services of one kind are activated together on a host, so they have the same group.
+    """
+
+    name: str
+    kind: str
+    group: str
+
+
+SERVICES = (
+    Entry("baseline", kind="baseline", group="all"),
+    Entry("gateway", kind="gateway", group="gateway"),
+    Entry("reconciler", kind="inf", group="inf"),
+    Entry("strategy", kind="inf", group="inf"),
+    Entry("monitoring", kind="monitoring", group="all"),
+)
+"""In the order in which they are activated; they are put back in the opposite one."""
+NAMES = tuple(service.name for service in SERVICES)
