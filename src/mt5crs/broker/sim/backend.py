@@ -33,6 +33,7 @@ from .matching import (
 from .profile import Profile as Profile
 from .store import Changes, Store
 from .symbols import CONTRACTS, Contract
+from .terminal import ODD_DEALS, ODD_ORDERS, ODD_POSITIONS, Past
 
 BROKER_CLOCK_OFFSET_MS = 2 * 3600 * 1000
 """The simulated broker lives two hours east of UTC, as many do."""
@@ -81,6 +82,7 @@ class SimulatedBroker:
         self._store = Store(directory / "broker.db", durable=durable)
         self._inbox = Inbox(directory / "inbox") if allow_faults else None
         self.faults = Faults()
+        self._past = Past()
         self._positions: dict[int, Position] = {}
         self._orders: dict[int, Order] = {}
         self._balance = 0.0
@@ -100,6 +102,7 @@ class SimulatedBroker:
         if not self._load():
             self._deposit(profile.balance)
             self._commit()
+        self._note_past(-(2**62))
 
     def _load(self) -> bool:
         """Take the books from disk; False when they are new."""
@@ -121,6 +124,9 @@ class SimulatedBroker:
 
     def time_msc(self) -> int:
         """The broker's clock; never goes back."""
+        return self._advance_clock() + self.faults.terminal.clock_ahead_ms
+
+    def _advance_clock(self) -> int:
         self._time = max(self._time, self._clock())
         return self._time
 
@@ -136,44 +142,80 @@ class SimulatedBroker:
             self.faults.fail_books -= 1
             raise BrokerError(-10002, "positions_get failed: no reply from the terminal")
         positions = self._rendered_positions()
+        account = self._account(positions)
+        orders = list(self._orders.values())
+        terminal = self.faults.terminal
+        if terminal.lags():
+            positions, orders = self._shown_late()
+        if terminal.odd_records:
+            positions, orders = [*positions, *ODD_POSITIONS], [*orders, *ODD_ORDERS]
         return Books(
-            time_msc=self._time,
+            time_msc=self._time + terminal.clock_ahead_ms,
             identity=self._identity(),
-            account=self._account(positions),
+            account=account,
             positions=positions,
-            orders=list(self._orders.values()),
-            version=self._version,
+            orders=orders,
+            version=None if terminal.lags() or terminal.odd_records else self._version,
         )
+
+    def _shown_late(self) -> tuple[list[Position], list[Order]]:
+        terminal = self.faults.terminal
+        if terminal.loading:
+            return [], []
+        positions = self._past.positions(self._time - terminal.positions_lag_ms)
+        orders = self._past.orders(self._time - terminal.orders_lag_ms)
+        return [self._valued(position) for position in positions], orders
 
     def deals(self, since_msc: int) -> list[Deal]:
         """Deals since a time."""
         self._advance()
         self._query()
-        return self._store.deals(since_msc)
+        odd = ODD_DEALS if self.faults.terminal.odd_records and since_msc <= 0 else []
+        return [*odd, *self._shown_deals(self._store.deals(since_msc))]
+
+    def _shown_deals(self, deals: list[Deal]) -> list[Deal]:
+        terminal = self.faults.terminal
+        if terminal.loading:
+            return []
+        if not terminal.deals_lag_ms:
+            return deals
+        return [deal for deal in deals if deal.time_msc <= self._time - terminal.deals_lag_ms]
 
     def closed_orders(self, since_msc: int) -> list[Order]:
         """Closed orders since a time."""
         self._advance()
         self._query()
-        return self._store.closed_orders(since_msc)
+        terminal = self.faults.terminal
+        if terminal.loading:
+            return []
+        until = self._time - terminal.history_lag_ms
+        orders = self._store.closed_orders(since_msc)
+        return [o for o in orders if o.time_done_msc <= until] if terminal.history_lag_ms else orders
 
     def deals_of_position(self, identifier: int) -> list[Deal]:
         """Deals of a position."""
         self._advance()
         self._query()
-        return self._store.deals_of_position(identifier)
+        return self._shown_deals(self._store.deals_of_position(identifier))
 
     def symbol(self, name: str) -> SymbolSpec | None:
         """Contract specification."""
         self._advance()
         contract = CONTRACTS.get(name)
-        return contract.spec(self._tick(contract).bid) if contract else None
+        return self.faults.terminal.spec(contract.spec(self._tick(contract).bid)) if contract else None
 
     def tick(self, name: str) -> Tick | None:
         """Latest quote."""
         self._advance()
         contract = CONTRACTS.get(name)
-        return self._tick(contract) if contract else None
+        if contract is None:
+            return None
+        if name in self.faults.terminal.no_quote:
+            raise BrokerError(-4, f"symbol_info_tick failed: no quote for {name}")
+        tick = self._tick(contract)
+        if name in self.faults.terminal.no_prices:
+            return msgspec.structs.replace(tick, bid=0.0, ask=0.0, time_msc=0)
+        return tick
 
     def check(self, request: TradeRequest) -> CheckOutcome:
         """What `send` would say, without doing it."""
@@ -195,6 +237,11 @@ class SimulatedBroker:
     def send(self, request: TradeRequest) -> TradeResult | None:
         """Execute a request, subject to the faults in force."""
         self._advance()
+        if self.faults.terminal.login_at_send:
+            self.faults.login, self.faults.terminal.login_at_send = self.faults.terminal.login_at_send, 0
+            return self._result(
+                DONE, order=FIRST_TICKET - 2, deal=FIRST_TICKET - 1, volume=request.volume, price=1.0
+            )
         fault = self.faults.send.pop(0) if self.faults.send else None
         if fault is None:
             return self._execute(request)
@@ -296,7 +343,7 @@ class SimulatedBroker:
     # --- time passes ---------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        self.time_msc()
+        self._advance_clock()
         if self.faults.hang_ms:
             pause, self.faults.hang_ms = self.faults.hang_ms, 0
             time.sleep(pause / 1000)
@@ -505,7 +552,7 @@ class SimulatedBroker:
                 fee=0.0,
                 swap=0.0,
                 profit=amount,
-                time_msc=self.time_msc(),
+                time_msc=self._advance_clock(),
                 reason=REASON_CLIENT,
                 comment="deposit",
             )
@@ -525,6 +572,12 @@ class SimulatedBroker:
         except sqlite3.Error as error:
             self._load()  # what could not be written did not happen
             raise BrokerError(-10000, f"the simulated broker could not write its books: {error}") from error
+        self._note_past(self._time)
+
+    def _note_past(self, now: int) -> None:
+        self._past.note(
+            now, list(self._positions.values()), list(self._orders.values()), self.faults.terminal
+        )
 
     # --- views ---------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from .terminal import Showing
+
 SendFaultKind = Literal["lose_reply", "lose_request", "late_fill", "retcode", "hang"]
 
 
@@ -37,3 +39,5 @@ class Faults(Struct, kw_only=True, forbid_unknown_fields=True):
     """So many reads of positions and orders fail."""
     hang_ms: int = 0
     """The next call of any kind takes this long."""
+    terminal: Showing = field(default_factory=Showing)
+    """How late and how oddly the terminal shows the books."""
