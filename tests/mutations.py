@@ -146,7 +146,7 @@ MUTATIONS = (
     Mutation(
         "external position adopted",
         "reconciler/model.py",
-        "positions=tuple(p for p in snapshot.positions if p.magic == magic)",
+        "positions=tuple(_displayable(p) for p in snapshot.positions if p.magic == magic)",
         "positions=tuple(snapshot.positions)",
     ),
     Mutation(

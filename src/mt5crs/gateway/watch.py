@@ -27,37 +27,44 @@ class Watch:
         self._account: Hashable = None
         self._account_at = 0
         self._deals_due = True
+        self._changed = False
         self._digests: dict[int, str] = {}
         self._ticks: dict[str, int] = {}
 
-    def observe(self, books: Books) -> None:
-        """Publish what changed since the last look. Raises BrokerError when the deals could not be read."""
+    def observe(self, books: Books) -> tuple[bool, list[Deal]]:
+        """Publish what changed since the last look. Raises BrokerError when the deals could not be read.
+
+        Returns whether anything but prices has changed, and the deals that came with it.
+        """
         self._observe_account(books)
         if books.version is None or books.version != self._version or self._positions is None:
             self._observe_changes(books)
-        if self._deals_due:
-            self._observe_deals(books.time_msc)
+        fresh = self._observe_deals(books.time_msc) if self._deals_due else []
+        changed, self._changed = self._changed, False
+        return changed, fresh
 
     def _observe_changes(self, books: Books) -> None:
         positions = {p.identifier: p for p in books.positions}
         orders = {o.ticket: o for o in books.orders}
         changed = self._positions is None or (
-            _shapes(self._positions.values()) != _shapes(positions.values()) or self._orders != orders
+            _shapes(self._positions.values()) != _shapes(positions.values())
+            or _order_shapes(self._orders.values()) != _order_shapes(orders.values())
         )
         if changed:
             self._digests = {}
-            self._deals_due = True
+            self._deals_due = self._changed = True
             if self._positions is not None:
                 self._publish_orders(orders)
                 self._publish_positions(self._positions, positions)
             self._positions, self._orders = positions, orders
         self._version = books.version
 
-    def _observe_deals(self, now_msc: int) -> None:
+    def _observe_deals(self, now_msc: int) -> list[Deal]:
         fresh = self._ledger.update(now_msc)
         for deal in fresh:
             self._trade(self._ledger.owner(deal), deal)
         self._deals_due = False
+        return fresh
 
     def magics(self) -> list[int]:
         """Magic number of every position open at the last look. Safe to call from another thread."""
@@ -119,7 +126,8 @@ class Watch:
 
     def _publish_orders(self, orders: dict[int, Order]) -> None:
         for ticket, order in orders.items():
-            if self._orders.get(ticket) != order:
+            old = self._orders.get(ticket)
+            if old is None or order_shape(old) != order_shape(order):
                 self._trade(order.magic, order)
         gone = [order for ticket, order in self._orders.items() if ticket not in orders]
         if not gone:
@@ -137,7 +145,7 @@ class Watch:
     def _publish_positions(self, before: dict[int, Position], after: dict[int, Position]) -> None:
         for identifier, position in after.items():
             old = before.get(identifier)
-            if old is None or _shape(old) != _shape(position):
+            if old is None or shape(old) != shape(position):
                 self._trade(position.magic, position)
         for identifier, position in before.items():
             if identifier not in after:
@@ -160,10 +168,25 @@ class Watch:
         self._stream.publish(topic, event)
 
 
-def _shape(p: Position) -> Hashable:
+def shape(p: Position) -> Hashable:
     """A position without what moves with the market."""
-    return (p.identifier, p.ticket, p.type, p.magic, p.volume, p.price_open, p.sl, p.tp, p.comment)
+    figures = tuple(map(_comparable, (p.volume, p.price_open, p.sl, p.tp)))
+    return (p.identifier, p.ticket, p.type, p.magic, figures, p.comment)
+
+
+def order_shape(order: Order) -> Hashable:
+    """All of an order, as something that is equal to itself."""
+    return tuple(_comparable(getattr(order, name)) for name in order.__struct_fields__)
+
+
+def _order_shapes(orders: Iterable[Order]) -> set[Hashable]:
+    return {order_shape(order) for order in orders}
+
+
+def _comparable(value: object) -> object:
+    """The value, or for what is no number (and not equal to itself) something that is."""
+    return value if value == value else "nan"
 
 
 def _shapes(positions: Iterable[Position]) -> set[Hashable]:
-    return {_shape(p) for p in positions}
+    return {shape(p) for p in positions}

@@ -8,7 +8,7 @@ compare them exactly.
 
 from msgspec import Struct
 
-from .fields import Count, Magic, Milliseconds
+from .fields import Count, Milliseconds
 from .records import Account, Deal, HaltInfo, Identity, LeaseInfo, Order, Position, Tick
 
 HEARTBEAT_TOPIC = "heartbeat"
@@ -79,8 +79,8 @@ class PositionEvent(Event, frozen=True, kw_only=True, tag="POSITION_EVENT"):
 class PositionClosedEvent(Event, frozen=True, kw_only=True, tag="POSITION_CLOSED_EVENT"):
     """A position is no longer open."""
 
-    magic: Magic
-    identifier: Count
+    magic: int
+    identifier: int
 
 
 class TickEvent(Event, frozen=True, kw_only=True, tag="TICK_EVENT"):

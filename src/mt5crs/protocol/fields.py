@@ -21,7 +21,7 @@ MAX_HISTORY = 10_000
 
 Text = Annotated[str, Meta(max_length=256)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+\Z")]
-Symbol = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._#+&^-]+\Z")]
+Symbol = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Magic = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Ticket = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 TicketOrZero = Annotated[int, Meta(ge=0, le=2**63 - 1)]

@@ -1,12 +1,15 @@
 """What a snapshot and an event are made of: account, positions, orders, deals, symbols.
 
 Times are milliseconds of the broker's clock. Volumes are lots. Names follow MetaTrader 5.
+
+What a broker says is read as it is: a symbol of any letters, a magic number of any 64 bits, prices and money
+that are negative, infinite or not a number. The bounds of requests are not its bounds, and one record that no
+request of ours could have made must not hide the others.
 """
 
 from msgspec import Struct
 
 from .fields import (
-    Amount,
     Count,
     DealEntry,
     DealType,
@@ -16,16 +19,11 @@ from .fields import (
     MarginMode,
     Milliseconds,
     Name,
-    NonNegative,
     OrderState,
     OrderType,
     Side,
-    Symbol,
     Text,
-    Ticket,
-    TicketOrZero,
     TradeMode,
-    Volume,
 )
 
 
@@ -36,11 +34,11 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Identity(Record, frozen=True, kw_only=True):
     """Which account at which server this gateway trades, and whether it may."""
 
-    login: Count
-    server: Text
+    login: int
+    server: str
     trade_mode: TradeMode
     margin_mode: MarginMode
-    currency: Text
+    currency: str
     connected: bool
     trade_allowed: bool
 
@@ -48,77 +46,77 @@ class Identity(Record, frozen=True, kw_only=True):
 class Account(Record, frozen=True, kw_only=True):
     """Money of the account, in `currency`."""
 
-    balance: Amount
-    equity: Amount
-    profit: Amount
-    margin: NonNegative
-    margin_free: Amount
-    margin_level: NonNegative
-    leverage: Count
-    currency: Text
+    balance: float
+    equity: float
+    profit: float
+    margin: float
+    margin_free: float
+    margin_level: float
+    leverage: int
+    currency: str
 
 
 class Position(Record, frozen=True, kw_only=True):
     """An open position. `identifier` is its lasting key; `ticket` is what a trade request needs."""
 
-    identifier: Ticket
-    ticket: Ticket
-    symbol: Symbol
+    identifier: int
+    ticket: int
+    symbol: str
     type: Side
-    magic: Magic
-    volume: Volume
-    price_open: NonNegative
-    price_current: NonNegative
-    sl: NonNegative
-    tp: NonNegative
-    profit: Amount
-    swap: Amount
-    time_msc: Milliseconds
-    time_update_msc: Milliseconds
-    reason: Count
-    comment: Text
+    magic: int
+    volume: float
+    price_open: float
+    price_current: float
+    sl: float
+    tp: float
+    profit: float
+    swap: float
+    time_msc: int
+    time_update_msc: int
+    reason: int
+    comment: str
 
 
 class Order(Record, frozen=True, kw_only=True):
     """A working or a closed order. `volume_current` is what is not yet filled."""
 
-    ticket: Ticket
-    symbol: Symbol
+    ticket: int
+    symbol: str
     type: OrderType
     state: OrderState
-    magic: Magic
-    position_id: TicketOrZero
-    volume_initial: NonNegative
-    volume_current: NonNegative
-    price_open: NonNegative
-    sl: NonNegative
-    tp: NonNegative
-    time_setup_msc: Milliseconds
-    time_done_msc: Milliseconds
-    expiration_msc: Milliseconds
-    reason: Count
-    comment: Text
+    magic: int
+    position_id: int
+    volume_initial: float
+    volume_current: float
+    price_open: float
+    sl: float
+    tp: float
+    time_setup_msc: int
+    time_done_msc: int
+    expiration_msc: int
+    reason: int
+    comment: str
 
 
 class Deal(Record, frozen=True, kw_only=True):
     """An executed trade (or a balance operation). `position_id` is the position's identifier."""
 
-    ticket: Ticket
-    order: TicketOrZero
-    position_id: TicketOrZero
+    ticket: int
+    order: int
+    position_id: int
     symbol: str
     type: DealType
     entry: DealEntry
-    magic: Magic
-    volume: NonNegative
-    price: NonNegative
-    commission: Amount
-    fee: Amount
-    swap: Amount
-    profit: Amount
-    time_msc: Milliseconds
-    reason: Count
-    comment: Text
+    magic: int
+    volume: float
+    price: float
+    commission: float
+    fee: float
+    swap: float
+    profit: float
+    time_msc: int
+    reason: int
+    comment: str
 
 
 class Session(Record, frozen=True, kw_only=True):
@@ -137,19 +135,19 @@ class SymbolSpec(Record, frozen=True, kw_only=True):
     market order; a limit or stop order may always be RETURN.
     """
 
-    symbol: Symbol
-    description: Text
-    digits: Count
-    point: NonNegative
-    contract_size: NonNegative
-    volume_min: NonNegative
-    volume_max: NonNegative
-    volume_step: NonNegative
-    stops_level: Count
-    tick_size: NonNegative
-    tick_value: NonNegative
-    currency_profit: Text
-    margin_initial: NonNegative
+    symbol: str
+    description: str
+    digits: int
+    point: float
+    contract_size: float
+    volume_min: float
+    volume_max: float
+    volume_step: float
+    stops_level: int
+    tick_size: float
+    tick_value: float
+    currency_profit: str
+    margin_initial: float
     trade_allowed: bool
     fillings: list[Filling]
     sessions: list[Session] | None
@@ -172,10 +170,10 @@ class SymbolSpec(Record, frozen=True, kw_only=True):
 class Tick(Record, frozen=True, kw_only=True):
     """One quote."""
 
-    symbol: Symbol
-    bid: NonNegative
-    ask: NonNegative
-    time_msc: Milliseconds
+    symbol: str
+    bid: float
+    ask: float
+    time_msc: int
 
 
 class LeaseInfo(Record, frozen=True, kw_only=True):
@@ -198,11 +196,11 @@ class HaltInfo(Record, frozen=True, kw_only=True):
 
 
 class GuardInfo(Record, frozen=True, kw_only=True):
-    """What the risk gate knows of a magic number; `daily_profit` is null until it has looked at the books."""
+    """What the risk gate knows of a magic number; `daily_profit` is null while that is not known."""
 
     magic: Magic
     dry_run: bool
     unresolved: list[str]
     consecutive_failures: Count
     breaker_open: bool
-    daily_profit: Amount | None
+    daily_profit: float | None

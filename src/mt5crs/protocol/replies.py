@@ -5,7 +5,6 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from .fields import (
-    Amount,
     Count,
     ErrorCode,
     Magic,
@@ -113,9 +112,9 @@ class CheckResult(Reply, frozen=True, kw_only=True, tag="CHECK_RESULT"):
     """
 
     retcode: Count
-    comment: Text
-    margin: NonNegative
-    margin_free: Amount
+    comment: str
+    margin: float
+    margin_free: float
 
 
 class OrderResult(Reply, frozen=True, kw_only=True, tag="ORDER_RESULT"):
@@ -137,7 +136,7 @@ class OrderResult(Reply, frozen=True, kw_only=True, tag="ORDER_RESULT"):
     position_ticket: TicketOrZero
     volume_requested: NonNegative
     volume: NonNegative
-    price: NonNegative
+    price: float
     comment_id: str
     epoch: Count
     evidence: Text

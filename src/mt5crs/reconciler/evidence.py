@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 from mt5crs.protocol.digest import state_digest
+from mt5crs.protocol.records import Deal, Order, Position
 from mt5crs.protocol.replies import Snapshot
 
 
@@ -32,15 +33,30 @@ def flaws(snapshot: Snapshot, magic: int, expected_login: int) -> list[str]:
     found += _repeated("deal ticket", [d.ticket for d in snapshot.deals])
     if identity.margin_mode != "HEDGING":
         found += _repeated("netting position in symbol", [p.symbol for p in snapshot.positions])
+    # only ours: what other programs have need not make sense to us
     for position in snapshot.positions:
-        if not math.isfinite(position.volume) or position.volume <= 0:
-            found.append(f"position {position.identifier} has the volume {position.volume}")
+        if position.magic == magic:
+            found += _unsound(f"position {position.identifier}", position, ("price_open", "sl", "tp"))
+            if not 0 < position.volume < math.inf:
+                found.append(f"position {position.identifier} has the volume {position.volume}")
     for order in snapshot.orders:
-        if order.volume_current > order.volume_initial or order.volume_initial <= 0:
-            found.append(f"order {order.ticket} has {order.volume_current} of {order.volume_initial} left")
+        if order.magic == magic:
+            found += _unsound(f"order {order.ticket}", order, ("price_open", "sl", "tp"))
+            if not 0 <= order.volume_current <= order.volume_initial < math.inf or not order.volume_initial:
+                found.append(
+                    f"order {order.ticket} has {order.volume_current} of {order.volume_initial} left"
+                )
+    for deal in snapshot.deals:
+        if deal.magic == magic:
+            found += _unsound(f"deal {deal.ticket}", deal, ("volume", "price"))
     if snapshot.digest != state_digest(snapshot.positions, snapshot.orders, magic):
         found.append("the digest in the reply does not match its positions and orders")
     return found
+
+
+def _unsound(what: str, record: Position | Order | Deal, names: tuple[str, ...]) -> list[str]:
+    values = {name: getattr(record, name) for name in names}
+    return [f"{what} has the {name} {value}" for name, value in values.items() if not math.isfinite(value)]
 
 
 def _repeated(what: str, keys: list[int] | list[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from mt5crs.protocol.digest import state_digest
@@ -12,8 +14,11 @@ UNITS_PER_LOT = 10**8
 
 
 def units(lots: float) -> int:
-    """Lots as a whole number of 1e-8 lots, so that sums of fills are exact."""
-    return round(lots * UNITS_PER_LOT)
+    """Lots as a whole number of 1e-8 lots, so that sums of fills are exact.
+
+    0 for what is no number: such a record of ours is not believed at all, others' do not count here.
+    """
+    return round(lots * UNITS_PER_LOT) if math.isfinite(lots) else 0
 
 
 def lots(units_: int) -> float:
@@ -53,12 +58,28 @@ def evidence_of(snapshot: Snapshot, magic: int) -> Evidence:
         login=snapshot.identity.login,
         magic=magic,
         time_msc=snapshot.time_msc,
-        positions=tuple(p for p in snapshot.positions if p.magic == magic),
+        positions=tuple(_displayable(p) for p in snapshot.positions if p.magic == magic),
         orders=tuple(o for o in snapshot.orders if o.magic == magic),
         deals=tuple(snapshot.deals),
         closed_orders=tuple(snapshot.closed_orders),
         external=tuple(p for p in snapshot.positions if p.magic != magic),
         unresolved=tuple(snapshot.unresolved),
+    )
+
+
+def _displayable(position: Position) -> Position:
+    """Without what is no number among that which moves with the market: nothing rests on it, and the record
+    and the published state have no way to say it.
+    """
+    if math.isfinite(position.price_current + position.profit + position.swap):
+        return position
+    return msgspec.structs.replace(
+        position,
+        **{
+            name: 0.0
+            for name in ("price_current", "profit", "swap")
+            if not math.isfinite(getattr(position, name))
+        },
     )
 
 

@@ -32,7 +32,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"valid_ms": 10**9}, "BAD_FIELD", "valid_ms"),
         ({"magic": -1}, "BAD_FIELD", "magic"),
         ({"magic": 2**63}, "BAD_FIELD", "magic"),
-        ({"symbol": "EURUSD; DROP"}, "BAD_FIELD", "symbol"),
+        ({"symbol": "EURUSD\x00"}, "BAD_FIELD", "symbol"),
         ({"side": "HOLD"}, "BAD_FIELD", "side"),
         ({"client_order_id": "a" * 65}, "BAD_FIELD", "client_order_id"),
         ({"surprise": 1}, "BAD_FIELD", "surprise"),
