@@ -100,6 +100,12 @@ MUTATIONS = (
         "",
     ),
     Mutation(
+        "what the books do not show yet is forgotten",
+        "gateway/pending.py",
+        "        self._effects[effect.magic, effect.id] = effect\n",
+        "        return\n",
+    ),
+    Mutation(
         "working orders do not count for the position limit",
         "gateway/risk.py",
         "    for order in orders:\n        side = buys if order",

@@ -25,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mt5crs.broker.interface import TradeRequest
 from mt5crs.broker.sim.backend import Command, Profile
 from mt5crs.broker.sim.faults import Faults, SendFault
+from mt5crs.broker.sim.terminal import Showing
 from mt5crs.client.connection import Peer as Address
 from mt5crs.client.errors import GatewayError, GatewaySilentError, GatewayUnreachableError
 from mt5crs.client.gateway import GatewayClient, Patience
@@ -33,7 +34,7 @@ from mt5crs.gateway.control import Control
 from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.ledger import Ledger
 from mt5crs.gateway.office import Office
-from mt5crs.gateway.reader import Reader
+from mt5crs.gateway.reader import Query, Reader
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.gateway.server import _OFFICE
 from mt5crs.gateway.stream import Stream
@@ -54,6 +55,7 @@ from mt5crs.strategy.journal import IntentJournal
 from mt5crs.strategy.lease import LeaseKeeper
 from tests.mutations import MUTATIONS
 from tests.unit.gateway.crashing import POINTS, Crash, CrashingBroker, CrashingJournal
+from tests.unit.gateway.test_machine import SHOWING
 from tests.unit.orders import check_none_is_doubled
 
 RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "1000"))
@@ -292,7 +294,7 @@ class Fleet(RuleBasedStateMachine):
         watch = Watch(self.broker, stream, ledger)
         self.desk = Desk(
             self.broker, self.journal, self.control, watch, ledger, stream, lambda: {MAGIC: LIMITS},
-            LOGIN, SERVER, lambda *_, **__: None,
+            LOGIN, SERVER, lambda *_, **__: None, monotonic=lambda: self.now / 1000,
         )  # fmt: skip
         self.reader = Reader(self.broker, self.desk, watch, ledger, self.control, stream)
         terminal: Any = Errands()
@@ -329,7 +331,7 @@ class Fleet(RuleBasedStateMachine):
             return self.desk.submit(request, lambda: 0, operator=self.operating)
         if isinstance(request, requests.OrderQuery):
             return self.desk.query(request)
-        assert isinstance(request, (requests.SyncAll, requests.HistoryQuery))
+        assert isinstance(request, Query)
         return self.reader.answer(request)
 
     def note_lease(self, request: requests.AnyRequest, answer: replies.Reply) -> None:
@@ -555,9 +557,16 @@ class Fleet(RuleBasedStateMachine):
         with contextlib.suppress(ValueError):  # refused: gone meanwhile, or no money
             self.broker.command(command)
 
-    @rule(failing=st.integers(0, 2), liquidity=st.sampled_from([0.0, 0.0, 0.2]))
-    def broker_gets_worse(self, failing: int, liquidity: float) -> None:
-        self.broker.command(Command(do="faults", faults=Faults(fail_queries=failing, liquidity=liquidity)))
+    @rule(failing=st.integers(0, 2), liquidity=st.sampled_from([0.0, 0.0, 0.2]), showing=SHOWING)
+    def broker_gets_worse(self, failing: int, liquidity: float, showing: Showing) -> None:
+        faults = Faults(fail_queries=failing, liquidity=liquidity, terminal=showing)
+        self.broker.command(Command(do="faults", faults=faults))
+
+    @rule(showing=SHOWING, volumes=st.lists(st.sampled_from([0.1, 0.5]), min_size=2, max_size=4))
+    def orders_in_quick_succession(self, showing: Showing, volumes: list[float]) -> None:
+        self.broker.command(Command(do="faults", faults=Faults(terminal=showing)))
+        for volume in volumes:
+            self._submit("holder", [], requests.OrderSend, **terms(volume=volume))
 
     @rule(bid=st.sampled_from([0.4, 1.0, 1.1, 2.5]))
     def price_moves(self, bid: float) -> None:

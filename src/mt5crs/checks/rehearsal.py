@@ -150,6 +150,7 @@ class Fleet:
                 "GATEWAY_SECRET_KEY": self._gateway_secret,
                 "GATEWAY_BACKEND": "sim",
                 "CLIENTS_FILE": self.directory / "clients.json",
+                "RESOLVE_AFTER_S": "0",
                 "SIM_LOGIN": LOGIN,
             }
         else:

@@ -2,6 +2,8 @@
 thread.
 """
 
+import math
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -12,23 +14,26 @@ from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, n
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.events import trade_topic
 from mt5crs.protocol.fields import VERSION, Execution, Filling, OrderType, Outcome
-from mt5crs.protocol.records import GuardInfo, Identity, Position
+from mt5crs.protocol.records import Deal, GuardInfo, Identity, Position
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
 from mt5crs.settings.gateway import Limits, Phase, account_problem
 
 from . import risk
 from .control import Control
-from .evidence import Verdict, judge
+from .evidence import Verdict, judge, resembling
 from .journal import Entry, Journal, JournalError, fingerprint, new_entry
 from .ledger import Ledger
+from .pending import SEARCHED_BACK_MS, Effect, Pending, Seen, market_order
 from .refusal import Refusal
 from .stream import Stream
 from .watch import Watch
 
-_EVIDENCE_MARGIN_MS = 5 * 60_000
-"""How far before the moment of sending the books are searched; brokers' clocks in a reply and in the books
-may differ.
-"""
+_WIDE_MARGIN_MS = 26 * 3600_000
+"""So far before the moment of sending it is searched where much depends on it: whatever the clocks say."""
+_WIDE_INTERVAL_S = 5.0
+_DECLARED_KEPT_MS = 7 * 24 * 3600_000
+"""For so long an order that was declared not executed is still looked for."""
+_DECLARED_RARELY_S = 600.0
 _EPSILON = 1e-9
 _SUCCESS = frozenset({"FILLED", "PARTIAL", "PLACED"})
 
@@ -53,9 +58,14 @@ class Desk:
         server: str,
         note: Callable[..., None],
         phase: Phase = "test",
+        *,
+        books_lag_s: float = 10.0,
+        resolve_after_s: float = 30.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`note(event, **fields)` logs; `login` and `server` are the only account that may be traded, and
-        only if `phase` takes its kind.
+        only if `phase` takes its kind. After `books_lag_s` an order that the books do not show is unresolved;
+        a person may declare it not executed when `resolve_after_s` have passed since it was sent.
         """
         self._broker = broker
         self._journal = journal
@@ -72,6 +82,22 @@ class Desk:
         self._unresolved: dict[tuple[int, str], Entry] = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.unresolved()
         }
+        self._pending = Pending(broker, books_lag_s, note, self._shown, monotonic)
+        for entry in journal.told():
+            if isinstance(entry.answer, OrderResult):
+                effect = self._pending.effect_of(entry, entry.answer, None)
+                if effect is not None:
+                    self._pending.wait_for(effect)
+        self._resolve_after_ms = resolve_after_s * 1000
+        self._declared = {
+            (entry.request.magic, entry.request.client_order_id): entry for entry in journal.declared()
+        }
+        self._declared_due = 0.0
+        self._monotonic = monotonic
+        self._searched_wide = -_WIDE_INTERVAL_S
+        self._noticed: Books | None = None
+        self._loaded = False
+        """Whether the terminal has shown an account that makes sense: no money is bound by nothing."""
         self._in_hand: tuple[int, str] | None = None
         """The submission at the broker right now; it counts as unresolved once that is over."""
         self._daily: dict[int, float] = {}
@@ -80,8 +106,16 @@ class Desk:
     # --- state ---------------------------------------------------------------------------------------------
 
     def unresolved(self, magic: int) -> list[str]:
-        """Client order ids of a magic number whose fate is not known."""
-        return sorted(cid for m, cid in list(self._unresolved) if m == magic) if self._unresolved else []
+        """Client order ids of a magic number whose fate is not known, or whose effect the books do not show
+        although they should by now. Safe to call from another thread.
+        """
+        return sorted(
+            cid for owner, cid in (*list(self._unresolved), *self._pending.overdue()) if owner == magic
+        )
+
+    def unsettled(self, magic: int) -> list[str]:
+        """The same, and what the books may still be late with: until it is empty, they are not the state."""
+        return sorted({*self.unresolved(magic), *self._pending.waiting(magic)})
 
     def unresolved_by_magic(self) -> dict[int, int]:
         """How many submissions are unresolved, by magic number, but for one that is at the broker right now.
@@ -89,7 +123,7 @@ class Desk:
         Safe to call from another thread.
         """
         found: dict[int, int] = {}
-        for key in list(self._unresolved):
+        for key in (*list(self._unresolved), *self._pending.overdue()):
             if key != self._in_hand:
                 found[key[0]] = found.get(key[0], 0) + 1
         return found
@@ -100,6 +134,7 @@ class Desk:
         daily = self._daily
         for magic, limits in sorted(self._limits().items()):
             failures = self._failures.get(magic, 0)
+            result = daily.get(magic, math.nan)
             most = limits.max_consecutive_failures
             found.append(
                 GuardInfo(
@@ -108,7 +143,7 @@ class Desk:
                     unresolved=self.unresolved(magic),
                     consecutive_failures=failures,
                     breaker_open=most is not None and failures >= most,
-                    daily_profit=round(daily[magic], 2) if magic in daily else None,
+                    daily_profit=round(result, 2) if math.isfinite(result) else None,
                 )
             )
         return found
@@ -255,7 +290,7 @@ class Desk:
             self._unresolved[key] = entry
             result = self._send(trade)
         self._watch.settle()
-        return self._conclude(entry, trade, result)
+        return self._conclude(entry, trade, result, books)
 
     def _require_settled(self, request: ask.Submission) -> None:
         """A magic number with an unresolved submission may only cancel: that cannot double anything."""
@@ -279,9 +314,40 @@ class Desk:
         """
         books = self._broker.books()
         self.require_account(books.identity)
-        self._watch.observe(books)
+        self._require_loaded(books)
+        if self._pending:
+            self._watch.settle()
+        changed, fresh = self._watch.observe(books)
+        if self._noticed is not None and (changed or fresh):
+            self._pending.notice(self._noticed, books, fresh, self._limits())
+        self._noticed = books
+        self._pending.look(books)
         self._daily = self._results_today(books)
         return books
+
+    def _require_loaded(self, books: Books) -> None:
+        """Raise Refusal NOT_READY while a terminal that has just started shows nothing yet.
+
+        Its lists are empty then, though the account's money says that something is open.
+        """
+        empty = not books.positions and not books.orders
+        bound = books.account.margin > 0 or books.account.profit != 0
+        was_empty = self._noticed is None or not (self._noticed.positions or self._noticed.orders)
+        self._loaded = not (empty and bound) or (self._loaded and was_empty)
+        if not self._loaded:
+            raise Refusal(
+                "NOT_READY",
+                "loading",
+                "the terminal shows no position and no order, but the account has money bound in them",
+                "wait until the terminal has loaded; if it lasts, restart the terminal",
+                retry_ms=500,
+            )
+
+    def _shown(self, entry: Entry) -> None:
+        try:
+            self._journal.close_case(entry)
+        except JournalError as error:  # after a restart it is looked for once more
+            self._note("journal.failed", error=str(error), client_order_id=entry.request.client_order_id)
 
     def _results_today(self, books: Books) -> dict[int, float]:
         """What each magic number with limits has earned today, open positions included."""
@@ -289,6 +355,9 @@ class Desk:
         for position in books.positions:
             if position.magic in found:
                 found[position.magic] += position.profit + position.swap
+        for magic, held in self._pending.held().items():
+            if magic in found:
+                found[magic] += held
         return found
 
     def _send(self, trade: TradeRequest) -> TradeResult | None:
@@ -319,7 +388,7 @@ class Desk:
             return request
         tick = self._broker.tick(request.symbol)
         quote = 0.0 if tick is None else tick.ask if request.side == "BUY" else tick.bid
-        return msgspec.structs.replace(request, price=quote) if quote > 0 else request
+        return msgspec.structs.replace(request, price=quote) if 0 < quote < math.inf else request
 
     def _filled(self, request: ask.Submission) -> ask.Submission:
         if not isinstance(request, ask.OrderSend):
@@ -364,6 +433,7 @@ class Desk:
             raise Refusal(
                 "BAD_FIELD", "price", f"a {terms.type} order needs a price", "send the price", final=True
             )
+        books = self._view(books)
         positions = [p for p in books.positions if p.magic == terms.magic]
         orders = [o for o in books.orders if o.magic == terms.magic]
         spec, tick = self._broker.symbol(terms.symbol), self._broker.tick(terms.symbol)
@@ -378,8 +448,6 @@ class Desk:
         netting = books.identity.margin_mode != "HEDGING"
         if netting:
             risk.check_unmixed(terms, books.positions, books.orders)
-        floating = sum(p.profit + p.swap for p in positions)
-        symbols = {terms.symbol, *(p.symbol for p in positions), *(o.symbol for o in orders)}
         risk.check_order(
             terms,
             limits,
@@ -389,9 +457,9 @@ class Desk:
                 positions=positions,
                 orders=orders,
                 netting=netting,
-                daily_profit=self._ledger.realised_today(terms.magic, books.time_msc) + floating,
+                daily_profit=self._daily.get(terms.magic, math.nan),
                 failures=self._failures.get(terms.magic, 0),
-                values={symbol: self._value_per_lot(symbol) for symbol in symbols},
+                value_per_lot=self._value_per_lot,
             ),
         )
         if not spec.offers(terms.filling, terms.type):
@@ -404,20 +472,30 @@ class Desk:
                 final=True,
             )
 
+    def _view(self, books: Books) -> Books:
+        """The books, with what they do not show yet and what may be under way among the orders."""
+        view = self._pending.view(books)
+        sent = [
+            market_order(r.magic, r.symbol, r.side, r.volume)
+            for entry in self._unresolved.values()
+            if isinstance(r := entry.request, ask.OrderSend)
+        ]
+        return msgspec.structs.replace(view, orders=[*view.orders, *sent]) if sent else view
+
     def _value_per_lot(self, symbol: str) -> float:
-        spec, tick = self._broker.symbol(symbol), self._broker.tick(symbol)
-        if spec is None or tick is None or not spec.tick_size:
-            raise BrokerError(-4, f"symbol {symbol} has positions but no contract specification")
-        return tick.ask / spec.tick_size * spec.tick_value
+        return risk.worth_of_lot(symbol, self._broker.symbol(symbol), self._broker.tick(symbol))
 
     def _close_request(self, request: ask.PositionClose, books: Books, limits: Limits) -> TradeRequest:
         position = _own_position(request, books)
-        volume = request.volume if request.volume is not None else position.volume
-        if volume > position.volume + _EPSILON:
+        left = self._pending.left_of(position, netting=books.identity.margin_mode != "HEDGING")
+        if left <= _EPSILON:
+            raise _no_position(request.position)
+        volume = request.volume if request.volume is not None else left
+        if not volume <= left + _EPSILON:
             raise Refusal(
                 "BAD_FIELD",
                 "volume",
-                f"volume {volume} is more than the position's {position.volume}",
+                f"volume {volume} is more than the position's {left}",
                 "close at most what is open",
                 final=True,
             )
@@ -438,19 +516,27 @@ class Desk:
 
     # --- outcomes ------------------------------------------------------------------------------------------
 
-    def _conclude(self, entry: Entry, trade: TradeRequest, result: TradeResult | None) -> Reply:
-        """Outcome from the broker's reply and books; UNRESOLVED when neither decides."""
+    def _conclude(
+        self, entry: Entry, trade: TradeRequest, result: TradeResult | None, before: Books
+    ) -> Reply:
+        """Outcome from the broker's reply and books; UNRESOLVED when neither decides.
+
+        The reply counts only when the books could be read: the account may have been switched meanwhile.
+        """
         request = entry.request
         if result is not None and certainly_not_executed(result.retcode):
             answer = self._result(entry, request.id, "REJECTED", result.retcode, _reason(result), "reply")
             return self._settle(entry, answer)
-        verdict = self._verdict(entry)
-        if verdict is not None:
-            return self._settle(entry, self._from_books(entry, verdict, result.retcode if result else 0))
-        if result is not None and result.retcode in (DONE, DONE_PARTIAL) and (result.order or result.deal):
+        seen = self._evidence(entry, SEARCHED_BACK_MS)
+        verdict = _verdict(entry, seen)
+        if seen is not None and verdict is not None:
+            answer = self._from_books(entry, verdict, result.retcode if result else 0, seen)
+            return self._settle(entry, answer, seen, before)
+        done = result is not None and result.retcode in (DONE, DONE_PARTIAL)
+        if seen is not None and result is not None and done and (result.order or result.deal):
             outcome = _outcome_of(trade, result)
             if outcome is not None:
-                return self._settle(entry, self._from_reply(entry, outcome, result))
+                return self._settle(entry, self._from_reply(entry, outcome, result), seen, before)
         code = result.retcode if result else 0
         text = name(code) if result else "the broker gave no reply"
         self._note(
@@ -458,15 +544,28 @@ class Desk:
         )
         return self._result(entry, request.id, "UNRESOLVED", code, text, "none")
 
-    def _settle(self, entry: Entry, answer: OrderResult) -> Reply:
+    def _settle(
+        self, entry: Entry, answer: OrderResult, seen: Seen | None = None, before: Books | None = None
+    ) -> Reply:
+        """Record an answer. What the books as `seen` do not show of it is waited for; `before` is the view it
+        was decided on.
+        """
         request = entry.request
+        effect = None if seen is None else self._not_shown(entry, answer, seen, before)
+        if effect is not None:
+            # one of the events that are still to come: who waits for it sees the whole effect
+            answer = msgspec.structs.replace(answer, seq=answer.seq + 1)
         magic, key = request.magic, (request.magic, request.client_order_id)
         failures = self._failures.get(magic, 0)
         if isinstance(request, ask.OrderSend):  # closing and cancelling say nothing about new orders
             good = answer.outcome in _SUCCESS and not self._slipped(request, answer)
             failures = 0 if good else failures + 1
         try:
-            self._journal.settle(entry, answer, failures)
+            declared = answer.evidence == "operator"
+            state: Literal["done", "told", "declared"] = (
+                "declared" if declared else "done" if effect is None else "told"
+            )
+            self._journal.settle(entry, answer, failures, state)
         except JournalError as error:
             self._unresolved[key] = entry  # the resolver writes it when the disk is back
             self._note("journal.failed", error=str(error), client_order_id=request.client_order_id)
@@ -475,7 +574,20 @@ class Desk:
             )
         self._failures[magic] = failures
         self._unresolved.pop(key, None)
+        if effect is not None:
+            self._pending.wait_for(effect)
         return answer
+
+    def _not_shown(
+        self, entry: Entry, answer: OrderResult, seen: Seen, before: Books | None
+    ) -> Effect | None:
+        """What an answer says and the books do not show; None when they show it all."""
+        effect = self._pending.effect_of(entry, answer, before)
+        try:
+            return None if effect is None or self._pending.shown(effect, seen) else effect
+        except BrokerError as error:
+            self._note("evidence.unavailable", error=str(error))
+            return effect
 
     def _slipped(self, request: ask.OrderSend, answer: OrderResult) -> bool:
         """Whether a market order was filled worse than its bound allows; it counts as a failure then."""
@@ -500,31 +612,72 @@ class Desk:
         )
         return True
 
-    def _verdict(self, entry: Entry) -> Verdict | None:
-        """What the books say now; None also when they could not be read (then it is asked again)."""
-        since = max(0, entry.sent_msc - _EVIDENCE_MARGIN_MS)
+    def _evidence(self, entry: Entry, margin_ms: int) -> Seen | None:
+        """Books and history since `margin_ms` before an order was sent; None when they could not be read."""
+        since = max(0, entry.sent_msc - margin_ms)
         try:
             books = self.look()
-            closed = self._broker.closed_orders(since)
-            deals = self._broker.deals(since)
+            return Seen(books, self._broker.closed_orders(since), self._broker.deals(since))
         except (BrokerError, Refusal) as error:
             self._note("evidence.unavailable", error=str(error))
             return None
-        return judge(entry, books.orders, closed, deals)
 
     def resolve_all(self) -> None:
-        """Try to find out the fate of every unresolved submission."""
+        """Try to find out the fate of every unresolved submission, and of those that were declared."""
+        if self._declared and self._monotonic() >= self._declared_due:
+            self._look_for_declared()
+        if not self._unresolved:
+            return
+        now = self._monotonic()
+        wide = now - self._searched_wide >= _WIDE_INTERVAL_S
+        if wide:
+            self._searched_wide = now
         for entry in list(self._unresolved.values()):
-            self._try_to_resolve(entry)
+            self._try_to_resolve(entry, _WIDE_MARGIN_MS if wide else SEARCHED_BACK_MS)
 
-    def _try_to_resolve(self, entry: Entry) -> None:
-        verdict = self._verdict(entry)
-        if verdict is None:
+    def _try_to_resolve(self, entry: Entry, margin_ms: int = SEARCHED_BACK_MS) -> None:
+        seen = self._evidence(entry, margin_ms)
+        verdict = _verdict(entry, seen)
+        if seen is None or verdict is None:
             self._unresolved[entry.request.magic, entry.request.client_order_id] = entry
             return
-        answer = self._from_books(entry, verdict, 0)
-        self._settle(entry, answer)
+        answer = self._from_books(entry, verdict, 0, seen)
+        self._settle(entry, answer, seen)
         self._note("order.resolved", client_order_id=entry.request.client_order_id, outcome=answer.outcome)
+
+    def _look_for_declared(self) -> None:
+        """A person's word that an order was not executed is not the end of it: it may be filled later."""
+        now, youngest = self._broker.time_msc(), _DECLARED_KEPT_MS
+        for key, entry in list(self._declared.items()):
+            age = now - entry.sent_msc
+            youngest = min(youngest, age)
+            recent = age < _DECLARED_RARELY_S * 1000
+            seen = self._evidence(entry, SEARCHED_BACK_MS if recent else _WIDE_MARGIN_MS)
+            verdict = _verdict(entry, seen)
+            if seen is not None and verdict is not None:
+                self._found_after_all(entry, verdict, seen)
+            elif age > _DECLARED_KEPT_MS:
+                del self._declared[key]
+                self._shown(entry)
+        often = youngest < _DECLARED_RARELY_S * 1000
+        self._declared_due = self._monotonic() + (_WIDE_INTERVAL_S if often else _DECLARED_RARELY_S)
+
+    def _found_after_all(self, entry: Entry, verdict: Verdict, seen: Seen) -> None:
+        request = entry.request
+        del self._declared[request.magic, request.client_order_id]
+        if verdict.volume or verdict.outcome == "PLACED":
+            said = "declared not executed, and executed after all"
+            answer = self._from_books(entry, msgspec.structs.replace(verdict, message=said), 0, seen)
+            self._note(
+                "order.late_fill",
+                magic=request.magic,
+                client_order_id=request.client_order_id,
+                order=verdict.order,
+                volume=verdict.volume,
+            )
+            self._settle(entry, answer, seen)
+        else:
+            self._shown(entry)
 
     def query(self, request: ask.OrderQuery) -> Reply:
         """Answer an ORDER_QUERY."""
@@ -548,15 +701,38 @@ class Desk:
         """Answer an ORDER_RESOLVE: a person says that the submission was not executed."""
         entry = self._resolved_entry(request.magic, request.client_order_id)
         if entry.answer is not None:
+            if self._pending.accept(request.magic, request.client_order_id):
+                self._note("books.accepted", client=request.client, client_order_id=request.client_order_id)
             return self._recorded(request.id, entry)
-        since = max(0, entry.sent_msc - _EVIDENCE_MARGIN_MS)
+        self._require_no_trace(entry, request.reason)
+        message = f"declared not executed by {request.client}: {request.reason}"
+        answer = self._result(entry, request.id, "REJECTED", 0, message[:256], "operator")
+        self._note("order.declared", client=request.client, client_order_id=request.client_order_id)
+        reply = self._settle(entry, answer)
+        if isinstance(reply, OrderResult) and reply.evidence == "operator":
+            self._declared[request.magic, request.client_order_id] = entry
+            self._declared_due = 0.0
+        return reply
+
+    def _require_no_trace(self, entry: Entry, reason: str) -> None:
+        """Raise Refusal unless enough time has passed and the broker's books show nothing of an order."""
+        left_ms = self._resolve_after_ms - (self._broker.time_msc() - entry.sent_msc)
+        if left_ms > 0:
+            raise Refusal(
+                "UNRESOLVED",
+                "client_order_id",
+                "it was sent a moment ago and may still be executed",
+                f"look again and declare it in {left_ms / 1000:.0f} s (RESOLVE_AFTER_S)",
+                retry_ms=int(left_ms) + 1,
+            )
+        since = max(0, entry.sent_msc - _WIDE_MARGIN_MS)
         try:
-            orders = [*self._broker.books().orders, *self._broker.closed_orders(since)]
+            orders = [*self.look().orders, *self._broker.closed_orders(since)]
             deals = self._broker.deals(since)
         except BrokerError as error:
             raise broker_failed(error) from error
-        seen = [o.ticket for o in orders if o.comment == entry.comment_id]
-        seen += [d.ticket for d in deals if d.comment == entry.comment_id]
+        seen = [order.ticket for order in orders if order.comment == entry.comment_id]
+        seen += [deal.ticket for deal in deals if deal.comment == entry.comment_id]
         if seen:
             raise Refusal(
                 "UNRESOLVED",
@@ -564,21 +740,32 @@ class Desk:
                 f"the broker's books show it (tickets {seen}), though its end is not known yet",
                 "wait: it will be resolved from the books",
             )
-        message = f"declared not executed by {request.client}: {request.reason}"
-        answer = self._result(entry, request.id, "REJECTED", 0, message[:256], "operator")
-        self._note("order.declared", client=request.client, client_order_id=request.client_order_id)
-        return self._settle(entry, answer)
+        magic = entry.request.magic
+        for record in resembling(entry, orders, deals):
+            order = record.order if isinstance(record, Deal) else record.ticket
+            named = str(record.ticket) in reason or str(order) in reason
+            if named or self._journal.belongs(magic, record.comment, order):
+                continue
+            raise Refusal(
+                "UNRESOLVED",
+                "client_order_id",
+                f"ticket {record.ticket} has the same magic number, symbol and side, and belongs to no other "
+                "order of this gateway: the broker may have changed its comment",
+                f"if it is certainly something else, name {record.ticket} in the reason",
+            )
 
     # --- results -------------------------------------------------------------------------------------------
 
-    def _from_books(self, entry: Entry, verdict: Verdict, retcode: int) -> OrderResult:
+    def _from_books(self, entry: Entry, verdict: Verdict, retcode: int, seen: Seen) -> OrderResult:
         blank = self._result(entry, entry.request.id, verdict.outcome, retcode, verdict.message, "books")
         return msgspec.structs.replace(
             blank,
             order=verdict.order,
             deals=verdict.deals,
             position=verdict.position,
-            position_ticket=self._ticket_of(verdict.position),
+            position_ticket=next(
+                (p.ticket for p in seen.books.positions if p.identifier == verdict.position), 0
+            ),
             volume=verdict.volume,
             price=verdict.price,
         )
@@ -593,14 +780,6 @@ class Desk:
             volume=result.volume if filled else 0.0,
             price=result.price if filled else 0.0,
         )
-
-    def _ticket_of(self, identifier: int) -> int:
-        if not identifier:
-            return 0
-        try:
-            return next((p.ticket for p in self._broker.books().positions if p.identifier == identifier), 0)
-        except BrokerError:
-            return 0
 
     def _result(
         self, entry: Entry, request_id: str, outcome: Outcome, retcode: int, message: str, evidence: Evidence
@@ -670,16 +849,20 @@ def _own_position(request: ask.PositionClose, books: Books) -> Position:
     # a ticket is as good as the identifier: it is a later ticket of the same position, never another's number
     position = next((p for p in books.positions if request.position in (p.identifier, p.ticket)), None)
     if position is None:
-        raise Refusal(
-            "UNKNOWN_POSITION",
-            "position",
-            f"there is no open position {request.position}",
-            "take a snapshot: it was closed meanwhile",
-            final=True,
-        )
+        raise _no_position(request.position)
     if position.magic != request.magic:
         raise _not_yours("position", request.position, position.magic, request.magic)
     return position
+
+
+def _no_position(position: int) -> Refusal:
+    return Refusal(
+        "UNKNOWN_POSITION",
+        "position",
+        f"there is no open position {position}",
+        "take a snapshot: it was closed meanwhile",
+        final=True,
+    )
 
 
 def _not_yours(field: str, ticket: int, owner: int, magic: int) -> Refusal:
@@ -706,6 +889,10 @@ def _reason(result: TradeResult) -> str:
     known = name(result.retcode)
     said = result.comment.strip()
     return known if said.lower() in ("", known) else f"{known}: {said}"[:256]
+
+
+def _verdict(entry: Entry, seen: Seen | None) -> Verdict | None:
+    return None if seen is None else judge(entry, seen.books.orders, seen.closed, seen.deals)
 
 
 def broker_failed(error: BrokerError) -> Refusal:

@@ -3,17 +3,20 @@
 Nothing found is no verdict: an order that is found nowhere may still arrive.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
 from mt5crs.protocol.fields import Outcome
 from mt5crs.protocol.records import Deal, Order
-from mt5crs.protocol.requests import OrderCancel
+from mt5crs.protocol.requests import OrderCancel, PositionClose
 
 from .journal import Entry
 
 _EPSILON = 1e-9
+_STOPPED = frozenset({4, 5, 6})
+"""Reasons of deals and orders that came of a stop loss, a take profit or a stop out."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -81,9 +84,34 @@ def _verdict(outcome: Outcome, ticket: int, mine: list[Deal], message: str) -> V
         deals=[d.ticket for d in mine],
         position=mine[0].position_id if mine else 0,
         volume=volume,
-        price=round(sum(d.price * d.volume for d in mine) / volume, 8) if volume else 0.0,
+        price=_finite(round(sum(d.price * d.volume for d in mine) / volume, 8)) if volume else 0.0,
         message=message,
     )
+
+
+def resembling(entry: Entry, orders: Iterable[Order], deals: Iterable[Deal]) -> list[Order | Deal]:
+    """Orders and deals that could be this submission under another comment: the broker may have rewritten it.
+
+    Same magic number, symbol and side, or the position that was to be closed; what a stop closed is not.
+    """
+    request = entry.request
+    if isinstance(request, OrderCancel):
+        return []
+
+    def like(record: Order | Deal) -> bool:
+        if record.magic != request.magic or record.reason in _STOPPED:
+            return False
+        if isinstance(request, PositionClose):
+            return record.position_id == request.position and getattr(record, "entry", "OUT") != "IN"
+        side = "BUY" if record.type.startswith("BUY") else "SELL"
+        return (record.symbol, side) == (request.symbol, request.side)
+
+    return [*filter(like, orders), *filter(like, deals)]
+
+
+def _finite(price: float) -> float:
+    """The price, or 0 for what the journal cannot hold."""
+    return price if math.isfinite(price) else 0.0
 
 
 def _judge_cancel(ticket: int, working: Sequence[Order], closed: Sequence[Order]) -> Verdict | None:

@@ -23,10 +23,15 @@ CREATE TABLE IF NOT EXISTS submissions (
     request TEXT NOT NULL, state TEXT NOT NULL, sent_msc INTEGER NOT NULL, answer TEXT NOT NULL,
     PRIMARY KEY (account, magic, client_order_id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS submissions_open ON submissions (account) WHERE state = 'sent';
+CREATE INDEX IF NOT EXISTS submissions_told ON submissions (account) WHERE state = 'told';
+CREATE INDEX IF NOT EXISTS submissions_declared ON submissions (account) WHERE state = 'declared';
 CREATE TABLE IF NOT EXISTS failures (account TEXT, magic INTEGER, count INTEGER NOT NULL,
     PRIMARY KEY (account, magic));
 """
-State = Literal["sent", "done", "refused"]
+State = Literal["sent", "told", "done", "declared", "refused"]
+"""`told`: answered, but the broker's books do not show all of it yet. `declared`: not executed, says a
+person; the books may still show that it was.
+"""
 _requests: "msgspec.json.Decoder[Submission]" = msgspec.json.Decoder(OrderSend | OrderCancel | PositionClose)
 _answers: "msgspec.json.Decoder[OrderResult | Error]" = msgspec.json.Decoder(OrderResult | Error)
 
@@ -91,11 +96,29 @@ class Journal:
 
     def unresolved(self) -> list[Entry]:
         """Submissions whose outcome is not known."""
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM submissions WHERE account = ? AND state = 'sent'",  # noqa: S608
-            (self._account,),
+        return self._in_state("sent")
+
+    def told(self) -> list[Entry]:
+        """Submissions that were answered before the broker's books showed them."""
+        return self._in_state("told")
+
+    def declared(self) -> list[Entry]:
+        """Submissions that a person declared not executed, and that are still looked for."""
+        return self._in_state("declared")
+
+    def belongs(self, magic: int, comment: str, order: int) -> bool:
+        """Whether an order at the broker, or one of this comment, is that of any submission."""
+        row = self._db.execute(
+            "SELECT 1 FROM submissions WHERE account = ? AND magic = ? AND "
+            "(comment_id = ? OR (state IN ('done', 'told') AND json_extract(answer, '$.order') = ?)) LIMIT 1",
+            (self._account, magic, comment, order),
         )
-        return [_entry(row) for row in rows]
+        return row.fetchone() is not None
+
+    def _in_state(self, state: Literal["sent", "told", "declared"]) -> list[Entry]:
+        # the state is part of the text: an index of that state alone is used then
+        query = f"SELECT {_COLUMNS} FROM submissions WHERE account = ? AND state = '{state}'"  # noqa: S608
+        return [_entry(row) for row in self._db.execute(query, (self._account,))]
 
     def record(self, entry: Entry) -> None:
         """Add an entry, durably. Raises JournalError; then nothing is recorded."""
@@ -120,7 +143,9 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(str(error)) from error
 
-    def settle(self, entry: Entry, answer: OrderResult, failures: int) -> None:
+    def settle(
+        self, entry: Entry, answer: OrderResult, failures: int, state: Literal["done", "told", "declared"]
+    ) -> None:
         """Record the outcome and the new count of consecutive failures, in one transaction. Raises
         JournalError.
         """
@@ -128,9 +153,15 @@ class Journal:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
-                "UPDATE submissions SET state = 'done', answer = ? "
+                "UPDATE submissions SET state = ?, answer = ? "
                 "WHERE account = ? AND magic = ? AND client_order_id = ?",
-                (msgspec.json.encode(answer).decode(), self._account, request.magic, request.client_order_id),
+                (
+                    state,
+                    msgspec.json.encode(answer).decode(),
+                    self._account,
+                    request.magic,
+                    request.client_order_id,
+                ),
             )
             self._db.execute(
                 "REPLACE INTO failures VALUES (?, ?, ?)", (self._account, request.magic, failures)
@@ -139,6 +170,18 @@ class Journal:
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            raise JournalError(str(error)) from error
+
+    def close_case(self, entry: Entry) -> None:
+        """Record that nothing more is expected of an answered submission. Raises JournalError."""
+        request = entry.request
+        try:
+            self._db.execute(
+                "UPDATE submissions SET state = 'done' "
+                "WHERE account = ? AND magic = ? AND client_order_id = ? AND state IN ('told', 'declared')",
+                (self._account, request.magic, request.client_order_id),
+            )
+        except sqlite3.Error as error:
             raise JournalError(str(error)) from error
 
     def failures(self) -> dict[int, int]:

@@ -14,7 +14,7 @@ from .ledger import Ledger
 from .refusal import Refusal
 from .stream import Stream
 from .symbol_sync import SymbolSync
-from .watch import Watch
+from .watch import Watch, order_shape, shape
 
 _ATTEMPTS = 5
 Query = ask.SyncAll | ask.AccountQuery | ask.SymbolQuery | ask.TickQuery | ask.HistoryQuery
@@ -91,7 +91,7 @@ class Reader:
             deals=deals,
             closed_orders=closed,
             history_complete=complete,
-            unresolved=self._desk.unresolved(request.magic),
+            unresolved=self._desk.unsettled(request.magic),
             halts=self._control.halts(),
             digest=self._watch.digest(books, request.magic),
         )
@@ -163,8 +163,6 @@ def _unknown_symbol(symbol: str) -> Refusal:
 def _same(before: Books, after: Books) -> bool:
     if before.version is not None and after.version is not None:
         return before.version == after.version
-    return _keys(before.positions) == _keys(after.positions) and before.orders == after.orders
-
-
-def _keys(positions: list[Position]) -> set[tuple[int, int, str, float]]:
-    return {(p.identifier, p.ticket, p.type, p.volume) for p in positions}
+    return {shape(p) for p in before.positions} == {shape(p) for p in after.positions} and {
+        order_shape(o) for o in before.orders
+    } == {order_shape(o) for o in after.orders}

@@ -1,6 +1,11 @@
-"""The limits of a magic number. Pure: facts in, refusal or nothing out."""
+"""The limits of a magic number. Pure: facts in, refusal or nothing out.
 
-from collections.abc import Iterable
+Every figure is compared with its limit in one function, `require_within`, which refuses what cannot be
+computed.
+"""
+
+import math
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
@@ -25,8 +30,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     netting: bool
     daily_profit: float
     failures: int
-    values: dict[str, float]
-    """Account currency per lot, by symbol, for every symbol among positions, orders and this request."""
+    value_per_lot: Callable[[str], float]
+    """Account currency per lot of a symbol. Raises Refusal LIMIT when it cannot be computed."""
 
 
 def limits_of(limits: dict[int, Limits], magic: int) -> Limits:
@@ -41,6 +46,41 @@ def limits_of(limits: dict[int, Limits], magic: int) -> Limits:
             final=True,
         )
     return found
+
+
+def require_within(
+    field: str, figure: float, bound: float, what: str, remedy: str, *, slack: float = _EPSILON
+) -> None:
+    """Raise Refusal LIMIT unless the figure is a number and at most the bound.
+
+    `what` says what the figure is. Written so that what is no number is refused: no comparison with it holds.
+    """
+    if figure <= bound + slack:
+        return
+    if math.isfinite(figure) and math.isfinite(bound):
+        raise _limit(field, f"{what} is {figure:.8g}, the limit is {bound:.8g}", remedy)
+    raise cannot_compute(field, f"{what} is {figure}")
+
+
+def cannot_compute(field: str, reason: str) -> Refusal:
+    """The refusal for a limit that cannot be checked now; the same order may be allowed a moment later."""
+    return Refusal(
+        "LIMIT",
+        field,
+        f"{field} cannot be checked: {reason}",
+        "wait until the terminal shows it, or take the limit away if it cannot",
+        retry_ms=500,
+    )
+
+
+def worth_of_lot(symbol: str, spec: SymbolSpec | None, tick: Tick | None) -> float:
+    """Account currency per lot. Raises Refusal LIMIT when the terminal does not show what it takes."""
+    if spec is None or tick is None:
+        raise cannot_compute("value", f"the broker has no symbol {symbol} any more")
+    for name, figure in (("ask", tick.ask), ("tick_size", spec.tick_size), ("tick_value", spec.tick_value)):
+        if not 0 < abs(figure) < math.inf:
+            raise cannot_compute("value", f"{name} of {symbol} is {figure}")
+    return abs(tick.ask / spec.tick_size * spec.tick_value)
 
 
 def check_breaker(limits: Limits, failures: int) -> None:
@@ -73,46 +113,59 @@ def check_order(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
     """Raise Refusal (LIMIT, the field names the limit) if the order would break a limit."""
     if terms.symbol not in limits.symbols:
         raise _limit("symbols", f"{terms.symbol} is not among {limits.symbols}", "trade an allowed symbol")
-    if terms.volume > limits.max_order_volume + _EPSILON:
-        raise _limit(
-            "max_order_volume",
-            f"volume {terms.volume} is above {limits.max_order_volume}",
-            "send a smaller order",
-        )
-    value = terms.volume * facts.values[terms.symbol]
-    if limits.max_order_value is not None and value > limits.max_order_value + _EPSILON:
-        raise _limit(
+    require_within(
+        "max_order_volume",
+        terms.volume,
+        limits.max_order_volume,
+        "the order's volume in lots",
+        "send a smaller order",
+    )
+    if limits.max_order_value is not None:
+        require_within(
             "max_order_value",
-            f"order value {value:.2f} is above {limits.max_order_value}",
+            terms.volume * _value_per_lot("max_order_value", terms.symbol, facts),
+            limits.max_order_value,
+            "the order's value",
             "send a smaller order",
         )
     _check_exposure(terms, limits, facts)
     _check_slippage(terms, limits, facts)
     check_breaker(limits, facts.failures)
-    if limits.max_daily_loss is not None and -facts.daily_profit >= limits.max_daily_loss:
-        raise _limit(
+    if limits.max_daily_loss is not None:
+        require_within(
             "max_daily_loss",
-            f"the day's result is {facts.daily_profit:.2f}, the limit is -{limits.max_daily_loss}",
+            -facts.daily_profit,
+            math.nextafter(limits.max_daily_loss, 0.0),  # at the limit is too much already
+            "the day's loss",
             "wait for the broker's next day; positions can still be closed",
+            slack=0.0,
         )
 
 
 def _check_exposure(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
     after = exposure_after(terms, facts.positions, facts.orders, netting=facts.netting)
-    volume = sum(after.values())
-    if volume > limits.max_position_volume + _EPSILON:
-        raise _limit(
-            "max_position_volume",
-            f"positions and orders would be {volume:.8g} lots, the limit is {limits.max_position_volume}",
-            "close positions or cancel orders first",
-        )
-    worth = sum(lots * facts.values[symbol] for symbol, lots in after.items())
-    if limits.max_position_value is not None and worth > limits.max_position_value + _EPSILON:
-        raise _limit(
+    require_within(
+        "max_position_volume",
+        sum(after.values()),
+        limits.max_position_volume,
+        "what could be open, in lots,",
+        "close positions or cancel orders first",
+    )
+    if limits.max_position_value is not None:
+        require_within(
             "max_position_value",
-            f"positions and orders would be worth {worth:.2f}, the limit is {limits.max_position_value}",
+            sum(lots * _value_per_lot("max_position_value", symbol, facts) for symbol, lots in after.items()),
+            limits.max_position_value,
+            "the value of what could be open",
             "close positions or cancel orders first",
         )
+
+
+def _value_per_lot(field: str, symbol: str, facts: Facts) -> float:
+    try:
+        return facts.value_per_lot(symbol)
+    except Refusal as refusal:
+        raise cannot_compute(field, refusal.message.removeprefix("value cannot be checked: ")) from refusal
 
 
 def exposure_after(
@@ -145,16 +198,21 @@ def exposure_after(
 
 def _check_slippage(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
     bound = slippage_points(terms.max_slippage_points, limits)
-    if terms.type != "MARKET" or terms.price is None or bound is None:
+    if terms.type != "MARKET" or bound is None:
         return
+    if terms.price is None:  # neither the client nor the terminal has one: there is nothing to measure from
+        raise cannot_compute("max_slippage_points", f"there is no quote for {terms.symbol}")
     quote = facts.tick.ask if terms.side == "BUY" else facts.tick.bid
-    points = abs(quote - terms.price) / facts.spec.point
-    if points > bound + 1e-6:
-        raise _limit(
-            "max_slippage_points",
-            f"the market is {points:.1f} points away from price {terms.price}, the bound is {bound}",
-            "look at the quote again and decide anew",
-        )
+    if not quote:
+        raise cannot_compute("max_slippage_points", f"there is no quote for {terms.symbol}")
+    require_within(
+        "max_slippage_points",
+        abs(quote - terms.price) / facts.spec.point if facts.spec.point else math.nan,
+        bound,
+        f"the market's distance from price {terms.price} in points",
+        "look at the quote again and decide anew",
+        slack=1e-6,
+    )
 
 
 def slippage_points(wanted: int | None, limits: Limits) -> int | None:

@@ -158,6 +158,8 @@ class Gateway:
             server,
             self._note,
             settings.account_phase,
+            books_lag_s=settings.books_lag_s,
+            resolve_after_s=settings.resolve_after_s,
         )
         reader = Reader(broker, self.desk, watch, ledger, self.control, self.stream)
         self.terminal = Terminal(
@@ -350,6 +352,9 @@ _WARNINGS = frozenset(
         "order.unresolved",
         "order.no_reply",
         "order.slipped",
+        "order.late_fill",
+        "books.behind",
+        "books.accepted",
         "slippage.unknown",
         "order.declared",
         "evidence.unavailable",

@@ -136,7 +136,10 @@ class OrderQuery(Request, frozen=True, kw_only=True, tag="ORDER_QUERY"):
 class OrderResolve(Request, frozen=True, kw_only=True, tag="ORDER_RESOLVE"):
     """Declare an UNRESOLVED submission not executed, after a person has looked at the broker. → ORDER_RESULT
 
-    Refused while the broker's books show anything of it.
+    Refused until `RESOLVE_AFTER_S` after it was sent, and while the broker's books show anything of it, or
+    what could be it under another comment: then `reason` names that ticket, if it is certainly something
+    else. It is looked for all the same: what is executed later is the answer then. For one that was answered
+    and that the books do not show in time it means: believe the books.
     """
 
     client_order_id: Name

@@ -102,6 +102,23 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
             le=600,
         ),
     ] = 30.0
+    books_lag_s: Annotated[
+        float,
+        setting(
+            "Seconds that the terminal's lists may be behind a fill; what they do not show by then is "
+            "unresolved.",
+            ge=0.5,
+            le=300,
+        ),
+    ] = 10.0
+    resolve_after_s: Annotated[
+        float,
+        setting(
+            "Seconds after sending from which a person may declare an unresolved order not executed.",
+            ge=0,
+            le=3600,
+        ),
+    ] = 30.0
     queue_limit: Annotated[
         int, setting("Most requests that may wait for the terminal; more are answered BUSY.", ge=1, le=10_000)
     ] = 256

@@ -61,6 +61,7 @@ class ExecutionAdapter:
         self._clock = clock
         self.last_effect: tuple[str, int] = ("", 0)
         """Stream and event number that hold the effect of the last outcome."""
+        self._former_streams: set[str] = set()
 
     def submit(self, request: type[requests.Request], **content: Any) -> Outcome:
         """Submit once. Returns the outcome or raises an OrderError that says what is certain."""
@@ -96,11 +97,12 @@ class ExecutionAdapter:
             raise
         return self._conclude(answer)
 
-    def catch_up(self) -> None:
+    def catch_up(self) -> list[str]:
         """Note how far the broker's state has come; what is decided on must go as far. Raises GatewayError.
 
         Called under a fresh epoch: no order of the epoch before can follow, but its last one may be so recent
-        that the reconciler has not published it yet.
+        that the reconciler has not published it yet. Returns the orders that the broker's books do not show
+        yet; then it must be called again.
         """
         snapshot = self._client.once(
             requests.SyncAll,
@@ -110,7 +112,24 @@ class ExecutionAdapter:
             whole_account=False,
             history_since_msc=None,
         )
-        self.last_effect = (snapshot.stream, snapshot.seqs.get(trade_topic(self._magic), 0))
+        self._effect_in(snapshot.stream, snapshot.seqs.get(trade_topic(self._magic), 0))
+        return snapshot.unresolved
+
+    def contained_in(self, stream: str, seq: int) -> bool:
+        """Whether a state that goes up to an event holds the effect of the last outcome.
+
+        A stream that is not known comes from a gateway started since: it begins with the books as they are.
+        """
+        last_stream, last_seq = self.last_effect
+        return seq >= last_seq if stream == last_stream else stream not in self._former_streams
+
+    def _effect_in(self, stream: str, seq: int) -> None:
+        last_stream, last_seq = self.last_effect
+        if stream != last_stream:
+            self._former_streams.add(last_stream)
+            self._former_streams.discard(stream)
+            last_seq = 0
+        self.last_effect = (stream, max(seq, last_seq))
 
     def settle(self) -> list[str]:
         """Ask the gateway for the fate of every open intent; returns the ids still unknown.
@@ -205,7 +224,8 @@ class ExecutionAdapter:
 
     def _conclude(self, answer: replies.OrderResult) -> Outcome:
         self._journal.settle(answer.client_order_id, "done", answer.outcome)
-        self.last_effect = (answer.stream, answer.seq)
+        if answer.stream not in self._former_streams:
+            self._effect_in(answer.stream, answer.seq)
         assert answer.outcome != "UNRESOLVED"  # noqa: S101  (both callers have sorted it out; for the type checker)
         return Outcome(
             client_order_id=answer.client_order_id,

@@ -164,9 +164,11 @@ class Runner:
         if unsettled:
             return f"the fate of order {', '.join(unsettled)} is not known yet"
         try:
-            self._adapter.catch_up()
+            not_shown = self._adapter.catch_up()
         except GatewayError as error:
             return f"how far the broker's state has come is not known yet: {error}"
+        if not_shown:
+            return f"the broker's books do not show order {', '.join(not_shown)} yet"
         self._caught_up = self._lease.epoch
         return None
 

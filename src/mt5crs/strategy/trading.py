@@ -134,14 +134,13 @@ class LiveTrading:
 
     def _known(self) -> PublishedState:
         """The reconciler's state, once it contains the effect of our last outcome."""
-        stream, seq = self._adapter.last_effect
         deadline = time.monotonic() + self._settings.order_timeout_s
         while True:
             reason = self._feed.unfit()
             if reason is not None:
                 raise TradingSuspendedError(reason)
             state = self._feed.state
-            if state.stream != stream or state.seq >= seq:
+            if self._adapter.contained_in(state.stream, state.seq):
                 return state
             left = deadline - time.monotonic()
             if left <= 0:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
 from mt5crs.broker.sim.faults import Faults, SendFault
+from mt5crs.broker.sim.terminal import Showing
 from mt5crs.gateway.control import Control
 from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.journal import Journal
@@ -21,6 +22,8 @@ from tests.unit.orders import TERMS
 
 MAGIC, LOGIN, SERVER = 7, 90_000_001, "Sim-Demo"
 START_MSC = 1_700_000_000_000
+LAG_S, RESOLVE_AFTER_S = 10.0, 30.0
+"""For so long the books may be behind, and an order may not be given up."""
 
 
 class Counter:
@@ -32,6 +35,7 @@ class Counter:
         margin_mode: MarginMode = "HEDGING",
         *,
         now: int = START_MSC,
+        look: bool = True,
         **limits: Any,
     ) -> None:
         self.directory = directory
@@ -66,17 +70,21 @@ class Counter:
             LOGIN,
             SERVER,
             lambda event, **_: self.notes.append(event),
+            books_lag_s=LAG_S,
+            resolve_after_s=RESOLVE_AFTER_S,
+            monotonic=lambda: self.now / 1000,
         )
         self.price(1.1)
-        self.desk.look()
+        if look:
+            self.desk.look()
         self.epoch = self.control.acquire(MAGIC, "c", "run", 60_000)
         self._number = 0
 
-    def restarted(self) -> Counter:
-        """The same limits and files, opened again."""
+    def restarted(self, *, look: bool = True) -> Counter:
+        """The same limits and files, opened again; `look`: at the books, at once."""
         for part in (self.broker, self.journal, self.control):
             part.close()
-        again = Counter(self.directory, now=self.now)
+        again = Counter(self.directory, now=self.now, look=look)
         again.limits, again._number = self.limits, self._number
         return again
 
@@ -89,6 +97,10 @@ class Counter:
     def fault(self, *send: SendFault, **flags: Any) -> None:
         """Replace the broker's faults."""
         self.broker.command(Command(do="faults", faults=Faults(send=list(send), **flags)))
+
+    def showing(self, **knobs: Any) -> None:
+        """Replace the broker's faults by such a terminal."""
+        self.fault(terminal=Showing(**knobs))
 
     def order(self, **changes: Any) -> OrderResult | Error:
         """ORDER_SEND."""

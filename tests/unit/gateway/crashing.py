@@ -1,6 +1,6 @@
 """Journal and simulated broker that die at chosen points, as under kill -9."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from mt5crs.broker.interface import TradeRequest, TradeResult
 from mt5crs.broker.sim.backend import SimulatedBroker
@@ -35,10 +35,10 @@ class CrashingJournal(Journal):
         super().record(entry)
         self.machine.crash_if("after_record")
 
-    def settle(self, entry: Entry, answer: OrderResult, failures: int) -> None:
+    def settle(self, entry: Entry, answer: OrderResult, failures: int, state: Any) -> None:
         """Record the outcome."""
         self.machine.crash_if("before_settle")
-        super().settle(entry, answer, failures)
+        super().settle(entry, answer, failures, state)
         self.machine.crash_if("after_settle")
 
 

@@ -80,6 +80,7 @@ class Running:
             "POLL_INTERVAL_S": "0.05",
             "HEARTBEAT_INTERVAL_S": "0.1",
             "TERMINAL_TIMEOUT_S": "0.6",
+            "RESOLVE_AFTER_S": "0",
             **environment,
         }
         self.program = "mt5crs.gateway"

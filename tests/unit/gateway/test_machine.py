@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mt5crs.broker.interface import TradeRequest
 from mt5crs.broker.sim.backend import Command, Profile
 from mt5crs.broker.sim.faults import Faults, SendFault
+from mt5crs.broker.sim.terminal import Showing
 from mt5crs.gateway.control import Control
 from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.ledger import Ledger
@@ -49,6 +50,16 @@ FAULTS = (
     )
 )
 CRASHES = st.none() | st.none() | st.sampled_from(POINTS)
+LAG_MS = st.sampled_from([0, 0, 60, 1000, 4000])
+SHOWING = st.just(Showing()) | st.builds(
+    Showing,
+    positions_lag_ms=LAG_MS,
+    orders_lag_ms=LAG_MS,
+    history_lag_ms=LAG_MS,
+    deals_lag_ms=LAG_MS,
+    odd_records=st.booleans(),
+)
+"""Every list of the terminal is late by itself."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -88,7 +99,7 @@ class Machine(RuleBasedStateMachine):
         watch = Watch(self.broker, stream, ledger)
         self.desk = Desk(
             self.broker, self.journal, self.control, watch, ledger, stream, lambda: {MAGIC: LIMITS},
-            LOGIN, SERVER, lambda *_, **__: None,
+            LOGIN, SERVER, lambda *_, **__: None, monotonic=lambda: self.now / 1000,
         )  # fmt: skip
 
     def crash(self) -> None:
@@ -275,13 +286,30 @@ class Machine(RuleBasedStateMachine):
         retcode=st.sampled_from([0, 10012, 10031, 10008]),
         failing=st.integers(0, 2),
         liquidity=st.sampled_from([0.0, 0.0, 0.2]),
+        showing=SHOWING,
     )
-    def break_the_broker(self, kind: Any, retcode: int, failing: int, liquidity: float) -> None:
+    def break_the_broker(
+        self, kind: Any, retcode: int, failing: int, liquidity: float, showing: Showing
+    ) -> None:
         code = 10006 if kind == "retcode" else retcode
         fault = SendFault(kind=kind, retcode=code, delay_ms=1500)
-        self.broker.command(
-            Command(do="faults", faults=Faults(send=[fault], fail_queries=failing, liquidity=liquidity))
-        )
+        faults = Faults(send=[fault], fail_queries=failing, liquidity=liquidity, terminal=showing)
+        self.broker.command(Command(do="faults", faults=faults))
+
+    @rule(showing=SHOWING)
+    def the_terminal_is_behind(self, showing: Showing) -> None:
+        self.broker.command(Command(do="faults", faults=Faults(terminal=showing)))
+
+    @rule(
+        showing=SHOWING,
+        sides=st.lists(st.sampled_from(["BUY", "BUY", "SELL"]), min_size=2, max_size=5),
+        gap_ms=st.sampled_from([0, 50, 700]),
+    )
+    def orders_in_quick_succession(self, showing: Showing, sides: list[str], gap_ms: int) -> None:
+        self.the_terminal_is_behind(showing)
+        for side in sides:
+            self.post_order("a", side, 0.5, "MARKET", "IOC", True, None, None)
+            self.now += gap_ms
 
     @rule(point=st.sampled_from(POINTS))
     def arm(self, point: str) -> None:

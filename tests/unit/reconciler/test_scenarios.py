@@ -333,7 +333,7 @@ BAD_REPLIES: dict[str, tuple[Callable[[SyncAll], Answer], str]] = {
     "another magic": (lambda r: snapshot(r.id, magic=7), "the reply is for magic 7"),
     "not a number": (
         lambda r: snapshot(r.id, positions=[position(1, float("nan"))], digest="0" * 64),
-        "not a protocol v1 message",
+        "position 1 has the volume nan",
     ),
 }
 
