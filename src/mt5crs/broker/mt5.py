@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 from msgspec import Struct
 
+from mt5crs.broker.clock import BrokerClock
 from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
 from mt5crs.broker.mt5_arguments import ArgumentError, checked, checked_symbol
 from mt5crs.protocol.fields import (
@@ -84,12 +85,15 @@ class Mt5Broker:
         terminal: Terminal,
         *,
         package: Any = None,
-        wall_msc: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_msc: Callable[[], int] | None = None,
     ) -> None:
-        """`package` is the MetaTrader5 module; it is imported at `start` when not given."""
+        """`package` is the MetaTrader5 module; it is imported at `start` when not given. `wall_msc` stands
+        for all clocks of this host.
+        """
         self._terminal = terminal
         self._mt5 = package
-        self._wall_msc = wall_msc
+        self._wall_msc = wall_msc or (lambda: time.time_ns() // 1_000_000)
+        self._clock = BrokerClock() if wall_msc is None else BrokerClock(lambda: wall_msc() / 1000)
         self._offset_msc = -_WIDEST_OFFSET_MS
         self._measured_msc = -_OFFSET_LIFE_MS
         self._selected: set[str] = set()
@@ -170,11 +174,14 @@ class Mt5Broker:
     # --- the interface -------------------------------------------------------------------------------------
 
     def time_msc(self) -> int:
-        """The broker's clock: this host's plus the offset seen in the newest quote, rounded to a quarter of
-        an hour.
+        """The broker's clock, as what has just happened there shows it (`clock.py`).
 
-        The package has no call for the server's time; offsets of time zones are whole quarters of an hour.
+        The package has no call for the server's time. Before anything has happened it is this host's clock
+        plus the offset seen in the newest quote, rounded to a quarter of an hour as time zones are.
         """
+        measured = self._clock.now_msc()
+        if measured is not None:
+            return measured
         now = self._wall_msc()
         if now - self._measured_msc >= _OFFSET_LIFE_MS:
             self._offset_msc, self._measured_msc = self._measure_offset(now), now
@@ -219,6 +226,7 @@ class Mt5Broker:
     def deals(self, since_msc: int) -> list[Deal]:
         """Deals since a broker time."""
         rows = self._ask("history_deals_get", *self._span(since_msc))
+        self._clock.saw("deals", max((int(d.time_msc) for d in rows), default=0))
         return sorted(
             (_deal(d) for d in rows if d.time_msc >= since_msc), key=lambda d: (d.time_msc, d.ticket)
         )
@@ -262,6 +270,7 @@ class Mt5Broker:
         if not self._select(name):
             return None
         tick = self._ask("symbol_info_tick", name)
+        self._clock.saw(f"quote of {name}", int(tick.time_msc))
         return Tick(symbol=name, bid=tick.bid, ask=tick.ask, time_msc=tick.time_msc)
 
     def check(self, request: TradeRequest) -> CheckOutcome:
@@ -386,6 +395,7 @@ class Mt5Broker:
             if info.select:
                 tick = self._call("symbol_info_tick", info.name)
                 if tick is not None and tick.time_msc:
+                    self._clock.saw(f"quote of {info.name}", int(tick.time_msc))
                     yield tick
 
 

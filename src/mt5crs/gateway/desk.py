@@ -61,11 +61,13 @@ class Desk:
         *,
         books_lag_s: float = 10.0,
         resolve_after_s: float = 30.0,
+        max_clock_skew_s: float = 60.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`note(event, **fields)` logs; `login` and `server` are the only account that may be traded, and
         only if `phase` takes its kind. After `books_lag_s` an order that the books do not show is unresolved;
-        a person may declare it not executed when `resolve_after_s` have passed since it was sent.
+        a person may declare it not executed when `resolve_after_s` have passed since it was sent. While the
+        broker's time is not known to `max_clock_skew_s`, no order is sent.
         """
         self._broker = broker
         self._journal = journal
@@ -82,13 +84,14 @@ class Desk:
         self._unresolved: dict[tuple[int, str], Entry] = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.unresolved()
         }
-        self._pending = Pending(broker, books_lag_s, note, self._shown, monotonic)
+        self._pending = Pending(broker, books_lag_s, note, self._shown, ledger.newest_msc, monotonic)
         for entry in journal.told():
             if isinstance(entry.answer, OrderResult):
                 effect = self._pending.effect_of(entry, entry.answer, None)
                 if effect is not None:
                     self._pending.wait_for(effect)
         self._resolve_after_ms = resolve_after_s * 1000
+        self._max_skew_ms = max_clock_skew_s * 1000
         self._declared = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.declared()
         }
@@ -433,6 +436,7 @@ class Desk:
             raise Refusal(
                 "BAD_FIELD", "price", f"a {terms.type} order needs a price", "send the price", final=True
             )
+        self._require_clock()
         books = self._view(books)
         positions = [p for p in books.positions if p.magic == terms.magic]
         orders = [o for o in books.orders if o.magic == terms.magic]
@@ -470,6 +474,21 @@ class Desk:
                 f"{terms.symbol} does not take {terms.filling} for a {terms.type} order (offered: {offered})",
                 "use one of the `fillings` in the symbol's specification",
                 final=True,
+            )
+
+    def _require_clock(self) -> None:
+        """Raise Refusal NOT_READY while the time of the gateway and that of the broker differ too much: then
+        neither today's loss nor what became of an order can be found for sure.
+        """
+        skew = self._watch.skew.ms()
+        if skew is not None and abs(skew) > self._max_skew_ms:
+            raise Refusal(
+                "NOT_READY",
+                "clock",
+                f"the gateway's idea of the broker's time is {abs(skew) / 1000:.0f} s "
+                f"{'ahead of' if skew > 0 else 'behind'} what happens at the broker",
+                "put this host's clock right; restart the gateway if it lasts",
+                retry_ms=5000,
             )
 
     def _view(self, books: Books) -> Books:
@@ -614,7 +633,7 @@ class Desk:
 
     def _evidence(self, entry: Entry, margin_ms: int) -> Seen | None:
         """Books and history since `margin_ms` before an order was sent; None when they could not be read."""
-        since = max(0, entry.sent_msc - margin_ms)
+        since = max(0, min(entry.sent_msc, self._ledger.newest_msc()) - margin_ms)
         try:
             books = self.look()
             return Seen(books, self._broker.closed_orders(since), self._broker.deals(since))

@@ -10,17 +10,25 @@ from mt5crs.protocol.records import Deal
 DAY_MS = 24 * 3600 * 1000
 _OVERLAP_MS = 60_000
 """Brokers may show a deal late with an earlier time; this far back is asked for again."""
+_HISTORY_LOADS_MS = 60_000
+"""So long after the start a terminal may still be loading its history: then the day is read once more."""
 _OWNERS_KEPT = 50_000
 
 
 class Ledger:
-    """Keeps no deal longer than the overlap."""
+    """Keeps no deal longer than the overlap. What is asked for next follows from the times on the deals, not
+    from any clock; a clock says only which day is today.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._day = -1
         """Day of the last update: days since 1970 by the broker's clock."""
-        self._watermark = 0
+        self._read_from = 0
+        self._read_at = 0
+        self._reread = False
+        self._newest = 0
+        """Time of the newest deal seen."""
         self._seen: dict[int, int] = {}
         self._realised: dict[tuple[int, int], float] = {}
         """By day and owner: a deal may be dated after midnight while the look at it is not."""
@@ -30,25 +38,44 @@ class Ledger:
         """Deals not seen before, oldest first; the first call only takes stock. Raises BrokerError."""
         day = now_msc // DAY_MS
         first = self._day < 0
-        start = day * DAY_MS if day != self._day else self._watermark - _OVERLAP_MS
-        deals = self._broker.deals(start if first else min(start, self._watermark - _OVERLAP_MS))
-        fresh = [deal for deal in deals if deal.ticket not in self._seen]
-        owners = [(deal, self.owner(deal)) for deal in fresh]  # may raise: before anything is changed
-        if day != self._day:
-            self._day = day
+        late_history = not self._reread and not 0 <= now_msc - self._read_at < _HISTORY_LOADS_MS
+        # the day begins anew: what was counted is forgotten, and all of it read again
+        anew = first or day < self._day or late_history
+        known = self._newest - _OVERLAP_MS
+        since = day * DAY_MS if anew else max(self._read_from, known)
+        deals = self._broker.deals(since)
+        unseen = (deal for deal in deals if deal.ticket not in self._seen)
+        fresh = [deal for deal in unseen if not anew or deal.time_msc >= known]
+        counted = deals if anew else fresh
+        owners = [(deal, self.owner(deal)) for deal in counted]  # may raise: before anything is changed
+        if anew:
+            self._reread = not first
+            self._realised.clear()
+            self._read_from = since
+            self._read_at = now_msc
+        elif day != self._day:
             self._realised = {key: earned for key, earned in self._realised.items() if key[0] >= day}
+        self._day = day
         for deal, owner in owners:
             key = (deal.time_msc // DAY_MS, owner)
             if key[0] >= day:
                 earned = deal.profit + deal.commission + deal.fee + deal.swap
                 self._realised[key] = self._realised.get(key, 0.0) + earned
             self._seen[deal.ticket] = deal.time_msc
-            self._watermark = max(self._watermark, deal.time_msc)
-        if first:
-            self._watermark = max(self._watermark, now_msc)
-        oldest = self._watermark - _OVERLAP_MS
+            if deal.time_msc <= now_msc + DAY_MS:  # a date far ahead must not hide what comes
+                self._newest = max(self._newest, deal.time_msc)
+        oldest = self._newest - _OVERLAP_MS
         self._seen = {ticket: at for ticket, at in self._seen.items() if at >= oldest}
         return [] if first else fresh
+
+    def newest_msc(self) -> int:
+        """Broker time of the newest deal, or some time before the first: what comes is dated later.
+
+        Far ahead before the first update: then it says nothing.
+        """
+        if self._day < 0:
+            return 2**62
+        return self._newest or max(0, self._read_from - DAY_MS)
 
     def realised_today(self, magic: int, now_msc: int) -> float:
         """Profit, commission, fee and swap of today's deals of a magic number, as of the last update.
@@ -58,23 +85,24 @@ class Ledger:
         return self._realised.get((now_msc // DAY_MS, magic), 0.0)
 
     def owner(self, deal: Deal) -> int:
-        """The magic number a deal belongs to: its own, or (0: closed by hand) that of the deal that opened
-        the position.
+        """The magic number a deal belongs to: that of the deal that opened the position, whoever closed it.
 
         Raises BrokerError.
         """
-        if deal.magic or not deal.position_id:
-            if deal.magic and deal.position_id and deal.entry == "IN":
-                self._remember(deal.position_id, deal.magic)
+        position = deal.position_id
+        if not position:
             return deal.magic
-        known = self._owners.get(deal.position_id)
+        known = self._owners.get(position)
         if known is None:
-            opening = self._broker.deals_of_position(deal.position_id)
-            known = next((d.magic for d in opening if d.entry == "IN"), 0)
-            self._remember(deal.position_id, known)
+            if deal.entry == "IN" and deal.magic:
+                known = deal.magic
+            else:
+                opening = self._broker.deals_of_position(position)
+                found = next((d.magic for d in opening if d.entry == "IN"), None)
+                if found is None:
+                    return deal.magic  # its opening is not shown (yet)
+                known = found
+            self._owners[position] = known
+            if len(self._owners) > _OWNERS_KEPT:
+                self._owners.popitem(last=False)
         return known
-
-    def _remember(self, position: int, magic: int) -> None:
-        self._owners[position] = magic
-        if len(self._owners) > _OWNERS_KEPT:
-            self._owners.popitem(last=False)

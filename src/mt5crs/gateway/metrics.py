@@ -71,6 +71,10 @@ class GatewayMetrics:
         # Where no node exporter runs, this is how the Hub sees the clock.
         self.clock = self.registry.gauge("mt5crs_gateway_time_seconds", "The host's clock, in Unix time.")
         self.clock.from_callable(time.time)
+        self.broker_clock = self.registry.gauge(
+            "mt5crs_gateway_broker_clock_skew_seconds",
+            "By how much the broker's time as the gateway reckons it is ahead of new quotes (none: NaN).",
+        )
         self.clients_file_errors = self.registry.counter(
             "mt5crs_gateway_clients_file_errors_total", "Changed clients files that could not be used."
         )

@@ -81,15 +81,17 @@ class Pending:
         bound_s: float,
         note: Callable[..., None],
         on_shown: Callable[[Entry], None],
+        newest_msc: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """After `bound_s` an effect of a submission counts as unresolved. `on_shown(entry)` hears when the
-        books show all of one.
+        books show all of one. `newest_msc` is the broker time of the newest deal known.
         """
         self._broker = broker
         self._bound_s = bound_s
         self._note = note
         self._on_shown = on_shown
+        self._newest_msc = newest_msc
         self._monotonic = monotonic
         self._effects: dict[tuple[int, str], Effect] = {}
         self._told: set[tuple[int, str]] = set()
@@ -112,7 +114,7 @@ class Pending:
             symbol="",
             side="BUY",
             since=self._monotonic(),
-            from_msc=max(0, entry.sent_msc - SEARCHED_BACK_MS),
+            from_msc=self._since(entry.sent_msc),
             comment=entry.comment_id,
             order=answer.order,
             deals=tuple(answer.deals),
@@ -148,6 +150,10 @@ class Pending:
         effect.expected = (volume_of(target) if target is not None else 0.0) + _signed(
             effect.side, effect.filled
         )
+
+    def _since(self, time_msc: int) -> int:
+        """From when on the history is searched, though the clock that says `time_msc` may be ahead."""
+        return max(0, min(time_msc, self._newest_msc()) - SEARCHED_BACK_MS)
 
     def wait_for(self, effect: Effect) -> None:
         """Count it until the books show it."""
@@ -203,7 +209,7 @@ class Pending:
                 symbol=like.symbol,
                 side="BUY" if expected >= 0 else "SELL",
                 since=known.since if known is not None else self._monotonic(),
-                from_msc=max(0, after.time_msc - SEARCHED_BACK_MS),
+                from_msc=self._since(after.time_msc),
                 position=identifier,
                 expected=expected,
                 held=lost + (known.held if known is not None else 0.0),
@@ -220,7 +226,7 @@ class Pending:
                 symbol=order.symbol,
                 side="BUY" if order.type.startswith("BUY") else "SELL",
                 since=known.since if known is not None else self._monotonic(),
-                from_msc=max(0, min(after.time_msc, order.time_setup_msc) - SEARCHED_BACK_MS),
+                from_msc=self._since(min(after.time_msc, order.time_setup_msc)),
                 order=order.ticket,
                 position=order.ticket if after.identity.margin_mode == "HEDGING" else 0,
                 filled=0.0 if gone else order.volume_initial - order.volume_current + lost,

@@ -1,6 +1,7 @@
 """The gateway put together: what is opened, started and closed, in which order."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,7 @@ class Gateway:
             settings.account_phase,
             books_lag_s=settings.books_lag_s,
             resolve_after_s=settings.resolve_after_s,
+            max_clock_skew_s=settings.max_clock_skew_s,
         )
         reader = Reader(broker, self.desk, watch, ledger, self.control, self.stream)
         self.terminal = Terminal(
@@ -301,6 +303,8 @@ class Gateway:
         metrics.ready.set(float(state == "ready"))
         metrics.show_terminal(self.terminal.state())
         metrics.queue.set(self.terminal.queue_length())
+        skew = self._watch.skew.ms()
+        metrics.broker_clock.set(math.nan if skew is None else skew / 1000)
         metrics.halts.set(len(self.control.halts()))
         metrics.authenticator.set(float(self.authenticator.alive()))
         guards = self.desk.guards()

@@ -1,6 +1,7 @@
 """Turns successive looks at the broker's books into events. Used by the terminal's thread."""
 
-from collections.abc import Hashable, Iterable
+import time
+from collections.abc import Callable, Hashable, Iterable
 
 from mt5crs.broker.interface import Books, Broker, BrokerError
 from mt5crs.protocol import events
@@ -9,6 +10,7 @@ from mt5crs.protocol.fields import VERSION
 from mt5crs.protocol.records import Deal, Order, Position
 
 from .ledger import Ledger
+from .skew import Skew
 from .stream import Stream
 
 ACCOUNT_EVENT_INTERVAL_MS = 1000
@@ -17,7 +19,13 @@ ACCOUNT_EVENT_INTERVAL_MS = 1000
 class Watch:
     """Remembers the last look and publishes what changed."""
 
-    def __init__(self, broker: Broker, stream: Stream, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        stream: Stream,
+        ledger: Ledger,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._broker = broker
         self._stream = stream
         self._ledger = ledger
@@ -30,6 +38,8 @@ class Watch:
         self._changed = False
         self._digests: dict[int, str] = {}
         self._ticks: dict[str, int] = {}
+        self.skew = Skew(monotonic)
+        """How far the broker's time that the gateway goes by is from what has just happened there."""
 
     def observe(self, books: Books) -> tuple[bool, list[Deal]]:
         """Publish what changed since the last look. Raises BrokerError when the deals could not be read.
@@ -90,6 +100,8 @@ class Watch:
             tick = self._broker.tick(symbol)
             if tick is None or self._ticks.get(symbol) == tick.time_msc:
                 continue
+            if symbol in self._ticks:  # it has moved since the last look
+                self.skew.happened(self._broker.time_msc(), tick.time_msc)
             self._ticks[symbol] = tick.time_msc
             topic = events.tick_topic(symbol)
             event = events.TickEvent(

@@ -26,6 +26,8 @@ from mt5crs.reconciler.model import (
 
 OVERLAP_MSC = 120_000
 """Brokers write deals into the history late; so far back (broker time, ms) every query asks again."""
+CLOCKS_DIFFER_MSC = 26 * 3600_000
+"""More than any two clocks differ: time zones, and a clock that is wrong."""
 STRIKES_TO_HALT = 3
 
 
@@ -72,14 +74,14 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
     )
     discrepancies += order_problems
     events += order_events + _external_events(local.external, external)
-    through = local.through_msc if discrepancies else max(local.through_msc, evidence.time_msc)
+    through = local.through_msc if discrepancies else max(local.through_msc, _newest(evidence))
     state = LocalState(
         login=evidence.login,
         magic=evidence.magic,
         positions=tuple(positions),
         orders=orders,
         external=tuple(sorted(external)),
-        applied_deals=_remember(local.applied_deals, applied, through),
+        applied_deals=_remember(_as_dated_now(local.applied_deals, evidence), applied, through),
         through_msc=through,
     )
     return Comparison(
@@ -106,15 +108,31 @@ def struck_out(strikes: Mapping[str, int]) -> list[str]:
     return sorted(key for key, count in strikes.items() if count >= STRIKES_TO_HALT)
 
 
+def first_deals_wanted_from(time_msc: int) -> int:
+    """Broker time (ms) from which the first snapshot must contain deals, when the clock shows `time_msc`."""
+    return max(0, time_msc - CLOCKS_DIFFER_MSC)
+
+
+def _newest(evidence: Evidence) -> int:
+    """Time of the newest thing that the history shows; 0 when it shows none.
+
+    Not the time of the snapshot: a clock that is ahead of the deals' would hide those to come.
+    """
+    times = [deal.time_msc for deal in evidence.deals]
+    times += [order.time_done_msc for order in evidence.closed_orders]
+    return max((each for each in times if each <= evidence.time_msc + CLOCKS_DIFFER_MSC), default=0)
+
+
 def _first_record(evidence: Evidence) -> Comparison:
+    through = _newest(evidence) or first_deals_wanted_from(evidence.time_msc)
     state = LocalState(
         login=evidence.login,
         magic=evidence.magic,
         positions=tuple(sorted(evidence.positions, key=lambda position: position.identifier)),
         orders=tuple(sorted(evidence.orders, key=lambda order: order.ticket)),
         external=tuple(sorted(position.identifier for position in evidence.external)),
-        applied_deals=_remember((), evidence.deals, evidence.time_msc),
-        through_msc=evidence.time_msc,
+        applied_deals=_remember((), evidence.deals, through),
+        through_msc=through,
     )
     events = [
         Event(f"position-recovered:{p.identifier}", "position_recovered", _describe(p))
@@ -158,6 +176,12 @@ def _remember(
     floor = through_msc - OVERLAP_MSC
     entries = {*known, *((deal.time_msc, deal.ticket) for deal in applied)}
     return tuple(sorted(entry for entry in entries if entry[0] >= floor))
+
+
+def _as_dated_now(known: Iterable[tuple[int, int]], evidence: Evidence) -> list[tuple[int, int]]:
+    """Applied deals under the latest time that they were shown with: a changed date is no new deal."""
+    shown = {deal.ticket: deal.time_msc for deal in evidence.deals}
+    return [(max(time_msc, shown.get(ticket, 0)), ticket) for time_msc, ticket in known]
 
 
 def _unexplained(

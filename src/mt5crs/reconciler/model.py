@@ -95,7 +95,7 @@ class LocalState(msgspec.Struct, frozen=True):
     applied_deals: tuple[tuple[int, int], ...]
     """(time_msc, ticket) of the deals applied within the overlap window."""
     through_msc: int
-    """Broker time up to which all deals are applied, except late ones within the overlap."""
+    """Time of the newest deal or ended order that is applied; late ones come within the overlap."""
 
     @property
     def digest(self) -> str:

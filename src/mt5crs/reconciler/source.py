@@ -12,7 +12,7 @@ from mt5crs.protocol import replies, requests
 from mt5crs.protocol.events import trade_topic
 from mt5crs.protocol.fields import MAX_HISTORY
 from mt5crs.protocol.records import Deal, HaltInfo, Order
-from mt5crs.reconciler.compare import OVERLAP_MSC, deals_wanted_from
+from mt5crs.reconciler.compare import deals_wanted_from, first_deals_wanted_from
 from mt5crs.reconciler.evidence import flaws
 from mt5crs.reconciler.model import Evidence, LocalState, evidence_of
 
@@ -66,7 +66,7 @@ class V1Source:
         """
         if local is None:
             # The history must reach back from the broker's clock, which only a first answer tells.
-            since = max(0, self._snapshot(None, attempts).time_msc - OVERLAP_MSC)
+            since = first_deals_wanted_from(self._snapshot(None, attempts).time_msc)
         else:
             since = deals_wanted_from(local)
         snapshot = self._snapshot(since, attempts)

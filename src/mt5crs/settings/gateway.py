@@ -119,6 +119,15 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
             le=3600,
         ),
     ] = 30.0
+    max_clock_skew_s: Annotated[
+        float,
+        setting(
+            "Seconds by which the broker's time, as the gateway reckons it, may differ from new quotes; "
+            "beyond it no order is sent.",
+            ge=1,
+            le=3600,
+        ),
+    ] = 60.0
     queue_limit: Annotated[
         int, setting("Most requests that may wait for the terminal; more are answered BUSY.", ge=1, le=10_000)
     ] = 256

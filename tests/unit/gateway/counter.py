@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
 from mt5crs.broker.sim.faults import Faults, SendFault
 from mt5crs.broker.sim.terminal import Showing
@@ -63,7 +65,7 @@ class Counter:
             self.broker,
             self.journal,
             self.control,
-            Watch(self.broker, stream, ledger),
+            Watch(self.broker, stream, ledger, monotonic=lambda: self.now / 1000),
             ledger,
             stream,
             lambda: self.limits,
@@ -86,6 +88,13 @@ class Counter:
             part.close()
         again = Counter(self.directory, now=self.now, look=look)
         again.limits, again._number = self.limits, self._number
+        return again
+
+    def restarted_with(self, **limits: Any) -> Counter:
+        """Opened again under such limits."""
+        again = self.restarted(look=False)
+        again.limits = {MAGIC: msgspec.structs.replace(again.limits[MAGIC], **limits)}
+        again.desk.look()
         return again
 
     def price(self, bid: float, ask: float | None = None) -> None:
