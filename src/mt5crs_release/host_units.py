@@ -28,6 +28,9 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart={" ".join(command)} recover --boot
 TimeoutStartSec=120
+LimitCORE=0
+MemoryMax=512M
+TasksMax=128
 
 [Install]
 WantedBy=multi-user.target

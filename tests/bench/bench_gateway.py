@@ -145,6 +145,7 @@ def gateway_with(directory: Path, positions: int) -> Running:
         directory, SIM_FAULTS="false", POLL_INTERVAL_S="0.25", HEARTBEAT_INTERVAL_S="1", LOG_LEVEL="ERROR"
     )
     gateway.environment["SIM_BALANCE"] = "1000000000"
+    gateway.environment["CLIENT_REQUESTS_PER_S"] = "1000000"
     gateway.limits[str(MAGIC)]["max_position_volume"] = 1e6
     return gateway.start()
 

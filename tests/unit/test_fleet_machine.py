@@ -323,7 +323,7 @@ class Fleet(RuleBasedStateMachine):
         peer = PEERS[request.client]
         authorise(peer, request)
         if isinstance(request, _OFFICE):
-            answer = self.office.answer(request)
+            answer = self.office.answer(request, peer)
             self.note_lease(request, answer)
             return answer
         if isinstance(request, SUBMISSIONS):

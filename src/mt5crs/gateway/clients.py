@@ -47,13 +47,16 @@ class Clients:
         stamp = _stamp(self._path)
         if stamp == self._stamp and not force:
             return
-        self._stamp = stamp
         try:
             fresh = self._with_self(load(self._path))
         except ClientsFileError as error:
             self._metrics.clients_file_errors.inc()
             self._note("clients.unusable", error=str(error), in_force="the previous clients file")
+            # What could not be read (no descriptor left, say) is tried again; what is wrong is not.
+            if not isinstance(error.__cause__, OSError):
+                self._stamp = stamp
             return
+        self._stamp = stamp
         gone = {*self._access.by_key, *self._access.legacy} - {*fresh.by_key, *fresh.legacy}
         self._access = fresh
         self._note("clients.loaded", clients=len(fresh.by_key) - 1, revoked=len(gone))

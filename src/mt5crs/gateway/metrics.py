@@ -16,6 +16,7 @@ from mt5crs.service.metrics import Registry
 from .terminal import State
 
 _REFUSED = "REFUSED"
+CUT_REASONS = ("source", "total", "incomplete", "subscriptions", "rate")
 
 
 class GatewayMetrics:
@@ -34,6 +35,25 @@ class GatewayMetrics:
             "Submissions by magic number (0: any without limits) and outcome.",
             ("magic", "outcome"),
         )
+        self.clients = self.registry.counter(
+            "mt5crs_gateway_client_requests_total", "Requests by client.", ("client",)
+        )
+        self.clients_refused = self.registry.counter(
+            "mt5crs_gateway_client_refused_total",
+            "Requests refused because the client asked too often (rate) or too many of it waited (queue).",
+            ("client", "reason"),
+        )
+        self.connections = self.registry.gauge("mt5crs_gateway_connections", "Open connections.")
+        self.connections_of_one = self.registry.gauge(
+            "mt5crs_gateway_connections_of_one_address", "Open connections of the address that has most."
+        )
+        self.connections_cut = self.registry.counter(
+            "mt5crs_gateway_connections_cut_total",
+            "Connections that the gateway ended, by reason (docs/security.md).",
+            ("reason",),
+        )
+        for reason in CUT_REASONS:
+            self.connections_cut.inc(reason, by=0)
         self.dropped = self.registry.counter(
             "mt5crs_gateway_replies_dropped_total", "Replies whose client had gone or did not read."
         )
@@ -85,6 +105,13 @@ class GatewayMetrics:
     def show_terminal(self, state: State) -> None:
         """Show what the terminal is like."""
         self.terminal_state.replace({each: float(each == state) for each in get_args(State)})
+
+    def expect_clients(self, names: Collection[str]) -> None:
+        """Show every client's series before anything is refused."""
+        for name in names:
+            self.clients.inc(name, by=0)
+            for reason in ("rate", "queue"):
+                self.clients_refused.inc(name, reason, by=0)
 
     def expect_orders(self, magic: int) -> None:
         """Show every outcome before it is counted: how far a new series has risen, Prometheus cannot tell."""

@@ -5,12 +5,16 @@ once.
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from mt5crs.protocol import events
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.fields import VERSION
+from mt5crs.protocol.records import LeaseInfo
 from mt5crs.protocol.replies import HaltState, Lease, Pong, Reply, StatusState
 from mt5crs.version import product_version
 
+from .access import Peer
 from .control import Control
 from .desk import Desk
 from .refusal import Refusal
@@ -42,14 +46,14 @@ class Office:
         self._note = note
         self._started = time.monotonic()
 
-    def answer(self, request: OfficeRequest) -> Reply:
-        """The reply. Raises Refusal."""
+    def answer(self, request: OfficeRequest, peer: Peer) -> Reply:
+        """The reply to a client. Raises Refusal."""
         if isinstance(request, ask.Ping):
             return Pong(
                 v=VERSION, id=request.id, time_msc=time.time_ns() // 1_000_000, stream=self._stream.name
             )
         if isinstance(request, ask.Status):
-            return self._status(request.id)
+            return self._status(request.id, peer)
         if isinstance(request, (ask.Halt, ask.Resume)):
             return self._halt(request)
         return self._lease(request)
@@ -61,7 +65,7 @@ class Office:
         view = self._terminal.view()
         return ("ready", "") if view.ready else ("not_ready", view.reason)
 
-    def _status(self, request_id: str) -> StatusState:
+    def _status(self, request_id: str, peer: Peer) -> StatusState:
         state, reason = self.state()
         return StatusState(
             v=VERSION,
@@ -76,10 +80,17 @@ class Office:
             identity=self._terminal.view().identity,
             queue_length=self._terminal.queue_length(),
             queue_limit=self._queue_limit,
-            leases=self._control.leases(),
+            leases=self._leases(None if "administer" in peer.permissions else peer.magics),
             halts=self._control.halts(),
             guards=self._desk.guards(),
         )
+
+    def _leases(self, magics: frozenset[int] | None) -> list[LeaseInfo]:
+        """All leases; the instance, which a take-over names, of these magic numbers only (None: all)."""
+        return [
+            lease if magics is None or lease.magic in magics else msgspec.structs.replace(lease, instance="")
+            for lease in self._control.leases()
+        ]
 
     def _lease(self, request: ask.LeaseAcquire | ask.LeaseRenew | ask.LeaseRelease) -> Lease:
         magic, client, instance = request.magic, request.client, request.instance
@@ -131,6 +142,6 @@ class Office:
                 stream=self._stream.name,
                 seq=self._stream.next(topic),
                 halts=self._control.halts(),
-                leases=self._control.leases(),
+                leases=self._leases(frozenset()),
             ),
         )

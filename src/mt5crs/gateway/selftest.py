@@ -16,6 +16,7 @@ from mt5crs.protocol.requests import Ping
 SELF = "gateway-self"
 """Name under which the gateway knows itself; the key is made at start and never leaves the process."""
 
+_AGAIN_S = 0.5
 _STOP_LATENCY_S = 0.1
 """A question that nobody answers (a dead authenticator) must not hold up the gateway's end."""
 
@@ -42,11 +43,21 @@ class SelfTest:
         self._interval_s = interval_s
         self._passed = passed
         self._stopping = threading.Event()
+        self._death = ""
+        self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="selftest", daemon=True)
 
     def start(self) -> None:
         """Start asking."""
         self._thread.start()
+
+    def death(self) -> str:
+        """Why the thread has ended by itself; empty if it has not."""
+        return self._death
+
+    def trouble(self) -> str:
+        """Why the last question had no answer; empty if it had."""
+        return self._trouble
 
     def stop(self) -> None:
         """Stop asking."""
@@ -79,7 +90,20 @@ class SelfTest:
         return False
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            if self.once(self._interval_s):
-                self._passed()
-            self._stopping.wait(self._interval_s)
+        try:
+            while not self._stopping.is_set():
+                self._stopping.wait(self._interval_s if self._asked() else min(self._interval_s, _AGAIN_S))
+        except BaseException as error:
+            self._death = f"the self-test's thread died: {error!r}"
+            raise
+
+    def _asked(self) -> bool:
+        try:
+            answered = self.once(self._interval_s)
+        except zmq.ZMQError as error:  # no descriptor left for a connection
+            self._trouble = f"the gateway cannot reach itself: {error.strerror}"
+            return False
+        self._trouble = "" if answered else f"the gateway did not answer itself in {self._interval_s:.0f} s"
+        if answered:
+            self._passed()
+        return answered

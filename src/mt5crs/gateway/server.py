@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import zmq
 
@@ -25,17 +25,23 @@ from mt5crs.protocol.requests import (
 )
 
 from .access import Access, Peer, authorise, is_operator
+from .doorkeeper import Doorkeeper
 from .frames import ReplyEncoder
 from .legacy import LegacyDoor
 from .listen import Listener
 from .metrics import GatewayMetrics
 from .office import Office
 from .outbox import Delivery, Outbox, Publication
+from .quota import Quota
 from .refusal import Refusal
 from .stream import Stream
 from .terminal import Job, Terminal
 
 _OFFICE = (Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume)
+_PINGS = 10
+"""Plain PINGs, which cost next to nothing, may be so many times as many as requests."""
+_NEVER_COUNTED = (Halt, LeaseRelease)
+"""What ends risk is done however much a client has asked before."""
 _KINDS = {each: str(each.__struct_config__.tag) for each in get_args(AnyRequest)}
 _BATCH = 64
 """Requests taken before replies and timers get their turn."""
@@ -43,6 +49,8 @@ _TICK_S = 0.1
 _NOBLOCK, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
 """As plain numbers: arithmetic on pyzmq's enumerations takes longer than the calls they are for."""
 _LINGER_MS = 100
+_MAX_TOPIC_BYTES = 64
+"""The longest topic there is has 38 characters."""
 _REMEDIES = {
     "BAD_VERSION": "update the client, or the gateway, to a common protocol version",
     "TOO_LARGE": "send smaller messages",
@@ -62,13 +70,19 @@ class Server:
         stream: Stream,
         metrics: GatewayMetrics,
         access: Callable[[], Access],
+        doorkeeper: Doorkeeper,
+        quota: Quota,
         *,
+        subscriptions: int,
         heartbeat_interval_s: float,
         legacy: LegacyDoor | None,
         every_second: Callable[[], None],
         note: Callable[..., None],
+        note_bounded: Callable[..., None],
     ) -> None:
-        """`access` gives the clients as of now; `every_second` is run about once a second on this thread."""
+        """`access` gives the clients as of now; `subscriptions`: most of one connection; `every_second` is
+        run about once a second on this thread.
+        """
         self._requests = requests
         self._publications = publications
         self._office = office
@@ -77,10 +91,16 @@ class Server:
         self._stream = stream
         self._metrics = metrics
         self._access = access
+        self._doorkeeper = doorkeeper
+        self._quota, self._pings = quota, quota.times(_PINGS)
+        self._subscriptions = subscriptions
+        self._heard = doorkeeper.connections.heard
+        self._subscribed = doorkeeper.connections.subscribed
         self._heartbeat_interval_s = heartbeat_interval_s
         self._legacy = legacy
         self._every_second = every_second
         self._note = note
+        self._note_bounded = note_bounded
         self._encode = ReplyEncoder()
         self._stopping = threading.Event()
         self._stop_heard, self._stop_bell = socket.socketpair()
@@ -100,6 +120,7 @@ class Server:
         router, outbox = self._requests.socket, self._outbox
         poller = zmq.Poller()
         poller.register(router, zmq.POLLIN)
+        poller.register(self._publications.socket, zmq.POLLIN)
         bell = outbox.bell.fileno()
         poller.register(bell, zmq.POLLIN)
         poller.register(self._stop_heard, zmq.POLLIN)
@@ -131,6 +152,8 @@ class Server:
                 outbox.bell.hear()  # an item that came in between the two lines is seen by `filled`
             if router in ready:
                 self._take(router)
+            if self._publications.socket in ready:
+                self._take_subscriptions(self._publications.socket)
             if self._legacy is not None and self._legacy.socket in ready:
                 self._take_legacy(self._legacy)
             # the terminal's thread may have answered while this one waited for the interpreter's lock
@@ -175,12 +198,15 @@ class Server:
             except zmq.Again:  # readable a moment ago, but its sender has gone
                 return
             frame = router.recv(_NOBLOCK, copy=False)
-            rest = router.recv_multipart(_NOBLOCK, copy=False) if frame.more else []
-            if not rest:
+            if frame.more and not len(frame):
+                envelope.append(b"")
+                frame = router.recv(_NOBLOCK, copy=False)
+            if not frame.more:
                 self._handle(router, envelope, frame)
-            elif len(rest) == 1 and not len(frame):
-                self._handle(router, [*envelope, b""], rest[0])
             else:
+                while frame.more:  # one at a time: however many there are, they are not kept
+                    frame = router.recv(_NOBLOCK, copy=False)
+                self._hear(frame)
                 self._metrics.refused.inc("BAD_MESSAGE")
             if self._terminal.occupied() or self._outbox.filled():
                 return  # let it work, or send what it has done
@@ -189,6 +215,7 @@ class Server:
                 return
 
     def _handle(self, router: "zmq.Socket[Any]", envelope: list[bytes], frame: zmq.Frame) -> None:
+        fd = self._hear(frame)
         payload = frame.bytes
         peer = self._access().by_key.get(_user_id(frame))
         if peer is None:  # revoked after the handshake
@@ -202,12 +229,25 @@ class Server:
             self._send(router, [*envelope, encode(refusal.reply(""))])
             return
         if payload.startswith(PLAIN_PING):
+            if not self._pings.take(peer.name):  # there is no word for "too often": it is not answered
+                self._metrics.clients_refused.inc(peer.name, "rate")
+                if self._pings.exhausted(peer.name):
+                    self._doorkeeper.cut(fd, "rate")
+                return
             self._metrics.requests.inc("PING", "text")
             self._send(router, [*envelope, PLAIN_PONG + str(time.time_ns() // 1_000_000).encode()])
             return
-        self._answer(router, envelope, payload, peer)
+        self._answer(router, envelope, payload, peer, fd)
 
-    def _answer(self, router: "zmq.Socket[Any]", envelope: list[bytes], payload: bytes, peer: Peer) -> None:
+    def _hear(self, frame: zmq.Frame) -> int:
+        """Count a message for the connection that it came by; returns that connection's descriptor."""
+        fd = int(frame.get(zmq.SRCFD))
+        self._heard[fd] = self._heard.get(fd, 0) + 1
+        return fd
+
+    def _answer(
+        self, router: "zmq.Socket[Any]", envelope: list[bytes], payload: bytes, peer: Peer, fd: int
+    ) -> None:
         try:
             request = decode_request(payload)
         except ProtocolError as error:
@@ -219,8 +259,12 @@ class Server:
         kind = _KINDS[type(request)]
         try:
             authorise(peer, request)
+            self._metrics.clients.inc(peer.name)
+            operator = is_operator(peer, request)
+            if not (self._quota.take(peer.name) or isinstance(request, _NEVER_COUNTED) or operator):
+                self._too_often(peer, fd)
             if isinstance(request, _OFFICE):
-                self._finish(router, envelope, kind, self._office.answer(request))
+                self._finish(router, envelope, kind, self._office.answer(request, peer))
                 return
             self._terminal.submit(
                 Job(
@@ -228,11 +272,52 @@ class Server:
                     door=router,
                     encode=lambda reply: [*envelope, self._counted(kind, reply, request)],
                     received=time.monotonic(),
-                    operator=is_operator(peer, request),
+                    operator=operator,
                 )
             )
         except Refusal as refusal:
+            if refusal.field == "queue":
+                self._metrics.clients_refused.inc(peer.name, "queue")
             self._send(router, [*envelope, self._counted(kind, refusal.reply(request.id), request)])
+
+    def _too_often(self, peer: Peer, fd: int) -> NoReturn:
+        """Refuse what is over a client's share of the gateway's time, and cut off who does not heed it."""
+        self._metrics.clients_refused.inc(peer.name, "rate")
+        if self._quota.exhausted(peer.name):
+            self._doorkeeper.cut(fd, "rate")
+        raise Refusal(
+            "BUSY",
+            "client",
+            f"{peer.name} asks more often than CLIENT_REQUESTS_PER_S allows",
+            "ask less often; give each program its own key",
+            retry_ms=1000,
+        )
+
+    def _take_subscriptions(self, publisher: "zmq.Socket[Any]") -> None:
+        """Count each connection's subscriptions: libzmq would keep any number of any length."""
+        for _ in range(_BATCH):
+            try:
+                frame = publisher.recv(_NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            parts = 1
+            while frame.more:
+                frame = publisher.recv(_NOBLOCK, copy=False)
+                parts += 1
+            try:
+                fd = self._hear(frame)
+            except zmq.ZMQError:
+                continue  # libzmq itself, for a connection that has ended
+            said, topic = frame.bytes[:1], frame.bytes[1:]
+            count = self._subscribed.get(fd, 0) + (1 if said == b"\x01" else -1)
+            self._subscribed[fd] = max(0, count)
+            if (
+                parts > 1
+                or said not in (b"\0", b"\x01")
+                or len(topic) > _MAX_TOPIC_BYTES
+                or count > self._subscriptions
+            ):
+                self._doorkeeper.cut(fd, "subscriptions")
 
     def _finish(self, router: "zmq.Socket[Any]", envelope: list[bytes], kind: str, reply: Reply) -> None:
         self._send(router, [*envelope, self._counted(kind, reply, None)])
@@ -244,7 +329,16 @@ class Server:
         if isinstance(reply, Error):
             self._metrics.requests.inc(kind, reply.code)
             self._metrics.refused.inc(reply.code)
-            self._note("refused", kind=kind, code=reply.code, field=reply.field, message=reply.message)
+            client = request.client if request is not None else ""
+            self._note_bounded(
+                (kind, reply.code, client),
+                "refused",
+                kind=kind,
+                code=reply.code,
+                field=reply.field,
+                message=reply.message,
+                client=client,
+            )
         else:
             self._metrics.requests.inc(kind, "ok")
             if isinstance(reply, OrderResult) and request is not None and kind != "ORDER_QUERY":

@@ -17,6 +17,7 @@ from mt5crs.broker.sim.profile import Profile, Simulator
 from mt5crs.protocol import addresses
 from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secure_server
 from mt5crs.service import notify
+from mt5crs.service.bounded import BoundedNotes
 from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.held import HeldSockets
 from mt5crs.service.logs import Log
@@ -25,8 +26,10 @@ from mt5crs.settings.schema import fields
 
 from .authenticator import Authenticator
 from .clients import Clients
+from .connections import Connections
 from .control import Control
 from .desk import Desk
+from .doorkeeper import Doorkeeper
 from .journal import Journal
 from .ledger import Ledger
 from .legacy import LegacyDoor, plain_publisher, plain_server
@@ -34,6 +37,7 @@ from .listen import Listener, cannot_listen
 from .metrics import GatewayMetrics, free_ratio
 from .office import Office
 from .outbox import Outbox
+from .quota import Quota
 from .reader import Reader
 from .selftest import SelfTest
 from .server import Server
@@ -43,6 +47,11 @@ from .watch import Watch
 
 _SELFTEST_INTERVAL_S = 5.0
 _STOP_TIMEOUT_S = 5.0
+_WAITING, _UNREAD, _BACKLOG = 64, 64, 512
+"""Messages of one connection that may wait to be read, replies that it has not read, and connections that
+the kernel keeps until they are accepted."""
+_MAX_SUBSCRIPTION_BYTES = 512
+"""Frame of a handshake (290 bytes) or of a topic, encrypted."""
 _DRAIN_TIMEOUT_S = 1.0
 """For how long requests that were taken are still answered when the gateway is stopped."""
 
@@ -114,6 +123,7 @@ class Gateway:
         """Open books, load clients, bind. Raises OSError, ClientsFileError, sqlite3.Error."""
         self._settings = settings
         self._log = log
+        self._note_bounded = BoundedNotes(self._note)
         self._cleanup = contextlib.ExitStack()
         try:
             self._open(settings)
@@ -171,6 +181,7 @@ class Gateway:
             watch,
             self._outbox,
             queue_limit=settings.queue_limit,
+            client_queue_limit=settings.client_queue_limit,
             poll_interval_s=settings.poll_interval_s,
             timeout_s=settings.terminal_timeout_s,
             symbols=settings.tick_symbols,
@@ -181,7 +192,12 @@ class Gateway:
         )
         self.authenticator.start()  # before bind: from the first moment on, handshakes are judged
         self._cleanup.callback(self.authenticator.stop)
+        self.doorkeeper = Doorkeeper(
+            context, Connections(settings.connections_per_address), self.metrics, self._connection_cut
+        )
         self._listen(context, settings, own_secret)
+        self.doorkeeper.start()
+        self._cleanup.callback(self.doorkeeper.stop)
         self.endpoint = Endpoint(
             settings.metrics_address, settings.metrics_port, self.metrics.registry, self.health
         )
@@ -192,9 +208,19 @@ class Gateway:
         router = context.socket(zmq.ROUTER)
         secure_server(router, settings.secret_key)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        publisher = context.socket(zmq.PUB)
+        for what, most in ((zmq.RCVHWM, _WAITING), (zmq.SNDHWM, _UNREAD), (zmq.BACKLOG, _BACKLOG)):
+            router.setsockopt(what, most)
+        self.doorkeeper.watch(router, "requests")
+        publisher = context.socket(zmq.XPUB)  # as PUB, but it tells who subscribes to what
         secure_server(publisher, settings.secret_key)
+        for what, most in (
+            (zmq.XPUB_VERBOSER, 1),
+            (zmq.RCVHWM, _WAITING),
+            (zmq.BACKLOG, _BACKLOG),
+            (zmq.MAXMSGSIZE, _MAX_SUBSCRIPTION_BYTES),
+        ):
+            publisher.setsockopt(what, most)
+        self.doorkeeper.watch(publisher, "events")
         self.requests = _listener(held, router, settings.bind, settings.port)
         self.publications = _listener(held, publisher, settings.bind, settings.pub_port)
         legacy = self._legacy_door(context, settings, held) if settings.legacy_port else None
@@ -210,10 +236,14 @@ class Gateway:
             self.stream,
             self.metrics,
             self.clients.access,
+            self.doorkeeper,
+            Quota(settings.client_requests_per_s),
+            subscriptions=settings.client_subscriptions,
             heartbeat_interval_s=settings.heartbeat_interval_s,
             legacy=legacy,
             every_second=self._every_second,
             note=self._note,
+            note_bounded=self._note_bounded,
         )
         interval = min(_SELFTEST_INTERVAL_S, notify.watchdog_interval_s() or _SELFTEST_INTERVAL_S)
         self.selftest = SelfTest(
@@ -264,7 +294,8 @@ class Gateway:
     def health(self) -> dict[str, object]:
         """What `/health` says: does the network answer, are handshakes judged, is the terminal usable?"""
         death = self._death()
-        state, reason = ("not_ready", death) if death else self._office.state()
+        trouble = death or self.selftest.trouble()
+        state, reason = ("not_ready", trouble) if trouble else self._office.state()
         if not (self._told or death or state == "terminal_hung"):
             state = "starting"
         return {
@@ -315,12 +346,20 @@ class Gateway:
         metrics.breaker.replace({guard.magic: float(guard.breaker_open) for guard in guards})
         for magic in (0, *limited):
             metrics.expect_orders(magic)
+        metrics.refused.inc("connection", by=0)
+        metrics.expect_clients([peer.name for peer in self.clients.access().by_key.values()])
+        self._note_bounded.settle()
         if self._death():
             self.stop()
 
     def _death(self) -> str:
         """Which thread has ended by itself, and why; empty while none has. Only a restart cures it."""
-        return self.terminal.death() or self.authenticator.death()
+        return (
+            self.terminal.death()
+            or self.authenticator.death()
+            or self.doorkeeper.death()
+            or self.selftest.death()
+        )
 
     def close(self) -> None:
         """Answer what has arrived, and let go of everything."""
@@ -347,12 +386,18 @@ class Gateway:
 
     def _connection_refused(self, address: str, reason: str) -> None:
         self.metrics.refused.inc("connection")
-        self._log.warning("connection.refused", address=address, reason=reason)
+        self._note_bounded((address, reason), "connection.refused", address=address, reason=reason)
+
+    def _connection_cut(self, address: str, port: int, reason: str) -> None:
+        self._note_bounded((address, reason), "connection.cut", address=address, port=port, reason=reason)
 
 
 _WARNINGS = frozenset(
     {
         "refused",
+        "connection.refused",
+        "connection.cut",
+        "log.bounded",
         "order.unresolved",
         "order.no_reply",
         "order.slipped",

@@ -16,6 +16,7 @@ from mt5crs.protocol.replies import Reply
 
 from .bell import Bell
 from .desk import Desk
+from .lanes import Lanes
 from .outbox import Delivery, Outbox
 from .reader import Query, Reader
 from .refusal import Refusal
@@ -84,6 +85,7 @@ class Terminal:
         outbox: Outbox,
         *,
         queue_limit: int,
+        client_queue_limit: int,
         poll_interval_s: float,
         timeout_s: float,
         symbols: list[str],
@@ -94,13 +96,12 @@ class Terminal:
         self._reader = reader
         self._watch = watch
         self._outbox = outbox
-        self._queue_limit = queue_limit
         self._timeout_s = timeout_s
         self._symbols = symbols
         self._note = note
         self._lock = threading.Lock()
         self._bell = Bell(poll_interval_s)
-        self._queue: deque[Job] = deque()
+        self._queue = Lanes(queue_limit, client_queue_limit)
         self._errands: deque[Callable[[], None]] = deque()
         self._running: Job | None = None
         self._busy_since = 0.0
@@ -128,9 +129,10 @@ class Terminal:
         with self._lock:
             if self._hung():
                 raise self._busy("the terminal has not answered for too long")
-            if len(self._queue) >= self._queue_limit:
-                raise self._busy(f"{self._queue_limit} requests are waiting already")
-            self._queue.append(job)
+            full = self._queue.full(job)
+            if full is not None:
+                raise self._busy(full, "queue")
+            self._queue.add(job)
         self._bell.ring()
 
     def errand(self, errand: Callable[[], None]) -> None:
@@ -152,14 +154,9 @@ class Terminal:
                 found.append(
                     (running, self._busy("the terminal is working on this request and does not answer"))
                 )
-            kept: deque[Job] = deque()
-            for job in self._queue:
-                if now - job.received > self._timeout_s:
-                    job.state = "abandoned"
-                    found.append((job, self._busy("the terminal did not get to this request in time")))
-                else:
-                    kept.append(job)
-            self._queue = kept
+            for job in self._queue.overdue(now - self._timeout_s):
+                job.state = "abandoned"
+                found.append((job, self._busy("the terminal did not get to this request in time")))
         return found
 
     def queue_length(self) -> int:
@@ -168,7 +165,7 @@ class Terminal:
 
     def occupied(self) -> bool:
         """Whether a request waits or is being worked on."""
-        return bool(self._queue) or self._running is not None
+        return len(self._queue) > 0 or self._running is not None
 
     def hung(self) -> bool:
         """Whether the call that runs now takes longer than allowed."""
@@ -209,10 +206,10 @@ class Terminal:
         return bool(self._busy_since) and time.monotonic() - self._busy_since > self._timeout_s
 
     @staticmethod
-    def _busy(message: str) -> Refusal:
+    def _busy(message: str, field: str = "terminal") -> Refusal:
         return Refusal(
             "BUSY",
-            "terminal",
+            field,
             message,
             "ask again with the same client order id: what was carried out is never carried out twice",
             retry_ms=500,
@@ -278,8 +275,7 @@ class Terminal:
             with self._lock:
                 if self._errands:
                     errand = self._errands.popleft()
-                elif self._queue:
-                    job = self._queue.popleft()
+                elif (job := self._queue.take()) is not None:
                     job.state = "running"
                     self._running = job
                     self._busy_since = time.monotonic()

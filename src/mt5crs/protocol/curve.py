@@ -76,7 +76,8 @@ def secure_server(socket: "zmq.Socket[Any]", secret: str) -> None:
     socket.setsockopt(zmq.CURVE_SECRETKEY, hex_to_z85(secret, "GATEWAY_SECRET_KEY"))
     socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
+    # somewhat more, for what encryption adds and for a typed answer to a request that is slightly too large
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES + 1024)
 
 
 def secure_client(socket: "zmq.Socket[Any]", server_public: str, secret: str) -> None:

@@ -177,7 +177,10 @@ class Tick(Record, frozen=True, kw_only=True):
 
 
 class LeaseInfo(Record, frozen=True, kw_only=True):
-    """Who may trade a magic number now. `remaining_ms` is 0 for a lease that ran out or was given back."""
+    """Who may trade a magic number now. `remaining_ms` is 0 for a lease that ran out or was given back.
+
+    `instance` is empty in events, and in a STATUS for a client that neither administers nor has this magic.
+    """
 
     magic: Magic
     epoch: Count

@@ -220,13 +220,28 @@ def process_samples() -> list[str]:
         ("process_start_time_seconds", "When the process started, in Unix time.", "gauge", _START),
     ]
     if sys.platform == "linux":
-        resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
-        resident = resident_pages * os.sysconf("SC_PAGE_SIZE")
-        open_files = sum(1 for _ in Path("/proc/self/fd").iterdir())
-        figures.append(("process_resident_memory_bytes", "Memory in use, in bytes.", "gauge", resident))
-        figures.append(("process_open_fds", "Open file descriptors.", "gauge", open_files))
+        figures += _linux_figures()
     return [
         line
         for name, help_text, kind, value in figures
         for line in (f"# HELP {name} {help_text}", f"# TYPE {name} {kind}", f"{name} {_number(value)}")
     ]
+
+
+def _linux_figures() -> list[tuple[str, str, str, float]]:
+    """Memory and descriptors; `process_open_fds` equals `process_max_fds` when none is left to look with."""
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    figures: list[tuple[str, str, str, float]] = [
+        ("process_max_fds", "Most open file descriptors.", "gauge", most)
+    ]
+    try:
+        resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident = resident_pages * os.sysconf("SC_PAGE_SIZE")
+        figures.append(("process_resident_memory_bytes", "Memory in use, in bytes.", "gauge", resident))
+        open_files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except OSError:
+        open_files = most
+    figures.append(("process_open_fds", "Open file descriptors.", "gauge", open_files))
+    return figures

@@ -131,6 +131,31 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
     queue_limit: Annotated[
         int, setting("Most requests that may wait for the terminal; more are answered BUSY.", ge=1, le=10_000)
     ] = 256
+    client_queue_limit: Annotated[
+        int,
+        setting("Most requests of one client that may wait for the terminal at once.", ge=1, le=10_000),
+    ] = 32
+    client_requests_per_s: Annotated[
+        int,
+        setting(
+            "Most requests a second of one client, and as many at once; more are answered BUSY, and one that "
+            "goes on is disconnected. HALT and what an operator closes or cancels are not counted.",
+            ge=10,
+            le=1_000_000,
+        ),
+    ] = 500
+    client_subscriptions: Annotated[
+        int, setting("Most subscriptions of one connection to the event socket.", ge=8, le=100_000)
+    ] = 300
+    connections_per_address: Annotated[
+        int,
+        setting(
+            "Most connections from one address, on all sockets together; the firewall refuses more, and the "
+            "gateway ends the oldest that has said nothing.",
+            ge=8,
+            le=10_000,
+        ),
+    ] = 64
     tick_symbols: Annotated[list[str], setting("Symbols whose quotes are published.", max_length=200)] = (
         msgspec.field(default_factory=lambda: ["EURUSD"])
     )

@@ -122,6 +122,20 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = 5
+    alert_refused_requests: Annotated[
+        int,
+        setting(
+            "So many requests of one client refused in five minutes, because it had its share, alert.",
+            ge=1,
+            in_env=False,
+        ),
+    ] = 100
+    alert_refused_connections: Annotated[
+        int,
+        setting(
+            "So many connections that the gateway refused or ended in five minutes alert.", ge=1, in_env=False
+        ),
+    ] = 1000
     alert_disk_free_percent: Annotated[
         float,
         setting("A disk with less free space, in percent, alerts.", gt=0, lt=100, in_env=False),

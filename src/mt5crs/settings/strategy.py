@@ -75,6 +75,15 @@ class StrategyDeployment(Settings, frozen=True, kw_only=True):
 
     part: ClassVar[str] = "strategy"
 
+    memory_percent: Annotated[
+        int,
+        setting(
+            "Most of the host's memory that the strategy may take, in percent; more ends it.",
+            ge=5,
+            le=95,
+            in_env=False,
+        ),
+    ] = 75
     standby_metrics_port: Annotated[
         int,
         setting(

@@ -95,6 +95,19 @@ def test_metrics_are_open_to_the_hub_only(fleet: Fleet, tmp_path: Path, host: st
     assert to_hub == ports
 
 
+def test_peers_of_the_gateway_have_so_many_connections_and_no_more(fleet: Fleet, tmp_path: Path) -> None:
+    """One rule for each address, so that each is counted by itself; SSH is bounded by sshd alone."""
+    listing = loaded(rules(fleet.hosts["gtw-01"], gateway_connections_per_address=17), tmp_path)
+    bounds: dict[str, set[int]] = {}
+    for entry in listing:
+        rule = entry.get("rule", {})
+        counts = [part["ct count"]["val"] for part in rule.get("expr", []) if "ct count" in part]
+        bounds.setdefault(rule.get("comment", ""), set()).update(counts or [0])
+    assert bounds["gateway requests and events"] <= {17, 8 * 17}
+    assert bounds["the Hub scrapes the gateway"] == {32}
+    assert bounds["SSH from the controllers"] == {0}
+
+
 def test_nothing_else_is_open(fleet: Fleet, tmp_path: Path) -> None:
     open_ports = {
         host: set(admitted(loaded(rules(fleet.hosts[host]), tmp_path)))

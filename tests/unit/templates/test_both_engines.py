@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,34 @@ def test_unit_is_sandboxed(fleet: Fleet, service: str, tmp_path: Path) -> None:
     ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stdout[-300:] + ran.stderr
+
+
+@pytest.mark.parametrize("service", [*LOADED, "monitoring"])
+def test_unit_has_bounds(fleet: Fleet, service: str) -> None:
+    """Memory, threads and descriptors are bounded, and no dump of memory with keys in it is written."""
+    host = "hub-01" if service == "monitoring" else hosts_of(fleet, service)[0]
+    specification = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))
+    units = {**specification["units"], **(specification.get("standby") or {"units": {}})["units"]}
+    for name, text in units.items():
+        named = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and line[0] != "#")
+        assert named["LimitCORE"] == "0", name
+        assert {"MemoryMax", "MemoryHigh", "TasksMax", "LimitMEMLOCK"} <= set(named), name
+
+
+def test_the_gateways_bounds_grow_with_the_fleet(fleet: Fleet) -> None:
+    settings = fleet.hosts["gtw-01"]
+    many = {f"inf-{number}": f"10.9.8.{number}" for number in range(245)}
+    larger = {**settings, "fleet_members": {**settings["fleet_members"], "inf": many}}
+
+    def bound(settings: Any, name: str) -> int:
+        unit = json.loads(render("release/gateway.json.j2", settings))["units"]["mt5crs-gateway.service"]
+        found = re.search(rf"^{name}=(\d+)", unit, re.MULTILINE)
+        assert found is not None
+        return int(found.group(1))
+
+    assert bound(settings, "LimitNOFILE") == 4096
+    assert bound(larger, "LimitNOFILE") > 245 * settings["gateway_connections_per_address"]
+    assert bound(larger, "MemoryMax") > bound(settings, "MemoryMax")
 
 
 def test_units_let_in_only_the_fleet(fleet: Fleet) -> None:

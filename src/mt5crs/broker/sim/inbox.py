@@ -1,5 +1,6 @@
 """Commands to a running simulated broker: JSON files in a directory, answered by files beside them."""
 
+import errno
 import json
 import os
 import time
@@ -20,9 +21,14 @@ class Inbox:
         self._directory = directory
 
     def pending(self) -> list[Path]:
-        """Commands not yet obeyed, oldest name first."""
-        with os.scandir(self._directory) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(_QUESTION))
+        """Commands not yet obeyed, oldest name first; none while there is no descriptor left to look with."""
+        try:
+            with os.scandir(self._directory) as entries:
+                names = sorted(entry.name for entry in entries if entry.name.endswith(_QUESTION))
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return []
         return [self._directory / name for name in names]
 
     def answer(self, question: Path, obey: Callable[[bytes], dict[str, Any]]) -> None:

@@ -1,0 +1,105 @@
+"""Who is connected, and who has to go. Pure; the descriptors are libzmq's own."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+MAX_INCOMPLETE_BYTES = 4 * 1024 * 1024
+"""A connection may send this much before a message of it has been read: dozens of the largest requests."""
+
+Peer = tuple[str, int]
+"""Address and port of the other end."""
+
+
+class Connection(Struct):
+    """An accepted connection."""
+
+    door: str
+    peer: Peer
+    heard: int = 0
+    """Messages of it that had been read at the last look."""
+    received: int = 0
+    """Bytes it had sent by then."""
+
+
+class Connections:
+    """Counts connections by address. Used by one thread, except `heard` and `subscribed`."""
+
+    def __init__(self, per_source: int) -> None:
+        """`per_source`: most connections from one address."""
+        self._per_source = per_source
+        self._open: dict[int, Connection] = {}
+        self._sources: Counter[str] = Counter()
+        self.heard: dict[int, int] = {}
+        """Messages that were read, by connection; counted by the network thread."""
+        self.subscribed: dict[int, int] = {}
+        """Subscriptions in force, by connection; counted by the network thread."""
+
+    def accepted(self, fd: int, door: str, peer: Peer) -> None:
+        """A new connection."""
+        self._forget(fd)  # its number was free, whatever was told of its end
+        self._open[fd] = Connection(door=door, peer=peer)
+        self._sources[peer[0]] += 1
+
+    def closed(self, fd: int, door: str) -> None:
+        """A connection has ended; the number may be another door's by now."""
+        found = self._open.get(fd)
+        if found is not None and found.door == door:
+            self._forget(fd)
+
+    def excess(self, source: str, most: int) -> tuple[int, str] | None:
+        """Whom to shut down, and why, when `source` has too many or there are more than `most` in all.
+
+        The oldest one that has not said a word: a peer with a key speaks within milliseconds.
+        """
+        if self._sources[source] > self._per_source:
+            return self._oldest_silent(source), "source"
+        if len(self._open) > most:
+            return self._oldest_silent(None), "total"
+        return None
+
+    def incomplete(self, received: Callable[[int, Peer], int | None]) -> Iterator[int]:
+        """Connections that have sent too much since a message of theirs was read last.
+
+        `received` gives the bytes that a connection has sent so far, None when it is no longer there.
+        """
+        for fd, each in list(self._open.items()):
+            total = received(fd, each.peer)
+            if total is None:
+                self._forget(fd)
+            elif (count := self.heard.get(fd, 0)) != each.heard:
+                each.heard, each.received = count, total
+            elif total - each.received > MAX_INCOMPLETE_BYTES:
+                yield fd
+
+    def peer(self, fd: int) -> Peer | None:
+        """The other end of a connection; None when there is no such connection."""
+        found = self._open.get(fd)
+        return found.peer if found else None
+
+    def drop(self, fd: int) -> None:
+        """A connection was shut down, or is not there any more."""
+        self._forget(fd)
+
+    def count(self) -> int:
+        """Open connections."""
+        return len(self._open)
+
+    def most_from_one(self) -> int:
+        """How many the address has that has most."""
+        return max(list(self._sources.values()), default=0)
+
+    def _oldest_silent(self, source: str | None) -> int:
+        among = [fd for fd, each in self._open.items() if source in (None, each.peer[0])]
+        # dictionaries keep the order of arrival: without a silent one the newest has to go
+        return next((fd for fd in among if not self.heard.get(fd)), among[-1])
+
+    def _forget(self, fd: int) -> None:
+        self.heard.pop(fd, None)
+        self.subscribed.pop(fd, None)
+        gone = self._open.pop(fd, None)
+        if gone is not None:
+            self._sources[gone.peer[0]] -= 1
+            if not self._sources[gone.peer[0]]:
+                del self._sources[gone.peer[0]]
