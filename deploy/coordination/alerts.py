@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.remote import ssh
+from mt5crs.foreign_text import shown_tree
 
 CRITICAL = "critical"
 ASK_TIMEOUT_S = 15
@@ -67,11 +68,11 @@ def expression(within_s: int) -> str:
 def read(text: str) -> frozenset[Alert]:
     """The alerts of an answer of Prometheus' query API. UnknownError when it is none."""
     try:
-        answer = json.loads(text)
+        answer = shown_tree(json.loads(text))
         if answer["status"] != "success":
             raise UnknownError(f"Prometheus answered {answer.get('error', answer['status'])}")
         found = [sample["metric"] for sample in answer["data"]["result"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UnknownError("Prometheus gave no answer that can be read") from None
     hidden = ("__name__", "alertname", "alertstate", "host", "severity")
     return frozenset(

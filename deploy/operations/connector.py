@@ -29,6 +29,7 @@ from deploy.fleet.vault_password import PROJECT
 from deploy.operations import command_line
 from deploy.operations.context import fleet, is_loaded, not_reached, variables
 from deploy.remote import ssh
+from mt5crs.foreign_text import shown
 
 _CONNECT_TIMEOUT_S = 60.0
 """ssh has its own, shorter one; this is for a host that lets one in and then says nothing."""
@@ -72,8 +73,8 @@ class FleetConnector(BaseConnector):
         """Run a command; LostError when the connection was lost, or there is no answer in time."""
         good = arguments.get("_success_exit_codes") or (0,)
         reply = self._ask(command, print_input, arguments)
-        lines = [OutputLine("stdout", text) for text in reply.output.splitlines()]
-        lines += [OutputLine("stderr", text) for text in reply.error.splitlines()]
+        lines = [OutputLine("stdout", shown(text)) for text in reply.output.splitlines()]
+        lines += [OutputLine("stderr", shown(text)) for text in reply.error.splitlines()]
         if print_output:
             for said in lines:
                 print(f"{self.host.print_prefix}{said.line}")

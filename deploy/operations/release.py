@@ -9,7 +9,6 @@ operation never ends pyinfra's run itself, because hosts that were activated bef
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from deploy.fleet.services import NAMES, SERVICES
 from deploy.operations import locking, stepping
 from deploy.operations.context import variables
 from deploy.remote import resuming
-from deploy.remote.release_call import LOOK_AGAIN, not_told
+from deploy.remote.release_call import LOOK_AGAIN, document_of, not_told
 from deploy.remote.ssh import STATUS, TOOL
 from deploy.rollout.answer import ToolAnswer, apply
 from deploy.rollout.batches import BLUE_GREEN, Step
@@ -143,13 +142,12 @@ def _ask(
         reason = f"the connection was lost or timed out ({type(error).__name__}: {error})"
         return _lost(reason), "", False
     text = "\n".join(output.stdout_lines)
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        if not good and not text and not output.stderr_lines:
-            return _lost("the connection was lost: no answer and no exit status"), "", False
-        return None, "\n".join([text, *output.stderr_lines]), good
-    return (answer if isinstance(answer, dict) else None), text, good
+    answer = document_of(text)
+    if answer is not None:
+        return answer, text, good
+    if not good and not text and not output.stderr_lines:
+        return _lost("the connection was lost: no answer and no exit status"), "", False
+    return None, "\n".join([text, *output.stderr_lines]), good
 
 
 def _lost(reason: str) -> dict[str, Any]:

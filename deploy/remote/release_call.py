@@ -7,7 +7,10 @@ import re
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import msgspec
+
 from deploy.rollout.record import Failure, failure_of
+from mt5crs.foreign_text import shown_tree
 
 TOOL = "mt5crs-release"
 CHANGING = ("stage", "activate", "extend", "confirm", "revert", "rollback", "undo")
@@ -21,6 +24,50 @@ _ASK_BY_HAND = (
 )
 # On Windows and from a shell a command is told as one line: PYTHON "…\mt5crs-release.pyz" VERB SERVICE …
 _CALL = re.compile(rf"{TOOL}(?:\.pyz)?\"? (status|check|{'|'.join(CHANGING)})(?: (\w[\w-]*))?")
+
+
+_Word = str | None
+
+
+class _Service(msgspec.Struct):
+    """What a status says of a service, as far as anybody relies on it."""
+
+    current: _Word = None
+    previous: _Word = None
+    version: _Word = None
+    state: _Word = None
+    digest: _Word = None
+    units: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    error: dict[str, Any] | None = None
+
+
+class _Cutover(msgspec.Struct):
+    """How long a unit was away, in seconds."""
+
+    gap_s: float | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Answer(msgspec.Struct):
+    """What the tool prints, as far as anybody relies on it; a host that lies prints something else."""
+
+    services: dict[str, _Service] | msgspec.UnsetType = msgspec.UNSET
+    deployment: dict[str, Any] | str | None = None
+    error: dict[str, Any] | None = None
+    health: dict[str, Any] | None = None
+    standby: dict[str, Any] | None = None
+    cutover: dict[str, _Cutover] | None = None
+    generation: _Word = None
+    previous: _Word = None
+    version: _Word = None
+    state: _Word = None
+    reason: _Word = None
+    seconds: float = 0.0
+    changes: list[str] | None = None
+    journal: list[str] | None = None
+    generations: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+    bundles: list[str] | msgspec.UnsetType = msgspec.UNSET
+    runtimes: list[str] | msgspec.UnsetType = msgspec.UNSET
+    unread: list[str] | None = None
 
 
 class ReleaseCall(NamedTuple):
@@ -38,12 +85,18 @@ def call_of(command: object) -> ReleaseCall | None:
 
 
 def document_of(text: str) -> dict[str, Any] | None:
-    """The JSON object that a call printed; None if it printed anything else."""
+    """The JSON object that a call printed, its texts safe to show; None if it printed anything else, also an
+    object that no release tool would print.
+    """
     try:
         found = json.loads(text)
-    except ValueError:
+        if not isinstance(found, dict):
+            return None
+        msgspec.convert(found, _Answer)
+    except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    safe: dict[str, Any] = shown_tree(found)
+    return safe
 
 
 def not_told(host: str, answer: dict[str, Any] | None, text: str) -> Failure:

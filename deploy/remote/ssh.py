@@ -23,6 +23,7 @@ from typing import IO, Any
 from deploy.controller.programs import MissingProgramError, require
 from deploy.fleet.connection import Connection, connection_of
 from deploy.remote.release_call import document_of
+from mt5crs.foreign_text import shown
 
 TOOL = "/usr/local/sbin/mt5crs-release"
 """The release tool on every Linux host."""
@@ -54,7 +55,7 @@ class Reply:
     def why(self) -> str:
         """Why it failed: in the release tool's own words, if there are any."""
         told = ((self.document or {}).get("error") or {}).get("message")
-        return str(told or last_line(self.error) or last_line(self.output) or "it said nothing")
+        return shown(str(told or last_line(self.error) or last_line(self.output) or "it said nothing"))
 
 
 def framed(command: str) -> str:

@@ -15,6 +15,7 @@ from deploy.fleet.vault_password import PROJECT
 from deploy.reporting import kept, next_command
 from deploy.reporting.report_page import page
 from deploy.rollout.record import Failure, Phase, Rollout, sorted_results
+from mt5crs.foreign_text import shown
 
 REPORTS = PROJECT / "reports"
 JOURNAL_LINES = 12
@@ -43,6 +44,7 @@ def table(rollout: Rollout) -> str:
 
 def columns(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Text columns as wide as their widest cell, the heading underlined."""
+    rows = [[shown(str(cell)) for cell in row] for row in rows]
     widths = [max(len(str(row[i])) for row in (heading, *rows)) for i in range(len(heading))]
     lines = [heading, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -53,13 +55,18 @@ def columns(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def failure_text(failure: Failure) -> str:
     """Which host, which step, why, the last lines of the service's journal, and what to do."""
-    lines = [f"FAILED  {failure.host}: {failure.step}", f"  why     {failure.message}"]
+    lines = [f"FAILED  {failure.host}: {failure.step}", f"  why     {_indented(failure.message)}"]
     if failure.journal:
         lines.append("  journal")
         lines += [f"    {line}" for line in failure.journal[-JOURNAL_LINES:]]
     if failure.remedy:
-        lines.append(f"  do      {failure.remedy}")
+        lines.append(f"  do      {_indented(failure.remedy)}")
     return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    """Several lines of a host's that cannot be taken for lines of this report."""
+    return text.replace("\n", "\n          ")
 
 
 def verdict(rollout: Rollout) -> str:
@@ -70,7 +77,7 @@ def verdict(rollout: Rollout) -> str:
     if outcome == "failed":
         lines = [f"{rollout.action} of {rollout.environment} failed after {took}."]
         if rollout.put_back:
-            lines.append("put back: " + ", ".join(rollout.put_back) + ".")
+            lines.append("put back: " + ", ".join(map(shown, rollout.put_back)) + ".")
         else:
             lines.append("What ran before this run runs still, or again.")
         lines.append(f"next: {next_command.again(rollout)}  once the cause is gone")
@@ -107,6 +114,10 @@ def _left_by(rollout: Rollout) -> str:
 
 def sentence(rollout: Rollout) -> str:
     """How the run ended, for the record on the Hub."""
+    return shown(_sentence(rollout))
+
+
+def _sentence(rollout: Rollout) -> str:
     if rollout.interrupted:
         left = [f"{e.service} on {e.host}" for e in rollout.results.values() if e.waits]
         back = f" Not confirmed, goes back by itself: {', '.join(left)}." if left else ""

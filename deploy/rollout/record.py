@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from deploy.fleet.services import NAMES
+from mt5crs.foreign_text import shown, shown_tree
 
 RECORD_FORMAT = 2
 """Of record.json, and of the records on the Hub; raised when a field changes its meaning."""
@@ -35,6 +36,12 @@ class Failure:
     message: str
     remedy: str = ""
     journal: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Hosts have a say in all of it."""
+        for name, lines in (("host", False), ("step", False), ("message", True), ("remedy", True)):
+            object.__setattr__(self, name, shown(getattr(self, name), lines=lines))
+        object.__setattr__(self, "journal", tuple(shown(line) for line in self.journal))
 
 
 @dataclass
@@ -204,6 +211,10 @@ class Rollout:
 
     def record(self) -> dict[str, Any]:
         """The run as plain values for record.json."""
+        record: dict[str, Any] = shown_tree(self._record())
+        return record
+
+    def _record(self) -> dict[str, Any]:
         return {
             "format": RECORD_FORMAT,
             "id": self.id,

@@ -37,6 +37,7 @@ from deploy.rollout import undo_steps
 from deploy.rollout.answer import ToolAnswer, apply
 from deploy.rollout.batches import BASELINE
 from deploy.rollout.record import DEPLOYMENT, Failure, Phase, Rollout, failure_of
+from mt5crs.foreign_text import safe
 
 DOCUMENTATION = """
 name: mt5crs_report
@@ -92,6 +93,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         action = ACTIONS.get(Path(playbook._file_name).name)
         if action is None or context.CLIARGS.get("syntax") or context.CLIARGS.get("listtasks"):
             return
+        sys.stdout, sys.stderr = (
+            safe(sys.stdout),
+            safe(sys.stderr),
+        )  # also what Ansible itself shows of a task
         named = [tag for option in ("tags", "skip_tags") for tag in context.CLIARGS.get(option) or ()]
         wrong = tags.unknown(Path(playbook._file_name), named)
         wrong = wrong or extra_vars.leftover(context.CLIARGS.get("extra_vars") or ())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Final
 
 import click
+
+from mt5crs.foreign_text import safe
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "accept": ("mt5crs.checks.accept", "Take the broker's state as the reconciler's record (after a halt)."),
@@ -76,6 +79,7 @@ def main(context: click.Context, inventory: Path | None, operator: str | None) -
 
     Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
     """
+    sys.stdout, sys.stderr = safe(sys.stdout), safe(sys.stderr)
     if inventory is None:
         if operator is not None:
             raise click.UsageError("--operator goes with --inventory")

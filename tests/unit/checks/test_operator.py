@@ -138,3 +138,21 @@ def test_a_halt_that_is_refused_says_nothing_of_keys(fleet: Fleet, trader: Trade
     assert refused.returncode == 1
     assert "this needs one of ['administer']" in refused.stderr
     assert "only their owners" not in refused.stdout
+
+
+def test_what_a_client_wrote_steers_no_terminal(fleet: Fleet, trader: Trader) -> None:
+    """A trader may halt its own magic number, with any text as the reason; the operator reads it."""
+    hostile = "\x1b]0;owned\x07\x1b[2J\x9b1A\r\u202egood"
+    fleet.client("strategy").call(
+        requests.Halt, replies.HaltState, magic=MAGIC, scope="MAGIC", reason=hostile
+    )
+    with pytest.raises(RefusedError) as refused:
+        trader.order()
+    assert hostile in str(refused.value)  # what refuses an order says why, in those words
+    shown = ops(fleet, "status")
+    assert shown.returncode == 0, shown.stderr
+    # click itself leaves out what it takes for colours when nobody looks
+    assert r"\x1b]0;owned\x07" in shown.stdout
+    assert r"\x9b1A\r\u202egood" in shown.stdout
+    for text in (shown.stdout, shown.stderr):
+        assert text.replace("\n", "").replace("\t", "").isprintable()
