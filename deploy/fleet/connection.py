@@ -7,6 +7,7 @@ before anything starts, since two engines that reach a host by different ways de
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -139,6 +140,17 @@ def refusals(variables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             shlex.split(str(variables.get(name) or ""))
         except ValueError as error:
             yield name, f"cannot be split into words ({error}); close its quotes"
+
+
+def jumps(variables: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names or addresses of the hosts over which a host is reached (`-J`, ProxyJump), as they are given."""
+    words = [
+        word for name in _OPTIONS for word in shlex.split(str(variables.get(name) or "").replace("=", " "))
+    ]
+    after = zip([word.lower() for word in words], words[1:], strict=False)
+    given = [value for word, value in after if word in ("-j", "proxyjump", "-oproxyjump")]
+    ends = [one.rpartition("@")[2].removeprefix("ssh://") for value in given for one in value.split(",")]
+    return tuple(re.sub(r"^\[(.*)\](:\d+)?$|^([^:]+):\d+$", r"\1\3", end) for end in ends)
 
 
 def _last(variables: Mapping[str, Any], names: tuple[str, ...]) -> Any:

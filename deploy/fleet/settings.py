@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deploy.fleet.connection import refusals
+from deploy.fleet.connection import jumps, refusals
 from deploy.fleet.inventory import WINDOWS, Fleet, InventoryError, Unresolved, resolve
 from deploy.fleet.services import SERVICES
 from deploy.fleet.vault_password import PROJECT
@@ -86,6 +86,7 @@ def check(fleet: Fleet) -> list[str]:
     )
     found += _check_plain_clients(fleet)
     found += _check_fleet(fleet)
+    found += _check_jumps(fleet)
     found += _check_rollout(fleet)
     found += _check_bundles(fleet)
     return _merge(found, tuple(fleet.hosts))
@@ -265,6 +266,22 @@ def _check_fleet(fleet: Fleet) -> Iterator[str]:
         if gateway is not None and gateway not in fleet.in_group("gateway"):
             known = ", ".join(fleet.in_group("gateway")) or "none"
             yield f"{host}: fleet_gateway is {gateway!r}, which is no host of the group gateway ({known})"
+
+
+def _check_jumps(fleet: Fleet) -> Iterator[str]:
+    """A host over which others are reached must go on forwarding connections."""
+    for host, values in fleet.hosts.items():
+        try:
+            over = jumps(values)
+        except ValueError:  # told with the connection's variables
+            continue
+        for jump, its in fleet.hosts.items():
+            known = {jump, str(its.get("ansible_host")), str(its.get("fleet_address"))}
+            if known & set(over) and not its.get("baseline_ssh_tcp_forwarding"):
+                yield (
+                    f"{jump}: {host} is reached over it (ProxyJump), but its sshd would not forward "
+                    "connections; set baseline_ssh_tcp_forwarding: true for it"
+                )
 
 
 def _check_rollout(fleet: Fleet) -> Iterator[str]:

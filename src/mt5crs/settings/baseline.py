@@ -57,6 +57,37 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ]
+    ssh_users: Annotated[
+        list[Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_.-]{0,31}\Z")]],
+        setting(
+            "Who may log in by SSH besides the user that deploys; empty: everyone who has a key on the host.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
+    ssh_tcp_forwarding: Annotated[
+        bool,
+        setting(
+            "Whether sshd forwards connections: true for a host over which others are reached (ProxyJump).",
+            in_env=False,
+        ),
+    ] = False
+    ssh_host_key_algorithms: Annotated[
+        list[Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9@.-]+\Z")]],
+        setting(
+            "Kinds of host keys that sshd shows; the known_hosts file must hold one of them for each host.",
+            min_length=1,
+            in_env=False,
+        ),
+    ] = msgspec.field(
+        default_factory=lambda: [
+            "ssh-ed25519",
+            "ssh-ed25519-cert-v01@openssh.com",
+            "rsa-sha2-512",
+            "rsa-sha2-256",
+            "rsa-sha2-512-cert-v01@openssh.com",
+            "rsa-sha2-256-cert-v01@openssh.com",
+        ]
+    )
     access_confirm_s: Annotated[
         int,
         setting(

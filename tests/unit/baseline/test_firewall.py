@@ -73,7 +73,9 @@ def _text(source: Any) -> str:
 @pytest.mark.parametrize("host", ["hub-01", "inf-01", "inf-02", "gtw-01"])
 def test_default_is_to_drop(fleet: Fleet, tmp_path: Path, host: str) -> None:
     chains = [entry["chain"] for entry in loaded(rules(fleet.hosts[host]), tmp_path) if "chain" in entry]
-    assert [(chain["hook"], chain["policy"]) for chain in chains] == [("input", "drop")]
+    found = {chain["hook"]: chain["policy"] for chain in chains}
+    assert found.pop("output", "accept") == "accept"  # the Hub's own users
+    assert found == {"input": "drop"}
 
 
 def test_gateway_ports_are_open_to_the_peers_of_the_inventory_only(fleet: Fleet, tmp_path: Path) -> None:
@@ -190,3 +192,32 @@ def test_loading_twice_leaves_one_ruleset(fleet: Fleet, tmp_path: Path) -> None:
         return sum("rule" in entry for entry in listing)
 
     assert count(twice) == count(once) > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become other users")
+def test_on_the_hub_only_root_and_system_users_reach_alertmanager(fleet: Fleet, tmp_path: Path) -> None:
+    """A real listener behind the real rules, asked by three users."""
+    text = rules(fleet.hosts["hub-01"], monitoring_alertmanager_port=19093)
+    (tmp_path / "nftables.conf").write_text(text)
+    tmp_path.chmod(0o755)
+    asking = tmp_path / "asking.py"
+    asking.write_text(
+        "import encodings.idna, os, socket\n"
+        "listening = socket.create_server(('127.0.0.1', 19093))\n"
+        "for user in (0, 110, 1000, 65534):\n"
+        "    if not os.fork():\n"
+        "        os.setuid(user)\n"
+        "        try:\n"
+        "            socket.create_connection(('127.0.0.1', 19093), 5)\n"
+        "            print(user, flush=True)\n"
+        "        except ConnectionRefusedError:\n"
+        "            pass\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
+    )
+    script = f"ip link set lo up && nft -f {tmp_path}/nftables.conf && exec python3 {asking}"
+    done = subprocess.run(
+        [*ISOLATED, "sh", "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "110"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.fleet.connection import VARIABLES, connection_of, is_true, only_connection, refusals
+from deploy.fleet.connection import VARIABLES, connection_of, is_true, jumps, only_connection, refusals
 from deploy.fleet.inventory import prepare_ansible
 
 HERE = {"inventory_hostname": "inf-01", "ansible_host": "10.9.9.1"}
@@ -93,3 +93,17 @@ def test_no_secret_is_handed_on() -> None:
     }
     assert only_connection(variables) == {**HERE, "ansible_user": "o"}
     assert not any("pass" in name for name in VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("options", "over"),
+    [
+        ("", ()),
+        ("-o ConnectTimeout=5", ()),
+        ("-J hub-01", ("hub-01",)),
+        ("-o ProxyJump=ops@10.9.9.1:22,second", ("10.9.9.1", "second")),
+        ("-oProxyJump=[2001:db8::1]:2222", ("2001:db8::1",)),
+    ],
+)
+def test_the_hosts_over_which_one_is_reached(options: str, over: tuple[str, ...]) -> None:
+    assert jumps({"ansible_ssh_common_args": options}) == over

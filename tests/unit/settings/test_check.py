@@ -161,3 +161,15 @@ def test_point_to_point_networks_have_no_network_address() -> None:
 def test_generated_files_are_current(path: Any) -> None:
     rendered: Callable[[], dict[Any, str]] = argument_specs.rendered
     assert path.read_text(encoding="utf-8") == rendered()[path], "run `python -m deploy.argument_specs`"
+
+
+def test_a_host_over_which_others_are_reached_must_forward(fleet: Fleet) -> None:
+    over = with_value(fleet, "ansible_ssh_extra_args", "-J ops@hub-01", "inf-01")
+    assert [line for line in check(over) if "ProxyJump" in line] == [
+        (
+            "hub-01: inf-01 is reached over it (ProxyJump), but its sshd would not forward connections; set "
+            "baseline_ssh_tcp_forwarding: true for it"
+        )
+    ]
+    open_one = with_value(over, "baseline_ssh_tcp_forwarding", True, "hub-01")
+    assert not [line for line in check(open_one) if "ProxyJump" in line]
