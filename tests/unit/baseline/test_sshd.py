@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy.rendering import render
 
-from deploy.inventory import Fleet
+from deploy.fleet.inventory import Fleet
+from deploy.fleet.rendering import render
 
 WEAK = ("nistp", "sha1", "ecdsa", "-96", "umac-64", "cbc", "arcfour", "group14", "group1-", "ssh-rsa")
 

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from deploy.release_call import document_of, not_told
-from deploy.report_page import page
-from deploy.ssh import Reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy import alerts, report
-from deploy.rollout import Failure, Rollout, failure_of
+from deploy.coordination import alerts
+from deploy.remote.release_call import document_of, not_told
+from deploy.remote.ssh import Reply
+from deploy.reporting import report
+from deploy.reporting.report_page import page
+from deploy.rollout.answer import ToolAnswer, apply
+from deploy.rollout.record import Failure, Rollout, failure_of
 from mt5crs.foreign_text import SafeStream, safe, shown, shown_tree
 from mt5crs.service.logs import Log
 
@@ -40,7 +42,7 @@ def attacked() -> Rollout:
     rollout.fail(failure_of("inf-02", "stage strategy", None, HOSTILE))
     rollout.fail(not_told("inf-03", None, HOSTILE))
     rollout.fail(Failure("inf-04", "stage", Reply(1, "", HOSTILE).why))
-    rollout.undone("inf-01", "strategy", refused, rollout.began)
+    apply(rollout, ToolAnswer("inf-01", "rollback", "strategy", True, refused))
     rollout.seen("inf-02", {"services": {"gateway": {"current": shown(HOSTILE)}}})
     rollout.put_back.append(f"strategy on inf-01: {HOSTILE}")
     return rollout
@@ -114,7 +116,7 @@ def test_whatever_a_host_answers_is_recorded_without_a_traceback(lie: dict[str, 
     rollout.fail(failure_of("inf-01", "stage strategy", told, json.dumps(lie)))
     if told is not None:
         rollout.seen("inf-01", told)
-        rollout.undone("inf-01", "strategy", told, rollout.began)
+        apply(rollout, ToolAnswer("inf-01", "rollback", "strategy", True, told))
     assert report.table(rollout) is not None
     assert page(rollout.record())
 
