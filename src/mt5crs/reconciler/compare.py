@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 import msgspec
 
@@ -50,10 +51,13 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
     discrepancies = _unresolved(evidence)
     positions: list[Position] = []
     applied: list[Deal] = []
+    contained: list[Deal] = []
     unapplied_orders: set[int] = set()
     differing = 0
     for identifier in sorted({*held, *broker, *fresh}):
-        before, after, deals = held.get(identifier), broker.get(identifier), fresh.get(identifier, [])
+        before, after = held.get(identifier), broker.get(identifier)
+        told_late, deals = _by_record(before, fresh.get(identifier, []))
+        contained += told_late
         if before is None and after is None and not any(deal.magic == evidence.magic for deal in deals):
             continue  # another magic number's business
         problem = _unexplained(before, after, deals, external.get(identifier), evidence.deals_known)
@@ -81,7 +85,9 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
         positions=tuple(positions),
         orders=orders,
         external=tuple(sorted(external)),
-        applied_deals=_remember(_as_dated_now(local.applied_deals, evidence), applied, through),
+        applied_deals=_remember(
+            _as_dated_now(local.applied_deals, evidence), [*applied, *contained], through
+        ),
         through_msc=through,
     )
     return Comparison(
@@ -131,7 +137,7 @@ def _first_record(evidence: Evidence) -> Comparison:
         positions=tuple(sorted(evidence.positions, key=lambda position: position.identifier)),
         orders=tuple(sorted(evidence.orders, key=lambda order: order.ticket)),
         external=tuple(sorted(position.identifier for position in evidence.external)),
-        applied_deals=_remember((), evidence.deals, through),
+        applied_deals=_remember((), _held_by_positions(evidence), through),
         through_msc=through,
     )
     events = [
@@ -152,6 +158,29 @@ def _first_record(evidence: Evidence) -> Comparison:
     )
 
 
+def _held_by_positions(evidence: Evidence) -> list[Deal]:
+    """Deals that the positions of a first reading contain; the others move them once the positions show it.
+
+    Terminals show deals before positions, too. A position whose first deal is in the reading holds the
+    longest run of deals that makes its volume; one that began earlier is taken as it is.
+    """
+    volumes = {each.identifier: signed_units(each) for each in (*evidence.positions, *evidence.external)}
+    by_position: dict[int, list[Deal]] = defaultdict(list)
+    for deal in sorted(evidence.deals, key=lambda deal: (deal.time_msc, deal.ticket)):
+        by_position[deal.position_id].append(deal)
+    held: list[Deal] = []
+    for identifier, deals in by_position.items():
+        runs = list(accumulate((_moves(deal) for deal in deals), initial=0))
+        fitting = [n for n, volume in enumerate(runs) if volume == volumes.get(identifier, 0)]
+        begins_here = deals[0].entry == "IN" and any(deal.magic == evidence.magic for deal in deals)
+        held += deals[: fitting[-1]] if begins_here and fitting else deals
+    return held
+
+
+def _moves(deal: Deal) -> int:
+    return signed_units(deal) if deal.type in ("BUY", "SELL") else 0
+
+
 def _unresolved(evidence: Evidence) -> list[Discrepancy]:
     return [
         Discrepancy(f"unresolved:{name}", f"the gateway does not know the fate of order {name}")
@@ -168,6 +197,18 @@ def _fresh_deals(local: LocalState, evidence: Evidence) -> list[Deal]:
         if deal.ticket not in seen and deal.time_msc >= floor and deal.type in ("BUY", "SELL")
     }
     return sorted(unique.values(), key=lambda deal: (deal.time_msc, deal.ticket))
+
+
+def _by_record(before: Position | None, deals: list[Deal]) -> tuple[list[Deal], list[Deal]]:
+    """Deals that the record's position holds already, and those that move it.
+
+    Terminals show a position before its deals, so the first record may hold what deals tell only later. The
+    broker's time of the position's last change tells them apart.
+    """
+    if before is None:
+        return [], deals
+    contained = [deal for deal in deals if deal.time_msc <= before.time_update_msc]
+    return contained, deals[len(contained) :]
 
 
 def _remember(

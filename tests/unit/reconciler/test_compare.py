@@ -91,6 +91,45 @@ def test_scenario_07_a_deal_that_comes_late_is_waited_for() -> None:
     assert "order_filled" in kinds(later)
 
 
+def test_a_deal_that_the_first_record_holds_already_moves_nothing_when_it_shows() -> None:
+    local = first(positions=[position(1, 0.1)], orders=[order(7, 1.0, 0.9)])
+    late = deal(11, 1, 0.1, order=7, time_msc=NOW - 1000)
+    books = evidence([position(1, 0.1)], deals=[late], orders=[order(7, 1.0, 0.9)])
+    done = compare(local, books)
+    assert (done.discrepancies, done.events) == ((), ())
+    assert compare(done.state, books).state == done.state
+    # What was filled since then moves it, also in the same reading.
+    more = evidence([position(1, 0.3)], deals=[late, deal(12, 1, 0.2, order=7)], orders=[order(7, 1.0, 0.7)])
+    done = compare(local, more)
+    assert not done.discrepancies
+    assert "fill" in kinds(done)
+    # The order's fill counts once.
+    ended = order(7, 1.0, 0.9, state="CANCELED", time_done_msc=NOW)
+    gone = compare(local, evidence([position(1, 0.1)], deals=[late], closed=[ended]))
+    (event,) = [each for each in gone.events if each.id == "order-ended:7"]
+    assert "0.1 lots filled" in event.detail
+
+
+@pytest.mark.parametrize(
+    ("shown", "known", "then", "added"),
+    [
+        ([], [deal(11, 1, 0.1)], [position(1, 0.1)], []),
+        ([position(1, 0.3)], [deal(11, 1, 0.3), deal(12, 1, -0.1, entry="OUT")], [position(1, 0.2)], []),
+        ([], [deal(11, 1, 0.1)], [], [deal(12, 1, -0.1, entry="OUT")]),
+    ],
+    ids=["opened", "closed in part", "closed, and the deal comes late"],
+)
+def test_a_deal_that_the_first_record_does_not_hold_yet_moves_it_once_the_position_shows(
+    shown: list[Position], known: list[Deal], then: list[Position], added: list[Deal]
+) -> None:
+    local = first(positions=shown, deals=known)
+    later = evidence(then, deals=[*known, *added])
+    done = compare(local, later)
+    assert not done.discrepancies
+    assert list(done.state.positions) == then
+    assert compare(done.state, later).events == ()
+
+
 def test_scenario_10_stop_loss_closed_the_position_while_down() -> None:
     local = first(positions=[position(1, 1.0)])
     done = compare(local, evidence(deals=[deal(12, 1, -1.0, entry="OUT", reason=4)]))
