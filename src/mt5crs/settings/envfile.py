@@ -10,7 +10,7 @@ import codecs
 import re
 from pathlib import Path
 
-from mt5crs.settings.schema import SettingsError
+from mt5crs.settings.schema import AnySettings, SettingsError, did_you_mean, fields, load
 
 _LINE = re.compile(r"(?P<key>[A-Z][A-Z0-9_]*)=(?:'(?P<quoted>[^'\\]*)'|(?P<bare>[A-Za-z0-9_./:@%+,=-]*))")
 
@@ -64,3 +64,20 @@ def read(path: Path) -> dict[str, str]:
             str(path), [f"line {number} is not UTF-8 (but Latin-1, perhaps); save the file as UTF-8"]
         ) from None
     return parse(text.replace("\r\n", "\n"), origin=str(path))
+
+
+def load_env_text(cls: type[AnySettings], text: str, *, origin: str = ".env") -> AnySettings:
+    """Settings from the text of an `.env` file; unlike the process environment, unknown names are errors."""
+    values = parse(text, origin=origin)
+    known = [field.env for field in fields(cls) if field.env is not None]
+    unknown = [
+        f"{name} in {origin} is unknown{did_you_mean(name, known)}" for name in values if name not in known
+    ]
+    heading = f"{cls.part or cls.__name__} settings in {origin}"
+    try:
+        made = load(cls, values)
+    except SettingsError as error:
+        raise SettingsError(heading, [*unknown, *error.problems]) from None
+    if unknown:
+        raise SettingsError(heading, unknown)
+    return made

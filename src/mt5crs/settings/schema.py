@@ -253,25 +253,6 @@ def load(
     )
 
 
-def load_env_text(cls: type[AnySettings], text: str, *, origin: str = ".env") -> AnySettings:
-    """Settings from the text of an `.env` file; unlike the process environment, unknown names are errors."""
-    from mt5crs.settings.envfile import parse
-
-    values = parse(text, origin=origin)
-    known = [field.env for field in fields(cls) if field.env is not None]
-    unknown = [
-        f"{name} in {origin} is unknown{did_you_mean(name, known)}" for name in values if name not in known
-    ]
-    heading = f"{cls.part or cls.__name__} settings in {origin}"
-    try:
-        made = load(cls, values)
-    except SettingsError as error:
-        raise SettingsError(heading, [*unknown, *error.problems]) from None
-    if unknown:
-        raise SettingsError(heading, unknown)
-    return made
-
-
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """'; did you mean X?' for the closest known name, or advice to remove it.
 

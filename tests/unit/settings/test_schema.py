@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.fleet.settings import PARTS, structs
-from mt5crs.settings.envfile import parse, value_fits
-from mt5crs.settings.schema import Settings, SettingsError, fields, load, load_env_text, setting, to_env
+from mt5crs.settings.envfile import load_env_text, parse, value_fits
+from mt5crs.settings.schema import Settings, SettingsError, fields, load, setting, to_env
 
 KEY = "ab" * 32
 

@@ -14,10 +14,10 @@ from deploy.fleet import services
 from deploy.fleet.inventory import Fleet, resolve
 from deploy.fleet.rendering import render
 from deploy.fleet.settings import structs
-from mt5crs.settings.envfile import parse
+from mt5crs.settings.envfile import load_env_text, parse
 from mt5crs.settings.gateway import ClientsFile, GatewaySettings
 from mt5crs.settings.reconciler import ReconcilerSettings
-from mt5crs.settings.schema import Settings, fields, load_env_text
+from mt5crs.settings.schema import Settings, fields
 from mt5crs.settings.strategy import StrategySettings
 from mt5crs_release.spec import read_spec
 from tests.unit.fleets import EXTRA, ansible, make_inventory
