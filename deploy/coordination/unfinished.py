@@ -7,6 +7,7 @@ it. A generation that has gone back by itself after the decision to confirm is a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from deploy.fleet.inventory import WINDOWS, Fleet
 from deploy.fleet.services import NAMES
 from deploy.remote import ssh, windows_play
 from deploy.rollout import undo_steps
+from deploy.rollout.answer import ToolAnswer
 from deploy.rollout.batches import GATEWAY
 
 CONFIRM, ROLL_BACK = "confirm", "roll back"
@@ -53,6 +55,10 @@ class Action:
         at_once = ["--confirm-timeout", "0"] if self.verb == "activate" else []
         return [self.verb, self.service, *named, *at_once, "--json"]
 
+    def answer(self, good: bool, document: Mapping[str, Any] | None, text: str, seconds: float) -> ToolAnswer:
+        """What was said to it."""
+        return ToolAnswer(self.host, self.arguments[0], self.service, good, document, text, seconds)
+
     @property
     def what(self) -> str:
         """Service, generation and host."""
@@ -87,7 +93,8 @@ class Settled:
     outcome: str
     sentence: str
     lines: list[str] = field(default_factory=list)
-    done: list[Action] = field(default_factory=list)
+    answers: list[ToolAnswer] = field(default_factory=list)
+    """What was said to the calls that succeeded."""
     failures: list[str] = field(default_factory=list)
 
 
@@ -152,14 +159,13 @@ def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
         for host in stuck(record, silent)
     ]
     finish = record.get("phase") in (CONFIRM, ROLL_BACK)
-    done: list[tuple[Action, str]] = []
+    done: list[tuple[Action, ToolAnswer]] = []
     for wave in [] if failures else waves(record, needed(record, statuses)):
         done += _act(fleet, wave)
-        if any(error for _, error in done):
+        if not all(answer.good for _, answer in done):
             break
-    good = [action for action, error in done if not error]
-    did = [action.told for action in good]
-    failures += [f"{action.verb} {action.what}: {error}" for action, error in done if error]
+    did = [action.told for action, answer in done if answer.good]
+    failures += [f"{action.verb} {action.what}: {answer.why}" for action, answer in done if not answer.good]
     outcome = "changed" if finish else "undone"
     word = "Finished" if finish else "Undone"
     sentence = f"{word} by the next run: {'; '.join(did) or 'nothing was left to do on the hosts'}."
@@ -168,7 +174,7 @@ def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
     lines = did or ["nothing is left of it on the hosts"]
     if silent:
         lines.append(f"could not be asked, goes back by itself: {', '.join(silent)}")
-    return Settled(outcome, sentence, lines, good, failures)
+    return Settled(outcome, sentence, lines, [answer for _, answer in done if answer.good], failures)
 
 
 def waves(record: Mapping[str, Any], actions: Iterable[Action]) -> list[list[list[Action]]]:
@@ -218,8 +224,8 @@ def _status(fleet: Fleet, host: str) -> ssh.Reply:
     return ssh.run(fleet.hosts[host], ssh.STATUS, timeout_s=_STATUS_TIMEOUT_S)
 
 
-def _act(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, str]]:
-    """Make the calls of a wave, hosts beside each other; each with what went wrong, if anything did."""
+def _act(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, ToolAnswer]]:
+    """Make the calls of a wave, hosts beside each other; each with what was said to it."""
     windows = [calls for calls in wave if calls[0].host in fleet.in_group(WINDOWS)]
     linux = [calls for calls in wave if calls not in windows]
     with ThreadPoolExecutor(_TOGETHER) as pool:
@@ -228,17 +234,17 @@ def _act(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, s
     return said if played is None else said + played.result()
 
 
-def _act_on_linux(fleet: Fleet, calls: Iterable[Action]) -> list[tuple[Action, str]]:
+def _act_on_linux(fleet: Fleet, calls: Iterable[Action]) -> list[tuple[Action, ToolAnswer]]:
     said = []
     for action in calls:
-        command = [ssh.TOOL, *action.arguments]
+        command, began = [ssh.TOOL, *action.arguments], time.monotonic()
         reply = ssh.run(fleet.hosts[action.host], command, timeout_s=_ACT_TIMEOUT_S)
         good = reply.status == 0 and reply.document is not None
-        said.append((action, "" if good else reply.why))
+        said.append((action, action.answer(good, reply.document, reply.why, time.monotonic() - began)))
     return said
 
 
-def _act_on_windows(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, str]]:
+def _act_on_windows(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tuple[Action, ToolAnswer]]:
     """A Windows host has one service, the gateway, hence one call."""
     actions = {action.host: action for calls in wave for action in calls}
     known = {"windows_calls": {host: action.arguments for host, action in actions.items()}}
@@ -246,6 +252,6 @@ def _act_on_windows(fleet: Fleet, wave: Sequence[Sequence[Action]]) -> list[tupl
     reasons = {trouble.host: trouble.reason for trouble in played.troubles}
     answers = {answer.host: answer for answer in played.answers}
     return [
-        (action, answers[host].why if host in answers else reasons.get(host, "no answer"))
+        (action, answers.get(host) or action.answer(False, None, reasons.get(host, "no answer"), 0.0))
         for host, action in actions.items()
     ]

@@ -71,7 +71,7 @@ def apply(rollout: Rollout, answer: ToolAnswer) -> None:
         return
     if answer.verb == "revert":
         result.generation = str(told.get("generation") or "")
-        result.state, result.version = "reverted", result.previous_version
+        result.state, result.version, result.changed = "reverted", result.previous_version, False
         rollout.put_back.append(f"{answer.service} on {answer.host}")
         return
     result.version = told.get("version", result.version)

@@ -253,21 +253,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._display.display(f"  {line}")
         for text in done.failures:
             rollout.fail(Failure("fleet", "settle", text, "run again: the next run settles what is left"))
-        for action in done.done:
-            if action.verb == "back":
-                for entry in rollout.touched(action.host):
-                    entry.state, entry.version, entry.changed = "reverted", entry.previous_version, False
-                    entry.generation = entry.previous or ""
-                    rollout.put_back.append(f"{entry.service} on {entry.host}")
+        for answer in done.answers:
+            if answer.verb != "undo":
+                apply(rollout, answer)
                 continue
-            entry = rollout.result(action.host, action.service)
-            back = action.verb in ("revert", "leave")
-            entry.state = "reverted" if back else "confirmed"
-            if back:
-                entry.version, entry.changed = entry.previous_version, False
-                if entry.generation == action.generation:
-                    entry.generation = entry.previous or ""
-                rollout.put_back.append(f"{action.service} on {action.host}")
+            since = time.monotonic() - answer.seconds
+            document, step = dict(answer.document or {}), undo_steps.BACK
+            undo_steps.note(rollout, answer.host, step, document, answer.text, good=True, since=since)
         rollout.interrupted = not finish or bool(done.failures)
 
     def _still_ours(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.fleet.inventory import Fleet
 from deploy.operations import release, windows
-from deploy.remote import windows_play
+from deploy.remote import ssh, windows_play
 from deploy.reporting.report_page import services
 from deploy.rollout.record import Rollout, ServiceResult
 
@@ -45,14 +45,19 @@ def by_ansible(
     told_to_callback(rollout, words, said, status)
 
 
-def told_to_callback(rollout: Rollout, words: list[str], said: str, status: int) -> list[tuple[Any, ...]]:
-    """Have our callback plugin see this call; what it gives time until it is confirmed."""
+def plugin() -> Any:
+    """Our callback plugin, as Ansible loads it."""
     spec = importlib.util.spec_from_file_location("mt5crs_report", PLUGIN)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    callback, waiting = module.CallbackModule(), []
+    return module
+
+
+def told_to_callback(rollout: Rollout, words: list[str], said: str, status: int) -> list[tuple[Any, ...]]:
+    """Have our callback plugin see this call; what it gives time until it is confirmed."""
+    callback, waiting = plugin().CallbackModule(), []
     callback.rollout = rollout
     callback.deadlines = SimpleNamespace(waits=lambda *words: waiting.append(words))
     cmd = [TOOL, *words, "--confirm-timeout", "60"]
@@ -181,3 +186,24 @@ def test_a_baseline_gets_time_from_the_moment_it_has_let_us_in() -> None:
     said = json.dumps({"changed": True, "generation": AFTER, "state": "provisional"})
     waiting = told_to_callback(rollout, ["extend", "baseline"], said, 0)
     assert waiting == [(HOST, "baseline", AFTER, 60.0)]
+
+
+def test_an_interrupted_run_tells_what_runs_again_as_the_host_says_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, rollout = plugin(), Rollout("ansible", "x")
+    result = rollout.result(HOST, "gateway")
+    result.generation, result.state, result.version, result.previous_version = AFTER, "provisional", "2", "1"
+    status = {"services": {"gateway": {"current": AFTER, "pending": AFTER}}}
+    said = {"changed": True, "generation": "0009-x", "state": "reverted"}
+
+    def run(_host: Any, words: Any, **_options: Any) -> ssh.Reply:
+        return ssh.Reply(0, json.dumps(said if "revert" in words else status), "")
+
+    monkeypatch.setattr(ssh, "run", run)
+    monkeypatch.setattr(module, "resolve", lambda _inventory: Fleet(Path("x.yml"), "x", {HOST: {}}, {}))
+    callback = module.CallbackModule()
+    callback._settle(rollout)
+    assert (result.state, result.generation, result.version) == ("reverted", "0009-x", "1")
+    assert rollout.put_back == [f"gateway on {HOST}"]
+    assert rollout.interrupted

@@ -176,6 +176,9 @@ def test_windows_gateways_are_settled_with_the_rest(monkeypatch: pytest.MonkeyPa
     done = settle(FLEET, MIXED)
 
     assert done.lines == ["gateway on gtw-02 rolled back to 1-g"]
+    assert [(answer.host, answer.verb, answer.service) for answer in done.answers] == [
+        ("gtw-02", "rollback", "gateway")
+    ]
     assert [phase for phase, _, _ in made] == ["observe", "settle"]
     assert made[1][2] == {"windows_calls": {"gtw-02": ["rollback", "gateway", "--to", "1-g", "--json"]}}
 
@@ -187,7 +190,7 @@ def test_a_windows_gateway_that_does_not_answer_is_not_taken_for_rolled_back(
 
     done = settle(FLEET, MIXED)
 
-    assert done.done == []
+    assert done.answers == []
     assert [failure.partition(":")[0] for failure in done.failures] == [
         "gtw-02 does not answer and does not go back by itself"
     ]
@@ -204,5 +207,5 @@ def test_a_host_that_cannot_say_what_runs_is_not_taken_for_one_where_nothing_is_
 
     done = settle(FLEET, MIXED)
 
-    assert done.done == []
+    assert done.answers == []
     assert [failure.partition(" ")[0] for failure in done.failures] == ["inf-01"]
