@@ -19,6 +19,7 @@ from mt5crs.protocol.events import TickEvent
 from mt5crs.protocol.fields import MAX_REQUEST_BYTES
 from mt5crs.protocol.replies import Error, Reply
 
+from . import legacy_answer as told
 from . import legacy_format as old
 from .access import Access, Peer
 from .authenticator import LEGACY_DOMAIN
@@ -92,7 +93,7 @@ class LegacyDoor:
         if peer is None:
             self._metrics.refused.inc("revoked")
             send(
-                [*envelope, _json(old.failure(None, "FORBIDDEN", "this address is not listed", time.time()))]
+                [*envelope, _json(told.failure(None, "FORBIDDEN", "this address is not listed", time.time()))]
             )
             return True
         if len(frames) != cut + 1:
@@ -118,7 +119,7 @@ class LegacyDoor:
             return
         event = decode_event(publication.payload)
         if isinstance(event, TickEvent):
-            body = _json(old.quote(event.tick))
+            body = _json(told.quote(event.tick))
             try:
                 socket.send(body, zmq.NOBLOCK)
                 socket.send_multipart([event.tick.symbol.encode(), body], zmq.NOBLOCK)
@@ -154,7 +155,7 @@ class LegacyDoor:
                 self._metrics.requests.inc("LEGACY_PING", "ok")
                 view = terminal.view()
                 why = "" if view.ready and not terminal.hung() else view.reason or "the terminal hangs"
-                send([*envelope, _json(old.pong(question, now, time.monotonic() - started, why))])
+                send([*envelope, _json(told.pong(question, now, time.monotonic() - started, why))])
                 return
             request = old.to_request(question, peer.name, peer.magics)
             if isinstance(request, old.Trade):
@@ -228,7 +229,7 @@ class LegacyDoor:
         magics = peer.magics or access.limits
         unresolved = [each for magic in sorted(magics) for each in self._unresolved(magic)]
         now, took_s = time.time(), time.monotonic() - started
-        answer = old.to_answer(question, reply, peer.magics, unresolved, now, took_s)
+        answer = told.to_answer(question, reply, peer.magics, unresolved, now, took_s)
         kind = f"LEGACY_{old.name_of(question)[:16]}"
         status = answer.get("status", answer.get("code", ""))
         self._metrics.requests.inc(kind, str(status))
@@ -238,7 +239,7 @@ class LegacyDoor:
     def _refusal(self, question: old.Question | None, code: str, message: str) -> bytes:
         self._metrics.refused.inc(code)
         self._note("legacy.refused", code=code, message=message)
-        return _json(old.failure(question, code, message, time.time()))
+        return _json(told.failure(question, code, message, time.time()))
 
 
 def _text(refusal: Refusal) -> str:

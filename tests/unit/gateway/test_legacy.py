@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt5crs.gateway import legacy_format
+from mt5crs.gateway import legacy_answer, legacy_format
 from mt5crs.gateway.access import ClientsFileError, parse
 from mt5crs.gateway.legacy_format import CommandOrder, LegacyError, Question, check_signature
 from mt5crs.protocol import requests
@@ -333,5 +333,5 @@ def test_any_object_is_a_request_or_a_refusal_that_can_be_sent(
         encode(legacy_format.to_request(question, "old", magics))
         legacy_format.check_signature(question.risk_signature, 1_700_000_000.0)
     except LegacyError as error:
-        answer = legacy_format.failure(question or error.question, "BAD_FIELD", str(error), 0.0)
+        answer = legacy_answer.failure(question or error.question, "BAD_FIELD", str(error), 0.0)
         assert json.loads(msgspec.json.encode(answer))["error"] == "BAD_FIELD"
