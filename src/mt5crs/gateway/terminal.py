@@ -14,6 +14,7 @@ from mt5crs.protocol import requests as ask
 from mt5crs.protocol.records import Identity
 from mt5crs.protocol.replies import Reply
 
+from .attempts import Attempts
 from .bell import Bell
 from .desk import Desk
 from .lanes import Lanes
@@ -22,9 +23,6 @@ from .reader import Query, Reader
 from .refusal import Refusal
 from .watch import Watch
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
-_LOGIN_PAUSE_S = 60.0
-"""Between two attempts with a password that was refused: brokers lock accounts after many."""
 JobState = Literal["waiting", "running", "finished", "abandoned"]
 
 
@@ -108,8 +106,7 @@ class Terminal:
         self._stopping = False
         self._death = ""
         self._view = View("starting", False, False, "the terminal is being started", None)
-        self._pause_s = 0.0
-        self._retry_at = 0.0
+        self._attempts = Attempts()
         self._told = ""
         self._loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
@@ -237,35 +234,33 @@ class Terminal:
             self._broker.close()
 
     def _connect(self) -> None:
-        """Connect once the pause is over; the pause grows until a look at the books succeeds."""
-        if time.monotonic() < self._retry_at:
+        """Connect, unless it is too early for another attempt."""
+        if not self._attempts.due(time.monotonic()):
             return
         self._lost(self._broker.down())
-        state, why = self._view.state, "the terminal did not start"
         try:
             self._mark(busy=True)
             self._broker.start()
         except BrokerError as error:
             refused = error.code == AUTHORISATION_FAILED
-            state = "login_failed" if refused else state
-            self._pause_s = _LOGIN_PAUSE_S if refused else self._longer_pause()
-            self._view = View(state, False, False, f"{why}: {error}", self._view.identity)
-            self._note("terminal.not_started", error=str(error), next_attempt_s=self._pause_s)
+            pause_s = self._attempts.failed(time.monotonic(), refused=refused)
+            state = "login_failed" if refused else self._connecting()
+            reason = f"the terminal did not start: {error}"
+            self._view = View(state, False, False, reason, self._view.identity)
+            self._note("terminal.not_started", error=str(error), next_attempt_s=pause_s)
         else:
-            self._pause_s = self._longer_pause()
+            self._attempts.succeeded(time.monotonic())
             self._poll()
         finally:
             self._mark(busy=False)
-        self._retry_at = time.monotonic() + self._pause_s
 
-    def _longer_pause(self) -> float:
-        return min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+    def _connecting(self) -> State:
+        return "reconnecting" if self._loaded.is_set() else "starting"
 
     def _lost(self, reason: str) -> None:
         """Have others know that the connection is gone."""
-        state: State = "reconnecting" if self._loaded.is_set() else "starting"
-        if self._view.state == "login_failed":
-            state = "login_failed"  # until an attempt says otherwise
+        # a refused login stays one until an attempt says otherwise
+        state = "login_failed" if self._view.state == "login_failed" else self._connecting()
         self._view = View(state, False, False, reason, self._view.identity)
 
     def _next(self) -> Job | None:
@@ -333,10 +328,9 @@ class Terminal:
             self._watch.observe_ticks(self._symbols)
             self._desk.resolve_all()
             self._loaded.set()
-            self._pause_s, self._told = 0.0, ""
+            self._told = ""
             self._view = self._judge(identity)
         except Refusal as refusal:
-            self._pause_s = 0.0
             self._view = View("other_account", True, False, refusal.message, identity)
         except BrokerError as error:
             reason = f"the terminal could not be asked: {error}"
