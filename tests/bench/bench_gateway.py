@@ -6,11 +6,13 @@ Run it with `python -m tests.bench.bench_gateway`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import os
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +23,12 @@ from typing import Any
 import msgspec
 import zmq
 
-from mt5crs.broker.interface import TradeRequest
-from mt5crs.broker.sim.backend import Profile, SimulatedBroker
+from mt5crs.broker import process
+from mt5crs.broker.interface import BrokerError, TradeRequest
+from mt5crs.broker.process import Process
+from mt5crs.broker.remote import Deadlines, RemoteBroker, opening_of
+from mt5crs.broker.sim.backend import SimulatedBroker
+from mt5crs.broker.sim.profile import Profile, Simulator
 from mt5crs.broker.sim.store import Changes, Store
 from mt5crs.gateway.authenticator import Authenticator
 from mt5crs.protocol import requests
@@ -214,6 +220,42 @@ def memory(
     table.add("gateway CPU at rest", idle, "%", 1, "over 10 s")
 
 
+def terminal_process(table: Table, directory: Path, samples: int) -> None:
+    """The boundary alone: a question and its answer, memory, and another process when one was killed."""
+    started: list[Process] = []
+
+    def spawn() -> Process:
+        started.append(Process(process.MODULE, process.environment([])))
+        return started[-1]
+
+    simulator = Simulator(directory=str(directory / "sim"), profile=Profile())
+    broker = RemoteBroker(
+        spawn,
+        opening_of("sim", str(directory), simulator),
+        Deadlines(start_s=30, read_s=10, order_s=10),
+    )
+    broker.start()
+    try:
+        p50, p99 = measure(broker.time_msc, samples)
+        table.add("question to the terminal process, P50", p50, "us", None, f"P99 {p99:.0f} us")
+        if sys.platform.startswith("linux"):
+            pages = int(Path(f"/proc/{started[-1].pid}/statm").read_text().split()[1])
+            table.add("terminal process memory at rest", pages * os.sysconf("SC_PAGE_SIZE") / 1e6, "MB")
+        times = []
+        for _ in range(10):
+            started[-1].kill()
+            with contextlib.suppress(BrokerError):
+                broker.books()
+            began = time.perf_counter()
+            broker.start()
+            broker.books()
+            times.append(time.perf_counter() - began)
+        note = f"worst {max(times):.2f} s"
+        table.add("terminal process killed until its books, P50", statistics.median(times), "s", None, note)
+    finally:
+        broker.close()
+
+
 def run(table: Table, *, samples: int, messages: int) -> None:
     """All figures of the gateway."""
     with tempfile.TemporaryDirectory() as name:
@@ -232,6 +274,7 @@ def run(table: Table, *, samples: int, messages: int) -> None:
             orders(table, gateway, caller, directory, samples // 2)
         finally:
             gateway.close()
+        terminal_process(table, directory / "alone", samples)
         gateway = gateway_with(directory / "large", 10_000)
         try:
             caller = gateway.client("strategy")
