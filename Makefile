@@ -89,6 +89,10 @@ unit: setup ## unit tests
 
 .PHONY: windows-contract
 windows-contract: setup ## the real MetaTrader5 package under Wine: is it what the fake and the backend take it for?
+	$(PYTEST) tests/windows_contract -m 'not slow'
+
+.PHONY: windows-contract-long
+windows-contract-long: setup ## the same, and all of the bundle's Windows wheels installed by pip (minutes)
 	$(PYTEST) tests/windows_contract
 
 .PHONY: coverage

@@ -145,6 +145,14 @@ class Linux:
 
         venv.EnvBuilder(with_pip=False, symlinks=True).create(target)
 
+    def runtime_needs(self) -> str:
+        """Return imports of what a distribution may have left out."""
+        return "import ctypes, sqlite3"
+
+    def python_remedy(self) -> str:
+        """Return whose Python it should be."""
+        return "install the distribution's packages python3 and python3-venv again"
+
     def runtime_python(self, target: Path) -> Path:
         """Return ``bin/python``."""
         return target / "bin/python"

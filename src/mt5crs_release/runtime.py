@@ -63,6 +63,7 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
         bundle.unpack(wheelhouse)
         beat("building the runtime")
         system.here().make_runtime(target)
+        _check(target, wheelhouse)
         _install(target, wheelhouse)
         target.chmod(0o755)
         store.sync_file_system(target)
@@ -84,6 +85,25 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
     return record
 
 
+def _check(target: Path, directory: Path) -> None:
+    """Run the interpreter that was made: one copied from an incomplete Python looks like any other.
+
+    :raises FailedError: it does not start, is not the one of ``target``, or lacks what the services load
+    """
+    here = system.here()
+    code = f"import sys; {here.runtime_needs()}; print(sys.prefix)"
+    remedy = f"{here.python_remedy()}; the old generation is still running"
+    said = _run(
+        [str(here.runtime_python(target)), "-I", "-c", code],
+        directory,
+        "this host's Python is incomplete",
+        remedy,
+    )
+    prefix = Path(said.strip().splitlines()[-1])
+    if not prefix.is_dir() or not prefix.samefile(target):
+        raise FailedError(f"the interpreter made in {target} believes to be in {prefix}", remedy=remedy)
+
+
 def _install(target: Path, wheelhouse: Path) -> None:
     python = system.here().runtime_python(target)
     pip = sorted((wheelhouse / "wheels").glob("pip-*.whl"))
@@ -95,16 +115,26 @@ def _install(target: Path, wheelhouse: Path) -> None:
     options += " --quiet --root-user-action=ignore --no-compile"
     options += " --no-index --only-binary=:all: --require-hashes"
     arguments = [*options.split(), "--find-links", str(wheelhouse / "wheels")]
+    # by its module: on Windows, pip started by its name refuses to install pip
     _run(
-        [str(python), str(pip[-1] / "pip"), *arguments, "-r", str(wheelhouse / "requirements.txt")],
+        [str(python), "-m", "pip", *arguments, "-r", str(wheelhouse / "requirements.txt")],
         wheelhouse,
+        PYTHONPATH=str(pip[-1]),
     )
     compile_all = "-m compileall -q --invalidation-mode unchecked-hash"
     _run([str(python), *compile_all.split(), str(system.here().runtime_library(target))], wheelhouse)
     _run([str(python), "-I", "-c", "import mt5crs"], wheelhouse)
 
 
-def _run(command: list[str], directory: Path) -> None:
+def _run(
+    command: list[str],
+    directory: Path,
+    failed: str = "building the runtime failed",
+    remedy: str = "free disk space if it says so (`mt5crs-release prune`), else build the bundle again; "
+    "the old generation is still running",
+    **variables: str,
+) -> str:
+    """Return what a command printed. FailedError, beginning with ``failed``, when it did not succeed."""
     try:
         answer = subprocess.run(
             command,
@@ -114,7 +144,7 @@ def _run(command: list[str], directory: Path) -> None:
             text=True,
             errors="replace",
             cwd=directory,
-            env={**system.here().build_environment(directory), "PYTHONHASHSEED": "0"},
+            env={**system.here().build_environment(directory), "PYTHONHASHSEED": "0", **variables},
             timeout=_BUILD_TIMEOUT_S,
             check=False,
         )
@@ -123,10 +153,9 @@ def _run(command: list[str], directory: Path) -> None:
             f"building the runtime took longer than {_BUILD_TIMEOUT_S:g} s",
             remedy="look at the load and the disk of this host, then repeat; the old generation still runs",
         ) from None
+    except OSError as error:
+        raise FailedError(f"{failed}: {command[0]} does not start: {error}", remedy=remedy) from None
     if answer.returncode != 0:
         said = "\n".join(answer.stdout.strip().splitlines()[-8:])
-        raise FailedError(
-            f"building the runtime failed ({' '.join(command[1:4])} …):\n{said}",
-            remedy="free disk space if it says so (`mt5crs-release prune`), else build the bundle again; "
-            "the old generation is still running",
-        )
+        raise FailedError(f"{failed} ({' '.join(command[1:4])} …):\n{said}", remedy=remedy)
+    return answer.stdout

@@ -87,6 +87,12 @@ class System(Protocol):
     def make_runtime(self, target: Path) -> None:
         """Create an empty virtual environment at ``target``."""
 
+    def runtime_needs(self) -> str:
+        """Return a Python statement that an interpreter carries out if it has what the services load."""
+
+    def python_remedy(self) -> str:
+        """Return what to do when this host's Python is incomplete."""
+
     def runtime_python(self, target: Path) -> Path:
         """Return the interpreter of the virtual environment ``target``."""
 

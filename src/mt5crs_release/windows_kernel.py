@@ -29,6 +29,9 @@ def _module(name: str) -> Any:
 class Kernel:
     """What only Windows can do. Every method is one call without a decision in it."""
 
+    load_stable_abi = "ctypes.WinDLL('python3.dll')"
+    """Python that loads the library of the stable ABI, as an extension module does."""
+
     def run(self, command: Sequence[str], timeout_s: float = _QUICK_S) -> subprocess.CompletedProcess[str]:
         """Run a program of Windows and return what it said.
 

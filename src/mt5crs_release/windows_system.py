@@ -119,6 +119,14 @@ class Windows:
         """Create an empty virtual environment."""
         self.kernel.make_runtime(target)
 
+    def runtime_needs(self) -> str:
+        """Return imports, and the library that packages for any Python 3 load (pyzmq)."""
+        return f"import ctypes, sqlite3; {self.kernel.load_stable_abi}"
+
+    def python_remedy(self) -> str:
+        """Return whose Python it should be; repackaged ones lack python3.dll or the launcher of venv."""
+        return "pin the official NuGet package `python` (gateway_windows_python_archive) and deploy again"
+
     def runtime_python(self, target: Path) -> Path:
         r"""Return ``Scripts\\python.exe``."""
         return target / "Scripts/python.exe"

@@ -11,11 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from lab.errors import LabError
 from lab.state import PROJECT
-from lab.wine import PYTHON, Windows, open_windows
+from lab.wine import PYTHON, Windows
 from mt5crs.broker.interface import BrokerError, TradeRequest
 from mt5crs.broker.mt5 import Mt5Broker, Terminal
 from mt5crs.broker.sim.backend import Profile, SimulatedBroker
@@ -32,14 +29,6 @@ NO_TERMINAL = [
     [-10003, f"IPC initialize failed, Process create failed '{NOWHERE}'"],
 ]
 NO_TERMINAL += [[1, "Success"]]
-
-
-@pytest.fixture(scope="module")
-def windows() -> Windows:
-    try:
-        return open_windows()
-    except LabError as error:
-        pytest.skip(f"not asked of the real package: {error}")
 
 
 def test_the_package_is_and_answers_what_is_recorded(windows: Windows) -> None:

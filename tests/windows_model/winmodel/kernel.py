@@ -29,6 +29,8 @@ def _die_with_parent() -> None:
 class ModelKernel(Kernel):
     """Real files, processes and locks of this machine; rights, services and boots of the model."""
 
+    load_stable_abi = "ctypes.CDLL(None)"
+
     def run(self, command: Sequence[str], timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Answer one of the modelled programs. An unknown one, or an unknown option of it, is an error."""
         del timeout_s
