@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from mt5crs.protocol.addresses import canonical
 from mt5crs.protocol.curve import Context, Socket
@@ -27,6 +26,8 @@ from .connections import Connections, Peer
 from .metrics import GatewayMetrics
 
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+_EVENT = struct.Struct("=hi")
+"""What libzmq's monitor says first: event, descriptor. pyzmq's own reader of it would import asyncio."""
 _TICK_MS = 100
 _SCAN_S = 2.0
 _GROWTH_BYTES = 8 * 1024 * 1024
@@ -114,11 +115,10 @@ class Doorkeeper:
     def _hear(self, ear: Socket, door: str) -> None:
         for _ in range(1000):  # then the other doors get their turn
             try:
-                told = parse_monitor_message(ear.recv_multipart(zmq.NOBLOCK))
+                event, fd = _EVENT.unpack(ear.recv_multipart(zmq.NOBLOCK)[0])
             except zmq.Again:
                 return
-            fd = int(told["value"])
-            if told["event"] != zmq.EVENT_ACCEPTED:
+            if event != zmq.EVENT_ACCEPTED:
                 self.connections.closed(fd, door)
                 continue
             peer = _peer(fd)

@@ -56,6 +56,7 @@ class History:
         self.desk = Desk(
             self.broker, self.journal, self.control, Watch(self.broker, stream, ledger), ledger, stream,
             lambda: {MAGIC: LIMITS}, 90_000_001, "Sim-Demo", lambda *_, **__: None,
+            resolve_after_s=0.0,
         )  # fmt: skip
         self.broker.start()
         self.epoch = self.control.acquire(MAGIC, "c", "run", 60_000)
