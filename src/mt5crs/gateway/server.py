@@ -45,6 +45,8 @@ _NEVER_COUNTED = (Halt, LeaseRelease)
 _KINDS = {each: str(each.__struct_config__.tag) for each in get_args(AnyRequest)}
 _BATCH = 64
 """Requests taken before replies and timers get their turn."""
+_SUBSCRIPTIONS = 1000
+"""Read at each tick."""
 _TICK_S = 0.1
 _NOBLOCK, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
 """As plain numbers: arithmetic on pyzmq's enumerations takes longer than the calls they are for."""
@@ -120,7 +122,6 @@ class Server:
         router, outbox = self._requests.socket, self._outbox
         poller = zmq.Poller()
         poller.register(router, zmq.POLLIN)
-        poller.register(self._publications.socket, zmq.POLLIN)
         bell = outbox.bell.fileno()
         poller.register(bell, zmq.POLLIN)
         poller.register(self._stop_heard, zmq.POLLIN)
@@ -137,6 +138,8 @@ class Server:
                 next_second = now + 1.0
             if now >= next_tick:
                 self._tell_overdue()
+                # In force already; not polled for: one more socket to poll costs every request time.
+                self._take_subscriptions(self._publications.socket)
                 next_tick = now + _TICK_S
             if self._kick.is_set():
                 self._kick.clear()
@@ -152,8 +155,6 @@ class Server:
                 outbox.bell.hear()  # an item that came in between the two lines is seen by `filled`
             if router in ready:
                 self._take(router)
-            if self._publications.socket in ready:
-                self._take_subscriptions(self._publications.socket)
             if self._legacy is not None and self._legacy.socket in ready:
                 self._take_legacy(self._legacy)
             # the terminal's thread may have answered while this one waited for the interpreter's lock
@@ -295,7 +296,7 @@ class Server:
 
     def _take_subscriptions(self, publisher: "zmq.Socket[Any]") -> None:
         """Count each connection's subscriptions: libzmq would keep any number of any length."""
-        for _ in range(_BATCH):
+        for _ in range(_SUBSCRIPTIONS):
             try:
                 frame = publisher.recv(_NOBLOCK, copy=False)
             except zmq.Again:
