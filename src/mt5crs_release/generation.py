@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import store, system
+from mt5crs_release import runtime_files, store, system
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.paths import MANIFEST, TEMPORARY
 from mt5crs_release.spec import HealthSpec, Spec, StandbySpec
@@ -157,6 +157,8 @@ def problems(directory: Path) -> list[str]:
             found.append(f"{name} has mode {stat.S_IMODE(status.st_mode):04o}, not {wanted['mode']:04o}")
     if manifest["runtime"] is not None and not (directory / "venv/.complete").is_file():
         found.append(f"its runtime {manifest['runtime']} is missing or incomplete")
+    elif manifest["runtime"] is not None:
+        found += runtime_files.problems(directory / "venv")
     return found
 
 

@@ -15,7 +15,12 @@ from typing import Any
 
 def timestamp() -> str:
     """Return the time now, UTC, as ISO 8601 with milliseconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return written(datetime.now(timezone.utc))
+
+
+def written(moment: datetime) -> str:
+    """Return a moment in UTC as ISO 8601 with milliseconds; such texts compare as the moments do."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Journal:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import runtime_marker, store, system
+from mt5crs_release import runtime_files, runtime_marker, store, system
 from mt5crs_release.bundle import Bundle, this_python
 from mt5crs_release.digest import SHORT
 from mt5crs_release.errors import FailedError, RefusedError
@@ -37,9 +37,14 @@ def lock_runtimes(host: Host, command: str) -> Lock:
 
 
 def find_runtime(host: Host, content: str) -> dict[str, Any] | None:
-    """Return what the marker of the complete runtime for ``content`` says, ``None`` when there is none."""
-    record = runtime_marker.read(host, runtime_name(content))
-    return record if record is not None and record.get("content") == content else None
+    """Return what the marker of the complete runtime for ``content`` says; ``None`` when there is none, or
+    one whose files were changed since it was built.
+    """
+    name = runtime_name(content)
+    record = runtime_marker.read(host, name)
+    if record is None or record.get("content") != content or runtime_files.problems(host.runtimes / name):
+        return None
+    return record
 
 
 def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> dict[str, Any]:
@@ -55,7 +60,8 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
     store.sweep(host.runtimes)
     target = host.runtimes / runtime_name(bundle.content)
     if target.exists():
-        store.remove_tree(target)
+        # Programs may run from one that was changed: what they have open stays until the next build.
+        target.rename(host.runtimes / f"{TEMPORARY}changed.{os.getpid()}")
     wheelhouse = host.runtimes / f"{TEMPORARY}wheels.{os.getpid()}"
     try:
         wheelhouse.mkdir(0o700)
@@ -66,8 +72,10 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
         _check(target, wheelhouse)
         _install(target, wheelhouse)
         target.chmod(0o755)
+        files = runtime_files.record(target)
         store.sync_file_system(target)
         record = {
+            "files": files,
             "content": bundle.content,
             "version": bundle.version,
             "bundle": bundle.path.name,

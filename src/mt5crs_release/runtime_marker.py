@@ -17,6 +17,19 @@ def read(host: Host, name: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def built_at(host: Host, name: str) -> str:
+    """Return when runtime ``name`` was complete, as a generation's ``staged_at``; empty when it is not."""
+    try:
+        status = (host.runtimes / name / COMPLETE).stat()
+    except OSError:
+        return ""
+    from datetime import datetime, timezone
+
+    from mt5crs_release.journal import written
+
+    return written(datetime.fromtimestamp(status.st_mtime, timezone.utc))
+
+
 def protocol(host: Host, name: str | None) -> dict[str, int] | None:
     """Return the protocol versions that the code of runtime ``name`` speaks: least and most.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import generation, machine, store
+from mt5crs_release import generation, machine, runtime_marker, store
 from mt5crs_release.activation import check_state_format
 from mt5crs_release.bundle import Bundle
 from mt5crs_release.digest import generation_digest, generation_name
@@ -135,6 +135,9 @@ def _unusable(session: Session, entry: Generation | None) -> str | None:
     if entry.state == machine.FAILED:
         return f"{entry.name} is equal but has failed"
     damage = generation.problems(session.paths.generation(entry.name))
+    if entry.runtime is not None and runtime_marker.built_at(session.host, entry.runtime) > entry.staged_at:
+        # What runs may have been started from code that was changed: a new generation starts it anew.
+        damage.append("its runtime was built anew since")
     return f"{entry.name} is equal but {', '.join(damage)}" if damage else None
 
 

@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import generation, machine, runtime_marker, state, store, system
+from mt5crs_release import generation, machine, runtime_files, runtime_marker, state, store, system
 from mt5crs_release.deployments import Deployments
 from mt5crs_release.errors import ReleaseError
 from mt5crs_release.lock import boot_clock
@@ -49,9 +49,22 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
         "services": services,
         "deployment": deployment,
         "bundles": sorted(path.name for path in host.bundles.glob("*.tar")),
-        "runtimes": sorted(path.parent.name for path in host.runtimes.glob(f"*/{COMPLETE}")),
+        "runtimes": _runtimes(host),
         "unread": unread,
     }
+
+
+def _runtimes(host: Host) -> list[str]:
+    """Those that generations can be staged with: complete, and unchanged as far as may be read."""
+    found = []
+    for path in sorted(host.runtimes.glob(f"*/{COMPLETE}")):
+        try:
+            changed = runtime_files.problems(path.parent)
+        except PermissionError:
+            changed = []
+        if not changed:
+            found.append(path.parent.name)
+    return found
 
 
 def _deployment(host: Host) -> dict[str, Any] | None:

@@ -1,0 +1,100 @@
+"""What the files of a runtime are: recorded when it is built, compared before anything is made to run from it
+and whenever somebody asks. Seen is what was done to them since, not what was wrong in the bundle.
+
+Size, mode and times of a file tell at once that nothing was done to it (no program can set `ctime`); only
+where they differ the content is read. That keeps the comparison to some milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mt5crs_release import store
+from mt5crs_release.paths import COMPLETE
+
+RECORD = ".files"
+_SHOWN = 5
+
+
+def record(runtime: Path) -> str:
+    """Write down what a runtime consists of, last before its marker; return the record's digest."""
+    found = {name: [_content(path), *_facts(path)] for name, path in _walk(runtime)}
+    text = json.dumps(found).encode()
+    store.write_new(runtime / RECORD, text, 0o644)
+    return hashlib.sha256(text).hexdigest()
+
+
+def problems(runtime: Path) -> list[str]:
+    """How a runtime differs from its record: the first few, and how many more; empty when it does not.
+
+    A runtime whose marker names no record was built by an older tool, and is not judged.
+
+    :raises PermissionError: whoever asks may not read it, so whether it differs is not known
+    """
+    try:
+        digest = json.loads((runtime / COMPLETE).read_bytes()).get("files")
+        if digest is None:
+            return []
+        text = (runtime / RECORD).read_bytes()
+        if hashlib.sha256(text).hexdigest() != digest:
+            return ["the record of its runtime was changed"]
+        known: dict[str, list[Any]] = json.loads(text)
+    except PermissionError:
+        raise
+    except (OSError, ValueError, AttributeError) as error:
+        return [f"the record of its runtime cannot be read ({type(error).__name__})"]
+    found = [text for text in _compared(runtime, known) if text]
+    if len(found) > _SHOWN:
+        found[_SHOWN:] = [f"{len(found) - _SHOWN} more files of its runtime"]
+    return found
+
+
+def _compared(runtime: Path, known: dict[str, list[Any]]) -> Iterator[str]:
+    there = dict(_walk(runtime))
+    for name, wanted in known.items():
+        path = there.pop(name, None)
+        if path is None:
+            yield f"{name} of its runtime is missing"
+        elif not _same(path, wanted):
+            yield f"{name} of its runtime was changed"
+    for name in sorted(there):
+        yield f"{name} was added to its runtime"
+
+
+def _same(path: Path, wanted: list[Any]) -> bool:
+    content, *facts = wanted
+    now = _facts(path)
+    if now == facts and not stat.S_ISLNK(now[0]):
+        return True
+    return bool(now[0] == facts[0]) and bool(_content(path) == content)
+
+
+def _walk(runtime: Path) -> Iterator[tuple[str, Path]]:
+    """Files and links, by name; links are not followed."""
+    for directory, below, files in os.walk(runtime):
+        links = [name for name in below if (Path(directory) / name).is_symlink()]
+        for name in (*files, *links):
+            path = Path(directory) / name
+            inside = path.relative_to(runtime).as_posix()
+            if inside not in (COMPLETE, RECORD):
+                yield inside, path
+
+
+def _facts(path: Path) -> list[int]:
+    """Mode, size and times; the times of a link tell nothing that its target does not."""
+    told = path.lstat()
+    if stat.S_ISLNK(told.st_mode):
+        return [told.st_mode, -1, 0, 0]
+    return [told.st_mode, told.st_size, told.st_mtime_ns, told.st_ctime_ns]
+
+
+def _content(path: Path) -> str:
+    if path.is_symlink():
+        return str(path.readlink())
+    return hashlib.sha256(path.read_bytes()).hexdigest()
