@@ -5,12 +5,10 @@ each lane the clients take turns. And how many may wait, so that one client cann
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from mt5crs.protocol import requests as ask
 
-if TYPE_CHECKING:
-    from .terminal import Job
+from .job import Job
 
 URGENT, ORDERS, READS = range(3)
 _URGENT = (ask.OrderCancel, ask.PositionClose, ask.OrderResolve)

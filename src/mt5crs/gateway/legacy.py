@@ -24,12 +24,13 @@ from . import legacy_format as old
 from .access import Access, Peer
 from .authenticator import LEGACY_DOMAIN
 from .control import Control
+from .job import Job
 from .legacy_lease import DoorLease, DoorLeases
 from .listen import Listener
 from .metrics import GatewayMetrics
 from .outbox import Publication
 from .refusal import Refusal
-from .terminal import Job, Terminal
+from .terminal import Terminal
 
 _ONE_FRAME = b"{"
 """What our plain quotes without a topic begin with."""

@@ -27,6 +27,7 @@ from mt5crs.protocol.requests import (
 from .access import Access, Peer, authorise, is_operator
 from .doorkeeper import Doorkeeper
 from .frames import ReplyEncoder
+from .job import Job
 from .legacy import LegacyDoor
 from .listen import Listener
 from .metrics import GatewayMetrics
@@ -35,7 +36,7 @@ from .outbox import Delivery, Outbox, Publication
 from .quota import Quota
 from .refusal import Refusal
 from .stream import Stream
-from .terminal import Job, Terminal
+from .terminal import Terminal
 
 _OFFICE = (Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume)
 _PINGS = 10

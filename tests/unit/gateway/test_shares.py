@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mt5crs.gateway.connections import MAX_INCOMPLETE_BYTES, Connections
+from mt5crs.gateway.job import Job
 from mt5crs.gateway.lanes import Lanes
 from mt5crs.gateway.quota import Quota
-from mt5crs.gateway.terminal import Job
 from mt5crs.protocol import requests as ask
 from mt5crs.service.bounded import BoundedNotes
 from tests.unit.orders import TERMS
