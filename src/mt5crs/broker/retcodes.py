@@ -3,6 +3,7 @@
 PLACED = 10008
 DONE = 10009
 DONE_PARTIAL = 10010
+FROZEN = 10029
 
 NAMES = {
     10004: "requote",
@@ -29,7 +30,7 @@ NAMES = {
     10026: "auto-trading disabled by server",
     10027: "auto-trading disabled by terminal",
     10028: "request locked for processing",
-    10029: "order or position frozen",
+    FROZEN: "order or position frozen",
     10030: "invalid filling type",
     10031: "no connection to the trade server",
     10032: "only for live accounts",
@@ -56,10 +57,12 @@ def name(retcode: int) -> str:
     return NAMES.get(retcode, f"unknown return code {retcode}")
 
 
-def certainly_not_executed(retcode: int) -> bool:
-    """Whether the server refused the request for sure.
+def certainly_not_executed(retcode: int, *, change: bool = False) -> bool:
+    """Whether the server refused the request for sure. `change`: it cancels or changes an order.
+
+    Such a request is refused for sure by FROZEN too (the order is too near to the market).
 
     Everything else but DONE (10007, 10008, 10010, 10011, 10012, 10028, 10029, 10031, unknown codes, no
     result at all) may have been executed: the broker's books decide.
     """
-    return retcode in _REFUSED
+    return retcode in _REFUSED or (change and retcode == FROZEN)

@@ -41,6 +41,18 @@ class _Lease(Struct, frozen=True, kw_only=True):
     """Monotonic seconds; 0 for a lease that was given back."""
 
 
+def _halt_key(scope: HaltScope, magic: int) -> int:
+    """Under what a halt is kept. Raises Refusal for a magic number that would mean the fleet."""
+    if scope == "MAGIC" and magic == FLEET:
+        raise Refusal(
+            "BAD_FIELD",
+            "magic",
+            "scope MAGIC needs a magic number, and 0 is none",
+            "name the magic number, or use scope FLEET",
+        )
+    return FLEET if scope == "FLEET" else magic
+
+
 @contextmanager
 def _recording(consequence: str) -> Iterator[None]:
     """Turn a failure of the disk into a Refusal INTERNAL that says what holds now."""
@@ -222,7 +234,7 @@ class Control:
         Raises Refusal INTERNAL when it could not be recorded: it is in force all the same, but a restart
         would lift it, so it should be repeated.
         """
-        key = FLEET if scope == "FLEET" else magic
+        key = _halt_key(scope, magic)
         with self._lock:
             info = HaltInfo(magic=key, reason=reason, client=client, since_msc=self._wall_msc())
             info = self._halts.setdefault(key, info)  # in force even if the disk then fails
@@ -235,8 +247,8 @@ class Control:
             return sum(n for m, n in self._in_flight.items() if key in (FLEET, m))
 
     def resume(self, scope: HaltScope, magic: int, client: str, reason: str) -> None:
-        """Lift a halt, durably, before this returns."""
-        key = FLEET if scope == "FLEET" else magic
+        """Lift a halt, durably, before this returns. Raises Refusal."""
+        key = _halt_key(scope, magic)
         with self._lock:
             with _recording("the halt stays in force"):
                 self._act("resume", key, client, reason)
@@ -253,6 +265,24 @@ class Control:
     def _act(self, act: str, magic: int, client: str, reason: str) -> None:
         self._db.execute(
             "INSERT INTO acts VALUES (?, ?, ?, ?, ?)", (self._wall_msc(), act, magic, client, reason)
+        )
+
+    def begin_again(self, epochs: dict[int, int]) -> None:
+        """Leases and halts of before are lost: no epoch may return, and a halt is in force, since nobody
+        knows whether one was. `epochs`: the last that the journal knows, by magic number. Raises Refusal.
+        """
+        with self._lock:
+            for magic, epoch in epochs.items():
+                if magic not in self._leases:
+                    self._store_lease(magic, epoch, "unknown", "unknown", 0, released=True)
+                    self._leases[magic] = _Lease(
+                        epoch=epoch, client="unknown", instance="unknown", ttl_ms=0, expires=0.0
+                    )
+        self.halt(
+            "FLEET",
+            FLEET,
+            "gateway",
+            "control.db was missing beside the journal: were there halts? Look, then resume",
         )
 
     # --- the last check before the broker ------------------------------------------------------------------

@@ -252,7 +252,8 @@ class Desk:
             return refusal.reply(request.id)
         answer = refusal.reply(request.id)
         try:
-            self._journal.record(new_entry(request, "refused", 0, answer))
+            self._journal.record(new_entry(request, "refused", time.time_ns() // 1_000_000, answer))
+            self._journal.forget_refusals(request.magic)
         except JournalError as error:
             return _journal_failed(error).reply(request.id)
         return answer
@@ -261,8 +262,11 @@ class Desk:
         self, request: ask.Submission, waited_ms: Callable[[], int], epoch: int | None, plain: bool
     ) -> Reply:
         self._control.check(request.magic, epoch)
-        self._require_settled(request)
+        if epoch is not None:
+            self._require_settled(request)
         books = self.look()
+        if epoch is None and isinstance(request, ask.PositionClose):
+            self._require_unrelated(request, books)
         self.require_ready(books.identity)
         limits = (
             risk.limits_of(self._limits(), request.magic)
@@ -309,6 +313,33 @@ class Desk:
                 "wait until the broker's books show it, or look there and declare it (ORDER_RESOLVE)",
                 final=True,
             )
+
+    def _require_unrelated(self, request: ask.PositionClose, books: Books) -> None:
+        """An operator may close while an order is unresolved, but for what that order may change: the same
+        position, and on a netting account whatever has the same symbol. Raises Refusal UNRESOLVED.
+        """
+        if not self.unresolved(request.magic):
+            return
+        self.resolve_all()
+        target = _own_position(request, books)
+        netting = books.identity.margin_mode != "HEDGING"
+        for entry in self._unresolved.values():
+            other = entry.request
+            if isinstance(other, ask.PositionClose):
+                closed = next(
+                    (p for p in books.positions if other.position in (p.identifier, p.ticket)), None
+                )
+                related = closed is None or closed is target or (netting and closed.symbol == target.symbol)
+            else:
+                related = netting and isinstance(other, ask.OrderSend) and other.symbol == target.symbol
+            if related and other.magic == request.magic:
+                raise Refusal(
+                    "UNRESOLVED",
+                    "position",
+                    f"the fate of {other.client_order_id} is not known; it may change this position",
+                    "wait until the broker's books show it, or look there and declare it (ORDER_RESOLVE)",
+                    final=True,
+                )
 
     def look(self) -> Books:
         """Books, with events published and the day's result brought up to date.
@@ -543,7 +574,8 @@ class Desk:
         The reply counts only when the books could be read: the account may have been switched meanwhile.
         """
         request = entry.request
-        if result is not None and certainly_not_executed(result.retcode):
+        change = isinstance(request, ask.OrderCancel)
+        if result is not None and certainly_not_executed(result.retcode, change=change):
             answer = self._result(entry, request.id, "REJECTED", result.retcode, _reason(result), "reply")
             return self._settle(entry, answer)
         seen = self._evidence(entry, SEARCHED_BACK_MS)

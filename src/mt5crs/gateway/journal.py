@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS submissions (
     PRIMARY KEY (account, magic, client_order_id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS submissions_open ON submissions (account) WHERE state = 'sent';
 CREATE INDEX IF NOT EXISTS submissions_told ON submissions (account) WHERE state = 'told';
+CREATE INDEX IF NOT EXISTS submissions_refused ON submissions (account, magic, sent_msc)
+    WHERE state = 'refused';
 CREATE INDEX IF NOT EXISTS submissions_declared ON submissions (account) WHERE state = 'declared';
 CREATE TABLE IF NOT EXISTS failures (account TEXT, magic INTEGER, count INTEGER NOT NULL,
     PRIMARY KEY (account, magic));
@@ -34,6 +36,11 @@ person; the books may still show that it was.
 """
 _requests: "msgspec.json.Decoder[Submission]" = msgspec.json.Decoder(OrderSend | OrderCancel | PositionClose)
 _answers: "msgspec.json.Decoder[OrderResult | Error]" = msgspec.json.Decoder(OrderResult | Error)
+
+
+REFUSALS_KEPT = 10_000
+"""Of each magic number: a client that sends refused orders in a loop must not fill the disk."""
+_FORGET_EVERY = 1000
 
 
 class JournalError(Exception):
@@ -81,6 +88,7 @@ class Journal:
         self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         self._db.executescript(_SCHEMA)
         self._account = account
+        self._refusals = 0
 
     def close(self) -> None:
         """Close the file."""
@@ -183,6 +191,32 @@ class Journal:
             )
         except sqlite3.Error as error:
             raise JournalError(str(error)) from error
+
+    def forget_refusals(self, magic: int) -> None:
+        """Now and then, when refusals are recorded: keep the latest REFUSALS_KEPT of a magic number.
+
+        An order that was refused so long ago is of an old lease. Raises JournalError.
+        """
+        self._refusals += 1
+        if self._refusals % _FORGET_EVERY:
+            return
+        try:
+            self._db.execute(
+                "DELETE FROM submissions WHERE account = ?1 AND magic = ?2 AND state = 'refused' "
+                "AND sent_msc < (SELECT sent_msc FROM submissions "
+                "WHERE account = ?1 AND magic = ?2 AND state = 'refused' "
+                "ORDER BY sent_msc DESC LIMIT 1 OFFSET ?3)",
+                (self._account, magic, REFUSALS_KEPT),
+            )
+        except sqlite3.Error as error:
+            raise JournalError(str(error)) from error
+
+    def epochs(self) -> dict[int, int]:
+        """The last lease epoch that was used, by magic number."""
+        rows = self._db.execute(
+            "SELECT magic, MAX(epoch) FROM submissions WHERE account = ? GROUP BY magic", (self._account,)
+        )
+        return dict(rows.fetchall())
 
     def failures(self) -> dict[int, int]:
         """Consecutive failures per magic number."""

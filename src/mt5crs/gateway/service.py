@@ -147,10 +147,14 @@ class Gateway:
             self._note("terminal.not_started", error=str(error))
         self._cleanup.callback(broker.close)
         account = f"{login}@{server}"
+        lost = (state / "journal.db").exists() and not (state / "control.db").exists()
         self.control = Control(state / "control.db", account)
         self._cleanup.callback(self.control.close)
         self._journal = Journal(state / "journal.db", account)
         self._cleanup.callback(self._journal.close)
+        if lost:
+            self.control.begin_again(self._journal.epochs())
+            self._note("control.lost", halted=True)
         context: Context = zmq.Context()
         self._cleanup.callback(context.destroy, linger=0)
         self._outbox = Outbox()
@@ -402,6 +406,7 @@ _WARNINGS = frozenset(
         "order.no_reply",
         "order.slipped",
         "order.late_fill",
+        "control.lost",
         "books.behind",
         "books.accepted",
         "slippage.unknown",

@@ -77,6 +77,8 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
         local.orders, evidence, _filled_by_order([applied]), unapplied_orders
     )
     discrepancies += order_problems
+    if evidence.unresolved:
+        discrepancies = [_not_settled(each) for each in discrepancies]
     events += order_events + _external_events(local.external, external)
     through = local.through_msc if discrepancies else max(local.through_msc, _newest(evidence))
     state = LocalState(
@@ -186,6 +188,12 @@ def _unresolved(evidence: Evidence) -> list[Discrepancy]:
         Discrepancy(f"unresolved:{name}", f"the gateway does not know the fate of order {name}")
         for name in sorted(set(evidence.unresolved))
     ]
+
+
+def _not_settled(found: Discrepancy) -> Discrepancy:
+    """A difference at a time when the gateway itself still waits for the broker's books: it does not halt."""
+    settled = not found.key.startswith("unresolved:")
+    return Discrepancy(f"unresolved:{found.key}", found.detail) if settled else found
 
 
 def _fresh_deals(local: LocalState, evidence: Evidence) -> list[Deal]:

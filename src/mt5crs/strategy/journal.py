@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import sqlite3
 import time
 import uuid
@@ -20,11 +21,22 @@ CREATE TABLE IF NOT EXISTS intent (
     client_order_id TEXT PRIMARY KEY, magic INTEGER NOT NULL, kind TEXT NOT NULL, request BLOB NOT NULL,
     state TEXT NOT NULL, answer TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS open_intents ON intent (state) WHERE state IN ('intent', 'unknown');
+CREATE TABLE IF NOT EXISTS home (id INTEGER PRIMARY KEY CHECK (id = 1), place TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS instance (id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL) STRICT;
 """
 
 _KEEP_S = 400 * 86400
 """Settled intents are kept for more than a year, as evidence."""
+
+
+def _place_of(directory: Path) -> str:
+    """This directory on this host, and no copy of it."""
+    try:
+        host = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        host = platform.node()
+    found = directory.stat()
+    return f"{host}:{found.st_dev}:{found.st_ino}"
 
 
 class IntentJournal:
@@ -46,6 +58,7 @@ class IntentJournal:
                 "strategy state",
                 [f"STATE_DIR {directory} cannot be used: {error}; make it writable for this user"],
             ) from error
+        self._directory = directory
         self._db = sqlite3.connect(
             directory / "intents.db", isolation_level=None, timeout=5.0, check_same_thread=False
         )
@@ -64,8 +77,14 @@ class IntentJournal:
 
     def instance(self) -> str:
         """The lease instance of this state directory: the same after a crash, so that the successor of a dead
-        process need not wait for its lease to run out. The lock makes sure that there is only one.
+        process need not wait for its lease to run out. The lock makes sure that there is only one; a copy of
+        the directory, on this or another host, gets a name of its own.
         """
+        place = _place_of(self._directory)
+        known = self._db.execute("SELECT place FROM home").fetchone()
+        if known is not None and known[0] != place:
+            self._db.execute("DELETE FROM instance")
+        self._db.execute("REPLACE INTO home (id, place) VALUES (1, ?)", (place,))
         self._db.execute(
             "INSERT OR IGNORE INTO instance (id, name) VALUES (1, ?)", (f"strategy-{uuid.uuid4().hex}",)
         )

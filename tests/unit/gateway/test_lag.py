@@ -7,11 +7,14 @@ import pytest
 
 from mt5crs.broker.sim.backend import Command
 from mt5crs.broker.sim.faults import SendFault
+from mt5crs.gateway import journal
 from mt5crs.gateway.reader import Reader
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.protocol.events import trade_topic
 from mt5crs.protocol.replies import Error, OrderResult, Snapshot
 from mt5crs.protocol.requests import OrderResolve, SyncAll
+from mt5crs.reconciler.compare import compare, count_strikes, struck_out
+from mt5crs.reconciler.model import evidence_of
 from tests.unit.gateway.counter import LAG_S, MAGIC, Counter
 from tests.unit.gateway.test_limits import filled, limit_of
 
@@ -206,3 +209,61 @@ def test_an_account_switched_during_the_send_makes_the_order_unknown(tmp_path: P
     reply = counter.order()
     assert isinstance(reply, OrderResult)
     assert reply.outcome == "UNRESOLVED"
+
+
+def test_a_deal_that_is_seconds_late_does_not_halt_the_reconciler(tmp_path: Path) -> None:
+    counter = Counter(tmp_path)
+    position = filled(counter.order()).position
+    local = compare(None, evidence_of(snapshot(counter), MAGIC)).state
+    counter.showing(deals_lag_ms=8000)
+    counter.now += 9000
+    counter.broker.command(Command(do="close", position=position))
+    strikes: dict[str, int] = {}
+    for _ in range(7):
+        counter.now += 1000
+        found = compare(local, evidence_of(snapshot(counter), MAGIC))
+        local, strikes = found.state, count_strikes(strikes, found.discrepancies)
+        assert found.discrepancies  # it is not settled, and nothing may be traded on it
+    assert [key for key in struck_out(strikes) if not key.startswith("unresolved:")] == []
+    counter.now += 2000
+    found = compare(local, evidence_of(snapshot(counter), MAGIC))
+    assert (found.state.positions, found.discrepancies) == ((), ())
+
+
+def test_a_cancel_too_near_to_the_market_is_refused_for_sure(tmp_path: Path) -> None:
+    counter = Counter(tmp_path)
+    placed = counter.order(type="LIMIT", price=1.0, filling="RETURN")
+    assert isinstance(placed, OrderResult)
+    counter.fault(SendFault(kind="retcode", retcode=10029))
+    refused = counter.cancel(placed.order)
+    assert isinstance(refused, OrderResult)
+    assert refused.outcome == "REJECTED"
+    filled(counter.order())
+
+
+@pytest.mark.parametrize(("margin_mode", "may"), [("HEDGING", True), ("NETTING", False)])
+def test_an_operator_closes_what_an_unresolved_order_cannot_change(
+    tmp_path: Path, margin_mode: Any, may: bool
+) -> None:
+    counter = Counter(tmp_path, margin_mode)
+    position = filled(counter.order()).position
+    counter.fault(SendFault(kind="lose_request"))
+    assert isinstance(counter.order(), OrderResult)
+    counter.control.halt("FLEET", 0, "ops", "drill")
+    reply = counter.close(position, operator=True)
+    assert isinstance(reply, OrderResult if may else Error)
+    assert len(counter.broker._store.positions()) == (0 if may else 1)
+
+
+def test_refusals_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "REFUSALS_KEPT", 20)
+    monkeypatch.setattr(journal, "_FORGET_EVERY", 10)
+    moments = iter(range(1, 10**6))
+    monkeypatch.setattr("time.time_ns", lambda: next(moments) * 1_000_000)
+    counter = Counter(tmp_path, max_order_volume=0.05)
+    for _ in range(100):
+        limit_of(counter.order())
+    (kept,) = counter.journal._db.execute("SELECT COUNT(*) FROM submissions").fetchone()
+    assert kept <= 31
+    assert limit_of(counter.order(client_order_id="o100")) == "max_order_volume"
+    assert counter.journal.find(MAGIC, "o1") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -419,3 +420,16 @@ def test_one_state_directory_serves_one_process(tmp_path: Path) -> None:
         IntentJournal(tmp_path)
     first.close()
     IntentJournal(tmp_path).close()
+
+
+def test_a_copied_state_directory_is_another_instance(tmp_path: Path) -> None:
+    """Two programs of one instance would trade in turns under one lease."""
+    journal = IntentJournal(tmp_path / "first")
+    name = journal.instance()
+    journal.close()
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    for directory, same in (("first", True), ("copy", False)):
+        journal = IntentJournal(tmp_path / directory)
+        assert (journal.instance() == name) is same
+        assert journal.instance() == journal.instance()
+        journal.close()
