@@ -344,6 +344,15 @@ class Fleet(RuleBasedStateMachine):
             holder = self.holders.setdefault(answer.epoch, request.instance)
             assert holder == request.instance, "two holders of one epoch"
 
+    def _closes(self, client_order_id: str, position: int | None) -> bool:
+        """Whether an unresolved request may close this position."""
+        entry = self.journal.find(MAGIC, client_order_id)
+        return (
+            entry is not None
+            and isinstance(entry.request, requests.PositionClose)
+            and entry.request.position == position
+        )
+
     def crash_if(self, point: str) -> None:
         if self.armed == point:
             raise Crash(point)
@@ -365,6 +374,8 @@ class Fleet(RuleBasedStateMachine):
         assert trade.position or trade.action == "REMOVE" or trade.volume <= LIMITS.max_order_volume
         key = request.client_order_id
         others = set(self.desk.unresolved(MAGIC)) - {key}
+        if self.operating:  # on this account, which is a hedging one, a close concerns its own position only
+            others = {name for name in others if self._closes(name, trade.position)}
         assert trade.action == "REMOVE" or not others, "an order beside one whose fate is not known"
         self.sent_to_broker[key] = self.sent_to_broker.get(key, 0) + 1
         assert self.sent_to_broker[key] == 1, "one client order id was handed to the broker twice"
