@@ -9,6 +9,8 @@ import pytest
 
 from tests.lab.engines import Fleet, run
 
+ENV = "/opt/mt5crs/reconciler/current/.env"
+KEPT = "/root/kept.env"
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 
@@ -30,20 +32,24 @@ def test_a_second_run_changes_nothing(fleet: Fleet) -> None:
 
 def test_drift_is_what_somebody_changed_by_hand(fleet: Fleet) -> None:
     assert drift(fleet) == (0, {"differs": [], "unknown": {}})
-    fleet.lab.exec("inf-01", ["sh", "-c", "echo '# by hand' >> /opt/mt5crs/reconciler/current/.env"])
-    status, found = drift(fleet)
-    assert status == 2
-    (line,) = found["differs"]
-    assert (line["host"], line["service"]) == ("inf-01", "reconciler")
-    assert "changed by hand" in line["runs"]
+    fleet.lab.exec("inf-01", ["cp", "-a", ENV, KEPT])
+    fleet.lab.exec("inf-01", ["sh", "-c", f"echo '# by hand' >> {ENV}"])
     fleet.lab.exec("inf-02", ["systemctl", "stop", "ssh.service"])
     try:
         status, found = drift(fleet)
     finally:
         fleet.lab.exec("inf-02", ["systemctl", "start", "ssh.service"])
-        fleet.lab.exec("inf-01", ["sed", "-i", "$d", "/opt/mt5crs/reconciler/current/.env"])
     assert status == 1, "unknown is not the same"
     assert "refused" in found["unknown"]["inf-02"]
+    try:
+        status, found = drift(fleet)
+    finally:
+        fleet.lab.exec("inf-01", ["cp", "-a", KEPT, ENV])
+    assert status == 2
+    (line,) = found["differs"]
+    assert (line["host"], line["service"]) == ("inf-01", "reconciler")
+    assert "changed by hand" in line["runs"]
+    assert drift(fleet) == (0, {"differs": [], "unknown": {}})
 
 
 def drift(fleet: Fleet) -> tuple[int, dict[str, Any]]:
