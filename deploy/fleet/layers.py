@@ -23,6 +23,8 @@ RULE = (
 )
 HIDDEN = "(secret)"
 _VAULT = b"$ANSIBLE_VAULT"
+_TELLING = 4
+"""A shorter text is found in anything, whether it is made of the secret or not."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,6 +117,29 @@ def history(of: tuple[Layer, ...], name: str) -> list[Setting]:
     ]
 
 
+def shown(of: tuple[Layer, ...], resolved: Mapping[str, Any]) -> dict[str, str]:
+    """Every variable's resolved value as text. HIDDEN stands for secrets, and for what is made of one."""
+    hidden = {name for layer in of for name in layer.values if is_secret(name) or _is_encrypted(layer, name)}
+    secrets = {text for name in hidden for text in _texts(resolved.get(name)) if len(text) >= _TELLING}
+
+    def text(name: str) -> str:
+        if name not in resolved:
+            return "unresolved: its expression cannot be evaluated"
+        value = repr(resolved[name])
+        return HIDDEN if name in hidden or any(secret in value for secret in secrets) else value
+
+    return {name: text(name) for name in names(of)}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, escaped as where it is shown."""
+    if isinstance(value, str):
+        yield repr(value)[1:-1]
+    elif isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
 def names(of: tuple[Layer, ...]) -> list[str]:
     """Every variable that some layer sets, sorted."""
     return sorted({str(name) for layer in of for name in layer.values})
@@ -129,7 +154,8 @@ def _origin(layer: Layer, name: str) -> str:
 def is_secret(name: str) -> bool:
     """Whether a variable holds secrets by what it is called or declared."""
     declared = next((of[name] for part in PARTS if name in (of := variables_of(part))), None)
-    return name.startswith("vault_") or (declared is not None and declared.secret)
+    a_password = name.startswith("ansible_") and "pass" in name  # Ansible has several names for each
+    return name.startswith("vault_") or a_password or (declared is not None and declared.secret)
 
 
 def _is_encrypted(layer: Layer, name: str) -> bool:

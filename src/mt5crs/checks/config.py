@@ -1,6 +1,6 @@
 """`mt5crs --inventory … config`: where settings come from, what a change would restart, what differs.
 
-Works on the controller and asks no host; only `impact` asks the gateways for the positions it concerns.
+Works on the controller and changes nothing. `drift` asks hosts what runs, `impact` gateways for positions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from deploy.rollout.plan import Work
 
 SAME, DIFFERS = 0, 2
-HIDDEN = "(secret)"
 _WIDTH = 60
 
 
@@ -38,6 +37,7 @@ def config(context: click.Context) -> None:
 
     On the controller: `mt5crs --inventory inventory/<environment>.yml config explain inf-01 gateway_port`.
     """
+    on_the_controller()
     if not isinstance(context.find_root().obj, Chosen):
         raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml config …")
 
@@ -57,7 +57,6 @@ def explain(host: str, key: str | None, as_json: bool) -> None:
 
     Without KEY all settings of the host. Secrets are never shown.
     """
-    on_the_controller()
     from deploy.fleet import layers
     from deploy.fleet.inventory import InventoryError
 
@@ -71,12 +70,12 @@ def explain(host: str, key: str | None, as_json: bool) -> None:
     if key is not None:
         _require(key, names, "setting", f"the layers of {host}")
     histories = [layers.history(of, name) for name in ([key] if key else names)]
-    values = fleet.hosts[host]
+    values = layers.shown(of, fleet.hosts[host])
     if as_json:
         told = [
             {
                 "name": found[0].name,
-                "value": _shown(found[0].name, values),
+                "value": values[found[0].name],
                 "layers": list(map(asdict, found)),
             }
             for found in histories
@@ -87,7 +86,7 @@ def explain(host: str, key: str | None, as_json: bool) -> None:
         rows = [
             (
                 found[0].name,
-                _short(_shown(found[0].name, values)),
+                _short(values[found[0].name]),
                 found[0].kind,
                 found[0].origin,
                 f"{len(found) - 1}",
@@ -97,7 +96,7 @@ def explain(host: str, key: str | None, as_json: bool) -> None:
         click.echo(table(("SETTING", "VALUE", "LAYER", "WHERE", "OVERRIDES"), rows))
         return
     (found,) = histories
-    click.echo(f"{key} on {host} is {_shown(key, values)}")
+    click.echo(f"{key} on {host} is {values[key]}")
     rows = [
         ("wins" if n == 0 else "loses", one.kind, one.owner, one.origin, one.value)
         for n, one in enumerate(found)
@@ -116,7 +115,6 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
     VALUE is read as YAML. Compared with what the inventory wants now, not with what runs: `--dry` does that.
     Exit status 0: it would restart nothing; 2: it would.
     """
-    on_the_controller()
     from deploy.fleet.inventory import InventoryError, resolve
     from deploy.fleet.settings import check
     from deploy.rollout.generation import BundleError
@@ -223,7 +221,7 @@ def diff(other: Path, as_json: bool) -> None:
     0: the same, 2: they differ.
     """
     first, second = fleet_of(_inventory()), fleet_of(other)
-    rows = differences(first, second)
+    rows = _differences(first, second)
     if as_json:
         click.echo(json.dumps([dict(zip(("name", "first", "second"), row, strict=True)) for row in rows]))
     elif rows:
@@ -233,26 +231,32 @@ def diff(other: Path, as_json: bool) -> None:
     raise SystemExit(DIFFERS if rows else SAME)
 
 
-def differences(first: Fleet, second: Fleet) -> list[tuple[str, str, str]]:
-    """(setting, value, other value) for all that differs; pure. Different secrets are told, not shown."""
+def _differences(first: Fleet, second: Fleet) -> list[tuple[str, str, str]]:
+    """(setting, value, other value) for all that differs; of secrets only that they do."""
+    from deploy.fleet.layers import HIDDEN, layers, shown
     from deploy.fleet.settings import PARTS, variables_of
 
+    texts = [
+        {host: shown(of, fleet.hosts[host]) for host, of in layers(fleet.inventory).items()}
+        for fleet in (first, second)
+    ]
     found = []
     for part, groups in PARTS.items():
-        for name, declared in variables_of(part).items():
-            one, two = (_common(fleet, groups, name) for fleet in (first, second))
+        for name in variables_of(part):
+            one, two = (_common(fleet.hosts, fleet, groups, name) for fleet in (first, second))
             if one == two:
                 continue
-            if declared.secret:
-                one, two = HIDDEN, HIDDEN + ", another one"
-            found.append((name, one, two))
+            told = [
+                _common(text, fleet, groups, name) for text, fleet in zip(texts, (first, second), strict=True)
+            ]
+            found.append((name, told[0], told[1] if told[1] != HIDDEN else f"{HIDDEN}, another one"))
     return found
 
 
-def _common(fleet: Fleet, groups: Sequence[str], name: str) -> str:
+def _common(of: Mapping[str, Mapping[str, Any]], fleet: Fleet, groups: Sequence[str], name: str) -> str:
     """The value that all hosts of these groups share, as text; what they do not share is said to be so."""
     hosts = {host for group in groups for host in (fleet.hosts if group == "all" else fleet.in_group(group))}
-    values = {repr(fleet.hosts[host].get(name, "not set")) for host in hosts}
+    values = {str(of[host].get(name, "not set")) for host in hosts}
     return values.pop() if len(values) == 1 else "differs by host" if values else "no such host"
 
 
@@ -300,14 +304,6 @@ def _require(name: str, known: Sequence[str] | Mapping[str, Any], what: str, whe
         hint = did_you_mean(name, known).partition("did you mean ")[2]
         listed = f"; did you mean {hint}" if hint else ""
         raise click.UsageError(f"{where} has no {what} {name}{listed}")
-
-
-def _shown(name: str, values: Mapping[str, Any]) -> str:
-    from deploy.fleet.layers import is_secret
-
-    if is_secret(name):
-        return HIDDEN
-    return repr(values[name]) if name in values else "unresolved: its expression cannot be evaluated"
 
 
 def _short(text: str) -> str:

@@ -117,6 +117,22 @@ def test_no_secret_is_explained(inventory: Path) -> None:
     assert '"vault_gateway_secret_keys", "value": "(secret)"' in said
 
 
+@pytest.mark.parametrize("name", ["ansible_become_password", "fleet_note"])
+def test_what_is_made_of_a_secret_is_one(inventory: Path, name: str) -> None:
+    beside = inventory.parent / "host_vars" / "gtw-01.yml"
+    beside.parent.mkdir()
+    beside.write_text(f"---\n{name}: \"it is {{{{ vault_gateway_secret_keys['gtw-01'] }}}}\"\n")
+    secret = resolve(inventory, EXTRA).hosts["gtw-01"]["vault_gateway_secret_keys"]["gtw-01"]
+    for words in (("explain", "gtw-01", name), ("explain", "gtw-01"), ("explain", "gtw-01", "--json")):
+        status, said = command(inventory, *words)
+        assert status == 0, said
+        assert name in said
+        assert secret[:20] not in said
+    # Where a plain name has it from may be read, and a password's own text never.
+    status, said = command(inventory, "explain", "gtw-01", name)
+    assert ("vault_gateway_secret_keys['gtw-01']" in said) is (name == "fleet_note")
+
+
 def test_environments_are_compared_and_secrets_only_told_apart(inventory: Path, tmp_path: Path) -> None:
     other = make_inventory(tmp_path / "other")
     status, said = command(inventory, "diff", str(other))
@@ -124,3 +140,18 @@ def test_environments_are_compared_and_secrets_only_told_apart(inventory: Path, 
     assert "gateway_secret_key" in said
     assert str(resolve(other, EXTRA).hosts["gtw-01"]["gateway_secret_key"]) not in said
     assert command(inventory, "diff", str(inventory))[0] == 0
+
+
+def test_a_setting_that_holds_a_secret_is_told_apart_and_not_shown(inventory: Path, tmp_path: Path) -> None:
+    other = make_inventory(tmp_path / "other")
+    for path in (inventory, other):
+        options = "{token: \"{{ vault_gateway_secret_keys['gtw-01'] }}\"}"
+        (path.parent / "group_vars" / "lab" / "options.yml").write_text(
+            f"---\nstrategy_strategy_options: {options}\n"
+        )
+    status, said = command(inventory, "diff", str(other))
+    assert status == 2, said
+    assert "strategy_strategy_options" in said
+    for path in (inventory, other):
+        secret = resolve(path, EXTRA).hosts["gtw-01"]["vault_gateway_secret_keys"]["gtw-01"]
+        assert secret not in said
