@@ -44,16 +44,21 @@ def rendered() -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _click_help(name: str, group: click.Group) -> Iterator[tuple[str, str]]:
-    context = click.Context(group, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH)
+def _click_help(
+    name: str, group: click.Group, above: click.Context | None = None
+) -> Iterator[tuple[str, str]]:
+    """Pages of a group and of all that is in it, with the words for help that the group itself has."""
+    width = {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    word = name.removeprefix(f"{above.command_path} ") if above is not None else name
+    context = click.Context(group, info_name=word, parent=above, **{**group.context_settings, **width})
     yield name, group.get_help(context)
-    for word in group.list_commands(context):
-        command = group.get_command(context, word)
-        if command is not None:
-            inner = click.Context(command, info_name=word, parent=context, terminal_width=_WIDTH)
-            yield f"{name} {word}", command.get_help(inner)
-            if isinstance(command, click.Group):
-                yield from list(_click_help(f"{name} {word}", command))[1:]
+    for each in group.list_commands(context):
+        command = group.get_command(context, each)
+        if isinstance(command, click.Group):
+            yield from _click_help(f"{name} {each}", command, context)
+        elif command is not None:
+            inner = click.Context(command, info_name=each, parent=context, terminal_width=_WIDTH)
+            yield f"{name} {each}", command.get_help(inner)
 
 
 def _argparse_help(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
