@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,10 @@ def start_units(directory: Path) -> list[str]:
         return []
 
 
-def problems(directory: Path) -> list[str]:
+def problems(directory: Path, of_runtime: Callable[[Path], list[str]] = runtime_files.problems) -> list[str]:
     """Return how the generation in ``directory`` differs from its manifest; empty when it is intact.
 
+    of_runtime: asked about the runtime's own directory, which several generations may share
     :raises PermissionError: whoever asks may not read it, so whether it differs is not known
     """
     try:
@@ -158,7 +160,7 @@ def problems(directory: Path) -> list[str]:
     if manifest["runtime"] is not None and not (directory / "venv/.complete").is_file():
         found.append(f"its runtime {manifest['runtime']} is missing or incomplete")
     elif manifest["runtime"] is not None:
-        found += runtime_files.problems(directory / "venv")
+        found += of_runtime((directory / "venv").resolve())
     return found
 
 

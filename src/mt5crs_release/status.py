@@ -6,7 +6,9 @@ changed nor none.
 
 from __future__ import annotations
 
+import functools
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,11 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
     services: dict[str, dict[str, Any]] = {}
     unread: list[str] = []
     starts: dict[str, list[str]] = {}
+    of_runtime = functools.cache(runtime_files.problems)  # shared by generations, and listed below
     for name in [service] if service else host.services():
         paths = host.service(name)
         record = state.load(name, paths.state)
-        services[name] = _describe(host, record)
+        services[name] = _describe(host, record, of_runtime)
         current = services[name]["current"]
         try:
             starts[name] = generation.start_units(paths.generation(current)) if current else []
@@ -49,17 +52,17 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
         "services": services,
         "deployment": deployment,
         "bundles": sorted(path.name for path in host.bundles.glob("*.tar")),
-        "runtimes": _runtimes(host),
+        "runtimes": _runtimes(host, of_runtime),
         "unread": unread,
     }
 
 
-def _runtimes(host: Host) -> list[str]:
+def _runtimes(host: Host, of_runtime: Callable[[Path], list[str]]) -> list[str]:
     """Those that generations can be staged with: complete, and unchanged as far as may be read."""
     found = []
     for path in sorted(host.runtimes.glob(f"*/{COMPLETE}")):
         try:
-            changed = runtime_files.problems(path.parent)
+            changed = of_runtime(path.parent.resolve())
         except PermissionError:
             changed = []
         if not changed:
@@ -100,9 +103,9 @@ def list_generations(record: ServiceState) -> dict[str, Any]:
     }
 
 
-def _intact(directory: Path) -> bool | None:
+def _intact(directory: Path, of_runtime: Callable[[Path], list[str]]) -> bool | None:
     try:
-        return not generation.problems(directory)
+        return not generation.problems(directory, of_runtime)
     except PermissionError:
         return None
 
@@ -113,7 +116,7 @@ def _ended(entry: Generation | None) -> dict[str, Any] | None:
     return {"generation": entry.name, "state": entry.state, "reason": entry.left_because}
 
 
-def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
+def _describe(host: Host, record: ServiceState, of_runtime: Callable[[Path], list[str]]) -> dict[str, Any]:
     paths = host.service(record.service)
     target = store.read_link(paths.current)
     pointer = None if target is None else target.rpartition("/")[2]
@@ -137,7 +140,7 @@ def _describe(host: Host, record: ServiceState) -> dict[str, Any]:
         "undid": transaction.undoes if transaction else record.undid,
         "deadline": transaction.deadline_at if transaction else None,
         "deadline_in_s": left,
-        "intact": entry is not None and _intact(paths.generation(entry.name)),
+        "intact": entry is not None and _intact(paths.generation(entry.name), of_runtime),
         "pending": transaction.generation if transaction else None,
         STANDBY: (store.read_link(paths.standby) or "").rpartition("/")[2] or None,
         "newest": _ended(newest),
