@@ -20,7 +20,7 @@ import yaml
 from deploy.fleet.services import NAMES
 from deploy.fleet.settings import PARTS, structs, variables_of
 from deploy.fleet.vault_password import PROJECT
-from deploy.rollout.batches import BASELINE
+from deploy.rollout.batches import BASELINE, MONITORING
 from mt5crs.settings.schema import Field, fields
 
 _NOTE = "Made from src/mt5crs/settings by `python -m deploy.argument_specs`; edit there."
@@ -84,7 +84,7 @@ def _argument_specs(role: str) -> str:
             "type": "str",
             "required": True,
             "choices": [
-                *(["install"] if role == BASELINE else []),
+                *(["install"] if role in (BASELINE, MONITORING) else []),
                 *("stage", "activate", "confirm", "put_back", "rollback"),
             ],
         }

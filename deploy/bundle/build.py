@@ -126,7 +126,12 @@ def contents(
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files of a bundle and its manifest."""
     hashes = {name: sha256(path) for name, path in wheels.items()}
-    pins = [item for item in requirements if any(digest in item.hashes for digest in hashes.values())]
+    pins = [
+        item
+        for item in requirements
+        # pip installs from its wheel, and is not installed: it would be more than half of a runtime's files
+        if item.name != "pip" and any(digest in item.hashes for digest in hashes.values())
+    ]
     lines = [
         item.line([digest for digest in sorted(hashes.values()) if digest in item.hashes]) for item in pins
     ]

@@ -147,6 +147,7 @@ def write(rollout: Rollout, under: Path | None = None) -> Path:
 def finish(rollout: Rollout) -> None:
     """Print how the run ended and keep its record."""
     rollout.seconds = time.monotonic() - rollout.began
+    rollout.require_complete()
     for failure in rollout.failures:
         print(failure_text(failure), flush=True)
     shown = table(rollout)

@@ -77,7 +77,8 @@ def apply(rollout: Rollout, answer: ToolAnswer) -> None:
     result.version = told.get("version", result.version)
     result.changes = [str(name) for name in told.get("changes") or result.changes]
     if answer.verb == "stage":
-        result.state = "staged"  # beside what runs, which is as it was
+        if result.generation != before:
+            result.state = "staged"  # beside what runs, which is as it was
         return
     previous = told.get("previous", result.previous)
     result.previous = (before or previous) if answer.verb == "rollback" else previous

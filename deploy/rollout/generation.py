@@ -119,6 +119,14 @@ def decide(want: Desired, status: Mapping[str, Any]) -> Todo:
     )
 
 
+def settled(now: Mapping[str, Any], generation: str) -> bool:
+    """Whether what a status says of a service is `generation`, whole and confirmed.
+
+    What staging has changed does not tell: a run that died may have staged what this one is to activate.
+    """
+    return now.get("current") == generation and now.get("state") == "confirmed" and bool(now.get("intact"))
+
+
 def code_arguments(bundle: Bundle, status: Mapping[str, Any]) -> list[str]:
     """How `stage` is told its code: by content when the host has it unpacked, else by the uploaded file."""
     if any(str(name).startswith(bundle.content[:SHORT]) for name in status.get("runtimes", ())):

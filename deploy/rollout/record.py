@@ -174,6 +174,18 @@ class Rollout:
         if failure not in self.failures:
             self.failures.append(failure)
 
+    def require_complete(self) -> None:
+        """Note as a failure what a run that believes to have succeeded has left half done."""
+        if self.dry or self.failed:
+            return
+        missing = {"staged": "activated", "provisional": "confirmed"}
+        for entry in self.results.values():
+            if entry.state in missing:
+                step = f"{'activate' if entry.state == 'staged' else 'confirm'} {entry.service}"
+                message = f"it is {entry.state}, and was never {missing[entry.state]} in this run"
+                remedy = f"look at it with `mt5crs-release status {entry.service}` on the host, and run again"
+                self.fail(Failure(entry.host, step, message, remedy))
+
     def touched(self, host: str) -> list[ServiceResult]:
         """Services on a host to be put back when the run fails, last service first.
 

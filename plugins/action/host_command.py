@@ -7,7 +7,6 @@ in check mode.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.remote.ssh import framed, last_line, unframed
+from deploy.remote.command import tell
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -32,23 +31,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.check_mode:
             said = "Command would have run if not in check mode"
             return {**result, "changed": False, "skipped": True, "cmd": argv, "msg": said}
-        # With anything on standard input there is no terminal, which would mix output and errors.
-        command = framed(shlex.join(argv) + (" </dev/null" if stdin is None else ""))
-        answer = self._low_level_execute_command(command, in_data=str(stdin or "\n").encode())
-        output = unframed(answer["stdout"].replace("\r\n", "\n"))
-        if output is None:
-            said = last_line(answer["stderr"]) or last_line(answer["stdout"]) or "nothing"
-            why = f"the user's shell there did not run the command; it said: {said}"
-            return {**result, "failed": True, "cmd": argv, "rc": answer["rc"] or 1, "msg": why}
-        failed = {"failed": True, "msg": "non-zero return code"} if answer["rc"] != 0 else {"msg": ""}
+        told = tell(self._low_level_execute_command, argv, None if stdin is None else str(stdin))
+        if told.unheard:
+            return {**result, "failed": True, "cmd": argv, "rc": told.status, "msg": told.unheard}
+        failed = {"failed": True, "msg": "non-zero return code"} if told.status != 0 else {"msg": ""}
         return {
             **result,
             **failed,
             "changed": True,
             "cmd": argv,
-            "rc": answer["rc"],
-            "stdout": output.rstrip("\n"),
-            "stdout_lines": output.splitlines(),
-            "stderr": answer["stderr"].rstrip("\r\n"),
-            "stderr_lines": answer["stderr"].splitlines(),
+            "rc": told.status,
+            "stdout": told.output.rstrip("\n"),
+            "stdout_lines": told.output.splitlines(),
+            "stderr": told.errors.rstrip("\r\n"),
+            "stderr_lines": told.errors.splitlines(),
         }

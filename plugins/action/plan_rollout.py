@@ -1,8 +1,9 @@
 """Action `plan_rollout`: the steps of this run, from what every host has said of itself; nothing is changed.
 
 Runs once, on the controller. Returns `rollout_plan`: `id`, `strategy`, `steps`, `batches` (kind of step → its
-hosts in order and the sizes of the steps, for `hosts` and `serial`), `watched_s`. In check mode the plan is
-kept; with `plan` among the extra variables the run is refused unless the kept plan still fits.
+hosts in order and the sizes of the steps, for `hosts` and `serial`), `busy` (service → hosts), `watched_s`.
+In check mode the plan is kept; with `plan` among the extra variables the run is refused unless the kept plan
+still fits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ansible.utils.vars import load_extra_vars
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.coordination.step_check import watched_s
-from deploy.fleet.inventory import InventoryError, file_of, resolve
+from deploy.fleet.inventory import WINDOWS, Fleet, InventoryError, file_of, resolve
 from deploy.fleet.rendering import RenderingError
 from deploy.fleet.services import NAMES
 from deploy.rollout import plan as plans
@@ -60,12 +61,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "strategy": made.strategy,
             "monitored": made.monitored(fleet.in_group("hub")),
             "batches": batches(made),
+            "busy": busy(made, fleet),
             "standing_by": made.standing_by,
             "steps": made.document()["steps"],
             "watched_s": watched_s(made.steps, fleet.hosts[next(iter(seen))]),
         }
         said = plans.shown(made) if made.steps or self._task.check_mode else []
         return {**result, "changed": False, "rollout_plan": found, "rollout_said": said}
+
+
+def busy(made: Plan, fleet: Fleet) -> dict[str, list[str]]:
+    """Service → hosts on which the plan has something to do for it.
+
+    A Windows gateway is always among them: what is beside its generation there (service, task, firewall) is
+    looked at where it is staged.
+    """
+    found: dict[str, list[str]] = {}
+    for (host, service), work in made.work.items():
+        if not work.todo.nothing or host in fleet.in_group(WINDOWS):
+            found.setdefault(service, []).append(host)
+    return found
 
 
 def services_of(known: dict[str, Any]) -> list[str]:

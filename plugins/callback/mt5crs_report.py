@@ -58,8 +58,8 @@ _GOING_BACK = re.compile(r"(?:^|: )Roll back \w+$")
 STEP = "Activate "
 """How the plays begin whose batches are the steps of the plan, one after the other."""
 _REMEDY = "Ansible's own message is above; run again with -vvv to see what was asked and answered"
-# Staging has secrets on its standard input, so of its result only the name of the task is to be seen.
-_STAGING = re.compile(r"(?:^|: )(Stage|Stop unless staged:) ([\w-]+)$")
+# Staging on Windows has secrets among its arguments: of its result only the name of the task is to be seen.
+_STAGING = re.compile(r"(?:^|: )Stage ([\w-]+)$")
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -194,10 +194,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Close the last phase, print the end, keep the record."""
-        del stats
         self._close()
-        if self.rollout is not None:
-            self._finish(self.rollout)
+        rollout = self.rollout
+        if rollout is not None:
+            self._finish(rollout)
+            if rollout.failed and not stats.failures and not stats.dark:
+                raise SystemExit(1)  # no task has failed, so Ansible takes it for a success
 
     def _finish(self, rollout: Rollout) -> None:
         """Show how it ended, keep the record on the Hub, give the lock back; once."""
@@ -280,12 +282,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._told(data)
         if data.get("changed"):
             self.changed.add(host)
-        staging = _STAGING.search(result._task.get_name())
-        if staging is not None and (staging[1] == "Stage") != bool(data.get("failed")):
-            began = self.task_began.get((host, result._task._uuid), time.monotonic())
-            outcome = "failed" if data.get("failed") else "changed" if data.get("changed") else "unchanged"
-            self.rollout.spent(host, staging[2], "stage", began, outcome)
         call = call_of(data.get("cmd"))
+        staging = _STAGING.search(result._task.get_name()) if call is None else None
+        if staging is not None and not data.get("failed"):
+            began = self.task_began.get((host, result._task._uuid), time.monotonic())
+            self.rollout.spent(
+                host, staging[1], "stage", began, "changed" if data.get("changed") else "unchanged"
+            )
         if call is None:
             return
         answer = document_of(str(data.get("stdout", "")))

@@ -123,7 +123,6 @@ def _install(target: Path, wheelhouse: Path) -> None:
     options += " --quiet --root-user-action=ignore --no-compile"
     options += " --no-index --only-binary=:all: --require-hashes"
     arguments = [*options.split(), "--find-links", str(wheelhouse / "wheels")]
-    # by its module: on Windows, pip started by its name refuses to install pip
     _run(
         [str(python), "-m", "pip", *arguments, "-r", str(wheelhouse / "requirements.txt")],
         wheelhouse,

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from deploy.rollout.generation import Bundle, BundleError, Desired, Todo, code_arguments, decide, find_bundle
+from deploy.rollout.generation import (
+    Bundle,
+    BundleError,
+    Desired,
+    Todo,
+    code_arguments,
+    decide,
+    find_bundle,
+    settled,
+)
 
 CONTENT = "c" * 64
 BUNDLE = Bundle(Path("dist/mt5crs-9.8.7-cccccccccccc.tar"), CONTENT)
@@ -78,6 +87,24 @@ def test_code_is_named_by_content_when_it_is_there() -> None:
         "--content",
         CONTENT,
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "staged", "is_settled"),
+    [
+        ({}, "0003-dddddddddddd", True),
+        # A run died after it had staged it: staging it anew changes nothing, and it does not run yet.
+        ({}, "0004-ffffffffffff", False),
+        ({"state": "provisional"}, "0003-dddddddddddd", False),
+        ({"intact": False}, "0003-dddddddddddd", False),
+        ({"intact": None}, "0003-dddddddddddd", False),
+    ],
+)
+def test_only_what_runs_whole_and_confirmed_is_settled(
+    changes: dict[str, Any], staged: str, is_settled: bool
+) -> None:
+    assert settled(status(**changes)["services"]["gateway"], staged) is is_settled
+    assert not settled({}, staged)
 
 
 def test_a_missing_or_wrong_bundle_is_named() -> None:

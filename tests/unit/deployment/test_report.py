@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from deploy.reporting import report
 from deploy.reporting.report_page import services
 from deploy.rollout.record import Failure, Phase, Rollout, failure_of
@@ -78,6 +80,19 @@ def test_services_are_put_back_last_first() -> None:
             entry.state = "provisional"
     assert [entry.service for entry in made.touched("inf-01")] == ["strategy", "reconciler"]
     assert made.touched("gtw-01") == []
+
+
+@pytest.mark.parametrize(("state", "step"), [("staged", "activate"), ("provisional", "confirm")])
+def test_a_run_that_left_a_service_half_done_has_failed(state: str, step: str) -> None:
+    run = Rollout("pyinfra", "lab")
+    run.result("inf-01", "reconciler").state = state
+    run.result("inf-02", "reconciler").state = "confirmed"
+    run.require_complete()
+    assert [(failure.host, failure.step) for failure in run.failures] == [("inf-01", f"{step} reconciler")]
+    looking = Rollout("pyinfra", "lab", dry=True)
+    looking.result("inf-01", "reconciler").state = state
+    looking.require_complete()
+    assert not looking.failed
 
 
 def test_table_is_in_the_order_of_activation() -> None:
