@@ -99,19 +99,21 @@ class FleetLock:
                 f"(id {taken['id']}), dead or silent for {taken['age_s']} s in phase '{taken['phase']}'"
             )
         unfinished_runs = answer.get("unfinished") or ()
-        for record in unfinished_runs:
-            self._settle(record, fleet)
-        if any(record.get("phase") == unfinished.ROLL_BACK for record in unfinished_runs):
-            # What this run is about to do was planned, or would be chosen, from what ran before that.
+        overtaken = [self._settle(record, fleet) for record in unfinished_runs]
+        rolled_back = any(record.get("phase") == unfinished.ROLL_BACK for record in unfinished_runs)
+        if rolled_back or (any(overtaken) and rollout.action == "deploy"):
+            # What this run is about to do was planned, or would be chosen, from what ran before that. (A
+            # rollback chooses later, so it goes on after a deployment that went back.)
             self.release({"id": self.id, "outcome": "unchanged"})
             raise LockError(
-                "an interrupted rollback was found and is finished now: "
+                "an interrupted run was on its way back, and has come to its end now: "
                 f"{' '.join(str(entry['sentence']) for entry in self.settled)} "
                 "This run has changed nothing else. If the fleet runs what you want, nothing is left to do; "
                 "otherwise run the command again"
             )
 
-    def _settle(self, record: Mapping[str, Any], fleet: Fleet) -> None:
+    def _settle(self, record: Mapping[str, Any], fleet: Fleet) -> bool:
+        """Whether services have left what was confirmed, so that what was planned before does not count."""
         said = f"unfinished deployment {str(record['id'])[:8]} of {record.get('who')}"
         self.said.append(f"{said}, in phase '{record.get('phase') or 'unknown'}'")
         done = unfinished.settle(fleet, record)
@@ -123,6 +125,7 @@ class FleetLock:
                 "wait until they have gone back by themselves, then run again"
             )
         self.settled.append({"id": str(record["id"]), "outcome": done.outcome, "sentence": done.sentence})
+        return done.overtook
 
     def watch(self) -> None:
         """Begin to send heartbeats, in a process that does not share this one's fate."""

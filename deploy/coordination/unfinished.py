@@ -96,6 +96,8 @@ class Settled:
     answers: list[ToolAnswer] = field(default_factory=list)
     """What was said to the calls that succeeded."""
     failures: list[str] = field(default_factory=list)
+    overtook: bool = False
+    """Whether services have left a generation that was confirmed: a plan from before that does not count."""
 
 
 def needed(record: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]]) -> list[Action]:
@@ -174,7 +176,13 @@ def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
     lines = did or ["nothing is left of it on the hosts"]
     if silent:
         lines.append(f"could not be asked, goes back by itself: {', '.join(silent)}")
-    return Settled(outcome, sentence, lines, [answer for _, answer in done if answer.good], failures)
+    answers = [answer for _, answer in done if answer.good]
+    return Settled(outcome, sentence, lines, answers, failures, overtakes(action for action, _ in done))
+
+
+def overtakes(actions: Iterable[Action]) -> bool:
+    """Whether any of the calls leaves a generation that was confirmed before it."""
+    return any(action.verb in ("leave", "back", "rollback") for action in actions)
 
 
 def waves(record: Mapping[str, Any], actions: Iterable[Action]) -> list[list[list[Action]]]:

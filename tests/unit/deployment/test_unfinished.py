@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from deploy.coordination.unfinished import CONFIRM, ROLL_BACK, Action, needed, settle, stuck, waves
+from deploy.coordination.unfinished import (
+    CONFIRM,
+    ROLL_BACK,
+    Action,
+    needed,
+    overtakes,
+    settle,
+    stuck,
+    waves,
+)
 from deploy.fleet.inventory import Fleet
 from deploy.remote import ssh, windows_play
 from deploy.rollout.answer import ToolAnswer
@@ -68,6 +77,17 @@ def test_what_goes_back_is_left_though_it_was_confirmed() -> None:
     assert "--confirmed" in Action("gtw-01", "gateway", "leave", "2-g").arguments
     assert "--confirmed" not in Action("gtw-01", "gateway", "revert", "2-g").arguments
     assert "--generation" in Action("gtw-01", "gateway", "confirm", "2-g").arguments
+
+
+@pytest.mark.parametrize(
+    ("verb", "overtaken"),
+    # What waited was no reason to leave a service alone, so a plan from before still has it to do.
+    [("confirm", False), ("revert", False), ("activate", False)]
+    + [(verb, True) for verb in ("leave", "back", "rollback")],
+)
+def test_a_plan_does_not_outlive_what_it_took_for_confirmed(verb: str, overtaken: bool) -> None:
+    waiting = Action("inf-01", "reconciler", "revert", "2-r")
+    assert overtakes([waiting, Action("gtw-01", "gateway", verb, "2-g")]) is overtaken
 
 
 def test_nothing_is_left() -> None:
