@@ -16,11 +16,8 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.api.exceptions import DeployError
 
-from deploy.baseline import apt
-from deploy.baseline.host_files import ManagedFile, directory_script, encoded, placing_script
+from deploy.baseline import apt, steps
 from deploy.baseline.plan import (
-    DIRECTORIES,
-    REACTIONS,
     SUPPORTED,
     Observed,
     ReleaseToolMissingError,
@@ -29,6 +26,7 @@ from deploy.baseline.plan import (
     plan,
     question,
 )
+from deploy.baseline.steps import Step
 from deploy.fleet.rendering import render
 from deploy.operations.context import variables
 
@@ -51,13 +49,11 @@ class BaselineState(FactBase[Observed]):
 
 
 @operation()
-def lay_out(directories: Iterable[str], files: Iterable[ManagedFile]) -> Generator[StringCommand, None, None]:
-    """Make directories, put files in place."""
-    by_path = {directory.path: directory for directory in DIRECTORIES}
-    for path in directories:
-        yield StringCommand(directory_script(by_path[path]))
-    for file in files:
-        yield StringCommand("sh", "-c", shlex.quote(placing_script(file)), _stdin=encoded(file))
+def brought(todo: Iterable[Step]) -> Generator[StringCommand, None, None]:
+    """Do steps of the plan, one command each."""
+    for step in todo:
+        with_input = {"_stdin": step.stdin} if step.stdin else {}
+        yield StringCommand("sh", "-c", shlex.quote(step.script), **with_input)
 
 
 @operation()
@@ -70,35 +66,6 @@ def packages_present(missing: Iterable[str]) -> Generator[StringCommand, None, N
             f"-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold {names}"
         )
         yield StringCommand("sh", "-c", shlex.quote(apt.patient(install)))
-
-
-@operation()
-def account_present(needed: bool) -> Generator[StringCommand, None, None]:
-    """Make the system user and group that the services run as."""
-    if needed:
-        where = "--home-dir /var/lib/mt5crs --shell /usr/sbin/nologin --gid mt5crs"
-        yield StringCommand("getent group mt5crs >/dev/null || groupadd --system mt5crs")
-        yield StringCommand(
-            f"if getent passwd mt5crs >/dev/null; then usermod --home /var/lib/mt5crs "
-            "--shell /usr/sbin/nologin --gid mt5crs mt5crs; "
-            f"else useradd --system --no-create-home {where} mt5crs; fi"
-        )
-
-
-@operation()
-def take_notice(enable: Iterable[str], reactions: Iterable[str]) -> Generator[StringCommand, None, None]:
-    """Enable units and make what runs follow its configuration."""
-    for unit in enable:
-        yield StringCommand("systemctl", "enable", "--quiet", unit)
-    for word in reactions:
-        yield StringCommand(REACTIONS[word])
-
-
-@operation()
-def release_units(needed: bool) -> Generator[StringCommand, None, None]:
-    """Install the release tool's own units (recovery at boot, reverting unconfirmed generations)."""
-    if needed:
-        yield StringCommand("/usr/local/sbin/mt5crs-release", "install-units")
 
 
 def observe() -> Observed:
@@ -136,14 +103,7 @@ def baseline_installed() -> None:
         )
     todo = plan(files, names, now)
     # Files before packages: a package starts its service at once, which must find its configuration.
-    lay_out(
-        name="Files and directories",
-        directories=todo.directories,
-        files=[f for f in files if f.path in todo.files],
-    )
+    brought(steps.layout(todo, files), name="Files and directories")
     packages_present(name="Packages", missing=todo.packages)
-    account_present(name="User mt5crs", needed=todo.account)
-    take_notice(
-        name="Firewall, sshd, kernel settings, journal, time", enable=todo.enable, reactions=todo.reactions
-    )
-    release_units(name="Units of the release tool", needed=todo.release_units)
+    brought(steps.account(todo), name="User mt5crs")
+    brought(steps.notice(todo), name="Firewall, sshd, kernel settings, journal, time")

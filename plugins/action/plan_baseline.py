@@ -27,7 +27,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return `plan` (fields of `baseline_plan.Plan`) and the host's `system`, or why that cannot be."""
+        """Return `plan` (fields of `baseline_plan.Plan`), the host's `system` and the `supported` ones."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         known = task_vars or {}
         packages = [str(name) for name in self._task.args["packages"]]
@@ -50,4 +50,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         plan = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(todo).items()
         }
-        return {**result, "changed": False, "system": now.system, "plan": plan}
+        found = {"system": now.system, "supported": list(baseline_plan.SUPPORTED), "plan": plan}
+        return {**result, "changed": False, **found}

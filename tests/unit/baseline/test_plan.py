@@ -1,10 +1,8 @@
 """Facts in, plan out: what baseline would do on a host."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import yaml
 
 from deploy.baseline import plan as baseline
 from deploy.baseline.host_files import ManagedFile
@@ -106,12 +104,3 @@ def test_the_host_s_answer_is_read() -> None:
         stale=frozenset({"baseline"}),
         release_units=True,
     )
-
-
-def test_both_engines_have_the_same_lists() -> None:
-    role = yaml.safe_load((Path(baseline.PROJECT) / "roles/baseline/vars/main.yml").read_text())
-    assert role["_baseline_systems"] == list(baseline.SUPPORTED)
-    assert {f["path"]: f["template"] for f in role["_baseline_files"]} == baseline.RENDERED
-    programs = {p["path"]: p["source"].partition("}}/")[2] for p in role["_baseline_programs"]}
-    assert programs == baseline.PROGRAMS
-    assert {word: " ".join(argv) for word, argv in role["_baseline_reactions"].items()} == baseline.REACTIONS
