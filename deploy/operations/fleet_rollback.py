@@ -27,8 +27,9 @@ TITLES = {ASK: "Ask every host", HOLD: "Move back", JUDGE: "Judge", BACK: "Put b
 class FleetRollback:
     """One rollback of the fleet: what every host said of itself, what it answered, which were moved."""
 
-    def __init__(self, rollout: Rollout, named: str | None) -> None:
+    def __init__(self, rollout: Rollout, named: str | None, *, give_back: bool) -> None:
         self.rollout = rollout
+        self.give_back = give_back
         self.statuses = planning.statuses(rollout)
         undoing.require_told(fleet(), self.statuses)
         self.deployment = undoing.chosen(self.statuses, named)
@@ -73,7 +74,7 @@ class FleetRollback:
         name, began = host.name, time.monotonic()
         timeout_s = float(variables(name)["fleet_confirm_timeout_s"])
         self._begin(name, step)
-        words = undo_steps.arguments(step, self.deployment, timeout_s)
+        words = undo_steps.arguments(step, self.deployment, timeout_s, give_back=self.give_back)
         answer, text, good = release.run_again(words, timeout_s=release.ACTIVATE_TIMEOUT_S)
         self._take(name, step, answer, text, good=good, since=began)
         if good and step == HOLD:
@@ -86,7 +87,7 @@ class FleetRollback:
         began = time.monotonic()
         for name in hosts:
             self._begin(name, step)
-        answers, failures = windows.undo(hosts, self.deployment, step)
+        answers, failures = windows.undo(hosts, self.deployment, step, give_back=self.give_back)
         for answer in answers:
             document = None if answer.document is None else dict(answer.document)
             self._take(answer.host, step, document, answer.text, good=answer.good, since=began)
@@ -103,6 +104,8 @@ class FleetRollback:
     ) -> None:
         if step == ASK and good and answer is not None:
             self.answers[name] = answer
+            for line in undoing.access_told(name, answer):
+                print(line, flush=True)
         undo_steps.note(self.rollout, name, step, answer, text, good=good, since=since)
 
     def decide(self, lock: FleetLock) -> None:
@@ -113,12 +116,16 @@ class FleetRollback:
 _begun: list[FleetRollback | DeployError] = []
 
 
-def roll_back(rollout: Rollout, named: str | None) -> None:
-    """For rollback.py: undo the deployment `named` (None: the newest) on all hosts of this run."""
+def roll_back(rollout: Rollout, named: str | None, access: str | None) -> None:
+    """For rollback.py: undo the deployment `named` (None: the newest) on all hosts of this run.
+
+    access: `back` takes the gateways' access lists back as well.
+    """
     with planning.first:
         if not _begun:
             try:
-                _begun.append(FleetRollback(rollout, named))
+                give_back = undoing.gives_back(access)
+                _begun.append(FleetRollback(rollout, named, give_back=give_back))
             except undoing.NothingToUndoError as error:
                 _begun.append(run.refusal(rollout, run.not_begun(str(error))))
             except DeployError as refused:

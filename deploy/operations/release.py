@@ -23,10 +23,10 @@ from deploy.fleet.services import NAMES, SERVICES
 from deploy.operations import locking, stepping
 from deploy.operations.context import variables
 from deploy.remote import resuming
-from deploy.remote.release_call import LOOK_AGAIN, document_of, not_told
+from deploy.remote.release_call import LOOK_AGAIN, ROLLBACK, document_of, not_told
 from deploy.remote.ssh import STATUS, TOOL
-from deploy.rollout.answer import ToolAnswer, apply
-from deploy.rollout.batches import BLUE_GREEN, Step
+from deploy.rollout.answer import ACCESS, ToolAnswer, apply
+from deploy.rollout.batches import BLUE_GREEN, GATEWAY, Step
 from deploy.rollout.generation import BUNDLES, Desired, code_arguments
 from deploy.rollout.plan import Plan, Work
 from deploy.rollout.record import Failure, Rollout, failure_of
@@ -71,6 +71,8 @@ def _call(rollout: Rollout, arguments: Sequence[str], *, timeout_s: int, stdin: 
         asked="--dry-run" in arguments,
     )
     apply(rollout, said)
+    if said.access_told:
+        print(said.access_told, flush=True)
     return said.good
 
 
@@ -233,17 +235,19 @@ def confirmed(
 
 @operation()
 def asked_to_roll_back(
-    rollout: Rollout, service: str, to: str | None
+    rollout: Rollout, service: str, to: str | None, verb: str
 ) -> Generator[FunctionCommand, None, None]:
     """Find out whether the host can go back, before any host does."""
-    yield FunctionCommand(_roll_back, (rollout, service, to), {"dry_run": True})
+    yield FunctionCommand(_roll_back, (rollout, service, to, verb), {"dry_run": True})
 
 
 @operation()
-def rolled_back(rollout: Rollout, service: str, to: str | None) -> Generator[FunctionCommand, None, None]:
+def rolled_back(
+    rollout: Rollout, service: str, to: str | None, verb: str
+) -> Generator[FunctionCommand, None, None]:
     """Go back, unless some host cannot."""
     if not rollout.failed:
-        yield FunctionCommand(_roll_back, (rollout, service, to), {"dry_run": False})
+        yield FunctionCommand(_roll_back, (rollout, service, to, verb), {"dry_run": False})
 
 
 @operation()
@@ -375,10 +379,10 @@ def _reconnected(rollout: Rollout) -> bool:
 _fresh: set[str] = set()
 
 
-def _roll_back(rollout: Rollout, service: str, to: str | None, *, dry_run: bool) -> None:
-    if not dry_run:
+def _roll_back(rollout: Rollout, service: str, to: str | None, verb: str, *, dry_run: bool) -> None:
+    if not dry_run and verb == ROLLBACK:
         locking.decide(rollout, lambda lock: lock.decide_to_roll_back(rollout.way_back))
-    arguments = ["rollback", service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
+    arguments = [verb, service, *(["--to", to] if to else []), *(["--dry-run"] if dry_run else [])]
     _call(rollout, arguments, timeout_s=ACTIVATE_TIMEOUT_S)
 
 
@@ -409,6 +413,8 @@ class Service:
 
     name: str
     group: str
+    goes_back_by: str = ROLLBACK
+    """The release tool's command that takes it back: the generation, or only its access list."""
 
     @property
     def here(self) -> bool:
@@ -453,12 +459,12 @@ class Service:
     def ask_rollback(self, rollout: Rollout, to: str | None) -> None:
         """Find out whether the current host can return to `to` (None: the generation before)."""
         if self.here:
-            asked_to_roll_back(rollout, self.name, to, name=f"Ask about {self.name}")
+            asked_to_roll_back(rollout, self.name, to, self.goes_back_by, name=f"Ask about {self.name}")
 
     def rollback(self, rollout: Rollout, to: str | None) -> None:
         """Return to `to`, once every host has said that it can."""
         if self.here:
-            rolled_back(rollout, self.name, to, name=f"Roll back {self.name}")
+            rolled_back(rollout, self.name, to, self.goes_back_by, name=f"Roll back {self.name}")
 
 
 def services(last: str = "") -> Iterator[Service]:
@@ -472,8 +478,11 @@ def service_named(name: str | None) -> Service:
     for entry in SERVICES:
         if entry.name == name:
             return Service(entry.name, entry.group)
+        if name == ACCESS and entry.name == GATEWAY:
+            return Service(entry.name, entry.group, ACCESS)
     given = f"there is no part {name!r}" if name else "no part is named"
-    raise ValueError(f"{given}; add --data part=<{'|'.join([*NAMES, 'fleet'])}>. Nothing was changed")
+    parts = "|".join([*NAMES, ACCESS, "fleet"])
+    raise ValueError(f"{given}; add --data part=<{parts}>. Nothing was changed")
 
 
 def upload_bundle(rollout: Rollout) -> None:

@@ -40,7 +40,7 @@ _requests = StopRequests()
 _context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
 DATA = {
     "deploy.py": ("strategy", "plan", "why", "lock"),
-    "rollback.py": ("part", "to", "deployment", "why", "lock"),
+    "rollback.py": ("part", "to", "deployment", "access", "why", "lock"),
 }
 """What `--data` may name, by file."""
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.

@@ -24,7 +24,7 @@ from deploy.fleet.inventory import WINDOWS, Fleet
 from deploy.operations import locking
 from deploy.operations.context import fleet
 from deploy.remote import windows_play
-from deploy.remote.release_call import LOOK
+from deploy.remote.release_call import LOOK, ROLLBACK
 from deploy.remote.windows_play import Played
 from deploy.rollout.answer import ToolAnswer, apply
 from deploy.rollout.batches import Step
@@ -125,17 +125,17 @@ def put_back(rollout: Rollout, hosts: Sequence[str]) -> None:
         reverted(rollout, hosts, name="Put back | Windows", _run_once=True)
 
 
-def ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
-    """Find out whether they can go back, before any host does."""
-    look(rollout, hosts, "rollback", to_known(to))
+def ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None, verb: str = ROLLBACK) -> None:
+    """Find out whether they can go back, before any host does; `verb`: as `Service.goes_back_by`."""
+    look(rollout, hosts, verb, to_known(to))
     if hosts and not rollout.dry:
-        asked(rollout, hosts, to, name=f"Ask about {SERVICE} | Windows", _run_once=True)
+        asked(rollout, hosts, to, verb, name=f"Ask about {SERVICE} | Windows", _run_once=True)
 
 
-def rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
+def rollback(rollout: Rollout, hosts: Sequence[str], to: str | None, verb: str = ROLLBACK) -> None:
     """Go back, unless some host cannot."""
     if hosts and not rollout.dry:
-        rolled_back(rollout, hosts, to, name=f"Roll back {SERVICE} | Windows", _run_once=True)
+        rolled_back(rollout, hosts, to, verb, name=f"Roll back {SERVICE} | Windows", _run_once=True)
 
 
 def to_known(to: str | None) -> dict[str, str]:
@@ -185,18 +185,20 @@ def reverted(rollout: Rollout, hosts: Sequence[str]) -> Generator[FunctionComman
 
 
 @operation()
-def asked(rollout: Rollout, hosts: Sequence[str], to: str | None) -> Generator[FunctionCommand, None, None]:
+def asked(
+    rollout: Rollout, hosts: Sequence[str], to: str | None, verb: str
+) -> Generator[FunctionCommand, None, None]:
     """Changes nothing."""
-    yield FunctionCommand(_ask_rollback, (rollout, tuple(hosts), to), {})
+    yield FunctionCommand(_ask_rollback, (rollout, tuple(hosts), to, verb), {})
 
 
 @operation()
 def rolled_back(
-    rollout: Rollout, hosts: Sequence[str], to: str | None
+    rollout: Rollout, hosts: Sequence[str], to: str | None, verb: str
 ) -> Generator[FunctionCommand, None, None]:
     """Only when every host has said that it can."""
     if not rollout.failed:
-        yield FunctionCommand(_roll_back, (rollout, tuple(hosts), to), {})
+        yield FunctionCommand(_roll_back, (rollout, tuple(hosts), to, verb), {})
 
 
 def _prepare(rollout: Rollout, hosts: Sequence[str]) -> None:
@@ -261,22 +263,28 @@ def _settle(
     _note(rollout, windows_play.run(fleet().inventory, list(waiting), phase, known), phase)
 
 
-def undo(hosts: Sequence[str], deployment: str, step: str) -> tuple[list[ToolAnswer], list[Failure]]:
+def undo(
+    hosts: Sequence[str], deployment: str, step: str, *, give_back: bool = False
+) -> tuple[list[ToolAnswer], list[Failure]]:
     """Have these hosts take one step of undoing a deployment; their answers, and what else went wrong."""
     known = {"windows_deployment": deployment, "windows_undo_step": step}
+    known |= {"access": "back"} if give_back else {}
     played = windows_play.run(fleet().inventory, hosts, "undo", known)
     return played.answers, _troubles(played, "undo")
 
 
-def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
-    played = windows_play.run(fleet().inventory, hosts, "rollback", to_known(to), check=True)
+def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None, verb: str) -> None:
+    played = windows_play.run(fleet().inventory, hosts, verb, to_known(to), check=True)
     played.answers = [replace(answer, asked=True) for answer in played.answers]
-    _note(rollout, played, "rollback")
+    _note(rollout, played, verb)
+    for line in (answer.access_told for answer in played.answers if answer.access_told):
+        print(line, flush=True)
 
 
-def _roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None) -> None:
-    locking.decide(rollout, lambda lock: lock.decide_to_roll_back(rollout.way_back))
-    _note(rollout, windows_play.run(fleet().inventory, hosts, "rollback", to_known(to)), "rollback")
+def _roll_back(rollout: Rollout, hosts: Sequence[str], to: str | None, verb: str) -> None:
+    if verb == ROLLBACK:
+        locking.decide(rollout, lambda lock: lock.decide_to_roll_back(rollout.way_back))
+    _note(rollout, windows_play.run(fleet().inventory, hosts, verb, to_known(to)), verb)
 
 
 def _note(rollout: Rollout, played: Played, phase: str) -> None:

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from deploy.rollout.answer import ACCESS
 from deploy.rollout.record import Failure, failure_of
 from mt5crs.foreign_text import shown_tree
 
 TOOL = "mt5crs-release"
-CHANGING = ("stage", "activate", "extend", "confirm", "revert", "rollback", "undo")
+ROLLBACK = "rollback"
+CHANGING = ("stage", "activate", "extend", "confirm", "revert", ROLLBACK, ACCESS, "undo")
 LOOK = "ask what runs"
 """The step in which every host says what runs, before anything is changed."""
 LOOK_AGAIN = "look at what runs again"

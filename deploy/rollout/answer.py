@@ -13,6 +13,8 @@ from typing import Any
 
 from deploy.rollout.record import Rollout, failure_of
 
+ACCESS = "access"
+"""The release tool's command that puts an earlier access list in force."""
 _STEPS = {"revert": "put back", "rollback": "roll back"}
 _STATES = {"activate": "provisional", "confirm": "confirmed", "rollback": "confirmed"}
 """What a service is in after a call whose answer does not say it: tools of an older release."""
@@ -48,6 +50,12 @@ class ToolAnswer:
         return self.document is None or bool(self.document.get("lost"))
 
     @property
+    def access_told(self) -> str:
+        """Who would gain and who would lose access, if that was asked; else empty."""
+        asked = self.verb == ACCESS and self.asked and self.document is not None
+        return f"  {self.host}: {(self.document or {}).get('reason')}" if asked else ""
+
+    @property
     def why(self) -> str:
         """Why it failed, in the release tool's own words if there are any; empty when it is good."""
         said = (self.document or {}).get("error") or {}
@@ -66,7 +74,7 @@ def apply(rollout: Rollout, answer: ToolAnswer) -> None:
         return
     before, result.generation = result.generation, str(told.get("generation") or result.generation)
     if answer.asked:
-        if told.get("attempted"):
+        if told.get("attempted") and answer.verb != ACCESS:
             rollout.way_back[answer.host, answer.service] = str(told["attempted"])
         return
     if answer.verb == "revert":

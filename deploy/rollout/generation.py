@@ -101,7 +101,8 @@ def desired(service: str, settings: Mapping[str, Any]) -> Desired:
 def decide(want: Desired, status: Mapping[str, Any]) -> Todo:
     """Compare what is wanted with what `mt5crs-release status` says of the host (`{}`: no tool there yet)."""
     now = status.get("services", {}).get(want.service, {})
-    same = now.get("digest") == want.digest and now.get("intact", False)
+    lets_in_others = (now.get("access") or {}).get("own") is False
+    same = now.get("digest") == want.digest and now.get("intact", False) and not lets_in_others
     if same and now.get("state") == "confirmed":
         down = tuple(unit for unit, state in now.get("units", {}).items() if state != "active")
         return Todo(start=down, generation=str(now["current"]), previous=now.get("previous"))

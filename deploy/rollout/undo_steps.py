@@ -26,11 +26,15 @@ TOLD = {
 """What each step is called in failures and spans."""
 
 
-def arguments(step: str, deployment: str, hold_s: float) -> list[str]:
-    """What the release tool of a host is called with; `hold_s`: until what is held returns by itself."""
+def arguments(step: str, deployment: str, hold_s: float, *, give_back: bool = False) -> list[str]:
+    """What the release tool of a host is called with; `hold_s`: until what is held returns by itself.
+
+    give_back: access lists go back as well.
+    """
     option = next(word for word, name in _OPTIONS.items() if name == step)
     seconds = [f"{hold_s:g}"] if step == HOLD else []
-    return ["undo", "--deployment", deployment, option, *seconds, "--json"]
+    access = ["--access"] if give_back and step in (ASK, HOLD) else []
+    return ["undo", "--deployment", deployment, option, *seconds, *access, "--json"]
 
 
 def step_of(command: object) -> str:

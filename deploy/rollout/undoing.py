@@ -149,6 +149,27 @@ def _spoken(told: Mapping[str, Any] | None) -> Spoken | None:
     return Spoken(int(told["min"]), int(told["max"])) if told else None
 
 
+def gives_back(access: str | None) -> bool:
+    """Whether access lists go back as well. NothingToUndoError when what was given says neither."""
+    if access in (None, "", "back"):
+        return access == "back"
+    raise NothingToUndoError(
+        f"access={access} means nothing; access=back takes the gateways' access lists back as well, and "
+        "without it they stay. Nothing was changed"
+    )
+
+
+def access_told(host: str, answer: Mapping[str, Any]) -> list[str]:
+    """Who gains and who loses access by an undo on a host, a line each; `answer`: of `undo --dry-run`."""
+    told = [entry["access"] for _, entry in outcomes(answer) if entry.get("access")]
+    return [
+        f"  {host}: {verb} access: {', '.join(access[part])}"
+        for access in told
+        for part, verb in (("gains", "gives"), ("loses", "takes"))
+        if access[part]
+    ]
+
+
 def outcomes(answer: Mapping[str, Any]) -> Sequence[tuple[str, Mapping[str, Any]]]:
     """(service, what its rollback answered) of an `undo`."""
     return tuple((str(name), entry) for name, entry in answer.get("services", {}).items())

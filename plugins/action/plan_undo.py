@@ -34,6 +34,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         statuses = {name: of["release_status"] for name, of in every.items()}
         fleet = Fleet(Path(), "", known["hostvars"], known["groups"])
         try:
+            undoing.gives_back(known.get("access"))
             undoing.require_told(fleet, statuses)
             deployment = undoing.chosen(statuses, self._task.args.get("deployment") or None)
             services = undoing.affected(statuses, deployment)
@@ -51,8 +52,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 }
             answers = {name: json.loads(every[name]["release_undo_answer"]) for name in services}
             undoing.require_fit(fleet, statuses, answers)
+            said = [line for name, answer in answers.items() for line in undoing.access_told(name, answer)]
         except (OrderError, undoing.NothingToUndoError) as error:
             return {**result, "failed": True, "msg": str(error)}
         waves = undoing.waves(fleet, list(services))
         batch = {"hosts": [host for wave in waves for host in wave], "serial": [len(wave) for wave in waves]}
-        return {**result, "changed": False, "fleet_plan": {"batches": {"undo": batch}}}
+        plan = {"batches": {"undo": batch}}
+        return {**result, "changed": False, "fleet_plan": plan, "rollout_said": said}

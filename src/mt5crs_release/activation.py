@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from mt5crs_release import before, cutover, generation, health, machine, runtime_marker, standby
+from mt5crs_release import access, before, cutover, generation, health, machine, runtime_marker, standby
+from mt5crs_release.access_list import AccessList, Changes
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
@@ -66,6 +67,7 @@ def activate(
         rollback=False,
         beside=beside,
         deployed=(deployment, timestamp()),
+        lets_in=access.own(session.paths, content),
     )
 
 
@@ -137,7 +139,7 @@ def ask_revert(session: Session, confirmed: str | None = None) -> dict[str, Any]
     undone = recover(session)
     transaction = session.state.transaction
     if transaction is None and confirmed is not None and confirmed == session.state.current:
-        return rollback(session, session.state.came_from)
+        return rollback(session, session.state.came_from, lets_in=access.before(session, confirmed))
     if transaction is None:
         entry = session.state.generations.get(session.state.current or "")
         reason = str(undone["reason"]) if undone else "nothing is provisional"
@@ -156,11 +158,17 @@ def ask_revert(session: Session, confirmed: str | None = None) -> dict[str, Any]
 
 
 def rollback(
-    session: Session, to: str | None, *, accept_state_format: int | None = None, dry_run: bool = False
+    session: Session,
+    to: str | None,
+    *,
+    accept_state_format: int | None = None,
+    dry_run: bool = False,
+    lets_in: AccessList | None = None,
 ) -> dict[str, Any]:
     """Return to a generation that was confirmed once, and confirm it at once.
 
     :param to: the generation; ``None``: the confirmed one that ran before
+    :param lets_in: the access list to go with it; ``None``: the one in force stays, whatever ran then
     :raises RefusedError: there is none, or it was never confirmed; the message lists what there is
     :raises FailedError: it is not healthy; what ran before the rollback runs again
     """
@@ -170,6 +178,8 @@ def rollback(
             # Something unconfirmed runs: going back means leaving that.
             return ask_revert(session)
     entry, content = way_back(session, to, accept_state_format=accept_state_format)
+    if lets_in is None:
+        access.require_kept(session, content)
     if entry.name == session.state.current and session.state.transaction is None:
         return result(session, entry, changed=False, reason=f"{entry.name} is running already")
     if dry_run:
@@ -180,7 +190,42 @@ def rollback(
         if entry.name == session.state.current:
             return result(session, entry, changed=True, reason=f"rolled back to {entry.name}")
     policy = replace(content.health, min_healthy_s=min(content.health.min_healthy_s, _ROLLBACK_MIN_HEALTHY_S))
-    return _run(session, entry, content, 0.0, policy, rollback=True)
+    return _run(session, entry, content, 0.0, policy, rollback=True, lets_in=lets_in)
+
+
+def give_access_back(session: Session, to: str | None, *, dry_run: bool = False) -> dict[str, Any]:
+    """Put the access list that a generation brought in force, with a new version; nothing is restarted.
+
+    :param to: the generation; ``None``: the one that runs, or if its list is in force the one before
+    :raises RefusedError: a deployment of the service is under way, or the generation has no list
+    """
+    if not dry_run:
+        recover(session)
+    _refuse_while_pending(session)
+    current = session.state.current
+    if to is None and current is not None:
+        told = access.describe(session.paths, session.content(current))
+        to = current if told is not None and not told["own"] else None
+    entry, content = (
+        (session.state.generations[to], session.content(to))
+        if to == current and to
+        else way_back(session, to)
+    )
+    serial, made = access.give_back(session, content, dry_run=dry_run)
+    changed = bool(made.gains or made.loses)
+    does = "would be" if dry_run else "is"
+    who = _who(made) if changed else "nothing changes"
+    reason = f"the access list of {entry.name} {does} in force as version {serial}: {who}"
+    return {
+        **result(session, entry, changed=changed, reason=reason),
+        "access": made.as_json(),
+        "serial": serial,
+    }
+
+
+def _who(made: Changes) -> str:
+    parts = [("gets access", made.gains), ("loses access", made.loses)]
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in parts if names)
 
 
 def way_back(
@@ -253,6 +298,7 @@ def _run(
     rollback: bool,
     beside: StandbySpec | None = None,
     deployed: tuple[str | None, str] | None = None,
+    lets_in: AccessList | None = None,
 ) -> dict[str, Any]:
     previous = session.state.current
     leaving = None if previous is None else session.content(previous)
@@ -265,6 +311,7 @@ def _run(
         session.save()
         session.record("activating", generation=entry.name, previous=previous, rollback=rollback)
         began = time.monotonic()
+        access.begin(session, transaction, lets_in, leaving)
         before.remember(session, content, previous)
         complaints = switch(session, leaving, content, prove_stopped=compared)
         report = health.watch(session, content, policy)

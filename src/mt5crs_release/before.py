@@ -6,7 +6,7 @@ a step forward nor a revert cuts anyone off.
 
 from __future__ import annotations
 
-from mt5crs_release import store
+from mt5crs_release import access, store
 from mt5crs_release.errors import FailedError
 from mt5crs_release.generation import Content
 from mt5crs_release.session import Session
@@ -38,6 +38,7 @@ def take_effect(session: Session, content: Content) -> None:
     :raises FailedError: a unit refused
     :raises OSError: the disk is broken
     """
+    access.end(session, session.state.transaction, confirmed=True)
     if not content.reload_on_confirm:
         return
     session.enter("reloading units")

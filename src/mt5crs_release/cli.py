@@ -76,6 +76,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "extend": _extend,
         "revert": _revert,
         "rollback": _rollback,
+        "access": _access,
         "undo": _undo,
         "check": _check,
         "deployment": _deployment,
@@ -173,10 +174,12 @@ def _undo(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
     deployment, wait_s = options.deployment or undo.newest(host), options.lock_timeout
     if options.hold is not None:
-        return undo.hold(host, deployment, options.hold, wait_s=wait_s)
-    steps = {"dry_run": undo.ask, "judge": undo.judge, "back": undo.back}
-    step = next((steps[name] for name in steps if getattr(options, name)), undo.undo)
-    return step(host, deployment, wait_s=wait_s)
+        return undo.hold(host, deployment, options.hold, wait_s=wait_s, give_back=options.access)
+    if options.judge or options.back:
+        return (undo.judge if options.judge else undo.back)(host, deployment, wait_s=wait_s)
+    return (undo.ask if options.dry_run else undo.undo)(
+        host, deployment, wait_s=wait_s, give_back=options.access
+    )
 
 
 def _check(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -215,6 +218,13 @@ def _rollback(host: Host, options: argparse.Namespace) -> dict[str, Any]:
         return rollback(
             session, options.to, accept_state_format=options.accept_state_format, dry_run=options.dry_run
         )
+
+
+def _access(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.activation import give_access_back
+
+    with _session(host, options) as session:
+        return give_access_back(session, options.to, dry_run=options.dry_run)
 
 
 def _prune(host: Host, options: argparse.Namespace) -> dict[str, Any]:
@@ -377,6 +387,9 @@ def _status_table(answer: dict[str, Any]) -> str:
         pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
         changed = entry["intact"] is False and entry["current"] is not None
         damage = "; CHANGED BY HAND: stage again" if changed else ""
+        access = entry["access"]
+        if access is not None and not access["own"]:
+            damage += f"; access list {access['serial']} is not the one it brought"
         beside = f"; {entry['standby']} stands by" if entry["standby"] else ""
         left = entry["left"]
         went = f"; {left['generation']} was left: {left['reason']}" if left else ""
@@ -517,6 +530,15 @@ def parser() -> argparse.ArgumentParser:
     )
     step.add_argument("--judge", action="store_true", help="wait until all that is held is healthy")
     step.add_argument("--back", action="store_true", help="return to what ran before the undo")
+    undo.add_argument(
+        "--access",
+        action="store_true",
+        help="access lists go back, too: who was shut out since gets in again",
+    )
+    access = add("access", "Put an earlier access list in force; code and .env stay.", locking, dry)
+    access.add_argument(
+        "--to", metavar="G", help="generation that brought it (default: what runs, or the one before that)"
+    )
     add("check", "Wait until what runs is healthy; without SERVICE: all services.", locking, service="?")
     add("status", "What runs; without SERVICE: all services.", service="?")
     add("list", "All generations of a service.")

@@ -35,6 +35,8 @@ class Content:
     """How it runs beside another generation; ``None``: it does not (or an older tool wrote it)."""
     reload_on_confirm: tuple[str, ...] = ()
     """Units to reload once it is confirmed; none in what an older tool wrote."""
+    access: str | None = None
+    """The file with its access list; ``None``: it brings none (or an older tool wrote it)."""
 
     @property
     def running(self) -> frozenset[str]:
@@ -78,6 +80,7 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
         "health": spec.raw["health"],
         "standby": None if spec.standby is None else asdict(spec.standby),
         "reload_on_confirm": list(spec.reload_on_confirm),
+        "access": spec.access,
     }
     # Root only: a hash of a file with a short secret would let others try guesses.
     store.write_new(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode(), 0o600)
@@ -102,6 +105,7 @@ def read(directory: Path) -> Content:
             health=HealthSpec(**{**health, "command": tuple(health["command"])}),
             standby=_standby(manifest.get("standby")),
             reload_on_confirm=tuple(manifest.get("reload_on_confirm", ())),
+            access=manifest.get("access"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FailedError(

@@ -58,6 +58,10 @@ class ServicePaths:
         """The second pointer: the generation that is being compared with the running one, else nothing."""
         self.before = base / BEFORE
         """What ran before the generation that waits for its confirmation, where its units are to know."""
+        self.access = base / "access.json"
+        """The access list in force, which the service reads; only of a service that has one."""
+        self.access_changes = base / "access-changes.json"
+        """By generation: what its change of the list wanted, and what counts if that comes to nothing."""
         self.journal = base / "journal.jsonl"
         self.state = base / "state.json"
         self.lock = base / "lock"

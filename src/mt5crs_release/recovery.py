@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from mt5crs_release import before, health, machine, signals, standby, state, watchdog
+from mt5crs_release import access, before, health, machine, signals, standby, state, watchdog
 from mt5crs_release.dependence import DEPENDENT
 from mt5crs_release.errors import FailedError, ReleaseError
 from mt5crs_release.generation import Content
@@ -150,7 +150,8 @@ def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> 
     entering = None if transaction.previous is None else session.content(transaction.previous)
     of_a_deployment = transaction.deployment is not None and session.service in DEPENDENT
     together = transaction.undoes is not None or of_a_deployment
-    complaints = _switch_back(session, leaving, entering, boot=boot, queued=together)
+    complaints = _let_in_as_before(session, transaction)
+    complaints += _switch_back(session, leaving, entering, boot=boot, queued=together)
     report = None
     if entering is not None and not boot and not together:
         policy = replace(entering.health, min_healthy_s=min(entering.health.min_healthy_s, 0.5))
@@ -180,6 +181,15 @@ def leave_standby(session: Session, event: str, reason: str, *, boot: bool = Fal
 
 def _proven(session: Session, transaction: Transaction) -> bool:
     return session.state.generations[transaction.generation].confirmed_at is not None
+
+
+def _let_in_as_before(session: Session, transaction: Transaction) -> list[str]:
+    """Let the access list of before count again, first: what runs again needs it. Return what went wrong."""
+    try:
+        access.end(session, transaction, confirmed=False)
+    except (ReleaseError, OSError) as error:
+        return [f"WHO MAY CONNECT IS STILL AS DEPLOYED: {error}"]
+    return []
 
 
 def _switch_back(
@@ -221,6 +231,8 @@ def _finish(
     session.state.last_left = name
     session.state.transaction = None
     try:
+        with contextlib.suppress(ReleaseError):  # said already, and never mended by trying again
+            access.end(session, transaction, confirmed=False)
         before.forget(session)
         session.save()
         session.record("reverted", generation=name, to=transaction.previous, state=ended, reason=reason)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mt5crs_release import access_list
 from mt5crs_release.errors import RefusedError, SpecError
 
 FORMAT = 1
@@ -81,6 +82,8 @@ class Spec:
     reload_on_confirm: tuple[str, ...] = ()
     """Units that are reloaded once the generation is healthy and confirmed: until then the pointer ``before``
     names the generation that ran, for units that let both of them count."""
+    access: str | None = None
+    """The file with the access list (:mod:`mt5crs_release.access`)."""
 
 
 def is_service_name(name: str) -> bool:
@@ -141,7 +144,9 @@ class _Checker:
     def spec(self, document: Any) -> Spec | None:
         top = self._mapping("specification", document)
         required = {"format", "service", "code", "files", "units", "start", "health", "state_format"}
-        if top is None or not self._keys("specification", top, required, {"standby", "reload_on_confirm"}):
+        if top is None or not self._keys(
+            "specification", top, required, {"standby", "reload_on_confirm", "access"}
+        ):
             return None
         if top["format"] != FORMAT:
             self._add("format", f"must be {FORMAT}: this tool reads no other")
@@ -154,11 +159,36 @@ class _Checker:
         state_format = self._integer("state_format", top["state_format"], 1, 1_000_000)
         standby, standby_units = self._standby(top.get("standby"), units)
         told = self._told(top.get("reload_on_confirm"), start)
+        access = self._access(top.get("access"), files)
         if health is None:
             return None
         return Spec(
-            service, code, files, units, start, health, state_format, top, standby, standby_units, told
+            service,
+            code,
+            files,
+            units,
+            start,
+            health,
+            state_format,
+            top,
+            standby,
+            standby_units,
+            told,
+            access,
         )
+
+    def _access(self, value: Any, files: Mapping[str, FileSpec]) -> str | None:
+        if value is None:
+            return None
+        name = self._text("access", value)
+        if name not in files:
+            self._add("access", "must name one of files")
+            return name
+        try:
+            access_list.parse(files[name].content)
+        except ValueError as error:
+            self._add(f"files[{name!r}]", str(error))
+        return name
 
     def _told(self, value: Any, start: tuple[str, ...]) -> tuple[str, ...]:
         if value is None:

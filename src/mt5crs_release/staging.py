@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import generation, machine, runtime_marker, store
+from mt5crs_release import access, generation, machine, runtime_marker, store
 from mt5crs_release.activation import check_state_format
 from mt5crs_release.bundle import Bundle
 from mt5crs_release.digest import generation_digest, generation_name
@@ -138,7 +138,13 @@ def _unusable(session: Session, entry: Generation | None) -> str | None:
     if entry.runtime is not None and runtime_marker.built_at(session.host, entry.runtime) > entry.staged_at:
         # What runs may have been started from code that was changed: a new generation starts it anew.
         damage.append("its runtime was built anew since")
-    return f"{entry.name} is equal but {', '.join(damage)}" if damage else None
+    if damage:
+        return f"{entry.name} is equal but {', '.join(damage)}"
+    if entry.name == session.state.current and session.state.transaction is None:
+        told = access.describe(session.paths, session.content(entry.name))
+        if told is not None and not told["own"]:
+            return f"{entry.name} is equal but another access list is in force"
+    return None
 
 
 def _result(session: Session, entry: Generation, *, changed: bool, reason: str) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import generation, machine, runtime_files, runtime_marker, state, store, system
+from mt5crs_release import access, generation, machine, runtime_files, runtime_marker, state, store, system
 from mt5crs_release.deployments import Deployments
 from mt5crs_release.errors import ReleaseError
 from mt5crs_release.lock import boot_clock
-from mt5crs_release.paths import COMPLETE, CURRENT, STANDBY, Host
+from mt5crs_release.paths import COMPLETE, CURRENT, STANDBY, Host, ServicePaths
 from mt5crs_release.state import Generation, ServiceState
 
 FORMAT = 1
@@ -110,6 +110,14 @@ def _intact(directory: Path, of_runtime: Callable[[Path], list[str]]) -> bool | 
         return None
 
 
+def _access(paths: ServicePaths, pointer: str | None) -> dict[str, Any] | None:
+    """What is in force of the access list; ``None``: there is none, or whoever asks may not know."""
+    try:
+        return access.describe(paths, generation.read(paths.generation(pointer))) if pointer else None
+    except (OSError, ReleaseError):
+        return None
+
+
 def _ended(entry: Generation | None) -> dict[str, Any] | None:
     if entry is None:
         return None
@@ -141,6 +149,7 @@ def _describe(host: Host, record: ServiceState, of_runtime: Callable[[Path], lis
         "deadline": transaction.deadline_at if transaction else None,
         "deadline_in_s": left,
         "intact": entry is not None and _intact(paths.generation(entry.name), of_runtime),
+        "access": _access(paths, pointer),
         "pending": transaction.generation if transaction else None,
         STANDBY: (store.read_link(paths.standby) or "").rpartition("/")[2] or None,
         "newest": _ended(newest),

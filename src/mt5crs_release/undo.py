@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from mt5crs_release import before, cutover, health, machine, signals, state
+from mt5crs_release import access, access_list, before, cutover, health, machine, signals, state
+from mt5crs_release.access_list import AccessList
 from mt5crs_release.activation import ask_revert, result, rollback, way_back
 from mt5crs_release.dependence import ALONE, ORDER
 from mt5crs_release.errors import FailedError, RefusedError, ReleaseError
@@ -33,6 +34,8 @@ _SETTLE_S = 60.0
 """How long what was found healthy waits if this run dies between its judgement and the first confirmation."""
 
 Answers = dict[str, dict[str, Any]]
+Way = tuple[Session, Generation, Content, AccessList | None]
+"""Where a service goes, and with which access list; ``None``: that stays as it is."""
 
 
 def newest(host: Host) -> str:
@@ -51,9 +54,10 @@ def newest(host: Host) -> str:
     return str(last.deployment)
 
 
-def ask(host: Host, deployment: str, *, wait_s: float) -> dict[str, Any]:
+def ask(host: Host, deployment: str, *, wait_s: float, give_back: bool = False) -> dict[str, Any]:
     """Say what an undo of ``deployment`` would do, and change nothing.
 
+    :param give_back: access lists go back as well, as in :func:`hold` and :func:`undo`
     :raises RefusedError: a service of it cannot go back
     """
     answers: Answers = {}
@@ -63,21 +67,25 @@ def ask(host: Host, deployment: str, *, wait_s: float) -> dict[str, Any]:
                 answers[name] = result(session, _entry(session), changed=True, reason="went back, is held")
                 continue
             try:
-                answers[name] = rollback(session, None, dry_run=True)
+                _, content = way_back(session, None)
+                lets_in = access.for_undo(session, content, give_back=give_back)
+                answers[name] = {**rollback(session, None, dry_run=True), "access": _told(session, lets_in)}
             except ReleaseError as error:
                 answers[name] = error.as_json()
     _refuse(answers, deployment)
     return _answer(deployment, answers)
 
 
-def undo(host: Host, deployment: str, *, wait_s: float) -> dict[str, Any]:
+def undo(host: Host, deployment: str, *, wait_s: float, give_back: bool = False) -> dict[str, Any]:
     """Roll back what ``deployment`` brought, and confirm it once all of it is healthy.
+
+    :param give_back: access lists go back as well; they stay otherwise
 
     :raises RefusedError: a service of it cannot go back; then none does
     :raises FailedError: one could not be moved or was not healthy; then all run again what ran before
     """
     with _open(host, deployment, _is_part, wait_s) as sessions:
-        answers = _move(sessions, deployment)
+        answers = _move(sessions, deployment, give_back=give_back)
         moved = [session for session in sessions if _is_held(session.state, deployment)]
         with _as_one(moved, deployment, look_again=True):
             reports = _judge(moved)
@@ -94,17 +102,20 @@ def undo(host: Host, deployment: str, *, wait_s: float) -> dict[str, Any]:
         return _answer(deployment, answers)
 
 
-def hold(host: Host, deployment: str, seconds: float, *, wait_s: float) -> dict[str, Any]:
+def hold(
+    host: Host, deployment: str, seconds: float, *, wait_s: float, give_back: bool = False
+) -> dict[str, Any]:
     """Move back what ``deployment`` brought and restart it, without waiting for its health; repeatable.
 
     :param seconds: until it returns to the deployment by itself, unless confirmed
+    :param give_back: access lists go back as well; they stay otherwise
     :raises RefusedError: a service of it cannot go back; then none does
     :raises FailedError: one could not be moved; then all run again what ran before
     """
     if seconds <= 0:
         raise RefusedError("0 seconds would return at once", remedy="name more")
     with _open(host, deployment, _is_part, wait_s) as sessions:
-        answers = _move(sessions, deployment)
+        answers = _move(sessions, deployment, give_back=give_back)
         moved = [session for session in sessions if _is_held(session.state, deployment)]
         with _as_one(moved, deployment):
             for session in moved:
@@ -244,19 +255,26 @@ def _content(session: Session) -> Content:
     return session.content(_entry(session).name)
 
 
-def _move(sessions: Sequence[Session], deployment: str) -> Answers:
+def _told(session: Session, lets_in: AccessList | None) -> dict[str, list[str]] | None:
+    """Who gains and who loses access by the list that goes with an undo; ``None``: it stays as it is."""
+    found = access.in_force(session.paths)
+    return None if lets_in is None or found is None else access_list.changes(found[1], lets_in).as_json()
+
+
+def _move(sessions: Sequence[Session], deployment: str, *, give_back: bool) -> Answers:
     """Move back all that has to; return what was done otherwise.
 
     Something that was provisional already only has to be left. What is held already stays as it is.
     """
     todo = [session for session in sessions if not _is_held(session.state, deployment)]
     unconfirmed = [session for session in todo if session.state.transaction is not None]
-    ways: list[tuple[Session, Generation, Content]] = []
+    ways: list[Way] = []
     refusals: Answers = {}
     for session in todo:
         try:
             if session not in unconfirmed:
-                ways.append((session, *way_back(session, None)))
+                entry, content = way_back(session, None)
+                ways.append((session, entry, content, access.for_undo(session, content, give_back=give_back)))
         except ReleaseError as error:
             refusals[session.service] = error.as_json()
     _refuse(refusals, deployment)
@@ -265,15 +283,15 @@ def _move(sessions: Sequence[Session], deployment: str) -> Answers:
     return answers
 
 
-def _move_all(ways: Sequence[tuple[Session, Generation, Content]], undoes: str) -> None:
+def _move_all(ways: Sequence[Way], undoes: str) -> None:
     """Move every pointer, then restart all in order; nothing is waited for.
 
     :raises FailedError: one could not be moved, so that none was
     """
-    names = [session.service for session, _, _ in ways]
-    with _as_one([session for session, _, _ in ways], undoes):
+    names = [session.service for session, *_ in ways]
+    with _as_one([session for session, *_ in ways], undoes):
         left: list[Content] = []
-        for session, entry, entering in ways:
+        for session, entry, entering, lets_in in ways:
             left.append(_content(session))
             others = [name for name in names if name != session.service]
             transaction = begin(session, entry, 0.0, rollback=True, undoes=undoes, together=others)
@@ -281,9 +299,10 @@ def _move_all(ways: Sequence[tuple[Session, Generation, Content]], undoes: str) 
             session.advance(entry.name, "activate")
             session.save()
             session.record("moving back", generation=entry.name, previous=left[-1].name, undoes=undoes)
+            access.begin(session, transaction, lets_in, left[-1])
             before.remember(session, entering, left[-1].name)
             repoint(session, left[-1], entering)
-        for (session, _, entering), leaving in zip(ways, left, strict=True):
+        for (session, _, entering, _), leaving in zip(ways, left, strict=True):
             session.enter("starting units")
             start_queued(session, leaving, entering)
             if session.service in ALONE:
@@ -404,7 +423,14 @@ def _come_back(sessions: Sequence[Session], deployment: str) -> Answers:
 
     :raises ReleaseError: one could not, so that all stay
     """
-    ways = [(session, *way_back(session, session.state.came_from)) for session in sessions]
+    ways: list[Way] = [
+        (
+            session,
+            *way_back(session, session.state.came_from),
+            access.before(session, str(session.state.current)),
+        )
+        for session in sessions
+    ]
     undoes = undo_of(deployment)
     _move_all(ways, undoes)
     with _as_one(sessions, undoes):
@@ -414,7 +440,7 @@ def _come_back(sessions: Sequence[Session], deployment: str) -> Answers:
         for session in sessions:
             before.take_effect(session, _content(session))
     answers: Answers = {}
-    for session, entry, _ in ways:
+    for session, entry, *_ in ways:
         settle(session, _transaction(session))
         answers[session.service] = result(session, entry, changed=True, reason=f"came back to {entry.name}")
     return answers

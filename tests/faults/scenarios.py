@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,13 +39,24 @@ class Scenario:
 def old(**changes: Any) -> dict[str, Any]:
     """Return the specification of what runs before: it brings a second unit that the new one drops."""
     units = {UNIT: _text(OLD), SIDE: _text("side")}
-    return specification(OLD, units=units, start=[SIDE, UNIT], reload_on_confirm=[UNIT], **changes)
+    made = specification(OLD, units=units, start=[SIDE, UNIT], reload_on_confirm=[UNIT], **changes)
+    return _letting_in(made, {"rest": [1], "gone": [3]})
 
 
 def new(remark: str = "", **changes: Any) -> dict[str, Any]:
     """Return the specification of what is to run: it brings a drop-in that the old one does not have."""
     units = {UNIT: _text(f"{NEW} {remark}".strip()), DROP_IN: "limits"}
-    return specification(NEW, units=units, reload_on_confirm=[UNIT], **changes)
+    made = specification(NEW, units=units, reload_on_confirm=[UNIT], **changes)
+    return _letting_in(made, {"rest": [2]})
+
+
+def _letting_in(made: dict[str, Any], magics: dict[str, list[int]]) -> dict[str, Any]:
+    clients = {
+        name: {"key": name, "permissions": ["trade"], "magics": numbers} for name, numbers in magics.items()
+    }
+    content = json.dumps({"clients": clients, "limits": {}})
+    made["files"]["clients.json"] = {"mode": "0644", "owner": "root", "group": "root", "content": content}
+    return {**made, "access": "clients.json"}
 
 
 def _text(text: str) -> str:

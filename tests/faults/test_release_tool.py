@@ -6,6 +6,7 @@ Afterwards the host must have exactly one complete current generation, old or ne
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -172,6 +173,7 @@ def _assert_whole(scenario: Scenario, host: FakeHost, number: int) -> None:
         if entry["state"] == "confirmed":
             assert host.seen_before() is None, "what ran before counts as well, although this is confirmed"
             assert not (host.service / "before").is_symlink(), "the pointer to what ran before was left"
+            _assert_access(scenario, host)
         side_wanted = text.startswith(OLD)
         assert (host.running(SIDE) is not None) == side_wanted, f"side unit: {host.running(SIDE)!r}"
         units = host.root / "etc/systemd/system"
@@ -191,6 +193,16 @@ def _assert_whole(scenario: Scenario, host: FakeHost, number: int) -> None:
         assert not path.exists() or "canary" not in path.read_text(), f"a secret is in {name}"
     if number % 5 == 0:
         _assert_deployable(host)
+
+
+def _assert_access(scenario: Scenario, host: FakeHost) -> None:
+    """Who gets in fits what is confirmed; only a rollback leaves what the newer one wanted."""
+    text = str(host.running())
+    clients = json.loads((host.service / "access.json").read_text())["clients"]
+    wanted = {1} if text.startswith(OLD) and scenario.name != "roll back" else {2}
+    assert set(clients["rest"]["magics"]) == wanted, f"{text} runs with {clients}"
+    if text.startswith(NEW) and not scenario.pair:
+        assert "gone" not in clients, "who was shut out gets in"
 
 
 def _assert_pair(host: FakeHost) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.fleet.inventory import resolve
+from mt5crs.protocol.curve import new_keypair
 from tests.lab.engines import Fleet
 from tests.long_runs import OTHER_ENGINE
 
@@ -63,3 +66,50 @@ def test_a_second_controller_is_let_in_and_out_again(fleet: Fleet, own_variables
     deploy()
     assert not admitted(fleet)
     assert fleet.generations() == before
+
+
+def gets_in(fleet: Fleet, secret: str) -> bool:
+    """Whether the gateway answers a guest that proves to have this key."""
+    variables = resolve(fleet.inventory).hosts["gtw-01"]
+    asked = [sys.executable, "-m", "mt5crs", "status"]
+    environment = {
+        "GATEWAY_HOST": str(variables["fleet_address"]),
+        "GATEWAY_PUBLIC_KEY": str(variables["fleet_gateway_public_keys"]["gtw-01"]),
+        "CLIENT_NAME": "guest",
+        "CLIENT_SECRET_KEY": secret,
+        "SYNC_TIMEOUT_S": "1",
+        "SYNC_RETRY_COUNT": "1",
+    }
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 or "the gateway refuses the key of guest" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def test_a_rollback_does_not_let_in_who_was_shut_out(fleet: Fleet, own_variables: Path) -> None:
+    public, secret = new_keypair()
+    guest = {"name": "guest", "key": public, "permissions": ["observe"], "magics": []}
+    operators = resolve(fleet.inventory).hosts["gtw-01"]["fleet_operators"]
+    own_variables.write_text(json.dumps({"fleet_operators": [*operators, guest], "gateway_queue_limit": 200}))
+    ran = fleet.pyinfra("--limit", "gtw-01")
+    assert ran.status == 0, ran.output[-3000:]
+    assert gets_in(fleet, secret)
+
+    own_variables.write_text(json.dumps({"gateway_queue_limit": 201}))
+    with_guest = fleet.status("gtw-01")["gateway"]
+    ran = fleet.playbook("site.yml", "--limit", "gtw-01", "--tags", "gateway")
+    assert ran.status == 0, ran.output[-3000:]
+    assert not gets_in(fleet, secret)
+    serial = fleet.status("gtw-01")["gateway"]["access"]["serial"]
+    assert serial > with_guest["access"]["serial"]
+
+    ran = fleet.rollback_with_pyinfra("gateway", "--limit", "gtw-01")
+    assert ran.status == 0, ran.output[-3000:]
+    now = fleet.status("gtw-01")["gateway"]
+    assert (now["current"], now["access"]["serial"]) == (with_guest["current"], serial)
+    assert not gets_in(fleet, secret)
+
+    ran = fleet.playbook("rollback.yml", "--tags", "access", "--limit", "gtw-01")
+    assert ran.status == 0, ran.output[-3000:]
+    assert "gets access: guest (may observe)" in ran.output
+    assert fleet.status("gtw-01")["gateway"]["access"]["serial"] == serial + 1
+    assert gets_in(fleet, secret)

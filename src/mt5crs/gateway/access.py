@@ -1,5 +1,6 @@
 """Who may do what: the clients file, and the decision for each request."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -8,7 +9,7 @@ from msgspec import Struct
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.addresses import canonical
 from mt5crs.protocol.plain_json import PlainJsonError, read_object
-from mt5crs.settings.gateway import ClientsFile, Limits, legacy_problems
+from mt5crs.settings.gateway import Client, ClientsFile, LegacyClient, Limits, legacy_problems
 
 from .refusal import Refusal
 
@@ -72,6 +73,8 @@ class Access(Struct, frozen=True, kw_only=True):
     limits: dict[int, Limits]
     legacy: dict[str, Peer]
     """Clients of the plain door by source address."""
+    serial: int = 0
+    """Version of the list; it only rises."""
 
 
 def parse(text: bytes, origin: str) -> Access:
@@ -84,20 +87,29 @@ def parse(text: bytes, origin: str) -> Access:
     if problems:
         raise ClientsFileError(f"{origin}: " + "; ".join(problems))
     return Access(
-        by_key={
-            client.key: Peer(
-                name=name, permissions=frozenset(client.permissions), magics=frozenset(client.magics)
-            )
-            for name, client in file.clients.items()
-        },
+        by_key={key: _peer(name, client) for key, name, client in _keys(file)},
         limits={int(magic): limits for magic, limits in file.limits.items()},
+        # Former addresses first: one belongs to who has it now.
         legacy={
-            canonical(client.address): Peer(
-                name=name, permissions=frozenset(client.permissions), magics=frozenset(client.magics)
-            )
-            for name, client in file.legacy.items()
+            **{
+                canonical(one.former_address): _peer(name, one)
+                for name, one in file.legacy.items()
+                if one.former_address
+            },
+            **{canonical(one.address): _peer(name, one) for name, one in file.legacy.items()},
         },
+        serial=file.serial,
     )
+
+
+def _keys(file: ClientsFile) -> Iterator[tuple[str, str, Client]]:
+    for name, client in file.clients.items():
+        for key in filter(None, (client.key, client.former_key)):
+            yield key, name, client
+
+
+def _peer(name: str, client: Client | LegacyClient) -> Peer:
+    return Peer(name=name, permissions=frozenset(client.permissions), magics=frozenset(client.magics))
 
 
 def load(path: Path) -> Access:
@@ -114,10 +126,11 @@ def load(path: Path) -> Access:
 def _problems(file: ClientsFile) -> list[str]:
     found = []
     owners: dict[str, str] = {}
+    for key, name, _ in _keys(file):
+        if key in owners:
+            found.append(f"{name} and {owners[key]} have the same key; give each client its own")
+        owners.setdefault(key, name)
     for name, client in file.clients.items():
-        if client.key in owners:
-            found.append(f"{name} and {owners[client.key]} have the same key; give each client its own")
-        owners.setdefault(client.key, name)
         if "trade" in client.permissions and not client.magics:
             found.append(f"{name} may trade but has no magics; list the magic numbers it may trade")
     found += [

@@ -57,9 +57,14 @@ class Clients:
                 self._stamp = stamp
             return
         self._stamp = stamp
+        if fresh.serial < self._access.serial:
+            self._metrics.clients_file_errors.inc()
+            older = f"version {fresh.serial} is older than the one in force ({self._access.serial})"
+            self._note("clients.unusable", error=older, in_force="the previous clients file")
+            return
         gone = {*self._access.by_key, *self._access.legacy} - {*fresh.by_key, *fresh.legacy}
         self._access = fresh
-        self._note("clients.loaded", clients=len(fresh.by_key) - 1, revoked=len(gone))
+        self._note("clients.loaded", clients=len(fresh.by_key) - 1, serial=fresh.serial, revoked=len(gone))
         if gone:
             self._revoked()
 

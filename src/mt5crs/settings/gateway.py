@@ -62,7 +62,7 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
     ] = "test"
     clients_file: Annotated[
         str, setting("File of clients, permissions and limits; read again when it changes.", variable=False)
-    ] = "/opt/mt5crs/gateway/current/clients.json"
+    ] = "/opt/mt5crs/gateway/access.json"
     state_dir: Annotated[
         str, setting("Directory of the journal and of the simulated broker's books.", variable=False)
     ] = "/var/lib/mt5crs/gateway"
@@ -262,6 +262,12 @@ class Client(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     magics: list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]]
 
 
+class AdmittedClient(Client, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A client in the list in force. `former_key` counts as well as `key` while a deployment replaces it."""
+
+    former_key: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+
+
 class ListedClient(Client, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A client together with its name, as the inventory lists it."""
 
@@ -309,12 +315,22 @@ def _address_problem(text: str) -> str | None:
     return None
 
 
-class ClientsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`clients.json`: who may connect, what each may do, and the limits per magic number."""
+class AdmittedLegacyClient(LegacyClient, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A plain client in the list in force. `former_address` counts as well while a deployment replaces it."""
 
-    clients: dict[str, Client]
+    former_address: str = ""
+
+
+class ClientsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`clients.json` and `access.json`: who may connect, what each may do, and the limits per magic number.
+
+    `serial`: version of the list in force, which only rises (docs/rollout.md); 0 in what a release brings.
+    """
+
+    serial: int = 0
+    clients: dict[str, AdmittedClient]
     limits: dict[str, Limits]
-    legacy: dict[str, LegacyClient] = msgspec.field(default_factory=dict)
+    legacy: dict[str, AdmittedLegacyClient] = msgspec.field(default_factory=dict)
 
 
 class GatewayDeployment(Settings, frozen=True, kw_only=True):

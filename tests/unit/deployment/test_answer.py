@@ -15,6 +15,7 @@ from deploy.fleet.inventory import Fleet
 from deploy.operations import release, windows
 from deploy.remote import ssh, windows_play
 from deploy.reporting.report_page import services
+from deploy.rollout.answer import ToolAnswer
 from deploy.rollout.record import Rollout, ServiceResult
 
 PLUGIN = Path(__file__).resolve().parents[3] / "plugins" / "callback" / "mt5crs_report.py"
@@ -81,7 +82,7 @@ def by_the_play_for_windows(
     if "--dry-run" in words:
         monkeypatch.setattr(windows, "fleet", lambda: Fleet(Path("x.yml"), "x", {}, {}))
         monkeypatch.setattr(windows_play, "run", lambda *_words, **_options: played)
-        windows._ask_rollback(rollout, [HOST], None)
+        windows._ask_rollback(rollout, [HOST], None, words[0])
     else:
         windows._note(rollout, played, words[0])
 
@@ -179,6 +180,16 @@ def test_what_was_only_asked_is_as_it_was(monkeypatch: pytest.MonkeyPatch, route
     rollout, result = taken(monkeypatch, route, words, said, version="2")
     assert rollout.way_back == {(HOST, "gateway"): BEFORE}
     assert (result.state, result.generation, result.version) == ("unchanged", AFTER, "2")
+
+
+def test_an_access_list_that_was_asked_about_is_told_and_is_no_way_back(
+    monkeypatch: pytest.MonkeyPatch, route: Route
+) -> None:
+    said = {"changed": True, "generation": AFTER, "attempted": BEFORE, "reason": "gets access: guest"}
+    rollout, result = taken(monkeypatch, route, ["access", "gateway", "--dry-run"], said, version="2")
+    assert (rollout.way_back, result.state) == ({}, "unchanged"), "else a dead run's successor rolls back"
+    asked = ToolAnswer(HOST, "access", "gateway", True, said, asked=True)
+    assert asked.access_told == f"  {HOST}: gets access: guest"
 
 
 def test_a_baseline_gets_time_from_the_moment_it_has_let_us_in() -> None:

@@ -63,6 +63,8 @@ class Running:
         self.clients: dict[str, Any] = {}
         self.limits: dict[str, Any] = {str(MAGIC): dict(LIMITS), str(OTHER_MAGIC): dict(LIMITS)}
         self.legacy: dict[str, Any] = {}
+        self.serial = 0
+        """Version of the clients file that is written next."""
         self.allow("strategy", ["trade"], [MAGIC])
         self.allow("other", ["trade"], [OTHER_MAGIC])
         self.allow("watcher", ["observe"], [])
@@ -96,9 +98,8 @@ class Running:
         """Replace the clients file atomically."""
         path = self.directory / "clients.json"
         temporary = path.with_suffix(".new")
-        temporary.write_text(
-            json.dumps({"clients": self.clients, "limits": self.limits, "legacy": self.legacy})
-        )
+        document = {"clients": self.clients, "limits": self.limits, "legacy": self.legacy}
+        temporary.write_text(json.dumps({"serial": self.serial, **document}))
         temporary.replace(path)
 
     def start(self) -> Running:

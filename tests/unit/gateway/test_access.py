@@ -286,3 +286,28 @@ def test_events_are_numbered_and_cover_a_trade(gateway: Running, trader: Caller)
     snapshot = trader.sync()
     assert isinstance(snapshot, Snapshot)
     assert snapshot.seqs[trade_topic(MAGIC)] == trades[-1].seq
+
+
+def test_a_key_that_is_being_replaced_counts_until_it_is(gateway: Running) -> None:
+    old = gateway.secrets["watcher"]
+    former = gateway.clients["watcher"]["key"]
+    gateway.allow("watcher", ["observe"], [])
+    gateway.clients["watcher"]["former_key"] = former
+    gateway.serial = 2
+    gateway.write_clients()
+    eventually(lambda: '"serial":2' in gateway.log())
+    callers = [gateway.client("watcher"), gateway.client("watcher", secret=old)]
+    assert all(isinstance(caller.ask(requests.Ping), Pong) for caller in callers)
+    del gateway.clients["watcher"]["former_key"]
+    gateway.serial = 3
+    gateway.write_clients()
+    eventually(lambda: '"revoked":1' in gateway.log())
+    assert silent(callers[1].socket)
+    assert isinstance(callers[0].ask(requests.Ping), Pong)
+    # A list that lets it in again does not count unless it is newer.
+    gateway.clients["watcher"]["former_key"] = former
+    gateway.serial = 2
+    gateway.write_clients()
+    eventually(lambda: "version 2 is older than the one in force (3)" in gateway.log())
+    assert silent(gateway.client("watcher", secret=old).socket)
+    assert isinstance(gateway.client("watcher").ask(requests.Ping), Pong)
