@@ -19,6 +19,7 @@ from pyinfra.context import ctx_host
 
 from deploy.operations import release, run, windows
 from deploy.operations.context import fleet, variables
+from deploy.remote import holdings
 from deploy.rollout import plan as plans
 from deploy.rollout.batches import OrderError
 from deploy.rollout.generation import BundleError
@@ -86,5 +87,6 @@ def _make(rollout: Rollout) -> Plan:
     if rollout.dry:
         plans.save(made)
     if rollout.dry or made.steps:
-        print("\n".join(plans.shown(made)), flush=True)
+        told = [*plans.shown(made), *holdings.consequences_of(made, seen, fleet().inventory)]
+        print("\n".join(told), flush=True)
     return made

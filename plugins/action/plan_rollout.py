@@ -23,6 +23,7 @@ from deploy.coordination.step_check import watched_s
 from deploy.fleet.inventory import WINDOWS, Fleet, InventoryError, file_of, resolve
 from deploy.fleet.rendering import RenderingError
 from deploy.fleet.services import NAMES
+from deploy.remote import holdings
 from deploy.rollout import plan as plans
 from deploy.rollout.batches import GATEWAY, INF, KINDS, OrderError, serial
 from deploy.rollout.generation import BundleError
@@ -66,7 +67,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "steps": made.document()["steps"],
             "watched_s": watched_s(made.steps, fleet.hosts[next(iter(seen))]),
         }
-        said = plans.shown(made) if made.steps or self._task.check_mode else []
+        said = []
+        if made.steps or self._task.check_mode:
+            said = [*plans.shown(made), *holdings.consequences_of(made, seen, fleet.inventory)]
         return {**result, "changed": False, "rollout_plan": found, "rollout_said": said}
 
 

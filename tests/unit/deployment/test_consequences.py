@@ -1,0 +1,108 @@
+"""A plan says who restarts, who gains or loses access and whose positions are left, before it is done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.remote import holdings
+from deploy.rollout import consequences
+from deploy.rollout.batches import GATEWAY
+from deploy.rollout.consequences import Held
+from deploy.rollout.generation import Desired, Todo
+from deploy.rollout.plan import Plan, Work
+
+
+def listed(**clients: tuple[str, int]) -> dict[str, Any]:
+    made = {
+        name: {"key": key, "permissions": ["trade"], "magics": [magic]}
+        for name, (key, magic) in clients.items()
+    }
+    limits = {str(magic): {"dry_run": False, "symbols": ["EURUSD"]} for _, magic in clients.values()}
+    return {"clients": made, "limits": limits, "legacy": {}}
+
+
+NOW = listed(one=("a", 1), two=("b", 2))
+
+
+def plan(wanted: dict[str, Any]) -> Plan:
+    files = {"clients.json": {"content": json.dumps(wanted)}}
+    text = json.dumps({"access": "clients.json", "files": files})
+    todo = Todo(stage=True, activate=True)
+    work = {("gtw-01", GATEWAY): Work(Desired(GATEWAY, text, None, "d", 180), todo)}
+    for host in ("inf-01", "inf-02"):
+        for service in ("reconciler", "strategy"):
+            work[host, service] = Work(Desired(service, "{}", None, "d", 180), todo)
+    return Plan("lab", "rolling", (), {}, {}, {}, work)
+
+
+def told(wanted: dict[str, Any], held: Held | str = "no answer", now: Any = NOW) -> str:
+    access = None if now is None else {"serial": 3, "own": True, "list": now}
+    seen = {"gtw-01": {"services": {"gateway": {"current": "0001-a", "access": access}}}}
+    return "\n".join(consequences.shown(plan(wanted), seen, {"gtw-01": held}))
+
+
+def test_it_says_what_restarts_and_that_access_stays() -> None:
+    assert told(NOW).splitlines() == [
+        "consequences:",
+        "  restarts   gateway on gtw-01",
+        "  restarts   reconciler, strategy on inf-01, inf-02",
+    ]
+
+
+def test_a_host_that_leaves_or_is_renumbered_is_warned_of_with_what_it_holds() -> None:
+    for wanted in (listed(one=("a", 1)), listed(one=("a", 1), two=("b", 3))):
+        open_ones = told(wanted, Held({1: 5, 2: 2}, {2: 1}))
+        assert "magic number 2 loses two; ITS 2 OPEN POSITIONS AND 1 WORKING ORDER ARE LEFT" in open_ones
+        assert "magic number 1 loses" not in open_ones
+        assert "is not known (no answer)" in told(wanted)
+        assert "it holds no positions and no working orders" in told(wanted, Held({1: 5}, {}))
+    gone = told(listed(one=("a", 1)))
+    assert "gtw-01 takes, also if the deployment fails: two (may trade; magic number 2)" in gone
+    renumbered = told(listed(one=("a", 1), two=("b", 3)))
+    assert "gtw-01 gives: two: magic number 3" in renumbered
+    assert "takes once it is confirmed: two: magic number 2" in renumbered
+
+
+def test_a_replaced_key_is_told_with_its_way_back() -> None:
+    said = told(listed(one=("c", 1), two=("b", 2)))
+    assert "gives: one with another key" in said
+    assert "takes once it is confirmed: one with the key it has now" in said
+    assert "a rollback of the fleet needs access=back" in said
+    assert "positions" not in said
+
+
+def test_what_is_not_known_is_not_called_nothing() -> None:
+    assert "who gains or loses access is not known" in told(listed(one=("a", 1)), now=None)
+    seen: dict[str, Any] = {"gtw-01": {}}
+    assert "access" not in "\n".join(consequences.shown(plan(NOW), seen, {})), "nothing runs there yet"
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "found"),
+    [
+        (
+            '{"gtw-01": {"positions": [{"magic": 2}, {"magic": 2}], "orders": []}}',
+            "",
+            Held({2: 2}, {}),
+        ),
+        ('{"gtw-01": {"error": "gateway does not answer"}}', "error: x", "gateway does not answer"),
+        ("", "Traceback\nerror: the vault has no key\n", "error: the vault has no key"),
+        ("[]", "", "no answer"),
+        ('{"other": {"positions": [], "orders": []}}', "", "no answer"),
+    ],
+)
+def test_answers_of_the_gateways_are_read_and_no_answer_is_not_none(
+    output: str, errors: str, found: Any
+) -> None:
+    assert holdings.read(output, errors, ["gtw-01"]) == {"gtw-01": found}
+
+
+def test_no_gateway_is_asked_when_no_magic_number_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings.subprocess, "run", lambda *_, **__: pytest.fail("asked"))
+    assert holdings.consequences_of(plan(NOW), {"gtw-01": {}}, tmp_path / "x.yml")
