@@ -6,9 +6,10 @@ what the latest of the stamps that moved say, from several sources; this host's 
 may be wrong or be put right.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable
+
+from mt5crs.service.elapsed import elapsed_s
 
 _KEPT_MS = 10 * 60_000
 """So long the latest stamp counts: a broker's clock that goes back (end of summer time) is followed then."""
@@ -17,7 +18,7 @@ _KEPT_MS = 10 * 60_000
 class BrokerClock:
     """Fed with every stamp that is read; `now` is None until one of them has moved on."""
 
-    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic_s: Callable[[], float] = elapsed_s) -> None:
         self._monotonic_s = monotonic_s
         self._last: dict[str, int] = {}
         self._offsets: deque[tuple[int, int]] = deque()

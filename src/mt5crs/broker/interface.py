@@ -1,5 +1,6 @@
 """What the gateway asks of a broker. All calls come from one thread."""
 
+import math
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -17,11 +18,16 @@ class BrokerError(Exception):
         self.message = message
 
 
+class TooLateError(BrokerError):
+    """The request was certainly not handed over: its time was over before it could be."""
+
+
 class TradeRequest(Struct, frozen=True, kw_only=True):
     """One request to the trade server. `price` 0: at the current quote. `deviation` in points.
 
     DEAL trades at market (with `position` it closes that ticket), PENDING places an order, REMOVE cancels
     `order`. `filling` is one that the symbol offers (`SymbolSpec.filling_for`); None for REMOVE only.
+    Whoever sees `elapsed_s` beyond `until_s` just before the trade server gets it raises TooLateError.
     """
 
     action: Literal["DEAL", "PENDING", "REMOVE"]
@@ -38,6 +44,7 @@ class TradeRequest(Struct, frozen=True, kw_only=True):
     expiration_msc: int = 0
     position: int = 0
     order: int = 0
+    until_s: float = math.inf
 
 
 class TradeResult(Struct, frozen=True, kw_only=True):

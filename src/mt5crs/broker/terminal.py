@@ -20,9 +20,10 @@ from typing import Any, Final
 import msgspec
 
 from mt5crs.protocol.records import Order, Position
+from mt5crs.service.elapsed import elapsed_s
 
 from . import sole, wire
-from .interface import Books, Broker, BrokerError
+from .interface import Books, Broker, BrokerError, TooLateError, TradeRequest, TradeResult
 from .wire import Change, Failure, Kind, Opening, Status
 
 _FAIL: Final = -1
@@ -144,8 +145,16 @@ _METHODS: dict[Kind, tuple[Callable[..., object], bool]] = {
     Kind.SYMBOL: (lambda broker, name: broker.symbol(name), True),
     Kind.TICK: (lambda broker, name: broker.tick(name), True),
     Kind.CHECK: (lambda broker, request: broker.check(request), True),
-    Kind.SEND: (lambda broker, request: broker.send(request), True),
+    Kind.SEND: (lambda broker, request: _send(broker, request), True),
 }
+
+
+def _send(broker: Broker, request: TradeRequest) -> TradeResult | None:
+    """Hand a request over, unless this process or the gateway was frozen until its time was over."""
+    late_s = elapsed_s() - request.until_s
+    if late_s > 0:
+        raise TooLateError(_FAIL, f"it came to the terminal {late_s:.1f} s after its time was over")
+    return broker.send(request)
 
 
 def end_with(parent: int) -> None:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from mt5crs.protocol.fields import HaltScope
 from mt5crs.protocol.records import HaltInfo, LeaseInfo
+from mt5crs.service.elapsed import elapsed_s
 
 from .refusal import Refusal
 
@@ -76,7 +77,7 @@ class Control:
         path: Path,
         account: str,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = elapsed_s,
         wall_msc: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         durable: bool = True,
     ) -> None:

@@ -9,13 +9,14 @@ from typing import Literal
 
 import msgspec
 
-from mt5crs.broker.interface import Books, Broker, BrokerError, TradeRequest, TradeResult
+from mt5crs.broker.interface import Books, Broker, BrokerError, TooLateError, TradeRequest, TradeResult
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, name
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.events import trade_topic
 from mt5crs.protocol.fields import VERSION, Execution, Filling, OrderType, Outcome
 from mt5crs.protocol.records import Deal, GuardInfo, Identity, Position
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
+from mt5crs.service.elapsed import elapsed_s
 from mt5crs.settings.gateway import Limits, Phase, account_problem
 
 from . import risk
@@ -62,7 +63,7 @@ class Desk:
         books_lag_s: float = 10.0,
         resolve_after_s: float = 30.0,
         max_clock_skew_s: float = 60.0,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = elapsed_s,
     ) -> None:
         """`note(event, **fields)` logs; `login` and `server` are the only account that may be traded, and
         only if `phase` takes its kind. After `books_lag_s` an order that the books do not show is unresolved;
@@ -275,14 +276,10 @@ class Desk:
         )
         priced = self._priced(self._filled(request) if plain else request, limits)
         trade = self._prepare(priced, books, limits)
-        if waited_ms() > request.valid_ms:
-            raise Refusal(
-                "EXPIRED",
-                "valid_ms",
-                f"the order waited {waited_ms()} ms in the gateway, longer than its {request.valid_ms} ms",
-                "look at the market again and send a new order",
-                final=True,
-            )
+        left_ms = request.valid_ms - waited_ms()
+        if left_ms < 0:
+            raise _expired(request)
+        trade = msgspec.structs.replace(trade, until_s=elapsed_s() + left_ms / 1000)
         if limits.dry_run:
             return self._dry_run(request, books.time_msc)
         with self._control.permit(request.magic, epoch):
@@ -295,7 +292,10 @@ class Desk:
             # unresolved until settled, so that no failure of ours in between can let another order through
             self._in_hand = key = (request.magic, request.client_order_id)
             self._unresolved[key] = entry
-            result = self._send(trade)
+            try:
+                result = self._send(trade)
+            except TooLateError as error:
+                return self._not_sent(entry, error)
         self._watch.settle()
         return self._conclude(entry, trade, result, books)
 
@@ -394,9 +394,25 @@ class Desk:
                 found[magic] += held
         return found
 
+    def _not_sent(self, entry: Entry, error: TooLateError) -> Reply:
+        """Answer a submission that is recorded as sent and was not, because its time was over before."""
+        request = entry.request
+        self._note("order.too_late", client_order_id=request.client_order_id, error=error.message)
+        answer = _expired(request).reply(request.id)
+        try:
+            self._journal.withdraw(entry, answer)
+        except JournalError as failed:  # it stays unresolved, which is true of the record
+            self._note("journal.failed", error=str(failed), client_order_id=request.client_order_id)
+            return self._recorded(request.id, entry)
+        del self._unresolved[request.magic, request.client_order_id]
+        return answer
+
     def _send(self, trade: TradeRequest) -> TradeResult | None:
+        """Hand it over, once. Raises TooLateError: it was not."""
         try:
             return self._broker.send(trade)
+        except TooLateError:
+            raise
         except BrokerError as error:
             self._note("order.no_reply", error=str(error))
             return None
@@ -933,6 +949,16 @@ def _outcome_of(trade: TradeRequest, result: TradeResult) -> Outcome | None:
     if trade.action == "REMOVE" or not result.deal:
         return None  # "done" without a deal, or a cancel that the books do not confirm: ask again
     return "FILLED" if result.volume >= trade.volume - _EPSILON else "PARTIAL"
+
+
+def _expired(request: ask.Submission) -> Refusal:
+    return Refusal(
+        "EXPIRED",
+        "valid_ms",
+        f"the order waited longer in the gateway than its {request.valid_ms} ms; it was not sent",
+        "look at the market again and send a new order",
+        final=True,
+    )
 
 
 def _reason(result: TradeResult) -> str:

@@ -1,6 +1,5 @@
 """A request on its way to the terminal and its reply on the way back."""
 
-import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -8,6 +7,7 @@ import msgspec
 
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.replies import Reply
+from mt5crs.service.elapsed import elapsed_s
 
 JobState = Literal["waiting", "running", "finished", "abandoned"]
 
@@ -19,6 +19,9 @@ class Job(msgspec.Struct, eq=False):
     door: object
     encode: Callable[[Reply], list[bytes]]
     received: float
+    """When it was read, as `elapsed_s` has it."""
+    since: float
+    """The moment from which it counts as waiting: earlier, when the gateway was frozen (`arrivals.py`)."""
     operator: bool = False
     """Whether it comes from a client that administers and does not trade the request's magic number."""
     plain: bool = False
@@ -27,5 +30,5 @@ class Job(msgspec.Struct, eq=False):
     answered: bool = False
 
     def waited_ms(self) -> int:
-        """Milliseconds since the request came in."""
-        return int((time.monotonic() - self.received) * 1000)
+        """Milliseconds since the request came in, at most."""
+        return int((elapsed_s() - self.since) * 1000)

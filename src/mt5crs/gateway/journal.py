@@ -151,6 +151,23 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(str(error)) from error
 
+    def withdraw(self, entry: Entry, answer: Error) -> None:
+        """Record that what is recorded as sent was certainly not sent. Raises JournalError."""
+        request = entry.request
+        try:
+            self._db.execute(
+                "UPDATE submissions SET state = 'refused', answer = ? "
+                "WHERE account = ? AND magic = ? AND client_order_id = ? AND state = 'sent'",
+                (
+                    msgspec.json.encode(answer).decode(),
+                    self._account,
+                    request.magic,
+                    request.client_order_id,
+                ),
+            )
+        except sqlite3.Error as error:
+            raise JournalError(str(error)) from error
+
     def settle(
         self, entry: Entry, answer: OrderResult, failures: int, state: Literal["done", "told", "declared"]
     ) -> None:

@@ -18,6 +18,7 @@ from mt5crs.protocol.curve import common_options
 from mt5crs.protocol.events import TickEvent
 from mt5crs.protocol.fields import MAX_REQUEST_BYTES
 from mt5crs.protocol.replies import Error, Reply
+from mt5crs.service.elapsed import elapsed_s
 
 from . import legacy_answer as told
 from . import legacy_format as old
@@ -78,8 +79,10 @@ class LegacyDoor:
         for listener in self._listeners:
             listener.kick()
 
-    def take(self, access: Access, terminal: Terminal, send: Callable[[list[bytes]], None]) -> bool:
-        """Handle one waiting message; False when there is none."""
+    def take(
+        self, access: Access, terminal: Terminal, since: float, send: Callable[[list[bytes]], None]
+    ) -> bool:
+        """Handle one message, which counts as waiting since then; False when there is none."""
         try:
             frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -105,7 +108,7 @@ class LegacyDoor:
             self._metrics.requests.inc("LEGACY_PING", "text")
             send([*envelope, PLAIN_PONG + str(time.time_ns() // 1_000_000).encode()])
             return True
-        self._answer(envelope, payload, peer, access, terminal, send)
+        self._answer(envelope, payload, peer, access, terminal, since, send)
         return True
 
     def publish(self, publication: Publication) -> None:
@@ -146,9 +149,10 @@ class LegacyDoor:
         peer: Peer,
         access: Access,
         terminal: Terminal,
+        since: float,
         send: Callable[[list[bytes]], None],
     ) -> None:
-        now, started = time.time(), time.monotonic()
+        now, started = time.time(), elapsed_s()
         question: old.Question | None = None
         try:
             question = old.parse(payload)
@@ -156,18 +160,20 @@ class LegacyDoor:
                 self._metrics.requests.inc("LEGACY_PING", "ok")
                 view = terminal.view()
                 why = "" if view.ready and not terminal.hung() else view.reason or "the terminal hangs"
-                send([*envelope, _json(told.pong(question, now, time.monotonic() - started, why))])
+                send([*envelope, _json(told.pong(question, now, elapsed_s() - started, why))])
                 return
             request = old.to_request(question, peer.name, peer.magics)
             if isinstance(request, old.Trade):
-                self._trade(envelope, question, request, peer, access, terminal)
+                self._trade(envelope, question, request, peer, access, terminal, since)
                 return
             asked = question
 
             def encode(reply: Reply) -> list[bytes]:
                 return [*envelope, self._told(asked, reply, peer, access, started)]
 
-            job = Job(request=request, door=self.socket, encode=encode, received=started, plain=True)
+            job = Job(
+                request=request, door=self.socket, encode=encode, received=started, since=since, plain=True
+            )
             terminal.submit(job)
         except old.LegacyError as error:
             send([*envelope, self._refusal(question or error.question, "BAD_FIELD", str(error))])
@@ -182,13 +188,14 @@ class LegacyDoor:
         peer: Peer,
         access: Access,
         terminal: Terminal,
+        since: float,
     ) -> None:
         """Hand a trade to the terminal under a lease; or, when the moment forbids it, ask what became of it.
 
         Refusals that depend on the moment must not be the answer to a repeated message: what was executed
         before would be called rejected. Raises Refusal.
         """
-        started = time.monotonic()
+        started = elapsed_s()
         request: old.Trade | ask.OrderQuery = trade
         instead: tuple[str, str] | None = None
         lease = None
@@ -208,7 +215,7 @@ class LegacyDoor:
                 return [*envelope, self._refusal(question, *instead)]
             return [*envelope, self._told(question, reply, peer, access, started)]
 
-        job = Job(request=request, door=self.socket, encode=encode, received=started, plain=True)
+        job = Job(request=request, door=self.socket, encode=encode, received=started, since=since, plain=True)
         try:
             terminal.submit(job)
         except Refusal as refusal:
@@ -229,7 +236,7 @@ class LegacyDoor:
     ) -> bytes:
         magics = peer.magics or access.limits
         unresolved = [each for magic in sorted(magics) for each in self._unresolved(magic)]
-        now, took_s = time.time(), time.monotonic() - started
+        now, took_s = time.time(), elapsed_s() - started
         answer = told.to_answer(question, reply, peer.magics, unresolved, now, took_s)
         kind = f"LEGACY_{old.name_of(question)[:16]}"
         status = answer.get("status", answer.get("code", ""))

@@ -5,12 +5,12 @@ orders of the client. An order that was refused leaves nothing behind.
 """
 
 import threading
-import time
 from collections.abc import Callable
 
 from msgspec import Struct
 
 from mt5crs.protocol.replies import Error, OrderResult, Reply
+from mt5crs.service.elapsed import elapsed_s
 
 from .control import Control
 from .refusal import Refusal
@@ -35,7 +35,7 @@ class DoorLeases:
         self,
         control: Control,
         note: Callable[..., None],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = elapsed_s,
     ) -> None:
         self._control = control
         self._note = note

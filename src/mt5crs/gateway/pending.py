@@ -6,7 +6,6 @@ beyond them.
 """
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -18,6 +17,7 @@ from mt5crs.protocol.fields import Side
 from mt5crs.protocol.records import Deal, Order, Position
 from mt5crs.protocol.replies import OrderResult
 from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose
+from mt5crs.service.elapsed import elapsed_s
 
 from .journal import Entry
 
@@ -82,7 +82,7 @@ class Pending:
         note: Callable[..., None],
         on_shown: Callable[[Entry], None],
         newest_msc: Callable[[], int],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = elapsed_s,
     ) -> None:
         """After `bound_s` an effect of a submission counts as unresolved. `on_shown(entry)` hears when the
         books show all of one. `newest_msc` is the broker time of the newest deal known.

@@ -1,5 +1,6 @@
 """The network thread: requests in, replies and events out. Never waits for the terminal."""
 
+import functools
 import socket
 import threading
 import time
@@ -23,8 +24,10 @@ from mt5crs.protocol.requests import (
     Status,
     Submission,
 )
+from mt5crs.service.elapsed import elapsed_s
 
 from .access import Access, Peer, authorise, is_operator
+from .arrivals import Arrivals
 from .doorkeeper import Doorkeeper
 from .frames import ReplyEncoder
 from .job import Job
@@ -49,6 +52,8 @@ _BATCH = 64
 _SUBSCRIPTIONS = 1000
 """Read at each tick."""
 _TICK_S = 0.1
+_LOOK_S = 0.25
+"""The longest pause: a freeze within it is not noticed."""
 _NOBLOCK, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
 """As plain numbers: arithmetic on pyzmq's enumerations takes longer than the calls they are for."""
 _LINGER_MS = 100
@@ -108,6 +113,7 @@ class Server:
         self._stopping = threading.Event()
         self._stop_heard, self._stop_bell = socket.socketpair()
         self._kick = threading.Event()
+        self._arrivals = Arrivals()
 
     def stop(self) -> None:
         """End `run` soon. Safe from a signal handler or another thread."""
@@ -148,9 +154,11 @@ class Server:
                 self._publications.kick()
                 if self._legacy is not None:
                     self._legacy.kick()
-            due = min(next_heartbeat, next_second, next_tick if self._terminal.occupied() else next_second)
+            due = min(next_heartbeat, next_second, next_tick if self._terminal.occupied() else now + _LOOK_S)
             pause = 0 if outbox.filled() else max(0, int((due - time.monotonic()) * 1000) + 1)
+            self._arrivals.turn(pause / 1000)
             ready = dict(poller.poll(pause))
+            self._arrivals.turn()
             outbox.drain(self._deliver, self._publish)
             if bell in ready:
                 outbox.bell.hear()  # an item that came in between the two lines is seen by `filled`
@@ -273,7 +281,8 @@ class Server:
                     request=request,
                     door=router,
                     encode=lambda reply: [*envelope, self._counted(kind, reply, request)],
-                    received=time.monotonic(),
+                    received=elapsed_s(),
+                    since=self._arrivals.since(),
                     operator=operator,
                 )
             )
@@ -361,7 +370,8 @@ class Server:
 
     def _take_legacy(self, door: LegacyDoor) -> None:
         for _ in range(_BATCH):
-            if not door.take(self._access(), self._terminal, lambda frames: self._send(door.socket, frames)):
+            send = functools.partial(self._send, door.socket)
+            if not door.take(self._access(), self._terminal, self._arrivals.since(), send):
                 return
 
     def _tell_overdue(self) -> None:

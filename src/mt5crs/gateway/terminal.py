@@ -13,6 +13,7 @@ from mt5crs.broker.remote import AUTHORISATION_FAILED, RemoteBroker
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.records import Identity
 from mt5crs.protocol.replies import Reply
+from mt5crs.service.elapsed import elapsed_s
 
 from .attempts import Attempts
 from .bell import Bell
@@ -123,7 +124,7 @@ class Terminal:
         """
         found = []
         with self._lock:
-            now = time.monotonic()
+            now = elapsed_s()
             running = self._running
             if running is not None and not running.answered and now - running.received > self._timeout_s:
                 running.answered = True

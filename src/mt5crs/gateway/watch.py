@@ -1,6 +1,5 @@
 """Turns successive looks at the broker's books into events. Used by the terminal's thread."""
 
-import time
 from collections.abc import Callable, Hashable, Iterable
 
 from mt5crs.broker.interface import Books, Broker, BrokerError
@@ -8,6 +7,7 @@ from mt5crs.protocol import events
 from mt5crs.protocol.digest import state_digest
 from mt5crs.protocol.fields import VERSION
 from mt5crs.protocol.records import Deal, Order, Position
+from mt5crs.service.elapsed import elapsed_s
 
 from .ledger import Ledger
 from .skew import Skew
@@ -24,7 +24,7 @@ class Watch:
         broker: Broker,
         stream: Stream,
         ledger: Ledger,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = elapsed_s,
     ) -> None:
         self._broker = broker
         self._stream = stream

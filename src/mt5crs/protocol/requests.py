@@ -99,7 +99,7 @@ class OrderSend(OrderTerms, frozen=True, kw_only=True, tag="ORDER_SEND"):
     """Submit an order once. → ORDER_RESULT
 
     The same `client_order_id` with the same content gets the first answer again, for ever. `valid_ms` bounds
-    the time the order may wait inside the gateway before it is handed to the broker.
+    the time the order may wait inside the gateway before it is handed to the broker, a freeze included.
     """
 
     client_order_id: Name

@@ -20,6 +20,7 @@ from mt5crs.client.errors import (
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.events import trade_topic
+from mt5crs.service.elapsed import elapsed_s
 from mt5crs.service.logs import Log
 from mt5crs.strategy.api import (
     OrderError,
@@ -48,7 +49,7 @@ class ExecutionAdapter:
         magic: int,
         timeout_s: float,
         on_result: Callable[[str, float], None] = lambda _result, _seconds: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = elapsed_s,
     ) -> None:
         """`on_result(result, seconds)` hears of every call, for counters."""
         self._on_result = on_result

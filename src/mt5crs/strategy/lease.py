@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from mt5crs.client.errors import GatewayError, RefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
+from mt5crs.service.elapsed import elapsed_s
 from mt5crs.service.logs import Log
 
 _RELEASED = "released"
@@ -30,7 +30,7 @@ class LeaseKeeper:
         instance: str,
         ttl_s: float,
         margin_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = elapsed_s,
     ) -> None:
         """`client` belongs to this keeper's thread alone."""
         self._client = client

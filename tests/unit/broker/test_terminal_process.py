@@ -18,11 +18,12 @@ import msgspec
 import pytest
 
 from mt5crs.broker import sole, terminal, wire
-from mt5crs.broker.interface import BrokerError, TradeRequest, TradeResult
+from mt5crs.broker.interface import BrokerError, TooLateError, TradeRequest, TradeResult
 from mt5crs.broker.process import environment
 from mt5crs.broker.remote import Deadlines, RemoteBroker
 from mt5crs.broker.sim.backend import Profile, SimulatedBroker
 from mt5crs.protocol.records import Deal, Identity, Tick
+from mt5crs.service.elapsed import elapsed_s
 from tests.unit.broker.forked import NEVER, Fate, Forked, forked_broker
 from tests.unit.gateway.running import eventually
 
@@ -84,6 +85,17 @@ def test_killed_at_any_byte_of_an_order_it_is_done_once_or_unknown(tmp_path: Pat
         assert told == {"done": 2, "unknown": len(bytes_) - 2}
         # what was only read in part was not executed, what was only answered in part was
         assert ("b0001" in done) == (side == "writes")
+
+
+def test_what_comes_to_the_terminal_too_late_is_not_sent_and_known_not_to_be(tmp_path: Path) -> None:
+    with closing(forked_broker(tmp_path)) as broker:
+        broker.start()
+        late = msgspec.structs.replace(request("late"), until_s=elapsed_s() - 0.2)
+        with pytest.raises(TooLateError, match=r"0\.2 s after"):
+            broker.send(late)
+        assert not broker.down()
+        assert broker.send(msgspec.structs.replace(request("timely"), until_s=elapsed_s() + 5)) is not None
+    assert [executed(tmp_path, each) for each in ("late", "timely")] == [0, 1]
 
 
 class Odd(SimulatedBroker):

@@ -1,7 +1,9 @@
 """Scenarios of the trading facts that concern the gateway, by number, through real sockets and processes."""
 
 import contextlib
+import signal
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -303,6 +305,28 @@ def test_valid_ms_bounds_the_wait(gateway: Running, trader: Caller) -> None:
     assert isinstance(refused, Error)
     assert (refused.code, refused.field) == ("EXPIRED", "valid_ms")
     assert gateway.books("positions") == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="freezes a process")
+def test_what_became_too_old_while_the_gateway_was_frozen_is_not_sent(
+    gateway: Running, trader: Caller
+) -> None:
+    assert gateway.process is not None
+    watcher = gateway.client("watcher")
+    watcher.ask(requests.Ping)  # its connection stands before the freeze
+    gateway.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    sent = [trader.send(requests.OrderSend, **trader.terms(valid_ms=valid_ms)) for valid_ms in (300, 60_000)]
+    question = watcher.send(requests.SyncAll, whole_account=True, history_since_msc=None)
+    time.sleep(1 - (time.monotonic() - began))  # the freeze itself
+    gateway.process.send_signal(signal.SIGCONT)
+    refused, done = (trader.receive(each) for each in sent)
+    assert isinstance(refused, Error)
+    assert (refused.code, refused.field) == ("EXPIRED", "valid_ms")
+    assert isinstance(done, OrderResult)
+    assert done.outcome == "FILLED"
+    assert len(gateway.books("positions")) == 1
+    assert isinstance(watcher.receive(question), Snapshot)  # a question does not grow old
 
 
 def test_sigterm_ends_cleanly(gateway: Running) -> None:
