@@ -370,7 +370,7 @@ class Mt5Broker:
                     return False
                 raise failed
             if not self._call("symbol_select", name, True):
-                return False
+                raise self._failed("symbol_select")
             self._selected.add(name)
         return True
 

@@ -53,6 +53,7 @@ class Deadlines(Struct, frozen=True, kw_only=True):
 
 class _Call(Struct, frozen=True):
     child: Child
+    began: float
     deadline: float
 
 
@@ -107,6 +108,11 @@ class RemoteBroker:
     def down(self) -> str:
         """Why `start` has to be called (again); empty while the connection works."""
         return self._down
+
+    def waiting_s(self) -> float:
+        """For how long the call that is being made has had no answer. Safe to call from another thread."""
+        call = self._current
+        return 0.0 if call is None else time.monotonic() - call.began
 
     def start(self) -> None:
         """Connect the terminal; what cannot be started is given up, the next attempt is a new process."""
@@ -167,7 +173,8 @@ class RemoteBroker:
         if child is None or pipes is None:
             raise BrokerError(NO_CONNECTION, f"there is no terminal process: {self._down}")
         self._number = number = (self._number + 1) & 0xFFFFFFFF
-        self._current = _Call(child, time.monotonic() + self._deadlines.of(kind))
+        began = time.monotonic()
+        self._current = _Call(child, began, began + self._deadlines.of(kind))
         try:
             pipes.put(number, kind, body)
             _, status, answer = pipes.take(number)

@@ -20,12 +20,14 @@ from typing import Any, Final
 import msgspec
 
 from mt5crs.protocol.records import Order, Position
+from mt5crs.service import sole
 from mt5crs.service.elapsed import elapsed_s
 
-from . import sole, wire
+from . import wire
 from .interface import Books, Broker, BrokerError, TooLateError, TradeRequest, TradeResult
 from .wire import Change, Failure, Kind, Opening, Status
 
+_NOT_STARTED: Final = -10003
 _FAIL: Final = -1
 """The package's own code for a general failure: here an exception where none should be."""
 _LOCK_PATIENCE_S = 5.0
@@ -118,7 +120,10 @@ class Server:
             )
         directory = Path(opening.state_dir)
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock = sole.take(directory, _LOCK_PATIENCE_S)
+        try:
+            self._lock = sole.take(directory / "terminal.lock", _LOCK_PATIENCE_S)
+        except sole.HeldError as error:
+            raise BrokerError(_NOT_STARTED, str(error)) from error
         self._broker = self._opener(opening)
         gc.freeze()  # what is there now stays
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from mt5crs.protocol.fields import HaltScope
 from mt5crs.protocol.records import HaltInfo, LeaseInfo
+from mt5crs.service import database
 from mt5crs.service.elapsed import elapsed_s
 
 from .refusal import Refusal
@@ -81,11 +82,11 @@ class Control:
         wall_msc: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         durable: bool = True,
     ) -> None:
-        """Open or create the file. A lease held before a restart counts as held for one more TTL from now."""
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        self._db.executescript(_SCHEMA)
+        """Open or create the file. A lease held before a restart counts as held for one more TTL from now.
+
+        Raises UnusableError.
+        """
+        self._db = database.opened(path, _SCHEMA, durable=durable, threads=True)
         self._account = account
         self._monotonic = monotonic
         self._wall_msc = wall_msc
@@ -284,6 +285,17 @@ class Control:
             FLEET,
             "gateway",
             "control.db was missing beside the journal: were there halts? Look, then resume",
+        )
+
+    def halt_journal_lost(self) -> None:
+        """Orders of before are not known any more: one that is sent again would be executed again, and what
+        is unresolved would block nothing. Raises Refusal.
+        """
+        self.halt(
+            "FLEET",
+            FLEET,
+            "gateway",
+            "journal.db was missing beside control.db: what was sent? Look at the books, then resume",
         )
 
     # --- the last check before the broker ------------------------------------------------------------------

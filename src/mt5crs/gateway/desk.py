@@ -4,7 +4,8 @@ thread.
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, n
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.events import trade_topic
 from mt5crs.protocol.fields import VERSION, Execution, Filling, OrderType, Outcome
+from mt5crs.protocol.identifiers import is_comment_id
 from mt5crs.protocol.records import Deal, GuardInfo, Identity, Position
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
 from mt5crs.service.elapsed import elapsed_s
@@ -35,6 +37,7 @@ _WIDE_INTERVAL_S = 5.0
 _DECLARED_KEPT_MS = 7 * 24 * 3600_000
 """For so long an order that was declared not executed is still looked for."""
 _DECLARED_RARELY_S = 600.0
+_SENT_KEPT = 64
 _EPSILON = 1e-9
 _SUCCESS = frozenset({"FILLED", "PARTIAL", "PLACED"})
 
@@ -104,6 +107,8 @@ class Desk:
         """Whether the terminal has shown an account that makes sense: no money is bound by nothing."""
         self._in_hand: tuple[int, str] | None = None
         """The submission at the broker right now; it counts as unresolved once that is over."""
+        self._sent: deque[str] = deque(maxlen=_SENT_KEPT)
+        """Comments of the latest orders, so that the journal need not be searched for their deals."""
         self._daily: dict[int, float] = {}
         """By magic number, as of the last look; empty before the first one: not known is not zero."""
 
@@ -254,7 +259,7 @@ class Desk:
         answer = refusal.reply(request.id)
         try:
             self._journal.record(new_entry(request, "refused", time.time_ns() // 1_000_000, answer))
-            self._journal.forget_refusals(request.magic)
+            self._journal.forget_unsent(request.magic)
         except JournalError as error:
             return _journal_failed(error).reply(request.id)
         return answer
@@ -292,6 +297,7 @@ class Desk:
             # unresolved until settled, so that no failure of ours in between can let another order through
             self._in_hand = key = (request.magic, request.client_order_id)
             self._unresolved[key] = entry
+            self._sent.append(entry.comment_id)
             try:
                 result = self._send(trade)
             except TooLateError as error:
@@ -355,9 +361,19 @@ class Desk:
         if self._noticed is not None and (changed or fresh):
             self._pending.notice(self._noticed, books, fresh, self._limits())
         self._noticed = books
+        self._look_for_others(fresh)
         self._pending.look(books)
         self._daily = self._results_today(books)
         return books
+
+    def _look_for_others(self, fresh: Iterable[Deal]) -> None:
+        """Tell of deals of our magic numbers with a gateway's comment whose order is not in the journal."""
+        limits = self._limits()
+        for deal in fresh:
+            if deal.magic not in limits or not is_comment_id(deal.comment) or deal.comment in self._sent:
+                continue
+            if not self._journal.belongs(deal.magic, deal.comment, deal.order):
+                self._note("account.shared", magic=deal.magic, deal=deal.ticket, order=deal.order)
 
     def _require_loaded(self, books: Books) -> None:
         """Raise Refusal NOT_READY while a terminal that has just started shows nothing yet.
@@ -418,10 +434,11 @@ class Desk:
             return None
 
     def _dry_run(self, request: ask.Submission, now_msc: int) -> Reply:
-        entry = new_entry(request, "done", now_msc)
+        entry = new_entry(request, "refused", now_msc)
         answer = self._result(entry, request.id, "DRY_RUN", 0, "passed all checks; not sent", "gateway")
         try:
             self._journal.record(msgspec.structs.replace(entry, answer=answer))
+            self._journal.forget_unsent(request.magic)
         except JournalError as error:
             raise _journal_failed(error) from error
         return answer
@@ -594,7 +611,7 @@ class Desk:
         if result is not None and certainly_not_executed(result.retcode, change=change):
             answer = self._result(entry, request.id, "REJECTED", result.retcode, _reason(result), "reply")
             return self._settle(entry, answer)
-        seen = self._evidence(entry, SEARCHED_BACK_MS)
+        seen = self._evidence(entry.sent_msc, SEARCHED_BACK_MS)
         verdict = _verdict(entry, seen)
         if seen is not None and verdict is not None:
             answer = self._from_books(entry, verdict, result.retcode if result else 0, seen)
@@ -679,9 +696,9 @@ class Desk:
         )
         return True
 
-    def _evidence(self, entry: Entry, margin_ms: int) -> Seen | None:
+    def _evidence(self, sent_msc: int, margin_ms: int) -> Seen | None:
         """Books and history since `margin_ms` before an order was sent; None when they could not be read."""
-        since = max(0, min(entry.sent_msc, self._ledger.newest_msc()) - margin_ms)
+        since = max(0, min(sent_msc, self._ledger.newest_msc()) - margin_ms)
         try:
             books = self.look()
             return Seen(books, self._broker.closed_orders(since), self._broker.deals(since))
@@ -699,11 +716,17 @@ class Desk:
         wide = now - self._searched_wide >= _WIDE_INTERVAL_S
         if wide:
             self._searched_wide = now
-        for entry in list(self._unresolved.values()):
-            self._try_to_resolve(entry, _WIDE_MARGIN_MS if wide else SEARCHED_BACK_MS)
+        entries = list(self._unresolved.values())
+        oldest = min(entry.sent_msc for entry in entries)
+        # read once for all: the lists of a terminal can be slow
+        seen = self._evidence(oldest, _WIDE_MARGIN_MS if wide else SEARCHED_BACK_MS)
+        for entry in entries:
+            self._resolve(entry, seen)
 
-    def _try_to_resolve(self, entry: Entry, margin_ms: int = SEARCHED_BACK_MS) -> None:
-        seen = self._evidence(entry, margin_ms)
+    def _try_to_resolve(self, entry: Entry) -> None:
+        self._resolve(entry, self._evidence(entry.sent_msc, SEARCHED_BACK_MS))
+
+    def _resolve(self, entry: Entry, seen: Seen | None) -> None:
         verdict = _verdict(entry, seen)
         if seen is None or verdict is None:
             self._unresolved[entry.request.magic, entry.request.client_order_id] = entry
@@ -719,7 +742,7 @@ class Desk:
             age = now - entry.sent_msc
             youngest = min(youngest, age)
             recent = age < _DECLARED_RARELY_S * 1000
-            seen = self._evidence(entry, SEARCHED_BACK_MS if recent else _WIDE_MARGIN_MS)
+            seen = self._evidence(entry.sent_msc, SEARCHED_BACK_MS if recent else _WIDE_MARGIN_MS)
             verdict = _verdict(entry, seen)
             if seen is not None and verdict is not None:
                 self._found_after_all(entry, verdict, seen)

@@ -6,6 +6,7 @@ Intent and sending are one row and one sync: nothing that can change the broker'
 
 import hashlib
 import sqlite3
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from msgspec import Struct
 from mt5crs.protocol.identifiers import comment_id
 from mt5crs.protocol.replies import Error, OrderResult
 from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose, Submission
+from mt5crs.service import database
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS submissions (
@@ -32,13 +34,13 @@ CREATE TABLE IF NOT EXISTS failures (account TEXT, magic INTEGER, count INTEGER 
 """
 State = Literal["sent", "told", "done", "declared", "refused"]
 """`told`: answered, but the broker's books do not show all of it yet. `declared`: not executed, says a
-person; the books may still show that it was.
+person; the books may still show that it was. `refused`: never sent, whatever the reason (a dry run, too).
 """
 _requests: "msgspec.json.Decoder[Submission]" = msgspec.json.Decoder(OrderSend | OrderCancel | PositionClose)
 _answers: "msgspec.json.Decoder[OrderResult | Error]" = msgspec.json.Decoder(OrderResult | Error)
 
 
-REFUSALS_KEPT = 10_000
+UNSENT_KEPT = 10_000
 """Of each magic number: a client that sends refused orders in a loop must not fill the disk."""
 _FORGET_EVERY = 1000
 
@@ -82,25 +84,27 @@ class Journal:
     """One account's submissions. Used by the terminal's thread only."""
 
     def __init__(self, path: Path, account: str, *, durable: bool = True) -> None:
-        """Open or create. `durable` false: no sync (volume tests in memory only)."""
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        self._db.executescript(_SCHEMA)
+        """Open or create. `durable` false: no sync (volume tests in memory only). Raises UnusableError."""
+        self._path = path
+        self._db = database.opened(path, _SCHEMA, durable=durable, threads=True)
         self._account = account
-        self._refusals = 0
+        self._unsent: Counter[int] = Counter()
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
     def find(self, magic: int, client_order_id: str) -> Entry | None:
-        """What is recorded under an id."""
-        row = self._db.execute(
-            f"SELECT {_COLUMNS} FROM submissions WHERE account = ? AND magic = ? AND client_order_id = ?",  # noqa: S608
-            (self._account, magic, client_order_id),
-        ).fetchone()
-        return _entry(row) if row else None
+        """What is recorded under an id. Raises JournalError when that cannot be read."""
+        try:
+            row = self._db.execute(
+                f"SELECT {_COLUMNS} FROM submissions "  # noqa: S608
+                "WHERE account = ? AND magic = ? AND client_order_id = ?",
+                (self._account, magic, client_order_id),
+            ).fetchone()
+            return _entry(row) if row else None
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            raise JournalError(str(database.unusable(self._path, error))) from error
 
     def unresolved(self) -> list[Entry]:
         """Submissions whose outcome is not known."""
@@ -126,7 +130,10 @@ class Journal:
     def _in_state(self, state: Literal["sent", "told", "declared"]) -> list[Entry]:
         # the state is part of the text: an index of that state alone is used then
         query = f"SELECT {_COLUMNS} FROM submissions WHERE account = ? AND state = '{state}'"  # noqa: S608
-        return [_entry(row) for row in self._db.execute(query, (self._account,))]
+        try:
+            return [_entry(row) for row in self._db.execute(query, (self._account,))]
+        except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+            raise database.unusable(self._path, error) from error
 
     def record(self, entry: Entry) -> None:
         """Add an entry, durably. Raises JournalError; then nothing is recorded."""
@@ -149,7 +156,7 @@ class Journal:
                 ),
             )
         except sqlite3.Error as error:
-            raise JournalError(str(error)) from error
+            raise JournalError(str(database.unusable(self._path, error))) from error
 
     def withdraw(self, entry: Entry, answer: Error) -> None:
         """Record that what is recorded as sent was certainly not sent. Raises JournalError."""
@@ -166,7 +173,7 @@ class Journal:
                 ),
             )
         except sqlite3.Error as error:
-            raise JournalError(str(error)) from error
+            raise JournalError(str(database.unusable(self._path, error))) from error
 
     def settle(
         self, entry: Entry, answer: OrderResult, failures: int, state: Literal["done", "told", "declared"]
@@ -195,7 +202,7 @@ class Journal:
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise JournalError(str(error)) from error
+            raise JournalError(str(database.unusable(self._path, error))) from error
 
     def close_case(self, entry: Entry) -> None:
         """Record that nothing more is expected of an answered submission. Raises JournalError."""
@@ -207,15 +214,15 @@ class Journal:
                 (self._account, request.magic, request.client_order_id),
             )
         except sqlite3.Error as error:
-            raise JournalError(str(error)) from error
+            raise JournalError(str(database.unusable(self._path, error))) from error
 
-    def forget_refusals(self, magic: int) -> None:
-        """Now and then, when refusals are recorded: keep the latest REFUSALS_KEPT of a magic number.
+    def forget_unsent(self, magic: int) -> None:
+        """For each that is recorded: keep the latest UNSENT_KEPT of a magic number, and some more.
 
         An order that was refused so long ago is of an old lease. Raises JournalError.
         """
-        self._refusals += 1
-        if self._refusals % _FORGET_EVERY:
+        self._unsent[magic] += 1
+        if self._unsent[magic] % _FORGET_EVERY:
             return
         try:
             self._db.execute(
@@ -223,10 +230,10 @@ class Journal:
                 "AND sent_msc < (SELECT sent_msc FROM submissions "
                 "WHERE account = ?1 AND magic = ?2 AND state = 'refused' "
                 "ORDER BY sent_msc DESC LIMIT 1 OFFSET ?3)",
-                (self._account, magic, REFUSALS_KEPT),
+                (self._account, magic, UNSENT_KEPT),
             )
         except sqlite3.Error as error:
-            raise JournalError(str(error)) from error
+            raise JournalError(str(database.unusable(self._path, error))) from error
 
     def epochs(self) -> dict[int, int]:
         """The last lease epoch that was used, by magic number."""
@@ -248,7 +255,7 @@ class Journal:
         try:
             self._db.execute("REPLACE INTO failures VALUES (?, ?, 0)", (self._account, magic))
         except sqlite3.Error as error:
-            raise JournalError(str(error)) from error
+            raise JournalError(str(database.unusable(self._path, error))) from error
 
 
 _COLUMNS = "request, fingerprint, comment_id, state, sent_msc, answer"

@@ -95,12 +95,35 @@ class GatewayMetrics:
             "mt5crs_gateway_broker_clock_skew_seconds",
             "By how much the broker's time as the gateway reckons it is ahead of new quotes (none: NaN).",
         )
+        self.quotes_missing = self.registry.gauge(
+            "mt5crs_gateway_quotes_missing", "Symbols of TICK_SYMBOLS that the terminal gives no quote of."
+        )
+        self.late_fills = self.registry.counter(
+            "mt5crs_gateway_late_fills_total",
+            "Orders that were executed although a person had declared them not executed.",
+        )
+        self.foreign_orders = self.registry.counter(
+            "mt5crs_gateway_foreign_deals_total",
+            "Deals of our magic numbers that look like a gateway's and are not in this one's journal.",
+        )
+        self._of_events = {"order.late_fill": self.late_fills, "account.shared": self.foreign_orders}
+        for counter in self._of_events.values():
+            counter.inc(by=0)
+        self.broker_clock_limit = self.registry.gauge(
+            "mt5crs_gateway_broker_clock_skew_limit_seconds", "Beyond this skew no order is sent."
+        )
         self.clients_file_errors = self.registry.counter(
             "mt5crs_gateway_clients_file_errors_total", "Changed clients files that could not be used."
         )
         self.authenticator = self.registry.gauge(
             "mt5crs_gateway_authenticator_up", "Whether handshakes are answered."
         )
+
+    def count_event(self, event: str) -> None:
+        """Count what was logged, if it has a figure."""
+        counter = self._of_events.get(event)
+        if counter is not None:
+            counter.inc()
 
     def show_terminal(self, state: State) -> None:
         """Show what the terminal is like."""

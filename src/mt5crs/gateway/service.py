@@ -16,7 +16,7 @@ from mt5crs.broker.remote import Cause, Deadlines, RemoteBroker, opening_of
 from mt5crs.broker.sim.profile import Profile, Simulator
 from mt5crs.protocol import addresses
 from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secure_server
-from mt5crs.service import notify
+from mt5crs.service import notify, sole
 from mt5crs.service.bounded import BoundedNotes
 from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.held import HeldSockets
@@ -56,6 +56,7 @@ _DRAIN_TIMEOUT_S = 1.0
 """For how long requests that were taken are still answered when the gateway is stopped."""
 
 
+_LOCK_PATIENCE_S = 2.0
 _SIM_START_S = 30.0
 _MT5_START_MARGIN_S = 30.0
 """The package's `initialize` may outlive its own timeout."""
@@ -134,7 +135,11 @@ class Gateway:
     def _open(self, settings: GatewaySettings) -> None:
         state = Path(settings.state_dir)
         state.mkdir(parents=True, exist_ok=True)
+        # before anything in it is opened: two gateways would give the same epochs, and not see their halts
+        lock = sole.take(state / "gateway.lock", _LOCK_PATIENCE_S)
+        self._cleanup.callback(os.close, lock)
         self.metrics = GatewayMetrics()
+        self.metrics.broker_clock_limit.set(settings.max_clock_skew_s)
         self.metrics.disk.from_callable(lambda: free_ratio(state))
         own_public, own_secret = new_keypair()
         self.clients = Clients(
@@ -147,14 +152,17 @@ class Gateway:
             self._note("terminal.not_started", error=str(error))
         self._cleanup.callback(broker.close)
         account = f"{login}@{server}"
-        lost = (state / "journal.db").exists() and not (state / "control.db").exists()
+        had = {name: (state / name).exists() for name in ("control.db", "journal.db")}
         self.control = Control(state / "control.db", account)
         self._cleanup.callback(self.control.close)
         self._journal = Journal(state / "journal.db", account)
         self._cleanup.callback(self._journal.close)
-        if lost:
+        if had["journal.db"] and not had["control.db"]:
             self.control.begin_again(self._journal.epochs())
             self._note("control.lost", halted=True)
+        elif had["control.db"] and not had["journal.db"] and self.control.leases():
+            self.control.halt_journal_lost()
+            self._note("journal.lost", halted=True)
         context: Context = zmq.Context()
         self._cleanup.callback(context.destroy, linger=0)
         self._outbox = Outbox()
@@ -337,6 +345,7 @@ class Gateway:
         metrics.terminal.set(float(self.terminal.view().connected and state != "terminal_hung"))
         metrics.ready.set(float(state == "ready"))
         metrics.show_terminal(self.terminal.state())
+        metrics.quotes_missing.set(len(self.terminal.quotes_missing()))
         metrics.queue.set(self.terminal.queue_length())
         skew = self._watch.skew.ms()
         metrics.broker_clock.set(math.nan if skew is None else skew / 1000)
@@ -381,6 +390,7 @@ class Gateway:
         self._cleanup.close()
 
     def _note(self, event: str, **fields: object) -> None:
+        self.metrics.count_event(event)
         level = self._log.warning if event in _WARNINGS else self._log.info
         level(event, **fields)
 
@@ -405,6 +415,10 @@ _WARNINGS = frozenset(
         "order.unresolved",
         "order.no_reply",
         "order.slipped",
+        "order.too_late",
+        "account.shared",
+        "quote.missing",
+        "journal.lost",
         "order.late_fill",
         "control.lost",
         "books.behind",

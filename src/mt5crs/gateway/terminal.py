@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from mt5crs.broker.interface import BrokerError
-from mt5crs.broker.remote import AUTHORISATION_FAILED, RemoteBroker
+from mt5crs.broker.remote import AUTHORISATION_FAILED, NO_CONNECTION, RemoteBroker
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.records import Identity
 from mt5crs.protocol.replies import Reply
@@ -82,12 +82,12 @@ class Terminal:
         self._queue = Lanes(queue_limit, client_queue_limit)
         self._errands: deque[Callable[[], None]] = deque()
         self._running: Job | None = None
-        self._busy_since = 0.0
         self._stopping = False
         self._death = ""
         self._view = View("starting", False, False, "the terminal is being started", None)
         self._attempts = Attempts()
         self._told = ""
+        self._missing: dict[str, str] = {}
         self._loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
 
@@ -126,7 +126,7 @@ class Terminal:
         with self._lock:
             now = elapsed_s()
             running = self._running
-            if running is not None and not running.answered and now - running.received > self._timeout_s:
+            if running is not None and not running.answered and self._hung():
                 running.answered = True
                 found.append(
                     (running, self._busy("the terminal is working on this request and does not answer"))
@@ -180,7 +180,7 @@ class Terminal:
         return True
 
     def _hung(self) -> bool:
-        return bool(self._busy_since) and time.monotonic() - self._busy_since > self._timeout_s
+        return self._broker.waiting_s() > self._timeout_s
 
     @staticmethod
     def _busy(message: str, field: str = "terminal") -> Refusal:
@@ -219,7 +219,6 @@ class Terminal:
             return
         self._lost(self._broker.down())
         try:
-            self._mark(busy=True)
             self._broker.start()
         except BrokerError as error:
             refused = error.code == AUTHORISATION_FAILED
@@ -231,8 +230,6 @@ class Terminal:
         else:
             self._attempts.succeeded(time.monotonic())
             self._poll()
-        finally:
-            self._mark(busy=False)
 
     def _connecting(self) -> State:
         return "reconnecting" if self._loaded.is_set() else "starting"
@@ -253,7 +250,6 @@ class Terminal:
                 elif (job := self._queue.take()) is not None:
                     job.state = "running"
                     self._running = job
-                    self._busy_since = time.monotonic()
             if job is not None:
                 return job
             if errand is not None:
@@ -279,7 +275,6 @@ class Terminal:
         frames = job.encode(reply)
         with self._lock:
             self._running = None
-            self._busy_since = 0.0
             answered, job.answered, job.state = job.answered, True, "finished"
         if not answered:
             self._outbox.put(Delivery(job.door, frames))
@@ -299,13 +294,16 @@ class Terminal:
 
     def _poll(self) -> None:
         """Look for changes, quotes and the fate of unresolved submissions."""
-        self._mark(busy=True)
         identity = self._view.identity
         try:
             identity = self._broker.identity()
             self._desk.require_account(identity)
             self._desk.look()
-            self._watch.observe_ticks(self._symbols)
+            missing = self._watch.observe_ticks(self._symbols)
+            lost = self._broker.down()
+            if lost:
+                raise BrokerError(NO_CONNECTION, lost)
+            self._tell_quotes(missing)
             self._desk.resolve_all()
             self._loaded.set()
             self._told = ""
@@ -323,7 +321,6 @@ class Terminal:
             self._view = View("failing", False, False, reason, identity)
             self._tell("internal_error", repr(error))
         finally:
-            self._mark(busy=False)
             self._outbox.ring()
 
     def _tell(self, event: str, error: str) -> None:
@@ -332,6 +329,18 @@ class Terminal:
             self._told = error
             self._note(event, request="look", error=error)
 
+    def _tell_quotes(self, missing: dict[str, str]) -> None:
+        """Log once which symbols have no quote, and again when they have one."""
+        for symbol in missing.keys() - self._missing.keys():
+            self._note("quote.missing", symbol=symbol, error=missing[symbol])
+        for symbol in self._missing.keys() - missing.keys():
+            self._note("quote.back", symbol=symbol)
+        self._missing = missing
+
+    def quotes_missing(self) -> list[str]:
+        """Symbols of TICK_SYMBOLS that had no quote at the last look. Safe to call from another thread."""
+        return sorted(self._missing)
+
     def _judge(self, identity: Identity) -> View:
         try:
             self._desk.require_ready(identity)
@@ -339,7 +348,3 @@ class Terminal:
             state: State = "trading_off" if identity.connected else "offline"
             return View(state, identity.connected, False, refusal.message, identity)
         return View("connected", True, True, "", identity)
-
-    def _mark(self, *, busy: bool) -> None:
-        with self._lock:
-            self._busy_since = time.monotonic() if busy else 0.0

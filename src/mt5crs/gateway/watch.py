@@ -93,12 +93,19 @@ class Watch:
             found = self._digests[magic] = state_digest(books.positions, books.orders, magic)
         return found
 
-    def observe_ticks(self, symbols: Iterable[str]) -> list[events.TickEvent]:
-        """Publish quotes that are new; returns them. Raises BrokerError."""
-        fresh = []
+    def observe_ticks(self, symbols: Iterable[str]) -> dict[str, str]:
+        """Publish quotes that are new. Returns why a symbol has none, by symbol: it concerns no other."""
+        missing: dict[str, str] = {}
         for symbol in symbols:
-            tick = self._broker.tick(symbol)
-            if tick is None or self._ticks.get(symbol) == tick.time_msc:
+            try:
+                tick = self._broker.tick(symbol)
+            except BrokerError as error:
+                missing[symbol] = str(error)
+                continue
+            if tick is None:
+                missing[symbol] = "the broker has no such symbol"
+                continue
+            if self._ticks.get(symbol) == tick.time_msc:
                 continue
             if symbol in self._ticks:  # it has moved since the last look
                 self.skew.happened(self._broker.time_msc(), tick.time_msc)
@@ -108,8 +115,7 @@ class Watch:
                 v=VERSION, stream=self._stream.name, seq=self._stream.next(topic), tick=tick
             )
             self._stream.publish(topic, event)
-            fresh.append(event)
-        return fresh
+        return missing
 
     def _observe_account(self, books: Books) -> None:
         account = books.account

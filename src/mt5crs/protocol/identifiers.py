@@ -2,9 +2,17 @@
 
 import base64
 import hashlib
+import re
 
 COMMENT_ID_LENGTH = 26
 """Some brokers keep only this many characters of an order's comment (MetaTrader 5 allows 31)."""
+
+_COMMENT_ID = re.compile(r"c-[a-z2-7]{24}")
+
+
+def is_comment_id(comment: str) -> bool:
+    """Whether a comment has the form of one that `comment_id` makes."""
+    return _COMMENT_ID.fullmatch(comment) is not None
 
 
 def comment_id(magic: int, client_order_id: str) -> str:

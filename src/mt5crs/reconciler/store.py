@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mt5crs.reconciler.model import Event, LocalState
+from mt5crs.service import database
 from mt5crs.settings.schema import SettingsError
 
 _SCHEMA = """
@@ -41,10 +42,8 @@ class Store:
         self.directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(directory / "reconciler.db", isolation_level=None, timeout=5.0)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
+            self._path = directory / "reconciler.db"
+            self._db = database.opened(self._path, _SCHEMA)
             self._db.execute("DELETE FROM event WHERE seen < ?", (time.time() - _KEEP_EVENTS_S,))
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(
@@ -58,15 +57,30 @@ class Store:
 
     def load(self) -> LocalState | None:
         """The last saved state, or None at the very first start. Raises ValueError for another format."""
-        row = self._db.execute("SELECT format, body FROM state WHERE magic = ?", (self._magic,)).fetchone()
+        query = "SELECT format, body FROM state WHERE magic = ?"
+        try:
+            row = self._db.execute(query, (self._magic,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise database.unusable(self._path, error) from error
         if row is None:
             return None
         if row[0] != _FORMAT:
             raise ValueError(f"the saved state has format {row[0]}, this release reads {_FORMAT}; roll back")
-        return msgspec.msgpack.decode(row[1], type=LocalState)
+        try:
+            return msgspec.msgpack.decode(row[1], type=LocalState)
+        except msgspec.DecodeError as error:
+            raise database.unusable(self._path, error) from error
 
     def save(self, state: LocalState, events: Iterable[Event]) -> list[Event]:
-        """Write state and events in one transaction; returns the events never seen before."""
+        """Write state and events in one transaction; returns the events never seen before. Raises
+        UnusableError; then the record is the one before.
+        """
+        try:
+            return self._save(state, events)
+        except sqlite3.Error as error:
+            raise database.unusable(self._path, error) from error
+
+    def _save(self, state: LocalState, events: Iterable[Event]) -> list[Event]:
         fresh = []
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -83,7 +97,8 @@ class Store:
             )
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk may have ended it
+                self._db.execute("ROLLBACK")
             raise
         return fresh
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from mt5crs.service import exits
+from mt5crs.service import database, exits
 from mt5crs.service.logs import Log
 from mt5crs.settings.schema import SettingsError, load
 
@@ -46,7 +46,7 @@ def main(
     misconfigured: what `make` raises, besides SettingsError, when a restart cannot help. foreseen: what `run`
     raises on purpose; it is logged under its own name and without a stack.
     """
-    wrong: tuple[type[Exception], ...] = (SettingsError, *misconfigured)
+    wrong: tuple[type[Exception], ...] = (SettingsError, database.BrokenError, *misconfigured)
     try:
         settings = load(settings_type)
         log = Log(name, settings.log_level)
@@ -64,6 +64,9 @@ def main(
         service.run()
     except foreseen as error:
         log.critical(type(error).__name__, reason=str(error))
+        return exits.FAILED
+    except database.UnusableError as error:
+        log.critical("state_unusable", reason=str(error))
         return exits.FAILED
     except Exception as error:
         import traceback

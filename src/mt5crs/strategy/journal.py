@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-import sqlite3
 import time
 import uuid
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from mt5crs.service import database
 from mt5crs.settings.schema import SettingsError
 
 IntentState = Literal["intent", "done", "refused", "never_sent", "unknown"]
@@ -59,12 +59,10 @@ class IntentJournal:
                 [f"STATE_DIR {directory} cannot be used: {error}; make it writable for this user"],
             ) from error
         self._directory = directory
-        self._db = sqlite3.connect(
-            directory / "intents.db", isolation_level=None, timeout=5.0, check_same_thread=False
-        )
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db = database.opened(directory / "intents.db", _SCHEMA, threads=True)
+        except database.UnusableError as error:
+            raise SettingsError("strategy state", [str(error)]) from error
         self._db.execute(
             "DELETE FROM intent WHERE state NOT IN ('intent', 'unknown') AND changed < ?",
             (time.time() - _KEEP_S,),

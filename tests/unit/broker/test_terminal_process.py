@@ -17,12 +17,13 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from mt5crs.broker import sole, terminal, wire
+from mt5crs.broker import terminal, wire
 from mt5crs.broker.interface import BrokerError, TooLateError, TradeRequest, TradeResult
 from mt5crs.broker.process import environment
 from mt5crs.broker.remote import Deadlines, RemoteBroker
 from mt5crs.broker.sim.backend import Profile, SimulatedBroker
 from mt5crs.protocol.records import Deal, Identity, Tick
+from mt5crs.service import sole
 from mt5crs.service.elapsed import elapsed_s
 from tests.unit.broker.forked import NEVER, Fate, Forked, forked_broker
 from tests.unit.gateway.running import eventually
@@ -314,7 +315,7 @@ def test_a_child_that_was_killed_lets_go_of_the_lock(tmp_path: Path) -> None:
     with closing(forked_broker(tmp_path)) as broker:
         broker.start()
         cast("Forked", broker._child).kill()
-        os.close(sole.take(tmp_path, 5.0))
+        os.close(sole.take(tmp_path / "terminal.lock", 5.0))
 
 
 def test_a_terminal_that_was_restarted_is_asked_to_connect_again(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 
 from mt5crs.broker import process, terminal
-from mt5crs.broker.interface import Broker, BrokerError, TradeRequest, TradeResult
+from mt5crs.broker.interface import Books, Broker, BrokerError, TradeRequest, TradeResult
 from mt5crs.broker.sim.backend import SimulatedBroker
 from mt5crs.broker.sim.profile import Simulator
 from mt5crs.broker.wire import Opening
@@ -23,7 +24,8 @@ from mt5crs.protocol.records import Identity
 from mt5crs.service import exits
 
 HOLDS_THE_LOCK, RAISES, CRASHES = 0.66, 0.67, 0.68
-RESTARTED, REFUSES, RAISES_ALWAYS = "restarted", "refuses", "raises"
+RESTARTED, REFUSES, RAISES_ALWAYS, SLOW = "restarted", "refuses", "raises", "slow"
+SLOW_S = 0.2
 MODULE = "tests.unit.gateway.hostile_terminal"
 
 
@@ -43,6 +45,11 @@ class Hostile(SimulatedBroker):
         if (self.state / RAISES_ALWAYS).exists():
             raise SystemError("returned a result with an exception set")
         return super().identity()
+
+    def books(self) -> Books:
+        if (self.state / SLOW).exists():
+            time.sleep(SLOW_S)
+        return super().books()
 
     def send(self, request: TradeRequest) -> TradeResult | None:
         result = super().send(request)

@@ -1,9 +1,13 @@
-"""Leases where only their own file matters."""
+"""Leases, halts and the files of a gateway: one in charge of them, and what if they are damaged or lost."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from mt5crs.checks.rehearsal import free_ports
 from mt5crs.gateway.control import Control
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.protocol import requests
@@ -38,6 +42,59 @@ def test_magic_0_is_not_the_fleet(tmp_path: Path, act: str) -> None:
         getattr(control, act)("MAGIC", 0, "ops", "a slip")
     assert [halt.magic for halt in control.halts()] == [0]
     control.close()
+
+
+def test_a_second_gateway_on_one_state_directory_does_not_start(gateway: Running) -> None:
+    assert gateway.process is not None
+    own = {"GATEWAY_PORT": 0, "GATEWAY_PUB_PORT": 0, "METRICS_PORT": 0}
+    ports = dict(zip(own, map(str, free_ports(3)), strict=True))
+    second = subprocess.run(
+        [sys.executable, "-m", "mt5crs.gateway"],
+        env={**os.environ, **gateway.environment, **ports},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert f"the process {gateway.process.pid} holds" in second.stderr
+    assert "end that one" in second.stderr
+    gateway.restart()  # one that was killed holds nothing
+
+
+@pytest.mark.parametrize("name", ["journal.db", "control.db"])
+def test_a_damaged_file_is_named_with_a_remedy_and_not_tried_again(gateway: Running, name: str) -> None:
+    gateway.kill()
+    path = gateway.directory / "state" / name
+    path.write_bytes(b"no database at all " * 400)
+    for rest in ("-wal", "-shm"):
+        path.with_name(name + rest).unlink(missing_ok=True)
+    failed = subprocess.run(
+        [sys.executable, "-m", "mt5crs.gateway"],
+        env={**os.environ, **gateway.environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert failed.returncode == 78
+    assert f"{path} is damaged" in failed.stderr
+    assert "put a backup in its place" in failed.stderr
+
+
+def test_a_journal_that_was_lost_halts(gateway: Running, trader: Caller) -> None:
+    assert isinstance(trader.order(client_order_id="once"), OrderResult)
+    gateway.kill()
+    for each in (gateway.directory / "state").glob("journal.db*"):
+        each.unlink()
+    gateway.start()
+    again = gateway.client("strategy")
+    again.lease()
+    refused = again.order(client_order_id="once")  # it would be executed again
+    assert isinstance(refused, Error)
+    assert refused.code == "HALTED"
+    assert "journal.db was missing" in refused.message
+    assert len(gateway.books("positions")) == 1
 
 
 def test_leases_and_halts_that_were_lost_do_not_begin_at_nothing(gateway: Running, trader: Caller) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mt5crs.broker.sim.backend import Command
@@ -11,6 +12,7 @@ from mt5crs.gateway import journal
 from mt5crs.gateway.reader import Reader
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.protocol.events import trade_topic
+from mt5crs.protocol.identifiers import comment_id
 from mt5crs.protocol.replies import Error, OrderResult, Snapshot
 from mt5crs.protocol.requests import OrderResolve, SyncAll
 from mt5crs.reconciler.compare import compare, count_strikes, struck_out
@@ -255,8 +257,45 @@ def test_an_operator_closes_what_an_unresolved_order_cannot_change(
     assert len(counter.broker._store.positions()) == (0 if may else 1)
 
 
+def test_deals_of_another_gateway_on_the_account_are_told(tmp_path: Path) -> None:
+    counter = Counter(tmp_path)
+    filled(counter.order())
+    waiting = counter.order(type="LIMIT", price=1.0)
+    assert isinstance(waiting, OrderResult)
+    counter = counter.restarted()
+    counter.price(0.99)  # an order of before the restart is filled
+    pass_time(counter, 100)
+    assert "account.shared" not in counter.notes
+    trade = Command(do="trade", symbol="EURUSD", side="BUY", volume=0.1, magic=MAGIC, comment="by hand")
+    counter.broker.command(trade)
+    pass_time(counter, 100)
+    assert "account.shared" not in counter.notes
+    elsewhere = comment_id(MAGIC, "another gateway's")
+    counter.broker.command(msgspec.structs.replace(trade, comment=elsewhere))
+    pass_time(counter, 100)
+    assert counter.notes.count("account.shared") == 1
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_is_not_sent_is_kept_for_a_while_of_each_magic_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    monkeypatch.setattr(journal, "UNSENT_KEPT", 20)
+    monkeypatch.setattr(journal, "_FORGET_EVERY", 10)
+    counter = Counter(tmp_path, dry_run=dry_run)
+    counter.limits[MAGIC + 1] = counter.limits[MAGIC]
+    other = counter.control.acquire(MAGIC + 1, "c", "run", 60_000)
+    for _ in range(100):  # in turns: none of them is always the one that is looked at
+        counter.now += 1
+        counter.order(volume=0.1 if dry_run else 9.0)
+        counter.order(volume=0.1 if dry_run else 9.0, magic=MAGIC + 1, lease_epoch=other)
+    rows = counter.journal._db.execute("SELECT magic, COUNT(*) FROM submissions GROUP BY magic").fetchall()
+    assert [magic for magic, _ in rows] == [MAGIC, MAGIC + 1]
+    assert all(count <= 32 for _, count in rows)
+
+
 def test_refusals_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "REFUSALS_KEPT", 20)
+    monkeypatch.setattr(journal, "UNSENT_KEPT", 20)
     monkeypatch.setattr(journal, "_FORGET_EVERY", 10)
     moments = iter(range(1, 10**6))
     monkeypatch.setattr("time.time_ns", lambda: next(moments) * 1_000_000)

@@ -114,6 +114,26 @@ def test_09_terminal_that_cannot_trade_is_not_ready(
     assert outcome(trader.order()) == "FILLED"
 
 
+def test_a_symbol_without_a_quote_concerns_no_other(tmp_path: Path) -> None:
+    with running(tmp_path, TICK_SYMBOLS='["EURUSD", "XAUUSD"]') as gateway:
+        trader = gateway.client("strategy")
+        trader.lease()
+        without_a_quote(gateway, trader)
+
+
+def without_a_quote(gateway: Running, trader: Caller) -> None:
+    gateway.fault(terminal={"no_quote": ["XAUUSD"]})
+    eventually(lambda: gateway.metric("mt5crs_gateway_quotes_missing") == 1)
+    assert gateway.health()["state"] == "ready"
+    assert outcome(trader.order()) == "FILLED"
+    assert outcome(trader.order(symbol="XAUUSD", filling="FOK")) == "BROKER"
+    gateway.fault()
+    eventually(lambda: gateway.metric("mt5crs_gateway_quotes_missing") == 0)
+    assert outcome(trader.order(symbol="XAUUSD", filling="FOK")) == "FILLED"
+    assert gateway.log().count('"event":"quote.missing"') == 1
+    assert gateway.log().count('"event":"quote.back"') == 1
+
+
 def test_09_account_switch_is_not_ready(gateway: Running, trader: Caller) -> None:
     gateway.fault(login=1234)
     refused = trader.sync()

@@ -162,6 +162,18 @@ def test_a_terminal_that_was_restarted_is_connected_again(beside: Running, tradi
     assert trading.order().outcome == "FILLED"  # type: ignore[union-attr]
 
 
+def test_a_terminal_whose_lists_are_slow_is_no_hanging_one(beside: Running, trading: Caller) -> None:
+    made = mark(beside, hostile.SLOW)
+    try:
+        for _ in range(3):
+            reply = trading.order()
+            assert isinstance(reply, OrderResult), reply  # though it takes longer than a call may
+            assert reply.outcome == "FILLED"
+            assert beside.health()["state"] == "ready"
+    finally:
+        made.unlink()
+
+
 def test_what_the_package_raises_at_each_look_ends_nothing(beside: Running, trading: Caller) -> None:
     made = mark(beside, hostile.RAISES_ALWAYS)
     eventually(lambda: state(beside) == "failing")

@@ -14,6 +14,7 @@ from mt5crs.checks.rehearsal import MAGIC, Fleet
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.codec import encode
 from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat
+from mt5crs.protocol.identifiers import comment_id
 from mt5crs.protocol.replies import SymbolReply
 from tests.promql import Series, samples
 from tests.unit.client.peers import Answer, ScriptedGateway
@@ -137,6 +138,31 @@ def test_states_of_the_gateway(limited: tuple[Running, Caller], configuration: P
 
     gateway.broker(do="trade", symbol="EURUSD", side="BUY", volume=0.1, magic=0)
     assert firing(configuration, before, of_gateway(gateway)) == {"Mt5crsPositionsUnowned"}
+
+
+def test_what_the_broker_shows_otherwise_than_expected(
+    limited: tuple[Running, Caller], configuration: Path
+) -> None:
+    gateway, trader = limited
+    before = of_gateway(gateway)
+    gateway.fault({"kind": "late_fill", "delay_ms": 800})
+    trader.order(client_order_id="late")
+    gateway.client("ops").ask(requests.OrderResolve, client_order_id="late", reason="not in the terminal")
+    eventually(lambda: gateway.metric("mt5crs_gateway_late_fills_total") == 1)
+    assert firing(configuration, before, of_gateway(gateway)) == {"Mt5crsLateFill"}
+    before = of_gateway(gateway)
+
+    elsewhere = {"magic": MAGIC, "comment": comment_id(MAGIC, "another gateway's")}
+    gateway.broker(do="trade", symbol="EURUSD", side="BUY", volume=0.1, **elsewhere)
+    assert firing(configuration, before, of_gateway(gateway)) == {"Mt5crsAccountShared"}
+    before = of_gateway(gateway)
+
+    for terminal, alert in (
+        ({"no_quote": ["EURUSD"]}, "Mt5crsQuotesMissing"),
+        ({"clock_ahead_ms": -45_000}, "Mt5crsBrokerClockSkew"),
+    ):
+        gateway.fault(terminal=terminal)
+        assert firing(configuration, before, of_gateway(gateway)) == {alert}
 
 
 def test_an_order_that_is_at_the_broker_is_not_unresolved_yet(limited: tuple[Running, Caller]) -> None:

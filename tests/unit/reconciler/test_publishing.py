@@ -11,8 +11,10 @@ import pytest
 
 from mt5crs.client.published import PublishedState, StateReader, StateUnavailableError, read_state
 from mt5crs.reconciler.compare import compare
+from mt5crs.reconciler.model import Event
 from mt5crs.reconciler.publisher import Publisher
 from mt5crs.reconciler.store import Store
+from mt5crs.service.database import BrokenError, UnusableError
 from mt5crs.service.logs import Log
 from mt5crs.service.metrics import Registry
 from mt5crs.settings.schema import SettingsError
@@ -143,6 +145,21 @@ def test_an_unusable_directory_names_the_remedy(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(SettingsError, match="STATE_DIR"):
         Store(blocked, MAGIC)
+
+
+def test_a_full_disk_and_a_damaged_file_are_named_with_a_remedy(tmp_path: Path) -> None:
+    store = Store(tmp_path, MAGIC)
+    store._db.execute(f"PRAGMA max_page_count={store._db.execute('PRAGMA page_count').fetchone()[0]}")
+    events = [Event(f"e{number}", "note", "x" * 200) for number in range(200)]
+    local = compare(None, evidence(positions=[position(1, 0.1)])).state
+    with pytest.raises(UnusableError, match=r"reconciler\.db cannot be used .*full.*free space"):
+        store.save(local, events)
+    store._db.execute("PRAGMA max_page_count=1000000")
+    assert len(store.save(local, events)) == 200  # nothing of the attempt was kept
+    store._db.execute("UPDATE state SET body = x'00'")
+    with pytest.raises(BrokenError, match=r"reconciler\.db is damaged"):
+        store.load()
+    store.close()
 
 
 def test_metrics_are_in_the_exposition_format() -> None:

@@ -1,4 +1,4 @@
-"""One terminal process at a time per state directory, whoever started it: a lock that its end releases."""
+"""One process at a time in charge of a directory, whoever started it: a lock that its end releases."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from .interface import BrokerError
-
-_NOT_STARTED = -10003
 _PAUSE_S = 0.02
 
 
@@ -26,13 +23,16 @@ def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def take(directory: Path, patience_s: float) -> int:
-    """Hold the directory until this process ends; the descriptor must stay open.
+class HeldError(OSError):
+    """Another process is in charge; the text says which, and of what."""
 
-    One that was killed lets go in a moment, which is waited for. Raises BrokerError, and OSError when the
-    lock's file cannot be opened.
+
+def take(path: Path, patience_s: float) -> int:
+    """Hold the lock in this file until this process ends; the descriptor must stay open.
+
+    One that was killed lets go in a moment, which is waited for. Raises HeldError, and OSError when the file
+    cannot be opened.
     """
-    path = directory / "terminal.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + patience_s
     while True:
@@ -45,9 +45,9 @@ def take(directory: Path, patience_s: float) -> int:
             os.lseek(descriptor, 0, os.SEEK_SET)
             holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
-            raise BrokerError(
-                _NOT_STARTED,
-                f"the process {holder} holds {path}: another gateway with the same STATE_DIR; end that one",
+            raise HeldError(
+                f"the process {holder} holds {path}: another gateway with the same STATE_DIR; end that one, "
+                "or give this one a STATE_DIR of its own"
             ) from None
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
