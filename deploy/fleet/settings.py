@@ -87,6 +87,7 @@ def check(fleet: Fleet) -> list[str]:
     found += _check_plain_clients(fleet)
     found += _check_fleet(fleet)
     found += _check_jumps(fleet)
+    found += _check_accounts(fleet)
     found += _check_rollout(fleet)
     found += _check_bundles(fleet)
     return _merge(found, tuple(fleet.hosts))
@@ -282,6 +283,22 @@ def _check_jumps(fleet: Fleet) -> Iterator[str]:
                     f"{jump}: {host} is reached over it (ProxyJump), but its sshd would not forward "
                     "connections; set baseline_ssh_tcp_forwarding: true for it"
                 )
+
+
+def _check_accounts(fleet: Fleet) -> Iterator[str]:
+    """One account, one gateway: limits, leases and halts are kept by each gateway for itself."""
+    owners: dict[tuple[Any, str], str] = {}
+    for host in fleet.in_group("gateway"):
+        values = fleet.hosts.get(host, {})
+        account = (values.get("gateway_mt5_login"), str(values.get("gateway_mt5_server", "")).casefold())
+        if values.get("gateway_backend") != "mt5" or not account[0]:
+            continue
+        owner = owners.setdefault(account, host)
+        if owner != host:
+            yield (
+                f"{host}: {_named(fleet, 'gateway_mt5_login', host)} is the account of {owner}, too; "
+                "an account has one gateway, give this one another account or take it out of the group"
+            )
 
 
 def _check_rollout(fleet: Fleet) -> Iterator[str]:

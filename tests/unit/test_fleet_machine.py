@@ -110,7 +110,7 @@ WHO = st.sampled_from(["holder", "holder", "a", "b"])
 CRASHES = st.none() | st.none() | st.sampled_from(POINTS)
 FAULTS = st.none() | st.none() | st.builds(
     SendFault,
-    kind=st.sampled_from(["lose_reply", "lose_request", "late_fill"]),
+    kind=st.sampled_from(["lose_reply", "lose_request", "late_fill", "too_late"]),
     retcode=st.sampled_from([0, 10012, 10031, 10008]),
     delay_ms=st.just(1500),
 )  # fmt: skip

@@ -23,7 +23,7 @@ from mt5crs.protocol.events import (
 )
 from mt5crs.reconciler.compare import STRIKES_TO_HALT, compare, count_strikes, struck_out
 from mt5crs.reconciler.figures import Figures, make_room
-from mt5crs.reconciler.halt import SystemHaltException
+from mt5crs.reconciler.halt import SystemHaltException, advice
 from mt5crs.reconciler.legacy import LegacySource
 from mt5crs.reconciler.model import Comparison, LocalState
 from mt5crs.reconciler.publisher import Publisher
@@ -199,19 +199,16 @@ class Reconciler:
 
     def _halt_if_struck_out(self, comparison: Comparison, *, unresolved_too: bool) -> None:
         details = {found.key: found.detail for found in comparison.discrepancies}
-        lasting = [
-            details[key]
+        lasting = {
+            key: details[key]
             for key in struck_out(self._strikes)
             if unresolved_too or not key.startswith("unresolved:")
-        ]
+        }
         if lasting:
             where = f" --state-dir {self._store.directory}" if self._shadow else ""
-            raise SystemHaltException(
-                f"the record and the broker differ and no deal explains it: {'; '.join(lasting)}. "
-                "Compare with the terminal; if the broker is right, run "
-                f"`mt5crs accept{where} --reason …` and restart the reconciler. "
-                "Unresolved orders are settled at the gateway."
-            )
+            names = self._reading.evidence.unresolved if self._reading is not None else ()
+            unresolved = [name for name in names if lasting.pop(f"unresolved:{name}", None) is not None]
+            raise SystemHaltException(advice(unresolved, list(lasting.values()), where))
 
     def _count(self, comparison: Comparison, seconds: float) -> None:
         figures = self._figures

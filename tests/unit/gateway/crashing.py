@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from mt5crs.broker.interface import TradeRequest, TradeResult
 from mt5crs.broker.sim.backend import SimulatedBroker
 from mt5crs.gateway.journal import Entry, Journal
-from mt5crs.protocol.replies import OrderResult
+from mt5crs.protocol.replies import Error, OrderResult
 
 POINTS = ("before_record", "after_record", "before_send", "after_send", "before_settle", "after_settle")
 
@@ -41,6 +41,12 @@ class CrashingJournal(Journal):
         super().settle(entry, answer, failures, state)
         self.machine.crash_if("after_settle")
 
+    def withdraw(self, entry: Entry, answer: Error) -> None:
+        """Record that it was not sent."""
+        self.machine.crash_if("before_settle")
+        super().withdraw(entry, answer)
+        self.machine.crash_if("after_settle")
+
 
 class CrashingBroker(SimulatedBroker):
     """The simulated broker."""
@@ -50,7 +56,8 @@ class CrashingBroker(SimulatedBroker):
     def send(self, request: TradeRequest) -> TradeResult | None:
         """Execute a request."""
         self.machine.crash_if("before_send")
-        self.machine.about_to_send(request)
+        if not (self.faults.send and self.faults.send[0].kind == "too_late"):
+            self.machine.about_to_send(request)
         result = super().send(request)
         self.machine.crash_if("after_send")
         return result

@@ -44,7 +44,7 @@ FAULTS = (
     | st.none()
     | st.builds(
         SendFault,
-        kind=st.sampled_from(["lose_reply", "lose_request", "late_fill"]),
+        kind=st.sampled_from(["lose_reply", "lose_request", "late_fill", "too_late"]),
         retcode=st.sampled_from([0, 10012, 10031, 10008]),
         delay_ms=st.just(1500),
     )

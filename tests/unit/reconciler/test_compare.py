@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mt5crs.protocol.records import Deal, Position
 from mt5crs.reconciler.compare import OVERLAP_MSC, compare, count_strikes, struck_out
+from mt5crs.reconciler.halt import advice
 from mt5crs.reconciler.model import Comparison, Evidence, LocalState, signed_units
 from tests.unit.reconciler.books import MAGIC, NOW, deal, evidence, order, position
 
@@ -216,6 +217,19 @@ def test_scenario_15_three_strikes_and_only_three_in_a_row() -> None:
         strikes = count_strikes(strikes, found)
         assert struck_out(strikes) == expected
     assert count_strikes(strikes, ()) == {}
+
+
+def test_the_advice_is_for_what_lasts() -> None:
+    only_order = advice(["o1"], [])
+    assert "mt5crs resolve" in only_order
+    assert "o1" in only_order
+    assert "accept" not in only_order
+    only_books = advice([], ["position 7: volume 1 and 2"], " --state-dir /x")
+    assert "mt5crs accept --state-dir /x" in only_books
+    assert "resolve" not in only_books
+    both = advice(["o1"], ["position 7: volume 1 and 2"])
+    assert both.index("resolve") < both.index("accept")
+    assert "once no order is unresolved" in both
 
 
 def test_unresolved_orders_are_discrepancies_even_at_the_first_start() -> None:

@@ -36,6 +36,23 @@ def test_a_client_listed_twice_is_told(fleet: Fleet) -> None:
     assert f"gateway_clients: {clients[0]['name']} is listed 2 times, and only one would count" in found
 
 
+def test_two_gateways_of_one_account_are_told(fleet: Fleet) -> None:
+    mt5 = {"gateway_backend": "mt5", "gateway_mt5_login": 4711, "gateway_mt5_server": "Broker-Live"}
+    one = {**fleet.hosts["gtw-01"], **mt5}
+    second = {**one, "gateway_mt5_server": "broker-live", "fleet_address": "10.99.0.99"}
+    both = replace(
+        fleet,
+        hosts={**fleet.hosts, "gtw-01": one, "gtw-02": second},
+        groups={**fleet.groups, "gateway": (*fleet.groups["gateway"], "gtw-02")},
+    )
+    told = [each for each in check(both) if "is the account of" in each]
+    assert len(told) == 1
+    assert "gtw-02: gateway_mt5_login" in told[0]
+    assert "is the account of gtw-01, too" in told[0]
+    both.hosts["gtw-02"]["gateway_mt5_login"] = 4712
+    assert not [each for each in check(both) if "is the account of" in each]
+
+
 def plain(address: str, *permissions: str) -> dict[str, Any]:
     return {"old": {"address": address, "permissions": ["observe", *permissions], "magics": [7]}}
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
+from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TooLateError, TradeRequest, TradeResult
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, name
 from mt5crs.protocol.fields import Filling, OrderState, Side
 from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
@@ -309,6 +309,8 @@ class SimulatedBroker:
     # --- faults --------------------------------------------------------------------------------------------
 
     def _send_with_fault(self, request: TradeRequest, fault: SendFault) -> TradeResult | None:
+        if fault.kind == "too_late":
+            raise TooLateError(-1, "it came to the terminal after its time was over")
         if fault.kind == "retcode":
             return self._result(fault.retcode)
         if fault.kind == "late_fill":

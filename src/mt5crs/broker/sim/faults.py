@@ -6,7 +6,7 @@ from msgspec import Meta, Struct, field
 
 from .terminal import Showing
 
-SendFaultKind = Literal["lose_reply", "lose_request", "late_fill", "retcode", "hang"]
+SendFaultKind = Literal["lose_reply", "lose_request", "late_fill", "retcode", "hang", "too_late"]
 
 
 class SendFault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -14,7 +14,8 @@ class SendFault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     lose_reply: executed, the caller gets no result (`retcode` 0) or that code. lose_request: not executed, no
     result or that code. late_fill: no result, executed `delay_ms` later. retcode: refused with `retcode`, not
-    executed. hang: executed, answered after `delay_ms` of real time.
+    executed. hang: executed, answered after `delay_ms` of real time. too_late: not handed over, since
+    its time was over before (a freeze).
     """
 
     kind: SendFaultKind
