@@ -8,7 +8,7 @@ numbers, symbols) counts together with what it replaces until it is confirmed. W
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ AccessList = dict[str, Any]
 
 _PROOFS = {"clients": "key", "legacy": "address"}
 """What a client is known by, in either part of the list."""
+_ANYWHERE = "anywhere"
 _FORMER = {"clients": "former_key", "legacy": "former_address"}
 _ENTRY = {part: {proof: str, "permissions": list, "magics": list} for part, proof in _PROOFS.items()}
 
@@ -76,6 +77,7 @@ def narrowed(now: AccessList, wanted: AccessList) -> AccessList:
                     **{key: value for key, value in entry.items() if key != _FORMER[part]},
                     "permissions": [one for one in entry["permissions"] if one in then["permissions"]],
                     "magics": _kept(entry["magics"], then["magics"]),
+                    **_addresses(_kept_addresses, entry, then),
                 }
     for magic, limits in now["limits"].items():
         if magic in wanted["limits"]:
@@ -102,6 +104,7 @@ def both(left: AccessList, wanted: AccessList) -> AccessList:
                 "permissions": _union(old["permissions"], entry["permissions"]),
                 # A plain client that trades must have one: some of its messages carry none.
                 "magics": _union(old["magics"], entry["magics"]) if part == "clients" else entry["magics"],
+                **_addresses(_either_address, old, entry),
             }
             if old[proof] not in taken:
                 found[part][name][_FORMER[part]] = old[proof]
@@ -154,6 +157,9 @@ def changes(now: AccessList, then: AccessList) -> Changes:
             for what, word in (("permissions", "permission"), ("magics", "magic number")):
                 gains += [f"{name}: {word} {one}" for one in new[what] if one not in old[what]]
                 loses += [f"{name}: {word} {one}" for one in old[what] if one not in new[what]]
+            before, after = (set(one.get("addresses") or [_ANYWHERE]) for one in (old, new))
+            gains += [f"{name} from {one}" for one in sorted(after - before) if _ANYWHERE not in before]
+            loses += [f"{name} from {one}" for one in sorted(before - after) if _ANYWHERE not in after]
     for magic in sorted({*now["limits"], *then["limits"]}):
         old, new = now["limits"].get(magic), then["limits"].get(magic)
         if old is None or new is None:
@@ -168,6 +174,23 @@ def changes(now: AccessList, then: AccessList) -> Changes:
                 if tighter is not False:
                     loses.append(told)
     return Changes(tuple(gains), tuple(loses), tuple(replaced))
+
+
+def _addresses(
+    combined: Callable[[list[str], list[str]], list[str]], old: Mapping[str, Any], new: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Where the key of a client is accepted from, if either list says it; none means from anywhere."""
+    if "addresses" not in old and "addresses" not in new:
+        return {}
+    return {"addresses": combined(old.get("addresses", []), new.get("addresses", []))}
+
+
+def _kept_addresses(now: list[str], wanted: list[str]) -> list[str]:
+    return _kept(now, wanted) if now and wanted else list(now or wanted)
+
+
+def _either_address(one: list[str], other: list[str]) -> list[str]:
+    return _union(one, other) if one and other else []
 
 
 def _kept(now: list[Any], wanted: list[Any]) -> list[Any]:

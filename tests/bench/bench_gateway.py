@@ -44,7 +44,7 @@ from tests.unit.orders import TERMS
 def echo(port: int, secret: str, size: int) -> None:
     """A bare ROUTER with CURVE that answers every request with `size` bytes."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    Authenticator(context, lambda _: True, lambda _: False, lambda *_: None).start()
+    Authenticator(context, lambda *_: "", lambda _: False, lambda *_: None).start()
     router = context.socket(zmq.ROUTER)
     secure_server(router, secret)
     router.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)

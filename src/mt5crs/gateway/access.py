@@ -1,5 +1,6 @@
 """Who may do what: the clients file, and the decision for each request."""
 
+import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from msgspec import Struct
 
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.addresses import canonical
+from mt5crs.protocol.events import ACCOUNT_TOPIC, CONTROL_TOPIC, HEARTBEAT_TOPIC, trade_topic
 from mt5crs.protocol.plain_json import PlainJsonError, read_object
 from mt5crs.settings.gateway import Client, ClientsFile, LegacyClient, Limits, legacy_problems
 
@@ -50,8 +52,13 @@ _OWN_MAGIC_ONLY = frozenset(
 )
 
 
+_OF_A_MAGIC = (ask.SyncAll, ask.HistoryQuery, ask.OrderQuery)
+"""Where magic number 0 means all of them, or those of nobody: nothing for a client limited to some."""
+
 _FOR_ANY_MAGIC = (ask.Halt, ask.Resume, ask.OrderResolve, ask.OrderCancel, ask.PositionClose)
 """What a client that administers may do for magic numbers that are not its own."""
+
+_TOPICS_OF_ALL = (ACCOUNT_TOPIC, CONTROL_TOPIC, HEARTBEAT_TOPIC, "tick.")
 
 
 class ClientsFileError(ValueError):
@@ -64,6 +71,15 @@ class Peer(Struct, frozen=True, kw_only=True):
     name: str
     permissions: frozenset[str]
     magics: frozenset[int]
+    sources: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    """Where its key is accepted from; none: from wherever it gets to the gateway."""
+
+    def may_come_from(self, address: str) -> bool:
+        """Whether its key is accepted from an address."""
+        if not self.sources:
+            return True
+        source = ipaddress.ip_address(address)
+        return any(source in network for network in self.sources)
 
 
 class Access(Struct, frozen=True, kw_only=True):
@@ -109,7 +125,13 @@ def _keys(file: ClientsFile) -> Iterator[tuple[str, str, Client]]:
 
 
 def _peer(name: str, client: Client | LegacyClient) -> Peer:
-    return Peer(name=name, permissions=frozenset(client.permissions), magics=frozenset(client.magics))
+    addresses = client.addresses if isinstance(client, Client) else ()
+    return Peer(
+        name=name,
+        permissions=frozenset(client.permissions),
+        magics=frozenset(client.magics),
+        sources=tuple(map(ipaddress.ip_network, addresses)),
+    )
 
 
 def load(path: Path) -> Access:
@@ -133,6 +155,7 @@ def _problems(file: ClientsFile) -> list[str]:
     for name, client in file.clients.items():
         if "trade" in client.permissions and not client.magics:
             found.append(f"{name} may trade but has no magics; list the magic numbers it may trade")
+        found += client.address_problems(name)
     found += [
         f"limits key {magic!r} is no magic number"
         for magic in file.limits
@@ -160,9 +183,24 @@ def authorise(peer: Peer, request: ask.Request) -> None:
             f"{peer.name} has permission {sorted(peer.permissions)}; this needs one of {sorted(needed)}",
             "use a client with that permission, or grant it in the clients file",
         )
+    if isinstance(request, ask.SyncAll) and request.whole_account and "observe" not in peer.permissions:
+        raise Refusal(
+            "FORBIDDEN",
+            "whole_account",
+            f"{peer.name} has permission {sorted(peer.permissions)}; the whole account needs observe",
+            "ask for your own magic number only, or grant observe in the clients file",
+        )
     restricted = own_halt and "administer" not in peer.permissions
-    if type(request) in _OWN_MAGIC_ONLY or restricted or (peer.magics and request.magic):
+    limited = peer.magics and (request.magic or isinstance(request, _OF_A_MAGIC))
+    if type(request) in _OWN_MAGIC_ONLY or restricted or limited:
         _own_magic(peer, request)
+
+
+def may_subscribe(peer: Peer, topic: str) -> bool:
+    """Whether this client may receive what begins with a topic: no trades of others without observe. Pure."""
+    if "observe" in peer.permissions or topic.startswith(_TOPICS_OF_ALL):
+        return True
+    return topic in {trade_topic(magic) for magic in peer.magics}
 
 
 def _own_magic(peer: Peer, request: ask.Request) -> None:

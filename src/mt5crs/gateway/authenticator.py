@@ -24,15 +24,16 @@ class Authenticator:
     def __init__(
         self,
         context: Context,
-        known: Callable[[str], bool],
+        objection: Callable[[str, str], str],
         known_address: Callable[[str], bool],
         refused: Callable[[str, str], None],
     ) -> None:
-        """`known` says whether a hex key may connect, `known_address` who may use the plain door.
+        """`objection` says why a hex key may not connect from an address (empty: it may), `known_address` who
+        may use the plain door.
 
         `refused(address, reason)` is told of each refusal; its failures are swallowed on purpose.
         """
-        self._known = known
+        self._objection = objection
         self._known_address = known_address
         self._refused = refused
         self._death = ""
@@ -105,7 +106,8 @@ class Authenticator:
             if version != b"1.0" or domain != ZAP_DOMAIN or mechanism != b"CURVE" or len(credentials) != 1:
                 return "", "only CURVE in domain mt5crs"
             key = credentials[0].hex()
-            return (key, "") if self._known(key) else ("", "unknown key")
+            objection = self._objection(key, canonical(address.decode()))
+            return ("", objection) if objection else (key, "")
         except Exception as error:
             return "", f"malformed request: {type(error).__name__}"
 

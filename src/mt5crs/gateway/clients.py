@@ -9,6 +9,8 @@ from .access import Access, ClientsFileError, Peer, load
 from .metrics import GatewayMetrics
 from .selftest import SELF
 
+WRONG_ADDRESS = "wrong address for the key of"
+
 
 class Clients:
     """Keeps the last usable clients file. `access` may be read by any thread."""
@@ -34,9 +36,12 @@ class Clients:
         """Clients, limits and plain clients as of the last good file."""
         return self._access
 
-    def known(self, key: str) -> bool:
-        """Whether a public key (hex) may connect."""
-        return key in self._access.by_key
+    def objection(self, key: str, address: str) -> str:
+        """Why a public key (hex) may not connect from an address; empty if it may."""
+        peer = self._access.by_key.get(key)
+        if peer is None:
+            return "unknown key"
+        return "" if peer.may_come_from(address) else f"{WRONG_ADDRESS} {peer.name}"
 
     def known_address(self, address: str) -> bool:
         """Whether a source address may use the plain door."""
@@ -63,10 +68,16 @@ class Clients:
             self._note("clients.unusable", error=older, in_force="the previous clients file")
             return
         gone = {*self._access.by_key, *self._access.legacy} - {*fresh.by_key, *fresh.legacy}
+        gone |= {key for key, peer in fresh.by_key.items() if self._moved(key, peer)}
         self._access = fresh
         self._note("clients.loaded", clients=len(fresh.by_key) - 1, serial=fresh.serial, revoked=len(gone))
         if gone:
             self._revoked()
+
+    def _moved(self, key: str, peer: Peer) -> bool:
+        """Whether a key is accepted from other addresses than before: whoever is connected is judged anew."""
+        before = self._access.by_key.get(key)
+        return before is not None and before.sources != peer.sources
 
     def _with_self(self, access: Access) -> Access:
         own = Peer(name=SELF, permissions=frozenset({"observe"}), magics=frozenset())

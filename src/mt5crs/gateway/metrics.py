@@ -16,7 +16,7 @@ from mt5crs.service.metrics import Registry
 from .terminal import State
 
 _REFUSED = "REFUSED"
-CUT_REASONS = ("source", "total", "incomplete", "subscriptions", "rate")
+CUT_REASONS = ("source", "total", "incomplete", "subscriptions", "forbidden", "rate")
 
 
 class GatewayMetrics:
@@ -30,6 +30,8 @@ class GatewayMetrics:
         self.refused = self.registry.counter(
             "mt5crs_gateway_refused_total", "Requests and connections refused, by reason.", ("reason",)
         )
+        for reason in ("connection", "address"):  # no listed key; one that is not accepted from there
+            self.refused.inc(reason, by=0)
         self.orders = self.registry.counter(
             "mt5crs_gateway_orders_total",
             "Submissions by magic number (0: any without limits) and outcome.",
@@ -46,6 +48,9 @@ class GatewayMetrics:
         self.connections = self.registry.gauge("mt5crs_gateway_connections", "Open connections.")
         self.connections_of_one = self.registry.gauge(
             "mt5crs_gateway_connections_of_one_address", "Open connections of the address that has most."
+        )
+        self.most_of_one = self.registry.gauge(
+            "mt5crs_gateway_connections_of_one_address_most", "Most connections that one address may have."
         )
         self.connections_cut = self.registry.counter(
             "mt5crs_gateway_connections_cut_total",

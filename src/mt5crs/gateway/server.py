@@ -26,7 +26,7 @@ from mt5crs.protocol.requests import (
 )
 from mt5crs.service.elapsed import elapsed_s
 
-from .access import Access, Peer, authorise, is_operator
+from .access import Access, Peer, authorise, is_operator, may_subscribe
 from .arrivals import Arrivals
 from .doorkeeper import Doorkeeper
 from .frames import ReplyEncoder
@@ -329,6 +329,13 @@ class Server:
                 or count > self._subscriptions
             ):
                 self._doorkeeper.cut(fd, "subscriptions")
+            elif said == b"\x01" and not self._may_have(_user_id(frame), topic):
+                self._doorkeeper.cut(fd, "forbidden")
+
+    def _may_have(self, key: str, topic: bytes) -> bool:
+        """Whether the holder of a key may receive a topic; who was revoked meanwhile is cut off anyway."""
+        peer = self._access().by_key.get(key)
+        return peer is None or may_subscribe(peer, topic.decode(errors="replace"))
 
     def _finish(self, router: "zmq.Socket[Any]", envelope: list[bytes], kind: str, reply: Reply) -> None:
         self._send(router, [*envelope, self._counted(kind, reply, None)])

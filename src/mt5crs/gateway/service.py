@@ -25,7 +25,7 @@ from mt5crs.settings.gateway import GatewaySettings
 from mt5crs.settings.schema import fields
 
 from .authenticator import Authenticator
-from .clients import Clients
+from .clients import WRONG_ADDRESS, Clients
 from .connections import Connections
 from .control import Control
 from .desk import Desk
@@ -200,13 +200,14 @@ class Gateway:
             note=self._note,
         )
         self.authenticator = Authenticator(
-            context, self.clients.known, self.clients.known_address, self._connection_refused
+            context, self.clients.objection, self.clients.known_address, self._connection_refused
         )
         self.authenticator.start()  # before bind: from the first moment on, handshakes are judged
         self._cleanup.callback(self.authenticator.stop)
         self.doorkeeper = Doorkeeper(
             context, Connections(settings.connections_per_address), self.metrics, self._connection_cut
         )
+        self.metrics.most_of_one.set(settings.connections_per_address)
         self._listen(context, settings, own_secret)
         self.doorkeeper.start()
         self._cleanup.callback(self.doorkeeper.stop)
@@ -359,7 +360,6 @@ class Gateway:
         metrics.breaker.replace({guard.magic: float(guard.breaker_open) for guard in guards})
         for magic in (0, *limited):
             metrics.expect_orders(magic)
-        metrics.refused.inc("connection", by=0)
         metrics.expect_clients([peer.name for peer in self.clients.access().by_key.values()])
         self._note_bounded.settle()
         if self._death():
@@ -399,7 +399,7 @@ class Gateway:
         self._note("terminal.lost", cause=cause, reason=reason, said=said)
 
     def _connection_refused(self, address: str, reason: str) -> None:
-        self.metrics.refused.inc("connection")
+        self.metrics.refused.inc("address" if reason.startswith(WRONG_ADDRESS) else "connection")
         self._note_bounded((address, reason), "connection.refused", address=address, reason=reason)
 
     def _connection_cut(self, address: str, port: int, reason: str) -> None:

@@ -255,11 +255,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One CURVE identity. `magics` empty: any magic to look at, none to trade."""
+    """One CURVE identity. `magics` empty: any magic to look at, none to trade.
+
+    `addresses`: where its key is accepted from, addresses or networks; empty: any that the firewall lists.
+    """
 
     key: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     permissions: list[Permission]
     magics: list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]]
+    addresses: list[str] = msgspec.field(default_factory=list)
+
+    def address_problems(self, name: str) -> Iterator[str]:
+        """What in `addresses` is no address and no network; `name`: the client's."""
+        for each in self.addresses:
+            try:
+                ipaddress.ip_network(each)
+            except ValueError as error:
+                yield f"{name}: in `addresses`, {error}; write an address, or a network as 10.1.2.0/24"
 
 
 class AdmittedClient(Client, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -379,11 +391,13 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
                 f"gateway_clients: {name} is listed {names.count(name)} times, and only one would count; "
                 "give each client its own name (fleet_clients, fleet_operators)"
             )
+        for client in self.clients:
+            yield from (f"gateway_clients: {problem}" for problem in client.address_problems(client.name))
         for problem in legacy_problems(self.legacy, {client.name for client in self.clients}):
             yield f"gateway_legacy: {problem}"
-        for name, client in self.legacy.items():
-            missing = [magic for magic in client.magics if str(magic) not in self.limits]
-            if "trade" in client.permissions and missing:
+        for name, old in self.legacy.items():
+            missing = [magic for magic in old.magics if str(magic) not in self.limits]
+            if "trade" in old.permissions and missing:
                 yield (
                     f"gateway_legacy: {name} may trade magic number {missing[0]}, which has no limits; "
                     "add them to gateway_limits"

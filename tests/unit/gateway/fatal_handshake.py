@@ -19,11 +19,11 @@ class FatalClients(Clients):
 
     fatal = ""
 
-    def known(self, key: str) -> bool:
-        """Whether a public key may connect; the fatal one ends the thread that asks."""
+    def objection(self, key: str, address: str) -> str:
+        """Why a public key may not connect; the fatal one ends the thread that asks."""
         if key == self.fatal:
             raise Fatal
-        return super().known(key)
+        return super().objection(key, address)
 
 
 if __name__ == "__main__":

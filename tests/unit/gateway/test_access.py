@@ -1,5 +1,6 @@
 """Who gets in and who may do what, through real sockets."""
 
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 import zmq
 
+from mt5crs.gateway.access import ClientsFileError, parse
 from mt5crs.gateway.authenticator import Authenticator
 from mt5crs.protocol import requests
 from mt5crs.protocol.codec import decode_event, encode
@@ -111,10 +113,10 @@ def test_authenticator_survives_a_callback_that_raises() -> None:
     def explode(_: str) -> bool:
         raise RuntimeError("boom")
 
-    def explode_too(_: str, __: str) -> None:
+    def explode_too(_: str, __: str) -> str:
         raise RuntimeError("boom")
 
-    authenticator = Authenticator(context, explode, explode, explode_too)
+    authenticator = Authenticator(context, explode_too, explode, explode_too)
     authenticator.start()
     asker = context.socket(zmq.REQ)
     asker.connect("inproc://zeromq.zap.01")
@@ -151,6 +153,17 @@ def test_authenticator_survives_a_callback_that_raises() -> None:
             {"whole_account": False, "history_since_msc": None},
             "magic",
         ),
+        # 0 means every magic number, or those of nobody
+        ("strategy", 0, requests.SyncAll, {"whole_account": False, "history_since_msc": 0}, "magic"),
+        ("strategy", 0, requests.HistoryQuery, {"since_msc": 0, "limit": 10}, "magic"),
+        ("strategy", 0, requests.OrderQuery, {"client_order_id": "x"}, "magic"),
+        (
+            "strategy",
+            MAGIC,
+            requests.SyncAll,
+            {"whole_account": True, "history_since_msc": 0},
+            "whole_account",
+        ),
         ("ops", MAGIC, requests.LeaseAcquire, {"instance": "i", "ttl_ms": 1000}, "kind"),
         ("strategy", MAGIC, requests.Ping, {"client": "ops"}, "client"),
     ],
@@ -161,6 +174,61 @@ def test_permissions(
     reply = gateway.client(name, magic).ask(kind, **fields)
     assert isinstance(reply, Error)
     assert (reply.code, reply.field) == ("FORBIDDEN", field)
+
+
+@pytest.mark.parametrize(
+    ("name", "topic", "kept"),
+    [
+        ("strategy", trade_topic(MAGIC), True),
+        ("strategy", "heartbeat", True),
+        ("strategy", "tick.EURUSD.", True),
+        ("strategy", "", False),
+        ("strategy", trade_topic(OTHER_MAGIC), False),
+        ("strategy", trade_topic(MAGIC)[:-1], False),  # of 2024011 as well
+        ("watcher", "", True),
+    ],
+)
+def test_who_may_not_observe_gets_no_events_of_others(
+    gateway: Running, name: str, topic: str, kept: bool
+) -> None:
+    socket = gateway.context.socket(zmq.SUB)
+    secure_client(socket, gateway.public, gateway.secrets[name])
+    socket.setsockopt(zmq.RECONNECT_IVL, -1)
+    ended = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    socket.connect(f"tcp://127.0.0.1:{gateway.pub_port}")
+    socket.subscribe(b"heartbeat")
+    assert socket.poll(5000)
+    socket.subscribe(topic.encode())
+    if kept:
+        gateway.client("watcher").ask(requests.Ping)
+        assert not ended.poll(300)
+    else:
+        assert ended.poll(5000)
+        assert gateway.metric('mt5crs_gateway_connections_cut_total{reason="forbidden"}') == 1
+
+
+def test_a_key_is_accepted_from_its_own_addresses_only(gateway: Running) -> None:
+    """Also when the list changes while it is connected: stolen keys are of no use elsewhere."""
+    strategy, watcher = gateway.client("strategy"), gateway.client("watcher")
+    assert isinstance(strategy.ask(requests.Ping), Pong)
+    gateway.clients["strategy"]["addresses"] = ["192.0.2.21", "2001:db8::/64"]
+    gateway.clients["watcher"]["addresses"] = ["127.0.0.0/8"]
+    gateway.write_clients()
+    eventually(lambda: gateway.metric('mt5crs_gateway_refused_total{reason="address"}') >= 1)
+    assert "wrong address for the key of strategy" in gateway.log()
+    assert silent(strategy.socket)
+    assert isinstance(watcher.ask(requests.Ping), Pong)
+    gateway.clients["strategy"]["addresses"] = ["::ffff:127.0.0.1/128", "127.0.0.1"]
+    gateway.write_clients()
+    eventually(lambda: '"clients.loaded"' in gateway.log().rpartition("connection.refused")[2])
+    assert isinstance(gateway.client("strategy").ask(requests.Ping), Pong)
+
+
+@pytest.mark.parametrize("address", ["inf-01", "10.0.0.1/8", "10.0.0.256", ""])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    text = {"clients": {"a": {"key": "0" * 64, "permissions": [], "magics": [], "addresses": [address]}}}
+    with pytest.raises(ClientsFileError, match="a: in `addresses`"):
+        parse(json.dumps({**text, "limits": {}}).encode(), "clients.json")
 
 
 def test_a_trader_may_halt_its_own_magic_number_but_not_lift_the_halt(

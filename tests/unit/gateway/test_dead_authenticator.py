@@ -32,7 +32,7 @@ def test_14_dead_authenticator_refuses_everyone() -> None:
     context: Context = zmq.Context()
     public, secret = new_keypair()
     client_secret = new_keypair()[1]
-    authenticator = Authenticator(context, lambda _: True, lambda _: False, lambda *_: None)
+    authenticator = Authenticator(context, lambda *_: "", lambda _: False, lambda *_: None)
     authenticator.start()
     server = context.socket(zmq.ROUTER)
     secure_server(server, secret)

@@ -104,6 +104,9 @@ def test_clients_of_the_gateway(fleet: Fleet) -> None:
     assert clients.clients["inf-02-strategy"].magics == [202402]
     assert "trade" not in clients.clients["inf-02-reconciler"].permissions
     assert clients.clients["hub-01-monitor"].permissions == ["observe"]
+    for name, client in clients.clients.items():
+        host = name.rpartition("-")[0]
+        assert client.addresses == ([fleet.hosts[host]["fleet_address"]] if host else [])
     assert set(clients.limits) == {"202401", "202402"}
     secrets = {
         fleet.hosts["inf-01"]["strategy_client_secret_key"],
