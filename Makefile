@@ -116,6 +116,10 @@ faults-fleet: setup bundle ## controller killed, roll-outs good and bad under or
 faults-fleet-long: setup bundle ## every phase, hosts and lines lost, 50 roll-outs under order flow (hours)
 	MT5CRS_ROLL_OUTS=50 $(PYTEST) tests/faults/fleet --timeout 0
 
+.PHONY: attack
+attack: setup bundle lab-up ## every attack of a peer, one by one, on the lab while a strategy trades: figures and alerts (minutes)
+	$(PYTEST) tests/lab/test_attacks.py --timeout 900 --budget 120 -s
+
 .PHONY: states-long
 states-long: setup ## random histories of the two trading state machines (RUNS=100000 each: hours; 10000: half an hour)
 	MT5CRS_MACHINE_RUNS=$(RUNS) $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/test_fleet_machine.py --timeout 0

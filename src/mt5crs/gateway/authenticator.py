@@ -11,6 +11,8 @@ import zmq
 from mt5crs.protocol.addresses import canonical
 from mt5crs.protocol.curve import ZAP_DOMAIN, Context, Socket
 
+from .clients import BARRED
+
 LEGACY_DOMAIN = b"mt5crs-legacy"
 """Domain of the plain door, where the source address decides."""
 
@@ -86,7 +88,9 @@ class Authenticator:
         envelope, body = frames[: cut + 1], frames[cut + 1 :]
         sequence = body[1] if len(body) > 1 else b""
         user, reason = self._decide(body)
-        status = (b"200", b"OK") if user else (b"400", reason.encode())
+        # 300: not now. The peer's libzmq hears nothing but the end of the connection, and tries again.
+        code = b"200" if user else b"300" if reason == BARRED else b"400"
+        status = (code, reason.encode() or b"OK")
         try:
             self._socket.send_multipart(
                 [*envelope, b"1.0", sequence, *status, user.encode(), b""], zmq.NOBLOCK

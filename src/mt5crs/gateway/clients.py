@@ -1,5 +1,6 @@
 """The clients file while the gateway runs: read again when it changes, so a revocation needs no restart."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from .metrics import GatewayMetrics
 from .selftest import SELF
 
 WRONG_ADDRESS = "wrong address for the key of"
+BARRED = "barred for a while: its connection was ended for what it did"
+_BARRED_S = 5.0
+"""Else it would be back at once, and every connection and refusal takes the gateway's time."""
 
 
 class Clients:
@@ -29,6 +33,7 @@ class Clients:
         self._metrics = metrics
         self._note = note
         self._revoked = revoked
+        self._barred: dict[str, float] = {}
         self._stamp = _stamp(path)
         self._access = self._with_self(load(path))
 
@@ -36,11 +41,19 @@ class Clients:
         """Clients, limits and plain clients as of the last good file."""
         return self._access
 
+    def bar(self, key: str) -> None:
+        """Let a key not connect anew for some seconds. Operators are never shut out: they halt."""
+        peer = self._access.by_key.get(key)
+        if peer is not None and "administer" not in peer.permissions and key != self._own_key:
+            self._barred[key] = time.monotonic() + _BARRED_S
+
     def objection(self, key: str, address: str) -> str:
         """Why a public key (hex) may not connect from an address; empty if it may."""
         peer = self._access.by_key.get(key)
         if peer is None:
             return "unknown key"
+        if time.monotonic() < self._barred.get(key, 0.0):
+            return BARRED
         return "" if peer.may_come_from(address) else f"{WRONG_ADDRESS} {peer.name}"
 
     def known_address(self, address: str) -> bool:

@@ -19,9 +19,10 @@ _TURNS = 8
 
 def lane_of(request: ask.AnyRequest, *, operator: bool) -> int:
     """The lane that a request waits in. Pure."""
-    if operator or isinstance(request, _URGENT):
+    if isinstance(request, _URGENT):
         return URGENT
-    return ORDERS if isinstance(request, _ORDERS) else READS
+    # What an operator reads comes before what observers read, and takes turns with orders.
+    return ORDERS if operator or isinstance(request, _ORDERS) else READS
 
 
 class Lanes:
@@ -39,11 +40,12 @@ class Lanes:
 
     def full(self, job: Job) -> str | None:
         """Why a job cannot wait as well; None when it can. Reads leave half of the places to orders, and
-        orders a quarter to what ends risk; an operator needs no share.
+        orders a quarter to what ends risk; what an operator closes or cancels needs no share.
         """
         lane = lane_of(job.request, operator=job.operator)
         name = job.request.client
-        if not job.operator and sum(len(each.get(name, ())) for each in self._lanes) >= self._share:
+        exempt = job.operator and lane == URGENT
+        if not exempt and sum(len(each.get(name, ())) for each in self._lanes) >= self._share:
             return f"{self._share} requests of {name} are waiting already"
         waiting = sum(self._waiting(each) for each in range(lane, 3))
         if waiting >= self._limits[lane] or len(self) >= self._limits[URGENT]:

@@ -16,7 +16,7 @@ from mt5crs.service.metrics import Registry
 from .terminal import State
 
 _REFUSED = "REFUSED"
-CUT_REASONS = ("source", "total", "incomplete", "subscriptions", "forbidden", "rate")
+CUT_REASONS = ("source", "total", "incomplete", "frames", "subscriptions", "forbidden", "rate")
 
 
 class GatewayMetrics:

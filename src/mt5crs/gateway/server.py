@@ -19,7 +19,10 @@ from mt5crs.protocol.requests import (
     LeaseAcquire,
     LeaseRelease,
     LeaseRenew,
+    OrderCancel,
+    OrderResolve,
     Ping,
+    PositionClose,
     Resume,
     Status,
     Submission,
@@ -46,6 +49,8 @@ _PINGS = 10
 """Plain PINGs, which cost next to nothing, may be so many times as many as requests."""
 _NEVER_COUNTED = (Halt, LeaseRelease)
 """What ends risk is done however much a client has asked before."""
+_UNCOUNTED_OF_OPERATORS = (*_NEVER_COUNTED, OrderCancel, PositionClose, OrderResolve, Resume)
+"""And this, when an operator does it; what operators read is counted as everybody's."""
 _KINDS = {each: str(each.__struct_config__.tag) for each in get_args(AnyRequest)}
 _BATCH = 64
 """Requests taken before replies and timers get their turn."""
@@ -57,6 +62,8 @@ _LOOK_S = 0.25
 _NOBLOCK, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
 """As plain numbers: arithmetic on pyzmq's enumerations takes longer than the calls they are for."""
 _LINGER_MS = 100
+_MOST_PARTS = 16
+"""Frames of a message that may be a mistake."""
 _MAX_TOPIC_BYTES = 64
 """The longest topic there is has 38 characters."""
 _REMEDIES = {
@@ -80,6 +87,7 @@ class Server:
         access: Callable[[], Access],
         doorkeeper: Doorkeeper,
         quota: Quota,
+        bar: Callable[[str], None],
         *,
         subscriptions: int,
         heartbeat_interval_s: float,
@@ -88,8 +96,8 @@ class Server:
         note: Callable[..., None],
         note_bounded: Callable[..., None],
     ) -> None:
-        """`access` gives the clients as of now; `subscriptions`: most of one connection; `every_second` is
-        run about once a second on this thread.
+        """`access` gives the clients as of now; `bar` keeps a key out for a while; `subscriptions`: most of
+        one connection; `every_second` is run about once a second on this thread.
         """
         self._requests = requests
         self._publications = publications
@@ -101,6 +109,7 @@ class Server:
         self._access = access
         self._doorkeeper = doorkeeper
         self._quota, self._pings = quota, quota.times(_PINGS)
+        self._bar = bar
         self._subscriptions = subscriptions
         self._heard = doorkeeper.connections.heard
         self._subscribed = doorkeeper.connections.subscribed
@@ -214,20 +223,34 @@ class Server:
             if not frame.more:
                 self._handle(router, envelope, frame)
             else:
-                while frame.more:  # one at a time: however many there are, they are not kept
-                    frame = router.recv(_NOBLOCK, copy=False)
-                self._hear(frame)
-                self._metrics.refused.inc("BAD_MESSAGE")
+                self._refuse_parts(router, frame)
             if self._terminal.occupied() or self._outbox.filled():
                 return  # let it work, or send what it has done
             # asked, not tried: an exception on every request costs a tenth of a PING
             if not router.getsockopt(zmq.EVENTS) & _READABLE:  # type: ignore[operator]
                 return
 
+    def _refuse_parts(self, router: "zmq.Socket[Any]", frame: zmq.Frame) -> None:
+        """A message of more frames than any request has; of very many, and it was no mistake."""
+        parts = 1
+        while frame.more:  # one at a time: however many there are, they are not kept
+            frame = router.recv(_NOBLOCK, copy=False)
+            parts += 1
+        fd = self._hear(frame)
+        self._metrics.refused.inc("BAD_MESSAGE")
+        if parts > _MOST_PARTS:
+            self._cut(fd, "frames", _user_id(frame))
+
+    def _cut(self, fd: int, reason: str, key: str) -> None:
+        """End a connection and keep its key out for a while."""
+        self._bar(key)
+        self._doorkeeper.cut(fd, reason)
+
     def _handle(self, router: "zmq.Socket[Any]", envelope: list[bytes], frame: zmq.Frame) -> None:
         fd = self._hear(frame)
         payload = frame.bytes
-        peer = self._access().by_key.get(_user_id(frame))
+        key = _user_id(frame)
+        peer = self._access().by_key.get(key)
         if peer is None:  # revoked after the handshake
             self._metrics.refused.inc("revoked")
             refusal = Refusal(
@@ -242,12 +265,12 @@ class Server:
             if not self._pings.take(peer.name):  # there is no word for "too often": it is not answered
                 self._metrics.clients_refused.inc(peer.name, "rate")
                 if self._pings.exhausted(peer.name):
-                    self._doorkeeper.cut(fd, "rate")
+                    self._cut(fd, "rate", key)
                 return
             self._metrics.requests.inc("PING", "text")
             self._send(router, [*envelope, PLAIN_PONG + str(time.time_ns() // 1_000_000).encode()])
             return
-        self._answer(router, envelope, payload, peer, fd)
+        self._answer(router, envelope, payload, peer, (fd, key))
 
     def _hear(self, frame: zmq.Frame) -> int:
         """Count a message for the connection that it came by; returns that connection's descriptor."""
@@ -256,7 +279,12 @@ class Server:
         return fd
 
     def _answer(
-        self, router: "zmq.Socket[Any]", envelope: list[bytes], payload: bytes, peer: Peer, fd: int
+        self,
+        router: "zmq.Socket[Any]",
+        envelope: list[bytes],
+        payload: bytes,
+        peer: Peer,
+        source: tuple[int, str],
     ) -> None:
         try:
             request = decode_request(payload)
@@ -271,8 +299,9 @@ class Server:
             authorise(peer, request)
             self._metrics.clients.inc(peer.name)
             operator = is_operator(peer, request)
-            if not (self._quota.take(peer.name) or isinstance(request, _NEVER_COUNTED) or operator):
-                self._too_often(peer, fd)
+            free = isinstance(request, _UNCOUNTED_OF_OPERATORS if operator else _NEVER_COUNTED)
+            if not (self._quota.take(peer.name) or free):
+                self._too_often(peer, *source)
             if isinstance(request, _OFFICE):
                 self._finish(router, envelope, kind, self._office.answer(request, peer))
                 return
@@ -291,11 +320,11 @@ class Server:
                 self._metrics.clients_refused.inc(peer.name, "queue")
             self._send(router, [*envelope, self._counted(kind, refusal.reply(request.id), request)])
 
-    def _too_often(self, peer: Peer, fd: int) -> NoReturn:
+    def _too_often(self, peer: Peer, fd: int, key: str) -> NoReturn:
         """Refuse what is over a client's share of the gateway's time, and cut off who does not heed it."""
         self._metrics.clients_refused.inc(peer.name, "rate")
         if self._quota.exhausted(peer.name):
-            self._doorkeeper.cut(fd, "rate")
+            self._cut(fd, "rate", key)
         raise Refusal(
             "BUSY",
             "client",
@@ -328,9 +357,9 @@ class Server:
                 or len(topic) > _MAX_TOPIC_BYTES
                 or count > self._subscriptions
             ):
-                self._doorkeeper.cut(fd, "subscriptions")
+                self._cut(fd, "subscriptions", _user_id(frame))
             elif said == b"\x01" and not self._may_have(_user_id(frame), topic):
-                self._doorkeeper.cut(fd, "forbidden")
+                self._cut(fd, "forbidden", _user_id(frame))
 
     def _may_have(self, key: str, topic: bytes) -> bool:
         """Whether the holder of a key may receive a topic; who was revoked meanwhile is cut off anyway."""

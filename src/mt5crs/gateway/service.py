@@ -25,7 +25,7 @@ from mt5crs.settings.gateway import GatewaySettings
 from mt5crs.settings.schema import fields
 
 from .authenticator import Authenticator
-from .clients import WRONG_ADDRESS, Clients
+from .clients import BARRED, WRONG_ADDRESS, Clients
 from .connections import Connections
 from .control import Control
 from .desk import Desk
@@ -251,6 +251,7 @@ class Gateway:
             self.clients.access,
             self.doorkeeper,
             Quota(settings.client_requests_per_s),
+            self.clients.bar,
             subscriptions=settings.client_subscriptions,
             heartbeat_interval_s=settings.heartbeat_interval_s,
             legacy=legacy,
@@ -399,6 +400,8 @@ class Gateway:
         self._note("terminal.lost", cause=cause, reason=reason, said=said)
 
     def _connection_refused(self, address: str, reason: str) -> None:
+        if reason == BARRED:
+            return  # why is told already
         self.metrics.refused.inc("address" if reason.startswith(WRONG_ADDRESS) else "connection")
         self._note_bounded((address, reason), "connection.refused", address=address, reason=reason)
 

@@ -80,7 +80,7 @@ def test_one_address_has_so_many_connections_and_no_more(tmp_path: Path) -> None
         assert isinstance(watcher.ask(requests.Ping), Pong)
         with idle(gateway.port, 60) as connections:
             assert eventually(lambda: sum(map(_ended, connections)) >= 40)
-            assert gateway.metric("mt5crs_gateway_connections_of_one_address") <= 20
+            eventually(lambda: gateway.metric("mt5crs_gateway_connections_of_one_address") <= 20)
             assert isinstance(watcher.ask(requests.Ping), Pong)
         assert gateway.metric('mt5crs_gateway_connections_cut_total{reason="source"}') >= 40
 
@@ -188,6 +188,21 @@ def test_subscriptions_take_no_memory(gateway: Running, topics: list[bytes]) -> 
     hostile.close(0)
     if len(topics) > 1000:
         assert gateway.metric(cut) >= 1
+
+
+def test_who_does_not_stop_is_kept_out_for_a_while_and_comes_back(gateway: Running) -> None:
+    """Each refusal takes time, and so does each new connection; an operator is never kept out."""
+    cut = 'mt5crs_gateway_connections_cut_total{reason="frames"}'
+    for name in ("watcher", "ops"):
+        before = gateway.metric(cut)
+        client = gateway.client(name)
+        assert isinstance(client.ask(requests.Ping), Pong)
+        client.socket.send_multipart([b"x"] * 5000)
+        eventually(lambda before=before: gateway.metric(cut) > before)
+        begin = time.monotonic()
+        assert isinstance(gateway.client(name).ask(requests.Ping), Pong)
+        assert (time.monotonic() - begin > 2) == (name == "watcher")
+    assert isinstance(gateway.client("strategy").ask(requests.Ping), Pong)
 
 
 def flood(gateway: Running, name: str, stop: threading.Event) -> None:

@@ -67,6 +67,18 @@ def test_clients_take_turns() -> None:
     assert [each[0] for each in drained(lanes)] == ["a", "b", "a", "a"]
 
 
+def test_what_an_operator_reads_takes_turns_with_orders_and_has_a_share() -> None:
+    """An operator's key in a loop, or in wrong hands, delays an order by one read."""
+    lanes = Lanes(100, 3)
+    lanes.add(job(ask.SyncAll, "observer"))
+    for _ in range(3):
+        lanes.add(job(ask.SyncAll, "ops", operator=True))
+    assert lanes.full(job(ask.SyncAll, "ops", operator=True))
+    assert lanes.full(job(ask.PositionClose, "ops", operator=True)) is None
+    lanes.add(job(ask.OrderSend, "a"))
+    assert drained(lanes)[:2] == ["ops:SyncAll", "a:OrderSend"]
+
+
 def test_nobody_waits_for_ever() -> None:
     lanes = Lanes(1000, 1000)
     lanes.add(job(ask.SyncAll, "reader"))

@@ -1,0 +1,286 @@
+"""What a peer that means harm does to the gateway, and what a trader beside it sees; runs on a lab's host.
+
+`python - NAME SECONDS` with the release's own interpreter; the program takes the keys that are on its host.
+Prints one JSON object. What ends an attack (the gateway cut it off, the firewall refuses) begins it anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import zmq
+
+from mt5crs.protocol import curve, requests
+from mt5crs.protocol.codec import decode_reply, encode
+from mt5crs.protocol.fields import MAX_REQUEST_BYTES
+from mt5crs.protocol.replies import Error, OrderResult
+
+ENV = "/opt/mt5crs/{}/current/.env"
+_ANSWER_MS = 5000
+
+
+def environment(service: str) -> dict[str, str]:
+    """Connection and key of a service of this host."""
+    from pathlib import Path
+
+    from mt5crs.settings import envfile
+
+    return envfile.read(Path(ENV.format(service)))
+
+
+class Caller:
+    """One client of the gateway, with a key that may be somebody else's."""
+
+    def __init__(self, env: dict[str, str], kind: int = zmq.DEALER, *, queues: bool = False) -> None:
+        """`queues`: before it is connected; or libzmq aborts this process in the middle of a message."""
+        self.env = env
+        self.socket = zmq.Context.instance().socket(kind)
+        curve.secure_client(self.socket, env["GATEWAY_PUBLIC_KEY"], env["CLIENT_SECRET_KEY"])
+        self.socket.setsockopt(zmq.SNDHWM, 50)
+        if queues:
+            self.socket.setsockopt(zmq.IMMEDIATE, 0)
+        port = env["GATEWAY_PUB_PORT"] if kind == zmq.SUB else env["GATEWAY_PORT"]
+        self.socket.connect(f"tcp://{env['GATEWAY_HOST']}:{port}")
+
+    def message(self, kind: type[requests.Request], **fields: Any) -> bytes:
+        head: dict[str, Any] = {
+            "v": 1,
+            "id": uuid.uuid4().hex,
+            "client": self.env["CLIENT_NAME"],
+            "magic": int(self.env["MAGIC_NUMBER"]),
+        }
+        return encode(kind(**{**head, **fields}))
+
+    def ask(self, kind: type[requests.Request], **fields: Any) -> Any:
+        frame = self.message(kind, **fields)
+        if not self.socket.poll(_ANSWER_MS, zmq.POLLOUT):
+            raise TimeoutError("not connected")
+        self.socket.send(frame)
+        if not self.socket.poll(_ANSWER_MS):
+            raise TimeoutError("no answer")
+        return decode_reply(self.socket.recv())
+
+
+def trade(seconds: float) -> dict[str, Any]:
+    """Place orders far from the market and cancel them, which costs nothing, under the lease of this host's
+    strategy, which goes on beside; how long answers took.
+    """
+    caller = Caller(environment("strategy"))
+    magic = int(caller.env["MAGIC_NUMBER"])
+    held = {lease.magic: lease.epoch for lease in caller.ask(requests.Status).leases}
+    times: list[float] = []
+    refused: list[str] = []
+    end = time.monotonic() + seconds
+
+    def submit(kind: type[requests.Request], **terms: Any) -> Any:
+        began = time.perf_counter()
+        head = {"client_order_id": uuid.uuid4().hex, "lease_epoch": held[magic], "valid_ms": 5000}
+        answer = caller.ask(kind, **head, **terms)
+        times.append((time.perf_counter() - began) * 1000)
+        if isinstance(answer, Error):
+            refused.append(f"{answer.code} {answer.field}")
+        return answer
+
+    order = {
+        "symbol": "EURUSD",
+        "side": "BUY",
+        "type": "LIMIT",
+        "volume": 0.01,
+        "price": 0.5,
+        "sl": None,
+        "tp": None,
+        "max_slippage_points": None,
+        "filling": "RETURN",
+        "expiration_msc": None,
+    }
+    while time.monotonic() < end:
+        placed = submit(requests.OrderSend, **order)
+        if isinstance(placed, OrderResult) and placed.order:
+            submit(requests.OrderCancel, order=placed.order)
+        time.sleep(0.02)
+    times.sort()
+    return {
+        "orders": len(times),
+        "refused": sorted(set(refused)),
+        "p50_ms": round(times[len(times) // 2], 2),
+        "p99_ms": round(times[min(len(times) - 1, int(len(times) * 0.99))], 2),
+        "worst_ms": round(times[-1], 2),
+    }
+
+
+# ---- attacks: each is called again and again until its time is over ----
+
+
+def idle_connections() -> Iterator[None]:
+    """No key: as many connections as there are, which say nothing."""
+    env = environment("reconciler")
+    time.sleep(4)  # the others have none once these have them
+    made = []
+    for number in range(1500):
+        each = socket.socket()
+        each.setblocking(False)
+        each.connect_ex((env["GATEWAY_HOST"], int(env["GATEWAY_PORT" if number % 2 else "GATEWAY_PUB_PORT"])))
+        made.append(each)
+        if number % 50 == 49:
+            yield
+    while True:
+        time.sleep(0.2)
+        yield
+
+
+def unlisted_key() -> Iterator[None]:
+    """A key that nobody knows, again and again."""
+    env = {**environment("reconciler"), "CLIENT_SECRET_KEY": curve.new_keypair()[1]}
+    while True:
+        callers = [Caller(env) for _ in range(20)]
+        time.sleep(0.2)
+        for caller in callers:
+            caller.socket.close(0)
+        yield
+
+
+def stolen_key() -> Iterator[None]:
+    """A listed key, of another host (its file is given on standard input)."""
+    env = json.loads(sys.stdin.readline())
+    while True:
+        caller = Caller(env)
+        if caller.socket.poll(500, zmq.POLLOUT):
+            raise AssertionError("it got in")
+        caller.socket.close(0)
+        yield
+
+
+def endless_message() -> Iterator[None]:
+    """Key of an observer: a message of 20 000 frames."""
+    body = bytes(MAX_REQUEST_BYTES - 100)
+    while True:
+        caller = Caller(environment("reconciler"), queues=True)
+        for _ in range(1000):
+            caller.socket.send(zmq.Frame(body), zmq.SNDMORE, copy=False)
+        caller.socket.send(b"")
+        time.sleep(0.5)
+        caller.socket.close(0)
+        yield
+
+
+def small_frames() -> Iterator[None]:
+    """Key of an observer: messages of thousands of empty frames, each complete."""
+    caller = Caller(environment("reconciler"))
+    while True:
+        if caller.socket.poll(500, zmq.POLLOUT):
+            with contextlib.suppress(zmq.Again):
+                caller.socket.send_multipart([b"x"] * 5000, zmq.NOBLOCK)
+        yield
+
+
+def subscriptions() -> Iterator[None]:
+    """Key of an observer: a thousand subscriptions, and long ones."""
+    while True:
+        caller = Caller(environment("reconciler"), zmq.SUB)
+        for number in range(1000):
+            caller.socket.subscribe(f"tick.{number}.".encode() + b"x" * 400 * (number % 2))
+        time.sleep(0.5)
+        caller.socket.close(0)
+        yield
+
+
+def others_events() -> Iterator[None]:
+    """Key of a trader: everybody's events."""
+    while True:
+        caller = Caller(environment("strategy"), zmq.SUB)
+        caller.socket.subscribe(b"")
+        time.sleep(0.5)
+        caller.socket.close(0)
+        yield
+
+
+def flood(service: str, frame: Callable[[Caller], bytes]) -> Iterator[None]:
+    """The same request as fast as it goes, on four connections; answers are read."""
+    callers = [Caller(environment(service)) for _ in range(4)]
+    ask = frame(callers[0])
+    while True:
+        for caller in callers:
+            for _ in range(20):
+                with contextlib.suppress(zmq.Again):
+                    caller.socket.send(ask, zmq.NOBLOCK)
+            while caller.socket.poll(0):
+                caller.socket.recv()
+        time.sleep(0.001)
+        yield
+
+
+def _everything(caller: Caller) -> bytes:
+    return caller.message(requests.SyncAll, whole_account=True, history_since_msc=0)
+
+
+def _status(caller: Caller) -> bytes:
+    return caller.message(requests.Status)
+
+
+def slow_health() -> Iterator[None]:
+    """No key: requests for /health that do not end, as many connections as there are."""
+    env = environment("reconciler")
+    made = []
+    for _ in range(100):
+        each = socket.socket()
+        each.setblocking(False)
+        each.connect_ex((env["GATEWAY_HOST"], 9101))
+        made.append(each)
+    while True:
+        for each in made:
+            with contextlib.suppress(OSError):
+                each.send(b"G")
+        time.sleep(0.2)
+        yield
+
+
+ATTACKS: dict[str, Callable[[], Iterator[None]]] = {
+    "idle_connections": idle_connections,
+    "unlisted_key": unlisted_key,
+    "stolen_key": stolen_key,
+    "endless_message": endless_message,
+    "small_frames": small_frames,
+    "subscriptions": subscriptions,
+    "others_events": others_events,
+    "observer_flood": lambda: flood("reconciler", _everything),
+    "trader_flood": lambda: flood("strategy", _status),
+    "slow_health": slow_health,
+}
+
+
+def attack(names: list[str], seconds: float) -> dict[str, Any]:
+    """All of these at once, each in a thread, until the time is over."""
+    os.nice(19)  # a host of its own, as far as this machine's processors are concerned
+    end = time.monotonic() + seconds
+    failed: list[str] = []
+
+    def one(name: str) -> None:
+        try:
+            for _ in ATTACKS[name]():
+                if time.monotonic() > end:
+                    return
+        except Exception as error:
+            failed.append(f"{name}: {type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=one, args=(name,), daemon=True) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.1, end + 5 - time.monotonic()))
+    return {"failed": failed, "hung": [each.name for each in threads if each.is_alive()]}
+
+
+if __name__ == "__main__":
+    what, for_seconds = sys.argv[1], float(sys.argv[2])
+    done = trade(for_seconds) if what == "trade" else attack(what.split(","), for_seconds)
+    print(json.dumps(done), flush=True)
+    os._exit(0)  # sockets with unsent messages are not waited for

@@ -1,0 +1,198 @@
+"""Peers that mean harm, while a strategy trades: every way that `tests/lab/attacker.py` knows, every key.
+
+Attacks come from inf-02 (no key, an observer's, a trader's, one stolen elsewhere) and from the controller (an
+operator's). Orders, and an emergency halt and close, go on beside them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.fleet.inventory import resolve
+from lab.handle import wait_until
+from mt5crs.checks.gateways import of_fleet
+from mt5crs.client.gateway import GatewayClient, Patience
+from mt5crs.protocol import replies, requests
+from mt5crs.settings.envfile import parse
+from tests.lab.engines import Fleet
+from tests.lab.units_and_alerts import FETCH, Unit, alerts
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+PEER, TRADER, GATEWAY = "inf-02", "inf-01", "gtw-01"
+PROGRAM = Path(__file__).with_name("attacker.py")
+MOST_MEMORY_MB = 250
+"""At the worst moment; at rest the gateway has about 45 MB."""
+FLOORS_MS = {"p50_ms": 50.0, "p99_ms": 500.0}
+"""Two processors carry attackers, gateway, hosts and other tests: what is below these is their noise."""
+HALT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How an attack shows: a series that rises, and the alert that it ends in."""
+
+    series: str
+    alert: str
+
+
+REFUSED = 'mt5crs_gateway_client_refused_total{{client="{}"}}'
+CUT = 'mt5crs_gateway_connections_cut_total{{reason="{}"}}'
+CONNECTION = 'mt5crs_gateway_refused_total{{reason="{}"}}'
+BOUNDS, CLIENT, MANY = "Mt5crsBoundsBroken", "Mt5crsClientRefused", "Mt5crsConnectionsRefused"
+ATTACKS = {
+    "idle_connections": Seen("mt5crs_gateway_connections_of_one_address", "Mt5crsOneAddressConnects"),
+    "unlisted_key": Seen(CONNECTION.format("connection"), MANY),
+    "stolen_key": Seen(CONNECTION.format("address"), "Mt5crsKeyElsewhere"),
+    "endless_message": Seen(CUT.format("incomplete"), BOUNDS),
+    "small_frames": Seen(CUT.format("frames"), BOUNDS),
+    "subscriptions": Seen(CUT.format("subscriptions"), BOUNDS),
+    "others_events": Seen(CUT.format("forbidden"), BOUNDS),
+    "observer_flood": Seen(REFUSED.format(f"{PEER}-reconciler"), CLIENT),
+    "trader_flood": Seen(REFUSED.format(f"{PEER}-strategy"), CLIENT),
+    "slow_health": Seen("", ""),
+}
+"""Attack → how it shows; what the firewall refuses shows in no figure of the gateway."""
+
+
+class Range:
+    """The fleet under attack."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.lab = fleet.lab
+        self.gateway = Unit(fleet.lab, GATEWAY, "mt5crs-gateway.service")
+        (target,) = of_fleet(resolve(fleet.inventory), None)
+        self.operator = target.connection
+
+    def run(self, host: str, what: str, seconds: float, given: str = "") -> dict[str, Any]:
+        """Run the program there until it ends; what it printed."""
+        launch = 'exec "$(readlink -f /opt/mt5crs/strategy/current/venv)/bin/python" -c "$@"'
+        command = ["sh", "-c", launch, "sh", PROGRAM.read_text(), what, str(seconds)]
+        done = self.lab.exec(host, command, input_text=given, timeout_s=seconds + 60, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    def stolen(self) -> str:
+        """Key and connection of the other host's strategy."""
+        text = self.lab.exec(TRADER, ["cat", "/opt/mt5crs/strategy/current/.env"]).stdout
+        return json.dumps(parse(text)) + "\n"
+
+    def memory(self) -> float:
+        """The most memory that the gateway's process has had, in megabytes."""
+        text = self.lab.exec(GATEWAY, ["cat", f"/proc/{self.gateway.process()}/status"]).stdout
+        found = re.search(r"VmHWM:\s+(\d+) kB", text)
+        assert found, text
+        return int(found[1]) / 1000
+
+    def figures(self) -> str:
+        """What the gateway exports."""
+        url = f"http://{self.lab.plan.host(GATEWAY).address}:9101/metrics"
+        return self.lab.exec(GATEWAY, ["python3", "-c", FETCH, url]).stdout
+
+    def halt(self) -> float:
+        """How long it takes an operator to halt all order flow, which is then resumed; in seconds."""
+        patience = Patience(timeout_s=5.0, attempts=1)
+        with contextlib.closing(GatewayClient(self.operator.peer, patience)) as client:
+            client.call(requests.Ping, replies.Pong, magic=0)
+            began = time.monotonic()
+            client.call(requests.Halt, replies.HaltState, magic=0, scope="FLEET", reason="an attack")
+            took = time.monotonic() - began
+            client.call(requests.Resume, replies.HaltState, magic=0, scope="FLEET", reason="a test")
+        return took
+
+
+def total(figures: str, series: str) -> float:
+    """Sum of the samples whose labels hold those of a series."""
+    name, _, labels = series.partition("{")
+    samples = [line.rsplit(" ", 1) for line in figures.splitlines() if re.match(rf"{name}[{{ ]", line)]
+    wanted = [label for label in labels.rstrip("}").split(",") if label]
+    return sum(float(value) for text, value in samples if all(label in text for label in wanted))
+
+
+@pytest.fixture
+def battlefield(fleet: Fleet) -> Iterator[Range]:
+    """The fleet, whose gateway must come out of the test as the same process."""
+    made = Range(fleet)
+    strategy = Unit(fleet.lab, TRADER, "mt5crs-strategy.service")
+    wait_until(lambda: strategy.state() == "active", 60, "the strategy to run")
+    process = made.gateway.process()
+    yield made
+    assert made.gateway.process() == process
+
+
+def orders_of_the_strategy(field: Range) -> float:
+    """How many orders the strategy beside has filled."""
+    url = f"http://{field.lab.plan.host(TRADER).address}:9103/metrics"
+    figures = field.lab.exec(TRADER, ["python3", "-c", FETCH, url]).stdout
+    return total(figures, 'mt5crs_strategy_orders_total{outcome="FILLED"}')
+
+
+def under(field: Range, names: list[str], seconds: float) -> None:
+    """Attack, trade, halt; every promise is looked at. Prints one line of figures."""
+    quiet = field.run(TRADER, "trade", 4)
+    before = field.figures()
+    attacked: dict[str, Any] = {}
+    trading = orders_of_the_strategy(field)
+
+    def attack() -> None:
+        attacked.update(field.run(PEER, ",".join(names), seconds, field.stolen()))
+
+    thread = threading.Thread(target=attack)
+    thread.start()
+    traded = field.run(TRADER, "trade", seconds - 2)
+    during = field.figures()
+    halted = field.halt()
+    thread.join()
+    memory = field.memory()
+    print(
+        f"{'+'.join(names):<34} P99 {quiet['p99_ms']:>7} -> {traded['p99_ms']:>7} ms, "
+        f"P50 {quiet['p50_ms']:>6} -> {traded['p50_ms']:>6} ms, "
+        f"{traded['orders']} orders, refused {traded['refused'] or 'none'}, "
+        f"halt {halted * 1000:.0f} ms, memory {memory:.0f} MB"
+    )
+    assert attacked == {"failed": [], "hung": []}
+    assert traded["refused"] == [], "orders of a client within its share"
+    for figure, floor in FLOORS_MS.items():
+        assert traded[figure] <= max(2 * quiet[figure], floor), figure
+    assert orders_of_the_strategy(field) > trading, "the strategy itself goes on"
+    assert halted <= HALT_S
+    assert memory <= MOST_MEMORY_MB
+    for name in names:
+        seen = ATTACKS[name]
+        if seen.series:
+            assert total(during, seen.series) > total(before, seen.series), f"{name}: {seen.series}"
+    wanted = {(ATTACKS[name].alert, GATEWAY) for name in names if ATTACKS[name].alert}
+    wait_until(lambda: wanted <= alerts(field.lab), 90, f"alerts {wanted}")
+
+
+TOGETHER = (
+    "stolen_key",
+    "endless_message",
+    "others_events",
+    "observer_flood",
+    "slow_health",
+    "idle_connections",
+)
+"""Those that do not take each other's connections or keys away."""
+
+
+def test_many_at_once(battlefield: Range) -> None:
+    """What no attack alone does, they could together."""
+    under(battlefield, list(TOGETHER), 16)
+
+
+@pytest.mark.slow(reason="test_many_at_once runs most of them together")
+@pytest.mark.parametrize("name", ATTACKS)
+def test_each(battlefield: Range, name: str) -> None:
+    under(battlefield, [name], 40 if name == "unlisted_key" else 12)  # a thousand, at 50 a second
