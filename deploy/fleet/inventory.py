@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.fleet.vault_password import PROJECT, environment_of, missing, password_file, vault_files
+from deploy.fleet.vault_password import (
+    PROJECT,
+    VaultPasswordMissingError,
+    environment_of,
+    password_file,
+    read_password,
+    vault_files,
+)
 
 WINDOWS = "windows"
 """The group of hosts that Ansible manages also in a pyinfra run."""
@@ -171,19 +178,14 @@ def _forget_variable_files() -> None:
 
 def _open_vaults(loader: Any, inventory: Path) -> None:
     from ansible.constants import DEFAULT_VAULT_IDENTITY
-    from ansible.errors import AnsibleError
-    from ansible.parsing.vault import get_file_vault_secret
+    from ansible.parsing.vault import VaultSecret
 
     if not vault_files(inventory):
         return
-    path = password_file(inventory)
-    if not path.exists():
-        raise InventoryError(missing(inventory, path))
     try:
-        secret = get_file_vault_secret(filename=str(path), vault_id=DEFAULT_VAULT_IDENTITY, loader=loader)
-        secret.load()
-    except AnsibleError as error:
-        raise InventoryError(f"vault password {path} cannot be used: {error}") from None
+        secret = VaultSecret(read_password(inventory).encode())
+    except VaultPasswordMissingError as error:
+        raise InventoryError(str(error)) from None
     loader.set_vault_secrets([(DEFAULT_VAULT_IDENTITY, secret)])
 
 

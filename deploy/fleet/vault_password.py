@@ -79,7 +79,10 @@ def read_password(inventory: Path) -> str:
     except FileNotFoundError:
         raise VaultPasswordMissingError(missing(inventory, path)) from None
     except OSError as error:
-        raise VaultPasswordMissingError(f"vault password {path} cannot be read: {error.strerror}") from None
+        raise VaultPasswordMissingError(
+            f"vault password {path} cannot be read: {error.strerror}; it must be a file that is yours, with "
+            f"mode 0600 (`chown $USER {path}; chmod 600 {path}`)"
+        ) from None
     if mode & 0o077:
         raise VaultPasswordMissingError(f"others can read the vault password {path}; run `chmod 600 {path}`")
     if not password:
@@ -89,7 +92,14 @@ def read_password(inventory: Path) -> str:
 
 def _ask(script: Path) -> str:
     """The password that an executable ANSIBLE_VAULT_PASSWORD_FILE prints, as Ansible itself would ask it."""
-    answer = subprocess.run([str(script)], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    try:
+        answer = subprocess.run([str(script)], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = error.strerror if isinstance(error, OSError) else "no answer within 60 s"
+        raise VaultPasswordMissingError(
+            f"{script} may be executed, so it was run for the vault password, and failed: {why}; if it holds "
+            f"the password itself, run `chmod 600 {script}`"
+        ) from None
     if answer.returncode != 0 or not answer.stdout.strip():
         raise VaultPasswordMissingError(
             f"{script} gave no vault password (exit status {answer.returncode}); run it by hand to see why"

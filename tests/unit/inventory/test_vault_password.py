@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from deploy.fleet.vault_password import PROJECT, VaultPasswordMissingError, inventory_of
+from deploy.fleet.inventory import InventoryError, resolve
+from deploy.fleet.vault_password import (
+    PROJECT,
+    VaultPasswordMissingError,
+    inventory_of,
+    password_file,
+    read_password,
+)
 from tests.unit.fleets import make_inventory
 
 ANSIBLE_VAULT = str(Path(sys.executable).with_name("ansible-vault"))
@@ -106,3 +113,25 @@ def test_a_command_that_may_encrypt_says_for_what(
     monkeypatch.chdir(PROJECT)
     with pytest.raises(VaultPasswordMissingError, match=reason):
         inventory_of(command, "")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o755, 0o640])
+def test_a_password_that_others_can_read_opens_no_vault(mode: int, tmp_path: Path) -> None:
+    """pyinfra and `mt5crs --inventory` as well as Ansible, whose own loader would take it, or run it."""
+    inventory = make_inventory(tmp_path)
+    path = password_file(inventory)
+    path.chmod(mode)
+    with pytest.raises(InventoryError, match=f"others can read .*; run `chmod 600 {path}`"):
+        resolve(inventory)
+
+
+def test_a_password_that_may_be_executed_is_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory = make_inventory(tmp_path)
+    path = password_file(inventory)
+    path.chmod(0o700)
+    resolve(inventory)
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(path))
+    with pytest.raises(VaultPasswordMissingError, match=r"may be executed.*`chmod 600"):
+        read_password(inventory)
