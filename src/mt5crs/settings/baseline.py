@@ -18,6 +18,18 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _SYSCTL_KEY = re.compile(r"net\.[a-z0-9_.]+")
 _SIZE = r"^[1-9][0-9]*[KMG]\Z"
 
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*[a-z0-9+]")
+
+
+def package_problems(name: str, packages: Iterable[str]) -> Iterable[str]:
+    """What is no name of a Debian package (policy, 5.6.1): for apt-get it is an option, a removal, a file."""
+    for package in packages:
+        if not _PACKAGE.fullmatch(package):
+            yield (
+                f"{name} has {package!r}, which is no name of a Debian package (lower-case letters, digits, "
+                ". + - between them); options and versions of apt cannot be given"
+            )
+
 
 class BaselineSettings(Settings, frozen=True, kw_only=True):
     """What every Linux host needs before a service is put on it."""
@@ -169,6 +181,7 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """Lists whose entries cannot be used, and a host that would have no time source at all."""
+        yield from package_problems("baseline_packages", self.packages)
         for name, networks in (
             ("baseline_ssh_sources", self.ssh_sources),
             ("baseline_ntp_serve", self.ntp_serve),

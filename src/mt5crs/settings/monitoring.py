@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mt5crs.settings.baseline import package_problems
 from mt5crs.settings.schema import Settings, setting
 
 
@@ -147,6 +148,8 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """Ports used twice, and a webhook address that is none (the address itself is a secret)."""
+        yield from package_problems("monitoring_packages", self.packages)
+        yield from package_problems("monitoring_packages_hub", self.packages_hub)
         ports = (self.node_port, self.prometheus_port, self.alertmanager_port)
         if len(set(ports)) != len(ports):
             yield (

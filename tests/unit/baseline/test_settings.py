@@ -26,12 +26,22 @@ def test_good_settings_have_no_problem() -> None:
         ({"ntp_pools": [], "ntp_servers": []}, "time source"),
         ({"ntp_servers": ["bad name"]}, "baseline_ntp_servers"),
         ({"sysctl": {"kernel.panic": "1"}}, "kernel.panic"),
+        ({"packages": ["chrony", "-oAPT::Update::Pre-Invoke::=touch /tmp/x"]}, "no name of a Debian package"),
+        ({"packages": ["--allow-unauthenticated"]}, "baseline_packages"),
+        ({"packages": ["chrony-"]}, "chrony-"),  # apt-get would remove it
+        ({"packages": ["./here.deb"]}, "here.deb"),
+        ({"packages": ["chrony\nnftables"]}, "baseline_packages"),
     ],
 )
 def test_bad_settings_are_named(changed: dict[str, Any], word: str) -> None:
     problems = list(BaselineSettings(**{**GOOD, **changed}).problems())
     assert len(problems) == 1
     assert word in problems[0]
+
+
+def test_names_of_packages_as_debian_has_them() -> None:
+    names = ["g++", "libstdc++6", "python3.11", "prometheus-node-exporter", "0ad"]
+    assert list(BaselineSettings(**GOOD, packages=names).problems()) == []
 
 
 def test_a_private_key_is_not_repeated() -> None:
