@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import re
+import stat
 import subprocess
 import sys
 import tarfile
@@ -41,7 +43,7 @@ class Bundle:
         """
         self.path = path
         try:
-            self._file = path.open("rb")
+            self._file = _open(path)
         except OSError as error:
             raise RefusedError(
                 f"the bundle {path} cannot be opened: {error.strerror}",
@@ -216,7 +218,7 @@ def parse_manifest(content: bytes, path: Path) -> dict[str, Any]:
 def peek_manifest(path: Path) -> dict[str, Any] | None:
     """Return the manifest in ``path``, unverified; ``None`` when it is not a bundle."""
     try:
-        with tarfile.open(path, "r:") as archive:
+        with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             member = archive.extractfile(MANIFEST)
             manifest = json.loads(member.read(_MAX_MANIFEST)) if member else None
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
@@ -240,6 +242,18 @@ def this_platform() -> str:
     """Return the platform of this host, for instance ``linux-x86_64``."""
     system = "win" if os.name == "nt" else sys.platform
     return f"{system}-{platform.machine().lower().replace('amd64', 'x86_64')}"
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file that is one: a pipe or a device would be read for ever, or not even be opened.
+
+    :raises OSError: it cannot be opened, or is no regular file
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def _members(file: IO[bytes], path: Path) -> dict[str, tarfile.TarInfo]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -23,6 +24,7 @@ from mt5crs_release.bundle import (
     MANIFEST,
     SIGNATURE,
     Bundle,
+    peek_content,
     this_platform,
     this_python,
     verify_signature,
@@ -192,6 +194,17 @@ def test_what_is_not_a_bundle_is_refused(maker: Maker, tmp_path: Path) -> None:
         Bundle(tmp_path / "x.tar", maker.signers)
     with pytest.raises(RefusedError, match="cannot be opened"):
         Bundle(tmp_path / "none.tar", maker.signers)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_device_in_place_of_a_bundle_blocks_nobody(maker: Maker, tmp_path: Path) -> None:
+    pipe, directory = tmp_path / "pipe.tar", tmp_path / "directory.tar"
+    os.mkfifo(pipe)
+    directory.mkdir()
+    for path in (pipe, directory, Path("/dev/zero")):
+        with pytest.raises(RefusedError, match="cannot be opened: it is no regular file"):
+            Bundle(path, maker.signers)
+        assert peek_content(path) is None
 
 
 def test_bill_of_materials_lists_every_wheel_and_repeats() -> None:
