@@ -1,6 +1,7 @@
 """lab/setup and lab/setup-python, run for real with stand-ins for the programs that they call."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -156,3 +157,28 @@ def test_an_interrupted_set_up_says_so(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "interrupted" in complaints
     assert "could not" not in complaints
+
+
+def test_uv_is_installed_by_the_hashes_of_uv_lock(tmp_path: Path) -> None:
+    """A package index that hands out something else is noticed by pip."""
+    (tmp_path / "lab").mkdir()
+    shutil.copy(PROJECT / "lab/setup-python", tmp_path / "lab")
+    shutil.copy(PROJECT / "uv.lock", tmp_path)
+    pip = 'case $* in *--require-hashes*) cat "${@: -1}";; *) echo "no hashes";; esac; exit 1'
+    write = f"printf '#!/bin/bash\\n%s\\n' '{pip}' >.tools/bin/python"
+    program(tmp_path, "python3", f"mkdir -p .tools/bin; {write}; chmod +x .tools/bin/python")
+    done = subprocess.run(
+        ["bash", "lab/setup-python", "0.0.0"],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    locked = (PROJECT / "uv.lock").read_text().split('[[package]]\nname = "uv"\n')[1].split("[[package]]")[0]
+    wanted = re.findall(r"sha256:[0-9a-f]{64}", locked)
+    assert len(wanted) > 5
+    listed = next(line for line in done.stdout.splitlines() if line.startswith("uv==0.0.0 "))
+    assert re.findall(r"--hash=(\S+)", listed) == wanted
