@@ -28,6 +28,7 @@ import tomllib
 from deploy.bundle import wheelhouse
 from deploy.bundle.sbom import bill_of_materials
 from deploy.bundle.signing import SigningError, sign, signing_key
+from deploy.bundle.wheel_facts import facts_of
 from deploy.bundle.wheelhouse import PLATFORMS, PYTHONS, Platform, Requirement, WheelError, sha256
 from deploy.bundle.zipapp_build import build_zipapp
 from deploy.controller.programs import MissingProgramError, find
@@ -138,7 +139,9 @@ def contents(
     lines.append(Requirement(NAME, version, None, (hashes[own.name],)).line([hashes[own.name]]))
     files = {f"wheels/{name}": path.read_bytes() for name, path in wheels.items()}
     files["requirements.txt"] = ("\n".join(sorted(lines)) + "\n").encode()
-    files["sbom.cdx.json"] = bill_of_materials(NAME, version, hashes)
+    files["sbom.cdx.json"] = bill_of_materials(
+        NAME, version, {name: facts_of(path) for name, path in wheels.items()}
+    )
     table = {f"wheels/{name}": digest for name, digest in hashes.items()}
     table |= {name: _digest(files[name]) for name in ("requirements.txt", "sbom.cdx.json")}
     manifest = {

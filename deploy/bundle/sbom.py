@@ -10,13 +10,20 @@ from typing import Any
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.utils import parse_wheel_filename
 
+from deploy.bundle.wheel_facts import UNKNOWN, WheelFacts, library_in
 
-def bill_of_materials(name: str, version: str, wheels: Mapping[str, str]) -> bytes:
-    """Return the bill of materials for ``wheels`` (file name → SHA-256), validated by its library's model.
+_LICENCES = {"libzmq": "MPL-2.0", "libsodium": "ISC"}
+"""Of libraries inside wheels, which say no more than their names; the wheels hold the texts."""
+
+
+def bill_of_materials(name: str, version: str, wheels: Mapping[str, WheelFacts]) -> bytes:
+    """Return the bill of materials for ``wheels`` (by file name), validated by its library's model.
 
     Serial number and order follow from the content; it carries no time, so that builds repeat.
     """
@@ -24,30 +31,53 @@ def bill_of_materials(name: str, version: str, wheels: Mapping[str, str]) -> byt
     bom.metadata.component = Component(
         name=name, version=version, type=ComponentType.APPLICATION, bom_ref=name
     )
-    packages: dict[tuple[str, str], dict[str, str]] = {}
-    for file, digest in sorted(wheels.items()):
+    packages: dict[tuple[str, str], dict[str, WheelFacts]] = {}
+    for file, facts in sorted(wheels.items()):
         normal, number, _, _ = parse_wheel_filename(file)
-        packages.setdefault((str(normal), str(number)), {})[file] = digest
+        packages.setdefault((str(normal), str(number)), {})[file] = facts
     for (project, release), files in packages.items():
+        licences = {facts.licence for facts in files.values()}
         package = Component(
             name=project,
             version=release,
             type=ComponentType.LIBRARY,
             bom_ref=f"{project}=={release}",
             purl=PackageURL("pypi", name=project, version=release),
+            licenses=[_licence(licences.pop() if len(licences) == 1 else UNKNOWN)],
         )
-        for file, digest in files.items():
-            part = Component(
-                name=file,
-                type=ComponentType.FILE,
-                bom_ref=file,
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
-            )
+        for file, facts in files.items():
+            part = Component(name=file, type=ComponentType.FILE, bom_ref=file, hashes=[_sha256(facts.digest)])
+            for inside, digest in facts.libraries.items():
+                part.components.add(_library(file, inside, digest))
             package.components.add(part)
         bom.components.add(package)
         bom.register_dependency(bom.metadata.component, [package])
-    seed = json.dumps([name, version, dict(sorted(wheels.items()))])
+    seed = json.dumps([name, version, sorted((file, facts.digest) for file, facts in wheels.items())])
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, seed)
     document: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     document["metadata"].pop("timestamp", None)
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _library(wheel: str, inside: str, digest: str) -> Component:
+    """A library inside a wheel. Its version is not said but in the file's name, which is the description."""
+    name = library_in(inside) or inside
+    return Component(
+        name=name,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"{wheel}/{inside}",
+        description=inside,
+        hashes=[_sha256(digest)],
+        licenses=[_licence(_LICENCES.get(name, UNKNOWN))],
+    )
+
+
+def _licence(text: str) -> LicenseExpression | DisjunctiveLicense:
+    try:
+        return LicenseExpression(canonicalize_license_expression(text))
+    except InvalidLicenseExpression:
+        return DisjunctiveLicense(name=text)
+
+
+def _sha256(digest: str) -> HashType:
+    return HashType(alg=HashAlgorithm.SHA_256, content=digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 
 from deploy.bundle import build, signing
 from deploy.bundle.sbom import bill_of_materials
+from deploy.bundle.wheel_facts import facts_of
 from deploy.bundle.wheelhouse import LINUX, WINDOWS, Requirement, parse_requirements, sha256
 from deploy.bundle.zipapp_build import SHEBANG, build_zipapp
 from mt5crs_release.bundle import (
@@ -36,6 +38,15 @@ ROOT = Path(__file__).resolve().parents[3]
 ORIGIN = build.Origin("0123abcd", 1_700_000_000)
 
 
+def a_wheel(path: Path, metadata: str, **files: str) -> Path:
+    """A wheel with this metadata; `files`: contents by name."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a_b-1.0.dist-info/METADATA", metadata)
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
 class Maker:
     """Makes small bundles with a key of their own; ``open`` verifies as a host does."""
 
@@ -45,10 +56,8 @@ class Maker:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
         self.signers = directory / "allowed_signers"
         self.signers.write_text(signing.allowed_signers_line(signing.public_key(self.key)))
-        self.own = directory / "mt5crs-9.8.7-py3-none-any.whl"
-        self.own.write_bytes(b"own wheel")
-        self.pip = directory / "pip-26.0-py3-none-any.whl"
-        self.pip.write_bytes(b"pip wheel")
+        self.own = a_wheel(directory / "mt5crs-9.8.7-py3-none-any.whl", "Name: mt5crs\n")
+        self.pip = a_wheel(directory / "pip-26.0-py3-none-any.whl", "Name: pip\n")
 
     def members(self, origin: build.Origin = ORIGIN, **manifest: Any) -> dict[str, bytes]:
         wheels = {path.name: path for path in (self.own, self.pip)}
@@ -77,7 +86,7 @@ def test_good_bundle_is_verified_and_unpacked(maker: Maker, tmp_path: Path) -> N
     with maker.open(maker.members()) as bundle:
         bundle.check_platform()
         bundle.unpack(tmp_path / "out")
-    assert (tmp_path / "out/wheels" / maker.own.name).read_bytes() == b"own wheel"
+    assert (tmp_path / "out/wheels" / maker.own.name).read_bytes() == maker.own.read_bytes()
     lines = (tmp_path / "out/requirements.txt").read_text().splitlines()
     # pip's own wheel travels along, to be run and not to be installed
     assert [path.name.partition("-")[0] for path in (tmp_path / "out/wheels").glob("pip-*")] == ["pip"]
@@ -207,15 +216,38 @@ def test_a_pipe_or_device_in_place_of_a_bundle_blocks_nobody(maker: Maker, tmp_p
         assert peek_content(path) is None
 
 
-def test_bill_of_materials_lists_every_wheel_and_repeats() -> None:
-    wheels = {"a_b-1.0-py3-none-any.whl": "0" * 64, "a_b-1.0-cp311-cp311-win_amd64.whl": "1" * 64}
+def test_bill_of_materials_lists_every_wheel_and_repeats(tmp_path: Path) -> None:
+    """With licences, and with the libraries inside wheels, which have flaws of their own."""
+    names = ("a_b-1.0-py3-none-any.whl", "a_b-1.0-cp311-cp311-win_amd64.whl")
+    libraries = {"a_b.libs/libzmq-2f02442c.so.5.2.5": "z", "a_b/_native.cpython-311.so": "n"}
+    metadata = "Name: a-b\nLicense-Expression: MIT OR Apache-2.0\n\nText"
+    wheels = {name: facts_of(a_wheel(tmp_path / name, metadata, **libraries)) for name in names}
     text = bill_of_materials("mt5crs", "1", wheels)
     assert text == bill_of_materials("mt5crs", "1", dict(reversed(wheels.items())))
     document = json.loads(text)
     assert document["bomFormat"] == "CycloneDX"
     (component,) = document["components"]
     assert component["purl"] == "pkg:pypi/a-b@1.0"
-    assert {part["name"]: part["hashes"][0]["content"] for part in component["components"]} == wheels
+    assert component["licenses"] == [{"expression": "MIT OR Apache-2.0"}]
+    assert {part["name"]: part["hashes"][0]["content"] for part in component["components"]} == {
+        name: sha256(tmp_path / name) for name in names
+    }
+    for part in component["components"]:
+        (library,) = part["components"]
+        assert (library["name"], library["licenses"]) == ("libzmq", [{"expression": "MPL-2.0"}])
+        assert library["hashes"][0]["content"] == hashlib.sha256(b"z").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "licence"),
+    [
+        ("License: MIT\nClassifier: License :: OSI Approved :: BSD License\n", "BSD License"),
+        ("License: Apache 2.0\n", "Apache 2.0"),
+        ("Name: a-b\n", "NOASSERTION"),
+    ],
+)
+def test_licences_of_older_wheels(metadata: str, licence: str, tmp_path: Path) -> None:
+    assert facts_of(a_wheel(tmp_path / "a_b-1.0-py3-none-any.whl", metadata)).licence == licence
 
 
 def test_requirements_apply_by_platform_and_python() -> None:
