@@ -7,6 +7,7 @@ Prints one JSON object. What ends an attack (the gateway cut it off, the firewal
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -121,20 +122,20 @@ def trade(seconds: float) -> dict[str, Any]:
 
 
 def idle_connections() -> Iterator[None]:
-    """No key: as many connections as there are, which say nothing."""
+    """No key: as many connections as there are, which say nothing, and new ones for those that were ended."""
     env = environment("reconciler")
-    time.sleep(4)  # the others have none once these have them
-    made = []
-    for number in range(1500):
+    time.sleep(3)  # the others have none once these have them
+    made: list[socket.socket] = []
+    for number in itertools.count():
         each = socket.socket()
         each.setblocking(False)
         each.connect_ex((env["GATEWAY_HOST"], int(env["GATEWAY_PORT" if number % 2 else "GATEWAY_PUB_PORT"])))
         made.append(each)
-        if number % 50 == 49:
+        if len(made) > 1500:
+            made.pop(0).close()
+        if number % 20 == 19:
+            time.sleep(0.1)
             yield
-    while True:
-        time.sleep(0.2)
-        yield
 
 
 def unlisted_key() -> Iterator[None]:
@@ -160,10 +161,10 @@ def stolen_key() -> Iterator[None]:
 
 
 def endless_message() -> Iterator[None]:
-    """Key of an observer: a message of 20 000 frames."""
+    """Key of a trader: a message of a thousand large frames."""
     body = bytes(MAX_REQUEST_BYTES - 100)
     while True:
-        caller = Caller(environment("reconciler"), queues=True)
+        caller = Caller(environment("strategy"), queues=True)
         for _ in range(1000):
             caller.socket.send(zmq.Frame(body), zmq.SNDMORE, copy=False)
         caller.socket.send(b"")

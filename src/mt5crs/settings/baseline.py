@@ -187,7 +187,7 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
             ("baseline_ntp_serve", self.ntp_serve),
         ):
             for network in networks:
-                problem = _network_problem(network)
+                problem = network_problem(network)
                 if problem:
                     yield f"{name} has {network!r}: {problem}"
         for number, key in enumerate(self.release_signers, start=1):
@@ -201,7 +201,7 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
             ("baseline_ntp_servers", self.ntp_servers),
         ):
             for server in servers:
-                if not _HOST_NAME.fullmatch(server) and _network_problem(server):
+                if not _HOST_NAME.fullmatch(server) and network_problem(server):
                     yield f"{name} has {server!r}, which is neither a host name nor an address"
         if not (self.ntp_pools or self.ntp_servers or self.ntp_serve):
             yield "baseline_ntp_pools and baseline_ntp_servers are both empty; name at least one time source"
@@ -216,11 +216,12 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
                 yield f"baseline_sysctl has {key!r}; only net.… keys are taken, set others outside this kit"
 
 
-def _network_problem(text: str) -> str | None:
+def network_problem(text: str) -> str | None:
+    """Why a text names no address and no network that peers come from; None if it does."""
     try:
         network = ipaddress.ip_network(text, strict=True)
     except ValueError as error:
         return f"{error}; write an address or a network such as 192.0.2.0/24"
     if network.prefixlen == 0:
-        return "that is everyone; name the networks the controllers are in"
+        return "that is everyone; name the networks that they are in"
     return None

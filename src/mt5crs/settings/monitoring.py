@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mt5crs.settings.baseline import package_problems
+from mt5crs.settings.baseline import network_problem, package_problems
 from mt5crs.settings.schema import Settings, setting
 
 
@@ -29,6 +29,14 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
     alertmanager_port: Annotated[int, setting("TCP port of Alertmanager.", ge=1, le=65535, in_env=False)] = (
         9093
     )
+    alertmanager_sources: Annotated[
+        list[str],
+        setting(
+            "Addresses that reach Alertmanager. It asks for no password: whoever is there silences alerts. "
+            "None: root on the Hub alone does (`amtool`).",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
     scrape_interval_s: Annotated[
         int,
         setting(
@@ -150,6 +158,9 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         """Ports used twice, and a webhook address that is none (the address itself is a secret)."""
         yield from package_problems("monitoring_packages", self.packages)
         yield from package_problems("monitoring_packages_hub", self.packages_hub)
+        for source in self.alertmanager_sources:
+            if problem := network_problem(source):
+                yield f"monitoring_alertmanager_sources has {source!r}: {problem}"
         ports = (self.node_port, self.prometheus_port, self.alertmanager_port)
         if len(set(ports)) != len(ports):
             yield (

@@ -117,10 +117,22 @@ def test_nothing_else_is_open(fleet: Fleet, tmp_path: Path) -> None:
     }
     # 546: answers to this host's own DHCPv6 questions, from the link only.
     assert {host: ports - {("udp", 546)} for host, ports in open_ports.items()} == {
-        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9090), ("tcp", 9093), ("udp", 123)},
+        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9090), ("udp", 123)},
         "inf-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9102), ("tcp", 9103)},
         "gtw-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9101), ("tcp", 5555), ("tcp", 5556)},
     }
+
+
+def test_alertmanager_is_reached_by_those_who_may_silence_alerts_and_nobody_else(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """It asks for no password, and its address is all that protects it."""
+    desk = rules(fleet.hosts["hub-01"], monitoring_alertmanager_sources=["203.0.113.5"])
+    (line,) = (line for line in desk.splitlines() if "saddr" in line and "9093" in line)
+    assert line.split()[:3] == ["ip", "saddr", "203.0.113.5"]
+    assert "saddr" not in "".join(
+        line for line in rules(fleet.hosts["hub-01"]).splitlines() if "9093" in line
+    )
 
 
 PLAIN = {
