@@ -73,7 +73,7 @@ format: setup ## format the code
 	@$(RUN) ruff format . && $(RUN) ruff check --fix-only --quiet .
 
 .PHONY: lint
-lint: setup ## ruff, mypy strict, import-linter, yamllint, actionlint, ansible-lint (profile production)
+lint: setup ## ruff, mypy strict, import-linter, yamllint, actionlint, zizmor, ansible-lint (profile production)
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
@@ -81,6 +81,7 @@ lint: setup ## ruff, mypy strict, import-linter, yamllint, actionlint, ansible-l
 	$(RUN) lint-imports --no-logo --no-cache
 	$(RUN) yamllint --strict .
 	$(RUN) actionlint
+	$(RUN) zizmor --offline --quiet --no-progress .github
 	$(RUN) ansible-lint --offline -q
 
 .PHONY: unit

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 import subprocess
+import zipapp
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +91,29 @@ def host(deployed: Fleet) -> Iterator[Host]:
 
 def test_nothing_is_stale_after_a_deployment(host: Host) -> None:
     assert host.stale() == []
+
+
+ACCEPTED_WARNINGS = {"does not provide protection against post-quantum attacks"}
+"""The oldest OpenSSH that is supported has one such method; the others remain for clients without it."""
+
+
+def test_ssh_audit_finds_no_failure(host: Host, tmp_path: Path) -> None:
+    """It runs on the host: sshd bars an address for a while that connects as it does, and that is ours."""
+    import ssh_audit
+
+    program = tmp_path / "ssh-audit"
+    shutil.copytree(Path(ssh_audit.__file__).parent, program / "ssh_audit")
+    zipapp.create_archive(program, tmp_path / "ssh-audit.pyz", main="ssh_audit.ssh_audit:main")
+    text = base64.b64encode((tmp_path / "ssh-audit.pyz").read_bytes()).decode()
+    run = (
+        "base64 -d >/run/ssh-audit.pyz && python3 /run/ssh-audit.pyz --json 127.0.0.1; rm /run/ssh-audit.pyz"
+    )
+    said = json.loads(host.lab.exec(HOST, ["sh", "-c", run], input_text=text, timeout_s=60).stdout)
+    offered = [each for kind in ("kex", "key", "enc", "mac") for each in said[kind]]
+    assert len(offered) > 10
+    assert [each["algorithm"] for each in offered if each.get("notes", {}).get("fail")] == []
+    warnings = {text for each in offered for text in each.get("notes", {}).get("warn", [])}
+    assert warnings <= ACCEPTED_WARNINGS
 
 
 def test_both_are_admitted_until_the_new_one_is_confirmed(host: Host) -> None:
