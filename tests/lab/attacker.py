@@ -227,23 +227,6 @@ def _status(caller: Caller) -> bytes:
     return caller.message(requests.Status)
 
 
-def slow_health() -> Iterator[None]:
-    """No key: requests for /health that do not end, as many connections as there are."""
-    env = environment("reconciler")
-    made = []
-    for _ in range(100):
-        each = socket.socket()
-        each.setblocking(False)
-        each.connect_ex((env["GATEWAY_HOST"], 9101))
-        made.append(each)
-    while True:
-        for each in made:
-            with contextlib.suppress(OSError):
-                each.send(b"G")
-        time.sleep(0.2)
-        yield
-
-
 ATTACKS: dict[str, Callable[[], Iterator[None]]] = {
     "idle_connections": idle_connections,
     "unlisted_key": unlisted_key,
@@ -254,7 +237,6 @@ ATTACKS: dict[str, Callable[[], Iterator[None]]] = {
     "others_events": others_events,
     "observer_flood": lambda: flood("reconciler", _everything),
     "trader_flood": lambda: flood("strategy", _status),
-    "slow_health": slow_health,
 }
 
 
