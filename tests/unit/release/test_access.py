@@ -213,10 +213,16 @@ NAMES = st.sampled_from(["a", "b", "c"])
 CLIENTS = st.dictionaries(
     NAMES,
     st.builds(
-        lambda key, magics, permissions: {"key": key, "permissions": permissions, "magics": magics},
+        lambda key, magics, permissions, addresses: {
+            "key": key,
+            "permissions": permissions,
+            "magics": magics,
+            **({} if addresses is None else {"addresses": addresses}),
+        },
         st.sampled_from(["k1", "k2", "k3", "k4"]),
         st.lists(st.integers(1, 4), unique=True, max_size=2),
         st.lists(st.sampled_from(["observe", "trade"]), unique=True),
+        st.none() | st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2"]), unique=True),
     ),
 ).filter(lambda clients: len({one["key"] for one in clients.values()}) == len(clients))
 LIMITS = st.dictionaries(
@@ -231,6 +237,10 @@ LIMITS = st.dictionaries(
 LISTS = st.builds(
     lambda clients, limits: {"clients": clients, "limits": limits, "legacy": {}}, CLIENTS, LIMITS
 )
+
+
+def comes_from(entry: dict[str, Any], address: str) -> bool:
+    return not entry.get("addresses") or address in entry["addresses"]
 
 
 @settings(max_examples=60)
@@ -248,6 +258,8 @@ def test_no_change_of_a_list_lets_anybody_do_more_than_one_of_the_two(
         assert {entry["key"], entry.get("former_key", entry["key"])} <= {one["key"] for one in may}
         assert set(entry["permissions"]) == {each for one in may for each in one["permissions"]}
         assert set(entry["magics"]) == {each for one in may for each in one["magics"]}
+        for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+            assert comes_from(entry, address) == any(comes_from(one, address) for one in may)
     held = [entry["key"] for entry in meanwhile["clients"].values()]
     held += [entry["former_key"] for entry in meanwhile["clients"].values() if "former_key" in entry]
     assert len(held) == len(set(held)), "a key belongs to one client"
