@@ -176,6 +176,13 @@ bench-switch: setup bundle ## what a client that asks every 5 ms sees of a switc
 bundle: setup ## build, lock, sign the release bundle into dist/
 	@$(RUN) python -m deploy.bundle
 
+.PHONY: strategy-bundle strategy-lock
+strategy-bundle: setup ## build and sign the bundle of strategies/NAME.yml into dist/strategies/
+	@$(RUN) python -m deploy.bundle --strategy '$(NAME)'
+
+strategy-lock: setup ## write the lock file of strategies/NAME.yml, with the core's versions
+	@$(RUN) python -m deploy.bundle --strategy '$(NAME)' --lock
+
 .PHONY: lab-check
 lab-check: setup ## tell whether this machine can boot a lab, and what is missing
 	@$(RUN) python -m lab check

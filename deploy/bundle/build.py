@@ -7,36 +7,30 @@ an unchanged one is taken from the cache below the output directory.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
 import json
-import os
 import re
-import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import tomllib
 
-from deploy.bundle import wheelhouse
+from deploy.bundle import strategy_bundle, wheelhouse
+from deploy.bundle.archive import ROOT, Origin, canonical, digest_of, origin, pack, write_file
 from deploy.bundle.sbom import bill_of_materials
 from deploy.bundle.signing import SigningError, sign, signing_key
 from deploy.bundle.wheel_facts import facts_of
 from deploy.bundle.wheelhouse import PLATFORMS, PYTHONS, Platform, Requirement, WheelError, sha256
 from deploy.bundle.zipapp_build import build_zipapp
-from deploy.controller.programs import MissingProgramError, find
+from deploy.controller.programs import MissingProgramError
 from mt5crs.protocol.fields import VERSION as PROTOCOL
-from mt5crs_release.bundle import FORMAT, MANIFEST, SIGNATURE
+from mt5crs_release.bundle import CORE, FORMAT, MANIFEST, SIGNATURE
 from mt5crs_release.digest import SHORT, content_digest
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "mt5crs"
 TOOL = "mt5crs-release"
 LATEST = "latest.json"
@@ -48,32 +42,6 @@ KEPT = 5
 Phase = Callable[[str], AbstractContextManager[None]]
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where the code comes from; recorded in the manifest, outside the content digest."""
-
-    commit: str
-    built: int
-    """Seconds since 1970: ``SOURCE_DATE_EPOCH``, else the time of the commit."""
-
-
-def origin(root: Path) -> Origin:
-    """Return commit and time of the work tree; ``unknown`` outside git, or where git is not installed."""
-    program = find("git")
-
-    def git(*arguments: str) -> str:
-        if program is None:
-            return ""
-        answer = subprocess.run(
-            [program, "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-        return answer.stdout.strip() if answer.returncode == 0 else ""
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "pyproject.toml", "uv.lock")
-    built = os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct") or "315532800"
-    return Origin((git("rev-parse", "HEAD") or "unknown") + ("+changes" if changed else ""), int(built))
-
-
 def build(out: Path, platforms: Iterable[Platform], phase: Phase, root: Path = ROOT) -> dict[str, Any]:
     """Build the release tool and a bundle per platform into ``out``; return what ``latest.json`` says.
 
@@ -81,13 +49,14 @@ def build(out: Path, platforms: Iterable[Platform], phase: Phase, root: Path = R
     :raises SigningError: the bundle could not be signed
     :raises MissingProgramError: uv or ssh-keygen is missing
     """
+    out = out.absolute()  # programs are run in other directories
     out.mkdir(parents=True, exist_ok=True)
     cache = out / ".cache"
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     source = origin(root)
     key = signing_key(root)
     with phase("release tool"):
-        _replace(out / TOOL, build_zipapp(root / "src/mt5crs_release", version), 0o755)
+        write_file(out / TOOL, build_zipapp(root / "src/mt5crs_release", version), 0o755)
     with phase("our wheel"):
         own = wheelhouse.build_own_wheel(root, cache)
     latest: dict[str, Any] = {"tool": TOOL, "bundles": newest(out)}
@@ -101,10 +70,10 @@ def build(out: Path, platforms: Iterable[Platform], phase: Phase, root: Path = R
             members[SIGNATURE] = sign(members[MANIFEST], key)
             suffix = "" if platform.name == "linux" else f"-{platform.name}"
             name = f"{NAME}-{version}{suffix}-{manifest['content'][:SHORT]}.tar"
-            _replace(out / name, pack(members, source.built), 0o644)
+            write_file(out / name, pack(members, source.built), 0o644)
         latest["bundles"][platform.name] = {"file": name, "content": manifest["content"], "version": version}
         _forget_old(out, name)
-    _replace(out / LATEST, canonical(latest), 0o644)
+    write_file(out / LATEST, canonical(latest), 0o644)
     return latest
 
 
@@ -143,9 +112,10 @@ def contents(
         NAME, version, {name: facts_of(path) for name, path in wheels.items()}
     )
     table = {f"wheels/{name}": digest for name, digest in hashes.items()}
-    table |= {name: _digest(files[name]) for name in ("requirements.txt", "sbom.cdx.json")}
+    table |= {name: digest_of(files[name]) for name in ("requirements.txt", "sbom.cdx.json")}
     manifest = {
         "format": FORMAT,
+        "kind": CORE,
         "name": NAME,
         "version": version,
         "commit": source.commit,
@@ -159,23 +129,6 @@ def contents(
     return files, manifest
 
 
-def pack(members: dict[str, bytes], built: int) -> bytes:
-    """Return ``members`` as a tar whose bytes depend on nothing else."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        # Manifest and signature first: a reader can judge before it reads the rest.
-        for name in sorted(members, key=lambda name: (name not in (MANIFEST, SIGNATURE), name)):
-            member = tarfile.TarInfo(name)
-            member.size, member.mtime, member.mode = len(members[name]), built, 0o644
-            archive.addfile(member, io.BytesIO(members[name]))
-    return buffer.getvalue()
-
-
-def canonical(document: dict[str, Any]) -> bytes:
-    """Return ``document`` as readable JSON that depends on nothing but its content."""
-    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build from the command line; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -183,7 +136,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where the files go (default dist)")
     parser.add_argument("--platform", choices=[*PLATFORMS, "all"], default="linux", help="default linux")
+    parser.add_argument("--strategy", metavar="NAME", help="instead: the bundle of strategies/NAME.yml")
+    parser.add_argument(
+        "--lock", action="store_true", help="with --strategy: write its lock file, with the core's versions"
+    )
     options = parser.parse_args(arguments)
+    if options.strategy:
+        return strategy_bundle.run(options.strategy, options.out, lock=options.lock)
+    if options.lock:
+        parser.error("--lock goes with --strategy NAME; the core's lock is made by `uv lock`")
     chosen = PLATFORMS.values() if options.platform == "all" else [PLATFORMS[options.platform]]
     try:
         latest = build(options.out, chosen, _told)
@@ -217,17 +178,3 @@ def _forget_old(out: Path, name: str) -> None:
     bundles.sort(key=lambda path: path.stat().st_mtime)
     for path in bundles[: -(KEPT - 1)]:
         path.unlink()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Write ``path`` in one step; a file that is the same already is left alone."""
-    if path.is_file() and path.read_bytes() == content and path.stat().st_mode & 0o777 == mode:
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.chmod(mode)
-    temporary.replace(path)

@@ -22,8 +22,12 @@ _LICENCES = {"libzmq": "MPL-2.0", "libsodium": "ISC"}
 """Of libraries inside wheels, which say no more than their names; the wheels hold the texts."""
 
 
-def bill_of_materials(name: str, version: str, wheels: Mapping[str, WheelFacts]) -> bytes:
+def bill_of_materials(
+    name: str, version: str, wheels: Mapping[str, WheelFacts], data: Mapping[str, str] | None = None
+) -> bytes:
     """Return the bill of materials for ``wheels`` (by file name), validated by its library's model.
+
+    data: files beside the wheels, in the same form.
 
     Serial number and order follow from the content; it carries no time, so that builds repeat.
     """
@@ -46,17 +50,27 @@ def bill_of_materials(name: str, version: str, wheels: Mapping[str, WheelFacts])
             licenses=[_licence(licences.pop() if len(licences) == 1 else UNKNOWN)],
         )
         for file, facts in files.items():
-            part = Component(name=file, type=ComponentType.FILE, bom_ref=file, hashes=[_sha256(facts.digest)])
+            part = _file(file, facts.digest)
             for inside, digest in facts.libraries.items():
                 part.components.add(_library(file, inside, digest))
             package.components.add(part)
         bom.components.add(package)
         bom.register_dependency(bom.metadata.component, [package])
-    seed = json.dumps([name, version, sorted((file, facts.digest) for file, facts in wheels.items())])
+    beside = sorted((data or {}).items())
+    for file, digest in beside:
+        part = _file(file, digest)
+        bom.components.add(part)
+        bom.register_dependency(bom.metadata.component, [part])
+    digests = sorted((file, facts.digest) for file, facts in wheels.items())
+    seed = json.dumps([name, version, digests, *([beside] if beside else [])])
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, seed)
     document: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     document["metadata"].pop("timestamp", None)
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _file(name: str, digest: str) -> Component:
+    return Component(name=name, type=ComponentType.FILE, bom_ref=name, hashes=[_sha256(digest)])
 
 
 def _library(wheel: str, inside: str, digest: str) -> Component:

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,17 @@ class Platform:
     extras: tuple[str, ...]
     pip_platforms: tuple[str, ...]
     markers: dict[str, str]
+
+    def environment(self, python: str) -> dict[str, str]:
+        """Return what markers are evaluated with for CPython ``python`` (such as ``3.11``)."""
+        return {
+            **self.markers,
+            "python_version": python,
+            "python_full_version": f"{python}.0",
+            "implementation_name": "cpython",
+            "platform_python_implementation": "CPython",
+            "extra": "",
+        }
 
 
 LINUX = Platform(
@@ -78,15 +89,7 @@ class Requirement:
         """Tell whether it is needed on ``platform`` with CPython ``python`` (such as ``3.11``)."""
         if self.marker is None:
             return True
-        environment = {
-            **platform.markers,
-            "python_version": python,
-            "python_full_version": f"{python}.0",
-            "implementation_name": "cpython",
-            "platform_python_implementation": "CPython",
-            "extra": "",
-        }
-        return Marker(self.marker).evaluate(environment)
+        return Marker(self.marker).evaluate(platform.environment(python))
 
     def line(self, hashes: Sequence[str], *, marker: bool = True) -> str:
         """Return it as a line of a requirements file with ``hashes``."""
@@ -104,7 +107,7 @@ def locked_requirements(root: Path, platform: Platform) -> list[Requirement]:
     """
     options = "--locked --no-default-groups --no-emit-project --no-header --no-annotate"
     options += " --format requirements-txt" + "".join(f" --extra {extra}" for extra in platform.extras)
-    text = _run([require("uv"), "export", *options.split()], root, "Run `uv lock`, then build again.")
+    text = run([require("uv"), "export", *options.split()], root, "Run `uv lock`, then build again.")
     return parse_requirements(text)
 
 
@@ -112,9 +115,7 @@ def parse_requirements(text: str) -> list[Requirement]:
     """Return the requirements in the text of a hashed requirements file."""
     requirements = []
     for line in text.replace("\\\n", " ").splitlines():
-        match = re.match(
-            r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)(?:\s*;\s*(?P<marker>.*?))?(?=\s+--hash|\s*$)", line
-        )
+        match = _PIN.match(line)
         if match:
             hashes = tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
             requirements.append(Requirement(match["name"], match["version"], match["marker"], hashes))
@@ -161,21 +162,31 @@ def build_own_wheel(root: Path, cache: Path) -> Path:
     :raises WheelError: the build failed
     :raises MissingProgramError: uv is missing
     """
-    digest = hashlib.sha256()
     sources = [
         *(root / "src").rglob("*"),
         *(root / name for name in ("pyproject.toml", "README.md", "LICENSE")),
     ]
+    return build_wheel(root, sources, cache, "own")
+
+
+def build_wheel(root: Path, sources: Iterable[Path], cache: Path, kind: str) -> Path:
+    """Return the wheel of the project in ``root``, built unless the same sources were built before.
+
+    :param kind: begins the name in the cache
+    :raises WheelError: the build failed
+    :raises MissingProgramError: uv is missing
+    """
+    digest = hashlib.sha256()
     for path in sorted(sources):
         if path.is_file() and "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    directory = cache / f"own-{digest.hexdigest()[:16]}"
+    directory = cache / f"{kind}-{digest.hexdigest()[:16]}"
     if not directory.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".tmp-") as temporary:
             target = Path(temporary) / "wheel"
             command = [require("uv"), "build", "--quiet", "--wheel", "--out-dir", str(target), str(root)]
-            _run(
+            run(
                 command,
                 root,
                 "If it says that it cannot download: check the connection to the package index. Else mend "
@@ -197,7 +208,8 @@ def _keep(made: Path, directory: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(requirements: Sequence[Requirement], platform: Platform, python: str, target: Path) -> None:
@@ -222,14 +234,18 @@ def _download(requirements: Sequence[Requirement], platform: Platform, python: s
             f"--python-version={python}",
         ]
         command += [f"--platform={name}" for name in platform.pip_platforms]
-        _run(
+        run(
             [*command, "--dest", str(target), "-r", file.name],
             target,
             f"Check the connection to the package index; all need a wheel for {platform.name}, {python}.",
         )
 
 
-def _run(command: Sequence[str], directory: Path, remedy: str, **environment: str) -> str:
+def run(command: Sequence[str], directory: Path, remedy: str, **environment: str) -> str:
+    """Return what a command printed.
+
+    :raises WheelError: it failed or took too long; ends with ``remedy``
+    """
     shown = " ".join([Path(command[0]).name, *command[1:4]])
     try:
         answer = subprocess.run(

@@ -46,6 +46,10 @@ OF_THE_WHOLE_FLEET = (
     "fleet_alerts_unknown",
     "fleet_alerts_unknown_s",
 )
+STRATEGIES = "dist/strategies"
+"""Where the bundles of strategies are, below the project."""
+UNLOCKED_ALLOWED = ("lab", "dev", "test")
+"""Environments that take a strategy whose dependencies nothing pins."""
 _DOCUMENTATION = tuple(
     ipaddress.ip_network(network)
     for network in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
@@ -314,6 +318,29 @@ def _check_bundles(fleet: Fleet) -> Iterator[str]:
     for name in dict.fromkeys(values.get("fleet_bundle") for values in fleet.hosts.values()):
         if isinstance(name, str) and not (PROJECT / name).is_file():
             yield f"fleet_bundle {name} does not exist; build it with `make bundle`"
+    for host in fleet.in_group("inf"):
+        yield from (f"{host}: {text}" for text in _strategy_bundle_problems(fleet, fleet.hosts[host]))
+
+
+def _strategy_bundle_problems(fleet: Fleet, values: Mapping[str, Any]) -> Iterator[str]:
+    """What keeps a strategy's own bundle from being deployed to a host with these variables."""
+    name, built = values.get("strategy_bundle"), values.get("strategy_built")
+    if not name or not isinstance(built, dict):
+        return
+    if not built or not (PROJECT / STRATEGIES / str(built.get("file"))).is_file():
+        yield f"strategy_bundle {name} is not built; build it with `make strategy-bundle NAME=<name>`"
+        return
+    wanted, offered = str(values.get("strategy_strategy")), built["strategies"]
+    if ":" not in wanted and wanted not in (*offered, "example"):
+        yield (
+            f"strategy_strategy is {wanted!r}, but the bundle {name} offers "
+            f"{', '.join(offered) or 'none by name'}; name one of them, or module:Class"
+        )
+    if built["unlocked"] and fleet.environment not in UNLOCKED_ALLOWED:
+        yield (
+            f"strategy_bundle {name} is not all locked, which only {', '.join(UNLOCKED_ALLOWED)} take: "
+            f"{'; '.join(built['unlocked'])}"
+        )
 
 
 def _merge(problems: list[str], hosts: tuple[str, ...]) -> list[str]:

@@ -27,7 +27,7 @@ from deploy.remote.release_call import LOOK_AGAIN, ROLLBACK, document_of, not_to
 from deploy.remote.ssh import STATUS, TOOL
 from deploy.rollout.answer import ACCESS, ToolAnswer, apply
 from deploy.rollout.batches import BLUE_GREEN, GATEWAY, Step
-from deploy.rollout.generation import BUNDLES, Desired, code_arguments
+from deploy.rollout.generation import BUNDLES, Bundle, Desired, code_arguments
 from deploy.rollout.plan import Plan, Work
 from deploy.rollout.record import Failure, Rollout, failure_of
 
@@ -187,10 +187,10 @@ def shell(script: str, *, timeout_s: int) -> tuple[bool, list[str]]:
 
 
 @operation()
-def uploaded(rollout: Rollout, want: Desired) -> Generator[FunctionCommand, None, None]:
+def uploaded(rollout: Rollout, service: str, bundle: Bundle) -> Generator[FunctionCommand, None, None]:
     """Put the bundle on the host, complete or not at all."""
     if not rollout.failed:
-        yield FunctionCommand(_upload, (rollout, want), {})
+        yield FunctionCommand(_upload, (rollout, service, bundle), {})
 
 
 @operation()
@@ -264,10 +264,7 @@ def looked_at(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
         yield FunctionCommand(_look_at, (rollout,), {})
 
 
-def _upload(rollout: Rollout, want: Desired) -> None:
-    bundle = want.bundle
-    if bundle is None:
-        return
+def _upload(rollout: Rollout, service: str, bundle: Bundle) -> None:
     began = time.monotonic()
     part = f"{bundle.remote}.{rollout.id[:8]}.part"
     sudo = bool(host.data.get("_sudo", False))
@@ -284,8 +281,8 @@ def _upload(rollout: Rollout, want: Desired) -> None:
             reason = "\n".join(lines)
     except Exception as error:  # see run_tool
         done, reason = False, f"{type(error).__name__}: {error}"
-    rollout.result(host.name, want.service).seconds += time.monotonic() - began
-    rollout.spent(host.name, want.service, "upload", began, "changed" if done else "failed")
+    rollout.result(host.name, service).seconds += time.monotonic() - began
+    rollout.spent(host.name, service, "upload", began, "changed" if done else "failed")
     if not done:
         remedy = f"check the space and the rights of {BUNDLES} on the host"
         rollout.fail(Failure(host.name, step, reason or "it failed and gave no reason", remedy))
@@ -294,7 +291,7 @@ def _upload(rollout: Rollout, want: Desired) -> None:
 def _stage(rollout: Rollout, want: Desired) -> None:
     arguments = ["stage", want.service]
     if want.bundle is not None:
-        arguments += code_arguments(want.bundle, _statuses[host.name])
+        arguments += code_arguments(want, _statuses[host.name])
     _call(rollout, arguments, timeout_s=STAGE_TIMEOUT_S, stdin=want.specification)
 
 
@@ -425,10 +422,10 @@ class Service:
         """What is to be done for this service on the current host; None when the host has no such service."""
         return _work.get((host.name, self.name))
 
-    def missing_bundle(self) -> Desired | None:
-        """What the current host is to run, if it has not got the code for it yet."""
+    def missing_bundles(self) -> tuple[Bundle, ...]:
+        """What the current host has not got yet of what is to run there."""
         work = self._work()
-        return work.want if work is not None and work.todo.upload else None
+        return work.todo.upload if work is not None else ()
 
     def stage(self, rollout: Rollout) -> None:
         """Put the wanted generation on the host, beside what runs."""
@@ -486,8 +483,11 @@ def service_named(name: str | None) -> Service:
 
 
 def upload_bundle(rollout: Rollout) -> None:
-    """Put the bundle on the current host if one of its services needs it; one upload serves them all."""
-    missing = (Service(entry.name, entry.group).missing_bundle() for entry in SERVICES)
-    wanted = next((want for want in missing if want is not None), None)
-    if wanted is not None:
-        uploaded(rollout, wanted, name="Upload the bundle")
+    """Put the bundles that its services need on the current host; one upload serves them all."""
+    missing = {
+        bundle: entry.name
+        for entry in reversed(SERVICES)
+        for bundle in Service(entry.name, entry.group).missing_bundles()
+    }
+    for bundle, service in missing.items():
+        uploaded(rollout, service, bundle, name=f"Upload {bundle.path.name}")

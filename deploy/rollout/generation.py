@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from deploy.fleet.rendering import render
+from deploy.fleet.settings import STRATEGIES
 from deploy.fleet.vault_password import PROJECT
 from deploy.rollout.batches import BASELINE, Spoken
 from mt5crs_release.bundle import peek_manifest
-from mt5crs_release.digest import SHORT, generation_digest
+from mt5crs_release.digest import SHORT, generation_digest, runtime_digest
+from mt5crs_release.spec import ExtraBundle
 
 BUNDLES = "/opt/mt5crs/bundles"
 
@@ -43,19 +45,28 @@ class Desired:
     service: str
     specification: str
     bundle: Bundle | None
+    """The core's."""
     digest: str
     confirm_timeout_s: int
     stands_by: bool = False
     """Whether the generation brings units that stand by beside what runs (strategy blue_green)."""
+    extra: ExtraBundle | None = None
+    """The strategy's own."""
     reached_within_s: int | None = None
     """Seconds after which it reverts unless a new connection reached the host: it decides who gets in."""
+
+    @property
+    def runtime(self) -> str:
+        """Digest of what its runtime holds; only of a generation with code."""
+        assert self.bundle is not None  # noqa: S101
+        return runtime_digest(self.bundle.content, self.extra.code if self.extra else None)
 
 
 @dataclass(frozen=True)
 class Todo:
     """Which steps a service needs on a host; none when it runs as wanted."""
 
-    upload: bool = False
+    upload: tuple[Bundle, ...] = ()
     stage: bool = False
     activate: bool = False
     start: tuple[str, ...] = ()
@@ -84,8 +95,13 @@ def find_bundle(name: str) -> Bundle:
 
 def desired(service: str, settings: Mapping[str, Any]) -> Desired:
     """What `service` is to run on the host with these variables."""
-    text = render(f"release/{service}.json.j2", settings)
+    return desired_by(render(f"release/{service}.json.j2", settings), settings)
+
+
+def desired_by(text: str, settings: Mapping[str, Any]) -> Desired:
+    """What a service is to run by its rendered specification."""
     specification = json.loads(text)
+    service = str(specification["service"])
     bundle = find_bundle(settings["fleet_bundle"]) if specification["code"] else None
     return Desired(
         service,
@@ -94,6 +110,7 @@ def desired(service: str, settings: Mapping[str, Any]) -> Desired:
         generation_digest(specification, bundle.content if bundle else None),
         int(settings["fleet_confirm_timeout_s"]),
         stands_by="standby" in specification,
+        extra=ExtraBundle(**specification["extra_bundle"]) if "extra_bundle" in specification else None,
         reached_within_s=int(settings["baseline_access_confirm_s"]) if service == BASELINE else None,
     )
 
@@ -106,13 +123,8 @@ def decide(want: Desired, status: Mapping[str, Any]) -> Todo:
     if same and now.get("state") == "confirmed":
         down = tuple(unit for unit, state in now.get("units", {}).items() if state != "active")
         return Todo(start=down, generation=str(now["current"]), previous=now.get("previous"))
-    upload = False
-    if want.bundle is not None:
-        runtimes = (str(name).partition("-")[0] for name in status.get("runtimes", ()))
-        there = want.bundle.content[:SHORT] in runtimes
-        upload = not there and Path(want.bundle.remote).name not in status.get("bundles", ())
     return Todo(
-        upload,
+        tuple(missing(want, status)),
         stage=True,
         activate=True,
         generation=str(now.get("current") or ""),
@@ -128,8 +140,35 @@ def settled(now: Mapping[str, Any], generation: str) -> bool:
     return now.get("current") == generation and now.get("state") == "confirmed" and bool(now.get("intact"))
 
 
-def code_arguments(bundle: Bundle, status: Mapping[str, Any]) -> list[str]:
+def missing(want: Desired, status: Mapping[str, Any]) -> Iterator[Bundle]:
+    """Bundles that staging needs on the host and that are not there."""
+    for bundle in _needed(want, status):
+        if bundle.path.name not in status.get("bundles", ()):
+            yield bundle
+
+
+def _needed(want: Desired, status: Mapping[str, Any]) -> Iterator[Bundle]:
+    """Bundles of which a part is not unpacked on the host."""
+    if want.bundle is None:
+        return
+    code_there = _unpacked(want.runtime, status)
+    if not code_there:
+        yield want.bundle
+    if want.extra is not None:
+        data = want.extra.data
+        if not (code_there or want.extra.code is None) or not (data is None or _unpacked(data, status)):
+            yield Bundle(PROJECT / STRATEGIES / want.extra.file, want.extra.content)
+
+
+def _unpacked(digest: str, status: Mapping[str, Any]) -> bool:
+    return any(str(name).startswith(digest[:SHORT]) for name in status.get("runtimes", ()))
+
+
+def code_arguments(want: Desired, status: Mapping[str, Any]) -> list[str]:
     """How `stage` is told its code: by content when the host has it unpacked, else by the uploaded file."""
-    if any(str(name).startswith(bundle.content[:SHORT]) for name in status.get("runtimes", ())):
+    bundle = want.bundle
+    if bundle is None:
+        return []
+    if _unpacked(want.runtime, status):
         return ["--content", bundle.content]
     return ["--bundle", bundle.remote, "--content", bundle.content]

@@ -9,7 +9,6 @@ do.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,17 @@ from deploy.remote import ssh
 from deploy.remote.command import tell
 from deploy.remote.release_call import document_of
 from deploy.remote.upload import script
-from deploy.rollout.generation import Bundle, BundleError, code_arguments, find_bundle, settled
+from deploy.rollout.generation import (
+    Bundle,
+    BundleError,
+    Desired,
+    code_arguments,
+    desired_by,
+    missing,
+    settled,
+)
 
+_SETTINGS = ("fleet_bundle", "fleet_confirm_timeout_s", "baseline_access_confirm_s")
 _STATUS = f"if [ -x {ssh.TOOL} ]; then {ssh.TOOL} status --json; else echo '{{}}'; fi"
 
 
@@ -41,8 +49,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         known, service = task_vars or {}, str(self._task.args["service"])
         try:
-            specification = self._rendered(f"release/{service}.json.j2", known)
-            bundle = find_bundle(self._bundle(known)) if json.loads(specification)["code"] else None
+            want = desired_by(
+                self._rendered(f"release/{service}.json.j2", known),
+                {name: self._templar.template(known[name]) for name in _SETTINGS},
+            )
         except (AnsibleError, BundleError, ValueError) as error:
             return {**result, "failed": True, "msg": str(error)}
         status: dict[str, Any] = dict(known.get("release_status") or {})
@@ -59,32 +69,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not status:
             said = "the release tool is not on the host; a deployment without --tags brings it"
             return {**result, "failed": True, "msg": said}
-        return {**result, **self._staged(service, specification, bundle, status, known)}
+        return {**result, **self._staged(want, status, known)}
 
-    def _staged(
-        self,
-        service: str,
-        specification: str,
-        bundle: Bundle | None,
-        status: dict[str, Any],
-        known: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    def _staged(self, want: Desired, status: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+        service = want.service
         command = [ssh.TOOL, "stage", service, "--json"]
         command += ["--dry-run"] if self._task.check_mode else []
-        if bundle is not None:
-            arguments = code_arguments(bundle, status)
-            command += arguments
-            name = Path(bundle.remote).name
-            if (
-                "--bundle" in arguments
-                and name not in status.get("bundles", ())
-                and not self._task.check_mode
-            ):
-                problem = self._uploaded(bundle)
-                if problem:
-                    return {"failed": True, "msg": problem}
-                status["bundles"] = [*status.get("bundles", ()), name]
-        told = tell(self._low_level_execute_command, command, specification)
+        command += code_arguments(want, status)
+        for bundle in () if self._task.check_mode else tuple(missing(want, status)):
+            problem = self._uploaded(bundle)
+            if problem:
+                return {"failed": True, "msg": problem}
+            status["bundles"] = [*status.get("bundles", ()), bundle.path.name]
+        told = tell(self._low_level_execute_command, command, want.specification)
         # Named, the call is taken into the record, where a run that only looks has none.
         call = {} if self._task.check_mode else {"cmd": command, "rc": told.status, "stdout": told.output}
         document = document_of(told.output)
@@ -121,6 +118,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _rendered(self, template: str, known: Mapping[str, Any]) -> str:
         lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
         return str(lookup.run([str(TEMPLATES / template)], variables=known)[0])
-
-    def _bundle(self, known: Mapping[str, Any]) -> str:
-        return str(self._templar.template(known["fleet_bundle"]))

@@ -18,19 +18,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from mt5crs_release.digest import content_digest
+from mt5crs_release.digest import content_digest, parts_of
 from mt5crs_release.errors import FailedError, RefusedError
 
 FORMAT = 1
 PRINCIPAL = "mt5crs-release"
 NAMESPACE = "mt5crs-bundle"
+CORE = "core"
+STRATEGY = "strategy"
+"""Kinds of bundles: ours, and one of a strategy that is installed with it."""
+DATA = "data/"
+"""In a strategy's bundle: where the files lie that are no code."""
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 
 _MAX_MANIFEST = 1024 * 1024
-_SAFE_PATH = re.compile(r"(?!\.)[A-Za-z0-9._+!-]+(/(?!\.)[A-Za-z0-9._+!-]+)*\Z")
+SAFE_PATH = re.compile(r"(?!\.)[A-Za-z0-9._+!-]+(/(?!\.)[A-Za-z0-9._+!-]+)*\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NOTHING = "nothing was changed"
+_BUILT_BY = {CORE: "make bundle", STRATEGY: "make strategy-bundle NAME=…"}
 
 
 class Bundle:
@@ -73,8 +79,18 @@ class Bundle:
         return str(self.manifest["content"])
 
     @property
+    def code(self) -> str | None:
+        """Digest of a strategy bundle's wheels and pins; ``None`` when it brings none."""
+        return parts_of(self.manifest["files"], DATA)[0]
+
+    @property
+    def data(self) -> str | None:
+        """Digest of a strategy bundle's data; ``None`` when it brings none."""
+        return parts_of(self.manifest["files"], DATA)[1]
+
+    @property
     def version(self) -> str:
-        """The version of our own package in the bundle."""
+        """The version of what the bundle is named after."""
         return str(self.manifest["version"])
 
     @property
@@ -82,6 +98,18 @@ class Bundle:
         """The protocol versions that our own package understands, least and most."""
         told: dict[str, int] | None = self.manifest.get("protocol")
         return told
+
+    def check_kind(self, wanted: str) -> None:
+        """Check that it is a bundle of this kind.
+
+        :raises RefusedError: it is of another
+        """
+        kind = self.manifest.get("kind", CORE)
+        if kind != wanted:
+            raise RefusedError(
+                f"{self.path.name} is a {kind} bundle, wanted is a {wanted} bundle",
+                remedy=f"name the file that `{_BUILT_BY[wanted]}` made; {_NOTHING}",
+            )
 
     def check_platform(self) -> None:
         """Check that the bundle is for this machine and this Python.
@@ -97,15 +125,17 @@ class Bundle:
         if python not in self.manifest["pythons"]:
             raise RefusedError(
                 f"{self.path.name} is for {', '.join(self.manifest['pythons'])}, this host has {python}",
-                remedy=f"add {python} to the Pythons in deploy/bundle/build.py and build again; {_NOTHING}",
+                remedy=f"add {python} to {self._pythons_in()} and build again; {_NOTHING}",
             )
 
-    def unpack(self, directory: Path) -> None:
-        """Write every file below ``directory`` while checking its SHA-256.
+    def unpack(self, directory: Path, *, data: bool = False) -> None:
+        """Write every file below ``directory`` while checking its SHA-256: all code, or all data.
 
         :raises RefusedError: a file differs from the signed manifest
         """
         for name, wanted in self.manifest["files"].items():
+            if name.startswith(DATA) != data:
+                continue
             target = directory / name
             target.parent.mkdir(parents=True, exist_ok=True)
             member = self._members[name]
@@ -125,6 +155,11 @@ class Bundle:
                     f"{name} in the bundle {self.path.name} differs from the signed manifest",
                     remedy=f"the file was damaged or tampered with: build or upload it again; {_NOTHING}",
                 )
+
+    def _pythons_in(self) -> str:
+        if self.manifest.get("kind", CORE) == STRATEGY:
+            return f"`pythons` in strategies/{self.manifest.get('name')}.yml"
+        return "the Pythons in deploy/bundle/wheelhouse.py"
 
     def _check_members(self) -> None:
         expected = {MANIFEST, SIGNATURE, *self.manifest["files"]}
@@ -203,7 +238,7 @@ def parse_manifest(content: bytes, path: Path) -> dict[str, Any]:
         raise _damaged(path, f"its format is not {FORMAT}")
     files = manifest.get("files")
     if not isinstance(files, Mapping) or not all(
-        _SAFE_PATH.match(name) and isinstance(digest, str) and _SHA256.match(digest)
+        SAFE_PATH.match(name) and isinstance(digest, str) and _SHA256.match(digest)
         for name, digest in files.items()
     ):
         raise _damaged(path, "its table of files holds an unsafe path or a malformed SHA-256")
@@ -263,7 +298,7 @@ def _members(file: IO[bytes], path: Path) -> dict[str, tarfile.TarInfo]:
             for member in archive:
                 if not member.isreg():
                     raise _damaged(path, f"{member.name!r} is not a regular file")
-                if not _SAFE_PATH.match(member.name):
+                if not SAFE_PATH.match(member.name):
                     raise _damaged(path, f"{member.name!r} is not a safe path")
                 if member.name in members:
                     raise _damaged(path, f"{member.name!r} is in it twice")

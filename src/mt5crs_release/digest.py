@@ -35,6 +35,25 @@ def content_digest(files: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical_json(files)).hexdigest()
 
 
+def parts_of(files: Mapping[str, str], data: str) -> tuple[str | None, str | None]:
+    """Return the digests of a strategy bundle's code and of its data, ``None`` for what it has not.
+
+    Code: wheels and their pins; what says something about them (the bill of materials) changes nothing.
+
+    :param files: the bundle's ``{path: sha256}`` table
+    :param data: where data begins
+    """
+    wheels = any(name.startswith("wheels/") for name in files)
+    code = {name: files[name] for name in files if name.startswith("wheels/") or name == "requirements.txt"}
+    held = {name: files[name] for name in files if name.startswith(data)}
+    return content_digest(code) if wheels else None, content_digest(held) if held else None
+
+
+def runtime_digest(core: str, code: str | None) -> str:
+    """Return what a runtime holds: the core bundle ``core``, and the wheels of a strategy bundle if any."""
+    return core if code is None else hashlib.sha256(f"{core}+{code}".encode()).hexdigest()
+
+
 def generation_name(counter: int, digest: str) -> str:
     """Return the directory name of a generation, for instance ``0003-abcdef123456``."""
     return f"{counter:04d}-{digest[:SHORT]}"

@@ -12,8 +12,8 @@ from typing import Any
 
 from mt5crs_release import runtime_files, store, system
 from mt5crs_release.errors import FailedError, RefusedError
-from mt5crs_release.paths import MANIFEST, TEMPORARY
-from mt5crs_release.spec import HealthSpec, Spec, StandbySpec
+from mt5crs_release.paths import COMPLETE, MANIFEST, TEMPORARY
+from mt5crs_release.spec import DATA_LINK, HealthSpec, Spec, StandbySpec
 from mt5crs_release.unit_install import install_directories
 
 FORMAT = 1
@@ -44,7 +44,9 @@ class Content:
         return frozenset(self.start) | {unit for unit in self.units if "/" not in unit}
 
 
-def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | None) -> None:
+def write(
+    directory: Path, name: str, spec: Spec, digest: str, runtime: str | None, data: str | None = None
+) -> None:
     """Write generation ``name`` below ``directory``; it has its name only once all of it is on disk.
 
     :raises RefusedError: an owner or a group does not exist on this host
@@ -67,12 +69,15 @@ def write(directory: Path, name: str, spec: Spec, digest: str, runtime: str | No
         files[f"units/{unit}"] = {"mode": 0o644, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     if runtime is not None:
         system.here().link_directory(temporary / "venv", directory.parents[1] / "runtimes" / runtime)
+    if data is not None:
+        system.here().link_directory(temporary / DATA_LINK, directory.parents[1] / "runtimes" / data)
     manifest = {
         "format": FORMAT,
         "generation": name,
         "service": spec.service,
         "digest": digest,
         "runtime": runtime,
+        "data": data,
         "files": files,
         "units": sorted(spec.units),
         "install": {unit: install_directories(text) for unit, text in spec.units.items() if "/" not in unit},
@@ -127,7 +132,7 @@ def start_units(directory: Path) -> list[str]:
         return []
 
 
-def problems(directory: Path, of_runtime: Callable[[Path], list[str]] = runtime_files.problems) -> list[str]:
+def problems(directory: Path, of_runtime: Callable[..., list[str]] = runtime_files.problems) -> list[str]:
     """Return how the generation in ``directory`` differs from its manifest; empty when it is intact.
 
     of_runtime: asked about the runtime's own directory, which several generations may share
@@ -164,7 +169,12 @@ def problems(directory: Path, of_runtime: Callable[[Path], list[str]] = runtime_
     if manifest["runtime"] is not None and not (directory / "venv/.complete").is_file():
         found.append(f"its runtime {manifest['runtime']} is missing or incomplete")
     elif manifest["runtime"] is not None:
-        found += of_runtime((directory / "venv").resolve())
+        found += of_runtime((directory / "venv").resolve(), "runtime")
+    data = manifest.get("data")  # none in what an older tool wrote
+    if data is not None and not (directory / DATA_LINK / COMPLETE).is_file():
+        found.append(f"its data {data} is missing or incomplete")
+    elif data is not None:
+        found += of_runtime((directory / DATA_LINK).resolve(), "data")
     return found
 
 

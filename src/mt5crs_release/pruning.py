@@ -61,8 +61,10 @@ def prune(
             for entry in session.state.generations.values()
             if entry.name not in gone or not dry_run
         ]
-        runtimes = _prune_runtimes(host, {entry.runtime for entry in left if entry.runtime}, dry_run=dry_run)
-        bundles = _prune_bundles(host, {entry.bundle for entry in left if entry.bundle}, dry_run=dry_run)
+        used = {name for entry in left for name in (entry.runtime, entry.data) if name}
+        runtimes = _prune_runtimes(host, used, dry_run=dry_run)
+        contents = {content for entry in left for content in (entry.bundle, entry.extra) if content}
+        bundles = _prune_bundles(host, contents, dry_run=dry_run)
     return {
         "changed": bool(any(generations.values()) or runtimes or bundles),
         "removed": {"generations": generations, "runtimes": runtimes, "bundles": bundles},

@@ -17,13 +17,19 @@ from typing import Any
 
 from mt5crs_release import runtime_files, runtime_marker, store, system
 from mt5crs_release.bundle import Bundle, this_python
-from mt5crs_release.digest import SHORT
+from mt5crs_release.digest import SHORT, runtime_digest
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.lock import Lock
 from mt5crs_release.paths import COMPLETE, TEMPORARY, Host
 
 _BUILD_TIMEOUT_S = 300.0
 _LOCK_WAIT_S = 300.0
+_EXTRA = "extra"
+"""Where a strategy's wheels are unpacked, below the core's."""
+_REMEDY = (
+    "free disk space if it says so (`mt5crs-release prune`), else build the bundle again; "
+    "the old generation is still running"
+)
 
 
 def runtime_name(content: str) -> str:
@@ -47,18 +53,23 @@ def find_runtime(host: Host, content: str) -> dict[str, Any] | None:
     return record
 
 
-def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> dict[str, Any]:
+def build_runtime(
+    host: Host, bundle: Bundle, beat: Callable[[str], None], extra: Bundle | None = None
+) -> dict[str, Any]:
     """Build the runtime of ``bundle`` unless it is there; return what its marker says.
+
+    :param extra: a strategy's bundle, whose wheels are installed with it
 
     The caller holds :func:`lock_runtimes`.
 
     :raises FailedError: pip failed or the disk is full; what was begun is removed
     """
-    found = find_runtime(host, bundle.content)
+    content = runtime_digest(bundle.content, None if extra is None else extra.code)
+    found = find_runtime(host, content)
     if found is not None:
         return found
     store.sweep(host.runtimes)
-    target = host.runtimes / runtime_name(bundle.content)
+    target = host.runtimes / runtime_name(content)
     if target.exists():
         # Programs may run from one that was changed: what they have open stays until the next build.
         target.rename(host.runtimes / f"{TEMPORARY}changed.{os.getpid()}")
@@ -67,6 +78,8 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
         wheelhouse.mkdir(0o700)
         beat("unpacking the bundle")
         bundle.unpack(wheelhouse)
+        if extra is not None:
+            extra.unpack(wheelhouse / _EXTRA)
         beat("building the runtime")
         system.here().make_runtime(target)
         _check(target, wheelhouse)
@@ -76,7 +89,7 @@ def build_runtime(host: Host, bundle: Bundle, beat: Callable[[str], None]) -> di
         store.sync_file_system(target)
         record = {
             "files": files,
-            "content": bundle.content,
+            "content": content,
             "version": bundle.version,
             "bundle": bundle.path.name,
             "protocol": bundle.protocol,
@@ -123,9 +136,19 @@ def _install(target: Path, wheelhouse: Path) -> None:
     options += " --quiet --root-user-action=ignore --no-compile"
     options += " --no-index --only-binary=:all: --require-hashes"
     arguments = [*options.split(), "--find-links", str(wheelhouse / "wheels")]
+    arguments += ["-r", str(wheelhouse / "requirements.txt")]
+    remedy = _REMEDY
+    if (wheelhouse / _EXTRA).is_dir():
+        arguments += ["--find-links", str(wheelhouse / _EXTRA / "wheels")]
+        arguments += ["-r", str(wheelhouse / _EXTRA / "requirements.txt")]
+        remedy = (
+            "if it names a conflict, the strategy's bundle does not fit this core: lock and build it again "
+            f"(`make strategy-bundle NAME=…`); else {_REMEDY}"
+        )
     _run(
-        [str(python), "-m", "pip", *arguments, "-r", str(wheelhouse / "requirements.txt")],
+        [str(python), "-m", "pip", *arguments],
         wheelhouse,
+        remedy=remedy,
         PYTHONPATH=str(pip[-1]),
     )
     compile_all = "-m compileall -q --invalidation-mode unchecked-hash"
@@ -137,8 +160,7 @@ def _run(
     command: list[str],
     directory: Path,
     failed: str = "building the runtime failed",
-    remedy: str = "free disk space if it says so (`mt5crs-release prune`), else build the bundle again; "
-    "the old generation is still running",
+    remedy: str = _REMEDY,
     **variables: str,
 ) -> str:
     """Return what a command printed. FailedError, beginning with ``failed``, when it did not succeed."""

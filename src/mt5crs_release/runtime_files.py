@@ -30,10 +30,11 @@ def record(runtime: Path) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def problems(runtime: Path) -> list[str]:
+def problems(runtime: Path, what: str = "runtime") -> list[str]:
     """How a runtime differs from its record: the first few, and how many more; empty when it does not.
 
-    A runtime whose marker names no record was built by an older tool, and is not judged.
+    A runtime whose marker names no record was built by an older tool, and is not judged. What a bundle brings
+    besides code is kept and watched in the same way; ``what`` is the word for it.
 
     :raises PermissionError: whoever asks may not read it, so whether it differs is not known
     """
@@ -43,28 +44,28 @@ def problems(runtime: Path) -> list[str]:
             return []
         text = (runtime / RECORD).read_bytes()
         if hashlib.sha256(text).hexdigest() != digest:
-            return ["the record of its runtime was changed"]
+            return [f"the record of its {what} was changed"]
         known: dict[str, list[Any]] = json.loads(text)
-        found = list(_compared(runtime, known))
+        found = list(_compared(runtime, known, what))
     except PermissionError:
         raise
     except (OSError, ValueError, AttributeError) as error:
-        return [f"its runtime or the record of it cannot be read ({type(error).__name__})"]
+        return [f"its {what} or the record of it cannot be read ({type(error).__name__})"]
     if len(found) > _SHOWN:
-        found[_SHOWN:] = [f"{len(found) - _SHOWN} more files of its runtime"]
+        found[_SHOWN:] = [f"{len(found) - _SHOWN} more files of its {what}"]
     return found
 
 
-def _compared(runtime: Path, known: dict[str, list[Any]]) -> Iterator[str]:
+def _compared(runtime: Path, known: dict[str, list[Any]], what: str) -> Iterator[str]:
     there = dict(_walk(str(runtime)))
     for name, wanted in known.items():
         path = there.pop(name, None)
         if path is None:
-            yield f"{name} of its runtime is missing"
+            yield f"{name} of its {what} is missing"
         elif not _same(path, wanted):
-            yield f"{name} of its runtime was changed"
+            yield f"{name} of its {what} was changed"
     for name in sorted(there):
-        yield f"{name} was added to its runtime"
+        yield f"{name} was added to its {what}"
 
 
 def _same(path: str, wanted: list[Any]) -> bool:

@@ -16,7 +16,9 @@ from mt5crs_release import access_list
 from mt5crs_release.errors import RefusedError, SpecError
 
 FORMAT = 1
-RESERVED = frozenset({"manifest.json", "units", "venv"})
+DATA_LINK = "bundle-data"
+"""In a generation: the link to the data that its second bundle brings."""
+RESERVED = frozenset({"manifest.json", "units", "venv", DATA_LINK})
 """Names inside a generation that the tool itself uses."""
 
 _SERVICE = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
@@ -24,6 +26,8 @@ _UNIT_NAME = r"[A-Za-z0-9:_.@-]+\.(service|socket|timer|target|path|mount|slice)
 _UNIT = re.compile(_UNIT_NAME + r"\Z")
 _DROP_IN = re.compile(_UNIT_NAME + r"\.d/[A-Za-z0-9:_.@-]+\.conf\Z")
 _MODE = re.compile(r"0[0-7]{3}\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_TAR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\.tar\Z")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 MAX_SPEC_BYTES = 4 * 1024 * 1024
 
@@ -65,6 +69,21 @@ class StandbySpec:
 
 
 @dataclass(frozen=True)
+class ExtraBundle:
+    """A second bundle of the generation: wheels that are installed with the first one's, and data."""
+
+    name: str
+    version: str
+    file: str
+    """Its name among the uploaded bundles."""
+    content: str
+    code: str | None
+    """Digest of its wheels and their pins; ``None``: it brings none."""
+    data: str | None
+    """Digest of its data files; ``None``: it brings none."""
+
+
+@dataclass(frozen=True)
 class Spec:
     """A valid desired generation; ``raw`` is the document it was read from (for the digest)."""
 
@@ -84,6 +103,7 @@ class Spec:
     names the generation that ran, for units that let both of them count."""
     access: str | None = None
     """The file with the access list (:mod:`mt5crs_release.access`)."""
+    extra: ExtraBundle | None = None
 
 
 def is_service_name(name: str) -> bool:
@@ -135,6 +155,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+_OPTIONAL = frozenset({"standby", "reload_on_confirm", "access", "extra_bundle"})
+
+
 class _Checker:
     """Collects problems while it reads; a method returns a harmless value where it found one."""
 
@@ -144,9 +167,7 @@ class _Checker:
     def spec(self, document: Any) -> Spec | None:
         top = self._mapping("specification", document)
         required = {"format", "service", "code", "files", "units", "start", "health", "state_format"}
-        if top is None or not self._keys(
-            "specification", top, required, {"standby", "reload_on_confirm", "access"}
-        ):
+        if top is None or not self._keys("specification", top, required, _OPTIONAL):
             return None
         if top["format"] != FORMAT:
             self._add("format", f"must be {FORMAT}: this tool reads no other")
@@ -160,6 +181,7 @@ class _Checker:
         standby, standby_units = self._standby(top.get("standby"), units)
         told = self._told(top.get("reload_on_confirm"), start)
         access = self._access(top.get("access"), files)
+        extra = self._extra(top.get("extra_bundle"), code)
         if health is None:
             return None
         return Spec(
@@ -175,6 +197,29 @@ class _Checker:
             standby_units,
             told,
             access,
+            extra,
+        )
+
+    def _extra(self, value: Any, code: bool) -> ExtraBundle | None:
+        if value is None:
+            return None
+        fields = self._mapping("extra_bundle", value)
+        keys = {"name", "version", "file", "content", "code", "data"}
+        if fields is None or not self._keys("extra_bundle", fields, keys):
+            return None
+        if not code:
+            self._add("extra_bundle", "needs code: true")
+
+        def digest(name: str) -> str:
+            return self._text(f"extra_bundle.{name}", fields[name], _SHA256.match, "a SHA-256")
+
+        return ExtraBundle(
+            name=self._text("extra_bundle.name", fields["name"]),
+            version=self._text("extra_bundle.version", fields["version"]),
+            file=self._text("extra_bundle.file", fields["file"], _TAR.match, "the name of a .tar file"),
+            content=digest("content"),
+            code=None if fields["code"] is None else digest("code"),
+            data=None if fields["data"] is None else digest("data"),
         )
 
     def _access(self, value: Any, files: Mapping[str, FileSpec]) -> str | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from mt5crs_release import access, generation, machine, runtime_marker, store
 from mt5crs_release.activation import check_state_format
-from mt5crs_release.bundle import Bundle
-from mt5crs_release.digest import generation_digest, generation_name
+from mt5crs_release.bundle import CORE, Bundle
+from mt5crs_release.digest import generation_digest, generation_name, runtime_digest
 from mt5crs_release.errors import RefusedError
+from mt5crs_release.extra_bundle import build_data, data_name, opened
 from mt5crs_release.journal import timestamp
 from mt5crs_release.recovery import recover
 from mt5crs_release.runtime import build_runtime, find_runtime, lock_runtimes, runtime_name
 from mt5crs_release.session import Session
-from mt5crs_release.spec import Spec
+from mt5crs_release.spec import ExtraBundle, Spec
 from mt5crs_release.state import Generation
 
 
@@ -43,22 +45,26 @@ def stage(
     if not dry_run:
         recover(session)
     check_state_format(session, spec.state_format, accept_state_format)
+    if spec.extra is not None and not dry_run:
+        # First, since it is quick: a bundle that is refused is so before a runtime is built.
+        with lock_runtimes(session.host, f"stage {session.service}"):
+            build_data(session.host, spec.extra, session.enter)
     code: dict[str, Any] | None = None
     if bundle is not None and (not dry_run or bundle.exists()):
-        code = _runtime(session, bundle, dry_run=dry_run)
+        code = _runtime(session, bundle, spec.extra, dry_run=dry_run)
         if content is not None and code["content"] != content:
             raise RefusedError(
                 f"{bundle.name} has the content {code['content']}, expected was {content}",
                 remedy="upload the bundle the deployment was planned with; nothing was changed",
             )
     elif content is not None:
-        code = find_runtime(session.host, content)
-        if code is None and not dry_run:
+        found = find_runtime(session.host, _runtime_of(content, spec.extra))
+        if found is None and not dry_run:
             raise RefusedError(
                 f"the code {content[:12]} is not on this host",
                 remedy="upload its bundle and stage with --bundle; nothing was changed",
             )
-        code = code or {"content": content, "version": None}
+        code = {"content": content, "version": found["version"] if found else None}
     return _record(session, spec, code, dry_run=dry_run)
 
 
@@ -74,14 +80,25 @@ def _check_code(spec: Spec, bundle: Path | None, content: str | None) -> None:
         )
 
 
-def _runtime(session: Session, path: Path, *, dry_run: bool) -> dict[str, Any]:
+def _runtime_of(content: str, extra: ExtraBundle | None) -> str:
+    return runtime_digest(content, None if extra is None else extra.code)
+
+
+def _runtime(session: Session, path: Path, extra: ExtraBundle | None, *, dry_run: bool) -> dict[str, Any]:
     session.enter("verifying the bundle")
     with Bundle(path, session.host.allowed_signers) as bundle:
+        bundle.check_kind(CORE)
         bundle.check_platform()
+        code = {"content": bundle.content, "version": bundle.version}
         if dry_run:
-            return {"content": bundle.content, "version": bundle.version}
-        with lock_runtimes(session.host, f"stage {session.service}"):
-            return build_runtime(session.host, bundle, session.enter)
+            return code
+        with ExitStack() as stack:
+            second = None
+            if extra is not None and extra.code is not None:
+                second = stack.enter_context(opened(session.host, extra))
+            stack.enter_context(lock_runtimes(session.host, f"stage {session.service}"))
+            build_runtime(session.host, bundle, session.enter, second)
+        return code
 
 
 def _record(session: Session, spec: Spec, code: dict[str, Any] | None, *, dry_run: bool) -> dict[str, Any]:
@@ -105,8 +122,10 @@ def _record(session: Session, spec: Spec, code: dict[str, Any] | None, *, dry_ru
         digest=digest,
         state=machine.STAGED,
         bundle=content,
-        version=code["version"] if code else None,
-        runtime=runtime_name(content) if content else None,
+        version=_version(code, spec.extra) if code else None,
+        runtime=runtime_name(_runtime_of(content, spec.extra)) if content else None,
+        extra=spec.extra.content if spec.extra else None,
+        data=data_name(spec.extra.data) if spec.extra and spec.extra.data else None,
         state_format=spec.state_format,
         staged_at=timestamp(),
     )
@@ -116,7 +135,7 @@ def _record(session: Session, spec: Spec, code: dict[str, Any] | None, *, dry_ru
     if not dry_run:
         session.enter("writing the generation")
         try:
-            generation.write(session.paths.generations, entry.name, spec, digest, entry.runtime)
+            generation.write(session.paths.generations, entry.name, spec, digest, entry.runtime, entry.data)
         except BaseException:
             store.sweep(session.paths.generations)
             raise
@@ -135,9 +154,10 @@ def _unusable(session: Session, entry: Generation | None) -> str | None:
     if entry.state == machine.FAILED:
         return f"{entry.name} is equal but has failed"
     damage = generation.problems(session.paths.generation(entry.name))
-    if entry.runtime is not None and runtime_marker.built_at(session.host, entry.runtime) > entry.staged_at:
-        # What runs may have been started from code that was changed: a new generation starts it anew.
-        damage.append("its runtime was built anew since")
+    for what, name in (("runtime", entry.runtime), ("data", entry.data)):
+        if name is not None and runtime_marker.built_at(session.host, name) > entry.staged_at:
+            # What runs may have been started from what was changed: a new generation starts it anew.
+            damage.append(f"its {what} was built anew since")
     if damage:
         return f"{entry.name} is equal but {', '.join(damage)}"
     if entry.name == session.state.current and session.state.transaction is None:
@@ -145,6 +165,12 @@ def _unusable(session: Session, entry: Generation | None) -> str | None:
         if told is not None and not told["own"]:
             return f"{entry.name} is equal but another access list is in force"
     return None
+
+
+def _version(code: dict[str, Any], extra: ExtraBundle | None) -> str | None:
+    """What people are shown: the core's version, and the strategy's with its name."""
+    version: str | None = code["version"]
+    return version if extra is None or version is None else f"{version} + {extra.name} {extra.version}"
 
 
 def _result(session: Session, entry: Generation, *, changed: bool, reason: str) -> dict[str, Any]:

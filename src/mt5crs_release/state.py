@@ -37,6 +37,10 @@ class Generation:
     """Id of the deployment that activated it last; a rollback is none."""
     deployed_at: str | None = None
     """When that was."""
+    extra: str | None = None
+    """Content of the second bundle, if it has one."""
+    data: str | None = None
+    """Directory below ``runtimes`` with that bundle's data, if it brings any."""
 
 
 @dataclass

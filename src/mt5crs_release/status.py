@@ -57,7 +57,7 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
     }
 
 
-def _runtimes(host: Host, of_runtime: Callable[[Path], list[str]]) -> list[str]:
+def _runtimes(host: Host, of_runtime: Callable[..., list[str]]) -> list[str]:
     """Those that generations can be staged with: complete, and unchanged as far as may be read."""
     found = []
     for path in sorted(host.runtimes.glob(f"*/{COMPLETE}")):
@@ -103,7 +103,7 @@ def list_generations(record: ServiceState) -> dict[str, Any]:
     }
 
 
-def _intact(directory: Path, of_runtime: Callable[[Path], list[str]]) -> bool | None:
+def _intact(directory: Path, of_runtime: Callable[..., list[str]]) -> bool | None:
     try:
         return not generation.problems(directory, of_runtime)
     except PermissionError:
@@ -124,7 +124,7 @@ def _ended(entry: Generation | None) -> dict[str, Any] | None:
     return {"generation": entry.name, "state": entry.state, "reason": entry.left_because}
 
 
-def _describe(host: Host, record: ServiceState, of_runtime: Callable[[Path], list[str]]) -> dict[str, Any]:
+def _describe(host: Host, record: ServiceState, of_runtime: Callable[..., list[str]]) -> dict[str, Any]:
     paths = host.service(record.service)
     target = store.read_link(paths.current)
     pointer = None if target is None else target.rpartition("/")[2]

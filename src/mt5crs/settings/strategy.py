@@ -61,6 +61,14 @@ class StrategySettings(ClientSettings, frozen=True, kw_only=True):
     state_dir: Annotated[str, setting("Directory of the durable state.", pattern=r"^/", variable=False)] = (
         "/var/lib/mt5crs/strategy"
     )
+    data_dir: Annotated[
+        str,
+        setting(
+            "Directory of the data files in the strategy's bundle; empty: it has none.",
+            pattern=r"^(/.*)?\Z",
+            variable=False,
+        ),
+    ] = ""
     log_level: Annotated[LogLevel, setting("Least severe level that is logged.")] = "INFO"
 
     def problems(self) -> Iterable[str]:
@@ -75,6 +83,21 @@ class StrategyDeployment(Settings, frozen=True, kw_only=True):
 
     part: ClassVar[str] = "strategy"
 
+    bundle: Annotated[
+        str,
+        setting(
+            "The strategy's own bundle, built from strategies/<name>.yml: its name for the newest one, or "
+            "<name>-<version>-<content> for that one; empty: the strategy comes with the core.",
+            pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.+!-]*)?\Z",
+            in_env=False,
+        ),
+    ] = ""
+    built: Annotated[
+        dict[str, Any],
+        setting(
+            "What building that bundle wrote down of it; group_vars/inf reads it from dist/.", in_env=False
+        ),
+    ] = msgspec.field(default_factory=dict)
     memory_percent: Annotated[
         int,
         setting(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
@@ -126,6 +127,28 @@ class Strategy:
         Called too while a new version stands by, where nothing can be traded: have no effects here.
         """
         self.options = options
+
+    data_dir: ClassVar[Path] = Path("data")
+    """Where the data files of the strategy's bundle are; without one (in a test, say) ./data."""
+
+    @classmethod
+    def data_file(cls, name: str) -> Path:
+        """Return the path of a data file that came with the strategy, such as its model; read-only.
+
+        Raises ValueError when there is none of that name, which ends the process with status 78.
+        """
+        path = cls.data_dir / name
+        if not path.is_file():
+            there = sorted(
+                found.relative_to(cls.data_dir).as_posix()
+                for found in cls.data_dir.rglob("[!.]*")
+                if found.is_file()
+            )
+            raise ValueError(
+                f"no data file {name!r} came with the strategy (there is: {', '.join(there) or 'none'}); "
+                "name it under `data` in strategies/<name>.yml"
+            )
+        return path
 
     def on_start(self, trading: Trading) -> None:
         """Called once, when trading is possible for the first time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from mt5crs.settings.schema import SettingsError
 from mt5crs.settings.strategy import StrategySettings
@@ -41,7 +42,11 @@ def load_strategy(name: str) -> type[Strategy]:
 def make_strategy(settings: StrategySettings) -> Strategy:
     """The configured strategy with its options. Raises SettingsError that says what to correct."""
     try:
-        return load_strategy(settings.strategy)(settings.strategy_options)
+        loaded = load_strategy(settings.strategy)
+        if settings.data_dir:
+            # Resolved now: the pointer may move on before this process ends.
+            loaded.data_dir = Path(settings.data_dir).resolve()
+        return loaded(settings.strategy_options)
     except (ValueError, TypeError) as error:
         if isinstance(error, SettingsError):
             raise

@@ -15,6 +15,7 @@ from deploy.rollout.generation import (
     find_bundle,
     settled,
 )
+from mt5crs_release.spec import ExtraBundle
 
 CONTENT = "c" * 64
 BUNDLE = Bundle(Path("dist/mt5crs-9.8.7-cccccccccccc.tar"), CONTENT)
@@ -56,7 +57,7 @@ def test_nothing_to_do() -> None:
 )
 def test_something_to_do(changes: dict[str, Any]) -> None:
     todo = decide(WANT, status(**changes))
-    assert (todo.upload, todo.stage, todo.activate) == (False, True, True)
+    assert (todo.upload, todo.stage, todo.activate) == ((), True, True)
 
 
 def test_what_is_down_is_started() -> None:
@@ -66,7 +67,7 @@ def test_what_is_down_is_started() -> None:
 
 
 def test_a_fresh_host_needs_everything() -> None:
-    assert decide(WANT, {}) == Todo(True, True, True)
+    assert decide(WANT, {}) == Todo((BUNDLE,), True, True)
 
 
 def test_an_uploaded_bundle_is_not_uploaded_again() -> None:
@@ -74,14 +75,30 @@ def test_an_uploaded_bundle_is_not_uploaded_again() -> None:
     assert decide(WANT, status(digest="e", runtimes=[], bundles=["other.tar"])).upload
 
 
+def test_a_strategy_s_own_bundle_is_uploaded_when_a_part_of_it_is_missing() -> None:
+    extra = ExtraBundle("mine", "1.0", "strategy-mine.tar", "a" * 64, "1" * 64, "2" * 64)
+    want = Desired("strategy", "{}", BUNDLE, "d" * 64, 180, extra=extra)
+    both, data = f"{want.runtime[:12]}-cp313", f"{'2' * 12}-data"
+
+    def uploads(**there: Any) -> list[str]:
+        return [bundle.path.name for bundle in decide(want, status(**there)).upload]
+
+    assert uploads() == [BUNDLE.path.name, "strategy-mine.tar"]
+    assert uploads(bundles=[BUNDLE.path.name]) == ["strategy-mine.tar"]
+    assert uploads(runtimes=[both]) == ["strategy-mine.tar"]
+    assert uploads(runtimes=[both, data]) == []
+    assert code_arguments(want, status(runtimes=[both, data])) == ["--content", CONTENT]
+    assert code_arguments(want, status())[0] == "--bundle"
+
+
 def test_configuration_only_never_uploads() -> None:
     want = Desired("monitoring", "{}", None, "d" * 64, 180)
-    assert decide(want, {}) == Todo(False, True, True)
+    assert decide(want, {}) == Todo((), True, True)
 
 
 def test_code_is_named_by_content_when_it_is_there() -> None:
-    assert code_arguments(BUNDLE, status()) == ["--content", CONTENT]
-    assert code_arguments(BUNDLE, {}) == [
+    assert code_arguments(WANT, status()) == ["--content", CONTENT]
+    assert code_arguments(WANT, {}) == [
         "--bundle",
         f"/opt/mt5crs/bundles/{BUNDLE.path.name}",
         "--content",

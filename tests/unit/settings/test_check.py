@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deploy import argument_specs
+from deploy.fleet import settings
 from deploy.fleet.inventory import Fleet, Unresolved
 from deploy.fleet.settings import check, check_addresses, require
 from mt5crs.settings.schema import SettingsError
@@ -190,3 +191,51 @@ def test_a_host_over_which_others_are_reached_must_forward(fleet: Fleet) -> None
     ]
     open_one = with_value(over, "baseline_ssh_tcp_forwarding", True, "hub-01")
     assert not [line for line in check(open_one) if "ProxyJump" in line]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "environment", "built", "expected"),
+    [
+        ("mine", "lab", {}, None),
+        ("mine", "production", {}, None),
+        (
+            "other",
+            "lab",
+            {},
+            r"strategy_strategy is 'other', but the bundle mine offers mine; name one of them",
+        ),
+        ("mine:Class", "lab", {}, None),
+        ("mine", "lab", {"unlocked": ["it has no lock file"]}, None),
+        (
+            "mine",
+            "production",
+            {"unlocked": ["it has no lock file"]},
+            r"not all locked, .*lab, dev, test take",
+        ),
+        (
+            "mine",
+            "lab",
+            {"file": "none.tar"},
+            r"strategy_bundle mine is not built; build it with `make strategy-",
+        ),
+    ],
+)
+def test_a_strategy_s_own_bundle(
+    fleet: Fleet,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    environment: str,
+    built: dict[str, Any],
+    expected: str | None,
+) -> None:
+    monkeypatch.setattr(settings, "STRATEGIES", "docs")
+    given = {"file": "strategy.md", "strategies": ["mine"], "unlocked": [], **built}
+    values = {"strategy_bundle": "mine", "strategy_built": given, "strategy_strategy": strategy}
+    hosts = {name: {**of, **values} if name.startswith("inf") else of for name, of in fleet.hosts.items()}
+    problems = check(replace(fleet, hosts=hosts, environment=environment))
+    if expected is None:
+        assert problems == []
+        return
+    (found,) = problems
+    assert found.startswith("inf-01, inf-02: ")
+    assert re.search(expected, found)
