@@ -225,10 +225,10 @@ def resolved(strategy: Strategy, core: Mapping[str, str], root: Path) -> str:
         )
 
 
-def run(name: str, out: Path, *, lock: bool) -> int:
+def run(name: str, out: Path, *, lock: bool, directory: Path = ROOT / "strategies") -> int:
     """Build or lock from the command line; return the exit status."""
     try:
-        strategy = strategy_definition.read(name)
+        strategy = strategy_definition.read(name, directory)
         if lock:
             text = resolved(strategy, core_versions(ROOT), ROOT)
             assert strategy.lock is not None  # noqa: S101  (with a source there is one)

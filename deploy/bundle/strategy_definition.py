@@ -51,6 +51,7 @@ def read(name: str, directory: Path = ROOT / "strategies") -> Strategy:
             f"{name!r} is no name of a strategy: a lower-case letter, then lower-case letters, digits and _, "
             "at most 40. Rename strategies/….yml"
         )
+    directory = directory.absolute()  # programs are run in other directories
     file = directory / f"{name}.yml"
     try:
         given = msgspec.convert(yaml.safe_load(file.read_text(encoding="utf-8")) or {}, Definition)

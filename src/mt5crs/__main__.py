@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "resolve": ("mt5crs.checks.operate", "Declare an unresolved order not executed."),
     "resume": ("mt5crs.checks.operate", "Lift a halt, on purpose and with a reason."),
     "standby": ("mt5crs.checks.standby", "Compare a candidate that stands by with what runs (blue/green)."),
+    "strategy": ("mt5crs.develop.strategy", "Write a strategy of your own: new, check, run, pack."),
     "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
 }
 """Name: module (which has a click command of the same name), one line of help."""

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from mt5crs.broker.sim.inbox import ask
+from mt5crs.broker.sim.symbols import CONTRACTS
 from mt5crs.checks.health import HealthCheckBrokenError, ask_health
 from mt5crs.client.connection import Peer
 from mt5crs.client.gateway import GatewayClient, Patience
@@ -88,7 +89,7 @@ class Fleet:
             clients[name] = {"key": public, "permissions": permissions, "magics": magics}
         limits = {
             "dry_run": False,
-            "symbols": ["EURUSD", "GBPUSD", "XAUUSD"],
+            "symbols": list(CONTRACTS),
             "max_order_volume": 10.0,
             "max_position_volume": 100.0,
         }
