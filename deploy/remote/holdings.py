@@ -17,6 +17,7 @@ from deploy.fleet.vault_password import PROJECT
 from deploy.rollout import consequences
 from deploy.rollout.consequences import Held
 from deploy.rollout.plan import Plan
+from mt5crs.foreign_text import shown, shown_tree
 
 TIMEOUT_S = 60.0
 
@@ -50,10 +51,10 @@ def ask(inventory: Path, gateways: Collection[str]) -> dict[str, Held | str]:
 def read(output: str, errors: str, gateways: Collection[str]) -> dict[str, Held | str]:
     """What `positions --all --json` printed; pure."""
     try:
-        told = json.loads(output)
-    except ValueError:
+        told = shown_tree(json.loads(output))
+    except (ValueError, RecursionError):
         told = {}
-    last = (errors.strip().splitlines() or ["no answer"])[-1]
+    last = shown((errors.strip().splitlines() or ["no answer"])[-1])
     return {name: _held(told.get(name) if isinstance(told, Mapping) else None, last) for name in gateways}
 
 

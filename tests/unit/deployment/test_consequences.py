@@ -92,6 +92,8 @@ def test_what_is_not_known_is_not_called_nothing() -> None:
         ('{"gtw-01": {"error": "gateway does not answer"}}', "error: x", "gateway does not answer"),
         ("", "Traceback\nerror: the vault has no key\n", "error: the vault has no key"),
         ("[]", "", "no answer"),
+        (r'{"gtw-01": {"error": "down\u001b[2J"}}', "", r"down\x1b[2J"),
+        ("", "down\x1b[2J", r"down\x1b[2J"),
         ('{"other": {"positions": [], "orders": []}}', "", "no answer"),
     ],
 )
