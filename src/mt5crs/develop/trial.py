@@ -36,13 +36,13 @@ FORBIDDEN = {
     "os.mkdir": "makes a directory",
     "os.rmdir": "removes a directory",
 }
-"""Audit event → what a strategy does that its unit on a host does not allow."""
+"""Audit event → what does not belong in a strategy. A host's sandbox refuses most of it, not all."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class ForbiddenCallError(PermissionError):
-    """What the strategy tried is not allowed on a host either."""
+    """The strategy tried something that does not belong in one."""
 
 
 class Guard:
@@ -83,7 +83,7 @@ class Guard:
             frames = [frame for frame in traceback.extract_stack() if not _of_python(frame.filename)]
             where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
         self.found[f"{what} ({where})"] = None
-        raise ForbiddenCallError(f"a strategy that {what} is stopped on a host")
+        raise ForbiddenCallError(f"this {what}, which does not belong in a strategy")
 
 
 def _of_python(file: str) -> bool:

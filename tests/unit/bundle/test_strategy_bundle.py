@@ -321,6 +321,27 @@ def test_a_bad_strategy_bundle_is_refused_and_nothing_is_staged(shop: Shop, faul
     assert not list(shop.host.base.glob("runtimes/*-data"))
 
 
+def test_a_full_disk_is_one_error_and_leaves_nothing(shop: Shop) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    (shop.directory / "model.json").write_bytes(os.urandom(400_000))
+    extra = shop.ship("version: '1'\ndata: {model.json: model.json}\n")
+    runtimes = shop.host.base / "runtimes"
+    runtimes.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(runtimes)]
+    if subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        status, answer = shop.stage(extra)
+        assert (status, answer["changed"]) == (1, False)
+        assert "No space left on device" in answer["error"]["message"]
+        assert "free disk space" in answer["error"]["remedy"]
+        assert [path.name for path in runtimes.iterdir()] == [".lock"]
+    finally:
+        subprocess.run(["umount", str(runtimes)], check=True)
+    assert not list(shop.host.base.glob("gateway/generations/*"))
+
+
 def test_a_strategy_s_bundle_is_no_core(shop: Shop) -> None:
     extra = shop.ship("version: '1'\ndata: {model.json: model.json}\n")
     spec = specification(code=True)

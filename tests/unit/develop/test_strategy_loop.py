@@ -91,7 +91,9 @@ def invoke(directory: Path, *words: str) -> Result:
         (CLASS + "import os; os._exit(3)\n", "on_timer", "ended without a word"),
     ],
 )
-def test_what_a_host_would_stop_is_found_and_named(project: Path, code: str, name: str, says: str) -> None:
+def test_what_does_not_belong_in_a_strategy_is_found_and_named(
+    project: Path, code: str, name: str, says: str
+) -> None:
     (project / "mine/src/mine/__init__.py").write_text(code)
     done = invoke(project, "check", "--calls", "2", "--interval", "0.1", "--json")
     assert done.exit_code == 1, done.output

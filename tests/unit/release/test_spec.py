@@ -46,11 +46,34 @@ def test_each_key_is_required(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/x", "a/../b", "./a", "a//b", "units/x", "venv", "manifest.json", "a\\b", ""]
+    "path", ["/etc/x", "a/../b", "./a", "a//b", "units/x", "venv", "bundle-data", "manifest.json", "a\\b", ""]
 )
 def test_paths_that_leave_the_generation_or_clash_are_refused(path: str) -> None:
     files = {path: {"mode": "0644", "owner": "root", "group": "root", "content": ""}}
     assert problems(files=files)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"file": "../x.tar"}, "extra_bundle.file must be the name of a .tar file"),
+        ({"content": "abc"}, "extra_bundle.content must be a SHA-256"),
+        ({"code": 7}, "extra_bundle.code must be a SHA-256"),
+        ({"path": "x"}, "extra_bundle has the unknown key 'path'"),
+    ],
+)
+def test_a_second_bundle_is_checked(changes: dict[str, Any], problem: str) -> None:
+    extra = {
+        "name": "m",
+        "version": "1",
+        "file": "m.tar",
+        "content": "a" * 64,
+        "code": None,
+        "data": "b" * 64,
+    }
+    assert parse_spec(specification(code=True, extra_bundle=extra)).extra is not None
+    assert "extra_bundle needs code: true" in problems(extra_bundle=extra)
+    assert any(text.startswith(problem) for text in problems(code=True, extra_bundle={**extra, **changes}))
 
 
 @pytest.mark.parametrize(

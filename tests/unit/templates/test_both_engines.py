@@ -41,6 +41,17 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gateway_sim_faults": True,
         "strategy_volume": 1.0,
     }
+    # One host whose strategy has a bundle of its own, one whose strategy comes with the core.
+    text["lab"]["children"]["inf"]["hosts"]["inf-01"]["strategy_built"] = {
+        "name": "mine",
+        "version": "1.0",
+        "file": "strategy-mine-1.0.tar",
+        "content": "a" * 64,
+        "code": None,
+        "data": "b" * 64,
+        "strategies": ["mine"],
+        "unlocked": [],
+    }
     made.write_text(json.dumps(text))
     return made
 
