@@ -4,7 +4,7 @@ thread.
 
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -107,6 +107,9 @@ class Desk:
         """Whether the terminal has shown an account that makes sense: no money is bound by nothing."""
         self._in_hand: tuple[int, str] | None = None
         """The submission at the broker right now; it counts as unresolved once that is over."""
+        self._open_of: list[Position] = []
+        self._open: defaultdict[int, float] = defaultdict(float)
+        """Open results by magic number, of the list of positions above."""
         self._sent: deque[str] = deque(maxlen=_SENT_KEPT)
         """Comments of the latest orders, so that the journal need not be searched for their deals."""
         self._daily: dict[int, float] = {}
@@ -401,10 +404,15 @@ class Desk:
 
     def _results_today(self, books: Books) -> dict[int, float]:
         """What each magic number with limits has earned today, open positions included."""
-        found = {magic: self._ledger.realised_today(magic, books.time_msc) for magic in self._limits()}
-        for position in books.positions:
-            if position.magic in found:
-                found[position.magic] += position.profit + position.swap
+        if self._open_of is not books.positions:  # the same list again holds the same results
+            self._open.clear()
+            for position in books.positions:
+                self._open[position.magic] += position.profit + position.swap
+            self._open_of = books.positions
+        found = {
+            magic: self._ledger.realised_today(magic, books.time_msc) + self._open.get(magic, 0.0)
+            for magic in self._limits()
+        }
         for magic, held in self._pending.held().items():
             if magic in found:
                 found[magic] += held
