@@ -37,6 +37,7 @@ _WIDE_INTERVAL_S = 5.0
 _DECLARED_KEPT_MS = 7 * 24 * 3600_000
 """For so long an order that was declared not executed is still looked for."""
 _DECLARED_RARELY_S = 600.0
+_JUST_NOW_MS = 2000
 _SENT_KEPT = 64
 _EPSILON = 1e-9
 _SUCCESS = frozenset({"FILLED", "PARTIAL", "PLACED"})
@@ -291,7 +292,7 @@ class Desk:
         if limits.dry_run:
             return self._dry_run(request, books.time_msc)
         with self._control.permit(request.magic, epoch):
-            entry = new_entry(request, "sent", self._broker.time_msc())
+            entry = new_entry(request, "sent", books.time_msc)
             entry = msgspec.structs.replace(entry, request=priced)
             try:
                 self._journal.record(entry)
@@ -619,8 +620,12 @@ class Desk:
         if result is not None and certainly_not_executed(result.retcode, change=change):
             answer = self._result(entry, request.id, "REJECTED", result.retcode, _reason(result), "reply")
             return self._settle(entry, answer)
-        seen = self._evidence(entry.sent_msc, SEARCHED_BACK_MS)
+        # what was just done is as a rule among the latest; all of five minutes is much to read for each order
+        seen = self._evidence(entry.sent_msc, _JUST_NOW_MS)
         verdict = _verdict(entry, seen)
+        if verdict is None:
+            seen = self._evidence(entry.sent_msc, SEARCHED_BACK_MS)
+            verdict = _verdict(entry, seen)
         if seen is not None and verdict is not None:
             answer = self._from_books(entry, verdict, result.retcode if result else 0, seen)
             return self._settle(entry, answer, seen, before)

@@ -137,3 +137,24 @@ def test_an_order_sent_to_another_account_is_not_found_in_ours(tmp_path: Path) -
     wait(counter, RESOLVE_AFTER_S)
     assert counter.desk.unresolved(MAGIC) == wait_for
     assert isinstance(counter.order(), Error)
+
+
+def test_only_what_just_happened_is_read_for_an_order_that_is_found_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Counter(tmp_path)
+    asked: list[int] = []
+    closed_orders = counter.broker.closed_orders
+
+    def recorded(since_msc: int) -> Any:
+        asked.append(counter.now - since_msc)
+        return closed_orders(since_msc)
+
+    filled(counter.order())
+    counter.now += 1000
+    monkeypatch.setattr(counter.broker, "closed_orders", recorded)
+    filled(counter.order())
+    assert max(asked) <= 5000  # milliseconds; the first order's deal is the newest one before it
+    asked.clear()
+    lost(counter)
+    assert max(asked) >= 5 * 60_000
