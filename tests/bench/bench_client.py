@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mt5crs.checks.phoenix import declare_cut_off
 from mt5crs.checks.rehearsal import MAGIC, Fleet, Service, free_ports
 from mt5crs.client.published import StateUnavailableError
 from mt5crs.protocol import replies, requests
@@ -119,6 +120,8 @@ def recovery(table: Table, directory: Path, rounds: int) -> None:
                 began = time.perf_counter()
                 fleet.start(service)
                 fleet.wait_healthy(service)
+                fleet.wait_healthy("gateway")
+                declare_cut_off(fleet)  # what a kill cut off on its way to the broker waits for a person
                 wait_ready_and_equal(fleet)
                 times.append((time.perf_counter() - began) * 1000)
             spread = f"max {max(times):.0f}, {rounds} kills"
