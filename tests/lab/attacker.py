@@ -26,6 +26,8 @@ from mt5crs.protocol.fields import MAX_REQUEST_BYTES
 from mt5crs.protocol.replies import Error, OrderResult
 
 ENV = "/opt/mt5crs/{}/current/.env"
+GIVEN: dict[str, dict[str, str]] = {}
+"""Keys of others, given on standard input."""
 _ANSWER_MS = 5000
 
 
@@ -150,8 +152,8 @@ def unlisted_key() -> Iterator[None]:
 
 
 def stolen_key() -> Iterator[None]:
-    """A listed key, of another host (its file is given on standard input)."""
-    env = json.loads(sys.stdin.readline())
+    """A listed key, of another host."""
+    env = GIVEN["strategy"]
     while True:
         caller = Caller(env)
         if caller.socket.poll(500, zmq.POLLOUT):
@@ -204,9 +206,9 @@ def others_events() -> Iterator[None]:
         yield
 
 
-def flood(service: str, frame: Callable[[Caller], bytes]) -> Iterator[None]:
+def flood(env: dict[str, str], frame: Callable[[Caller], bytes]) -> Iterator[None]:
     """The same request as fast as it goes, on four connections; answers are read."""
-    callers = [Caller(environment(service)) for _ in range(4)]
+    callers = [Caller(env) for _ in range(4)]
     ask = frame(callers[0])
     while True:
         for caller in callers:
@@ -235,14 +237,16 @@ ATTACKS: dict[str, Callable[[], Iterator[None]]] = {
     "small_frames": small_frames,
     "subscriptions": subscriptions,
     "others_events": others_events,
-    "observer_flood": lambda: flood("reconciler", _everything),
-    "trader_flood": lambda: flood("strategy", _status),
+    "observer_flood": lambda: flood(environment("reconciler"), _everything),
+    "trader_flood": lambda: flood(environment("strategy"), _status),
+    "operator_flood": lambda: flood(GIVEN["operator"], _everything),
 }
 
 
 def attack(names: list[str], seconds: float) -> dict[str, Any]:
     """All of these at once, each in a thread, until the time is over."""
     os.nice(19)  # a host of its own, as far as this machine's processors are concerned
+    GIVEN.update(json.loads(sys.stdin.read()))
     end = time.monotonic() + seconds
     failed: list[str] = []
 

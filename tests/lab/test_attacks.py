@@ -1,7 +1,7 @@
 """Peers that mean harm, while a strategy trades: every way that `tests/lab/attacker.py` knows, every key.
 
-Attacks come from inf-02 (no key, an observer's, a trader's, one stolen elsewhere) and from the controller (an
-operator's). Orders, and an emergency halt and close, go on beside them.
+Attacks come from inf-02: without a key, with an observer's, a trader's, one stolen from another host, and an
+operator's, which is accepted from everywhere. Orders, and an emergency halt, go on beside them.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ ATTACKS = {
     "others_events": Seen(CUT.format("forbidden"), BOUNDS),
     "observer_flood": Seen(REFUSED.format(f"{PEER}-reconciler"), CLIENT),
     "trader_flood": Seen(REFUSED.format(f"{PEER}-strategy"), CLIENT),
+    "operator_flood": Seen(REFUSED.format("ops"), CLIENT),
 }
 """Attack → how it shows."""
 
@@ -84,9 +85,14 @@ class Range:
         return found
 
     def stolen(self) -> str:
-        """Key and connection of the other host's strategy."""
-        text = self.lab.exec(TRADER, ["cat", "/opt/mt5crs/strategy/current/.env"]).stdout
-        return json.dumps(parse(text)) + "\n"
+        """Keys and connections of the other host's strategy, and of an operator."""
+        env = parse(self.lab.exec(TRADER, ["cat", "/opt/mt5crs/strategy/current/.env"]).stdout)
+        operator = {
+            **env,
+            "CLIENT_NAME": self.operator.client_name,
+            "CLIENT_SECRET_KEY": self.operator.client_secret_key,
+        }
+        return json.dumps({"strategy": env, "operator": operator})
 
     def memory(self) -> float:
         """The most memory that the gateway's process has had, in megabytes."""
