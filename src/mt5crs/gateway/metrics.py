@@ -50,7 +50,7 @@ class GatewayMetrics:
             "mt5crs_gateway_connections_of_one_address", "Open connections of the address that has most."
         )
         self.most_of_one = self.registry.gauge(
-            "mt5crs_gateway_connections_of_one_address_most", "Most connections that one address may have."
+            "mt5crs_gateway_connections_per_address_limit", "Most connections that one address may have."
         )
         self.connections_cut = self.registry.counter(
             "mt5crs_gateway_connections_cut_total",
