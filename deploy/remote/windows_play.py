@@ -136,7 +136,8 @@ def _seconds(duration: Mapping[str, Any]) -> float:
 
 def _reason(result: Mapping[str, Any]) -> str:
     """Why a task failed: in the release tool's own words, if there are any."""
-    error = (document_of(str(result.get("stdout", ""))) or {}).get("error")
+    document = document_of(str(result.get("stdout", "")))
+    error = None if document is None else document.get("error")
     if isinstance(error, Mapping):
         return f"{error.get('message')}; {error.get('remedy')}"
     return str(result.get("msg") or "it gave no reason").strip()

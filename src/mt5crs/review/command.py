@@ -1,0 +1,105 @@
+"""`mt5crs review`: judge what changed before it is released."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from mt5crs.checks.report import one_line_errors
+from mt5crs.review import making, record
+from mt5crs.review.decision import Policy
+from mt5crs.review.model import ReviewError
+from mt5crs.review.tree import tree_of
+from mt5crs.settings.review import ReviewSettings
+from mt5crs.settings.schema import SettingsError, load
+
+_directory = click.option(
+    "--out",
+    default=record.DIRECTORY,
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where records are kept.",
+)
+
+
+@click.group()
+def review() -> None:
+    """Review a change: rules here, a reviewer elsewhere, one verdict."""
+
+
+@review.command()
+@click.option(
+    "--tree",
+    "directory",
+    default=".",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A repository of git (default: this directory).",
+)
+@click.option("--revision", metavar="REV", help="Review this revision (default: the files as they are).")
+@click.option("--base", metavar="REV", help="Review only what differs from it (default: everything).")
+@click.option(
+    "--threshold", default=90, show_default=True, type=click.IntRange(0, 100), help="Lowest good score."
+)
+@click.option(
+    "--external/--no-external",
+    "external_required",
+    default=True,
+    help="Whether the verdict needs the external reviewer (production: yes, lab: no).",
+)
+@click.option(
+    "--untrusted", is_flag=True, help="Nobody vouches for this change: nothing is spent on it or kept of it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@_directory
+def run(
+    directory: Path,
+    revision: str | None,
+    base: str | None,
+    threshold: int,
+    external_required: bool,
+    untrusted: bool,
+    as_json: bool,
+    out: Path,
+) -> None:
+    """Review, and keep the record. Exit status 0: PASSED; 1: FAILED, or no verdict."""
+    with one_line_errors(SettingsError, status=78), one_line_errors(ReviewError, OSError):
+        settings, cache = load(ReviewSettings), making.cache_directory()
+        policy = Policy(threshold=threshold, external_required=external_required)
+        tree = tree_of(directory, revision)
+        before = tree_of(directory, base) if base else None
+        gate = making.external_gate(settings, cache, trusted=not untrusted)
+        made = making.make(tree, before, policy, cache, gate.ask)
+        path = record.write(made, out)
+    _show(made, as_json=as_json)
+    if not as_json:
+        click.echo(f"  record: {path}, {path.with_suffix('.sarif').name}")
+    raise SystemExit(0 if made.decision.result == "PASSED" else 1)
+
+
+@review.command()
+@click.argument("which", required=False)
+@click.option("--all", "everything", is_flag=True, help="All findings, not only the worst.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@_directory
+def show(which: str | None, everything: bool, as_json: bool, out: Path) -> None:
+    """Show a record: the one of a tree (its first characters), or the newest."""
+    with one_line_errors(ReviewError, OSError):
+        kept = sorted(out.glob(f"{which or ''}*.json"), key=lambda path: path.stat().st_mtime)
+        if not kept:
+            about = f" of a tree {which}" if which else ""
+            raise ReviewError(f"{out} holds no record{about}; make one with `mt5crs review run`")
+        made = record.read(kept[-1])
+    _show(made, as_json=as_json)
+    if everything and not as_json:
+        for finding in made.decision.findings[record.SHOWN :]:
+            place = f"{finding.path}:{finding.line}"
+            click.echo(f"     {finding.severity} {finding.id} {place} {finding.rule}: {finding.message}")
+
+
+def _show(made: record.Record, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(made, order="sorted")).decode())
+    else:
+        click.echo("\n".join(record.lines(made)))

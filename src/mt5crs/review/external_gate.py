@@ -1,0 +1,298 @@
+"""Gate 2: the external reviewer, asked about what the cache does not know, for as little as possible.
+
+What cannot be asked is `not_asked`, never passed. Nothing that comes back can take a finding away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import msgspec
+
+from mt5crs.review import cache as caching
+from mt5crs.review import prompt, providers, replies
+from mt5crs.review.budget import Budget, BudgetError
+from mt5crs.review.cache import Cache, Kept
+from mt5crs.review.calling import Answer, CallError, LaterError, RefusedError, call
+from mt5crs.review.decision import BLOCKING, Asked, ExternalResult, Mode
+from mt5crs.review.model import Finding
+from mt5crs.review.providers import Request
+from mt5crs.review.replies import BadReplyError
+from mt5crs.review.tree import File
+from mt5crs.review.units import CHARACTERS_PER_TOKEN, Unit, batches, units
+from mt5crs.settings.review import Model, Reviewer, ReviewSettings, loopback
+
+LONGEST_WAIT_S: Final = 60.0
+"""A provider that asks to wait longer counts as down."""
+_MILLION: Final = 1_000_000
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence of a call that was made: nobody has it without having asked."""
+
+    endpoint: str
+    model: str
+    """As the provider says."""
+    request: str
+    """SHA-256 of the body that was sent."""
+    request_id: str
+    tokens_in: int
+    tokens_out: int
+    price: float
+    """US dollars."""
+    seconds: float
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a review cost, beside the price of asking the strong model about each file alone, every time."""
+
+    api_calls: int = 0
+    failed_calls: int = 0
+    files: int = 0
+    cached_files: int = 0
+    asked_files: int = 0
+    cache_hit_rate: float = 0.0
+    batch_efficiency: float = 0.0
+    """Files in a call, of those that fit."""
+    cost_reduction_rate: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    price: float = 0.0
+    price_without: float = 0.0
+    dropped_findings: int = 0
+    damaged_cache: int = 0
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What gate 2 came to, with its figures, calls and routes."""
+
+    result: ExternalResult
+    figures: Figures
+    calls: list[Call]
+    routes: dict[str, str]
+    """File: who was asked, and why."""
+
+
+class ExternalGate:
+    """Asks about one review. `send`, `sleep` and `chance` are the network, waiting and jitter."""
+
+    def __init__(
+        self,
+        settings: ReviewSettings,
+        cache: Cache | None,
+        budget: Budget,
+        tool: str,
+        *,
+        trusted: bool = True,
+        send: Callable[[Request, str, float], Answer] = call,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._cache = cache if settings.optimiser else None
+        self._budget = budget
+        self._tool = tool
+        self._send = send
+        self._sleep = sleep
+        self._chance = chance
+        self._reviewers = [
+            (reviewer, key)
+            for reviewer, key in (
+                (settings.reviewer, settings.api_key),
+                (settings.fallback, settings.fallback_api_key),
+            )
+            if reviewer is not None and key
+        ]
+        # Who nobody vouches for spends nothing.
+        self._down: set[int] = set() if trusted else set(range(len(self._reviewers)))
+        self._reasons: list[str] = [] if trusted else ["the run is not trusted, so nobody is asked"]
+        self._calls: list[Call] = []
+        self._modes: set[str] = set()
+        self._failed = self._dropped = 0
+
+    def ask(self, files: Sequence[File], withheld: AbstractSet[str] = frozenset()) -> Told:
+        """Ask about files. `withheld`: files that must not leave this machine, since they hold a secret."""
+        wanted = [unit for unit in units(files, self._settings.batch_tokens) if unit.path not in withheld]
+        if not self._settings.optimiser:
+            wanted = [unit._replace(route="strong", reason="the optimiser is off") for unit in wanted]
+        answers = {unit: kept for unit in wanted if (kept := self._cached(unit)) is not None}
+        cached = len(answers)
+        self._modes |= {kept.mode for kept in answers.values()}
+        most = self._settings.batch_files if self._settings.optimiser else 1
+        asked = [unit for unit in wanted if unit not in answers]
+        made = batches(asked, most, self._settings.batch_tokens)
+        for batch in made:
+            answers |= self._batch(batch)
+        self._reasons += [f"{path} holds a secret, so it is not sent" for path in sorted(withheld)]
+        missing = [unit.path for unit in wanted if unit not in answers]
+        if missing:
+            count = len(set(missing))
+            self._reasons.append(f"{count} file{'s' if count != 1 else ''} not looked at, {missing[0]} first")
+        findings = [finding for kept in answers.values() for finding in kept.findings]
+        return Told(
+            result=self._result(findings, complete=not missing and not withheld),
+            figures=self._figures(wanted, cached, sum(unit in answers for unit in asked)),
+            calls=self._calls,
+            routes={unit.path: f"{unit.route}: {unit.reason}" for unit in wanted},
+        )
+
+    def _result(self, findings: list[Finding], *, complete: bool) -> ExternalResult:
+        blocking = any(finding.severity in BLOCKING for finding in findings)
+        mode: Mode = "offline"
+        if self._modes:
+            mode = "live" if self._modes == {"live"} else "recorded"
+        elif complete:
+            mode = "live"  # nothing had to be asked
+        state: Asked = "failed" if blocking else "passed" if complete else "not_asked"
+        reasons = list(dict.fromkeys(self._reasons)) if state == "not_asked" else []
+        return ExternalResult(state=state, mode=mode, findings=findings, reasons=reasons)
+
+    def _cached(self, unit: Unit) -> Kept | None:
+        if self._cache is None:
+            return None
+        for reviewer, _ in self._reviewers or self._unkeyed():
+            kept = self._cache.get(self._key(unit, reviewer))
+            if kept is not None:
+                return kept
+        return None
+
+    def _unkeyed(self) -> Iterable[tuple[Reviewer, str]]:
+        """Reviewers without a key cannot be asked; what they once said can be read."""
+        pair = (self._settings.reviewer, self._settings.fallback)
+        return [(reviewer, "") for reviewer in pair if reviewer is not None]
+
+    def _key(self, unit: Unit, reviewer: Reviewer) -> str:
+        model = _model(reviewer, unit)
+        return caching.key(unit, reviewer.provider, model.name, self._settings.reply_tokens, self._tool)
+
+    def _batch(self, batch: list[Unit]) -> dict[Unit, Kept]:
+        if not self._reviewers:
+            named = self._settings.reviewer is not None
+            self._reasons.append("REVIEW_API_KEY is not set" if named else "REVIEW_REVIEWER is not set")
+        for number, (reviewer, key) in enumerate(self._reviewers):
+            if number in self._down:
+                continue
+            try:
+                return self._ask_reviewer(reviewer, key, batch)
+            except BudgetError as error:
+                self._reasons.append(str(error))
+                return {}
+            except BadReplyError as error:
+                # Its other answers may be good; this question goes to the next one.
+                self._reasons.append(f"{reviewer.endpoint}: {error}")
+            except CallError as error:
+                self._down.add(number)
+                self._reasons.append(f"{reviewer.endpoint}: {error}")
+        return {}
+
+    def _ask_reviewer(self, reviewer: Reviewer, key: str, batch: list[Unit]) -> dict[Unit, Kept]:
+        model = _model(reviewer, batch[0])
+        request = providers.request(
+            reviewer, model, prompt.INSTRUCTIONS, prompt.question(batch), self._settings.reply_tokens
+        )
+        attempt = 1
+        while True:
+            try:
+                return self._attempt(reviewer, model, request, key, batch)
+            except (LaterError, BadReplyError) as error:
+                self._failed += 1
+                wait_s = error.wait_s if isinstance(error, LaterError) else None
+                if attempt >= self._settings.attempts or (wait_s or 0) > LONGEST_WAIT_S:
+                    raise
+                pause = self._settings.backoff_s * 2 ** (attempt - 1) * (0.5 + self._chance())
+                self._sleep(max(pause, wait_s or 0))
+                attempt += 1
+            except RefusedError:
+                self._failed += 1
+                raise
+
+    def _attempt(
+        self, reviewer: Reviewer, model: Model, request: Request, key: str, batch: list[Unit]
+    ) -> dict[Unit, Kept]:
+        sent = msgspec.json.encode(request.body)
+        number = self._budget.reserve(self._worst(model, len(sent)))
+        began = time.monotonic()
+        try:
+            answer = self._send(request, key, self._settings.timeout_s)
+        except CallError as error:
+            if not error.billed:
+                self._budget.settle(number, 0.0)
+            raise
+        # From here on the provider has worked: an answer that cannot be read keeps its reservation.
+        reply = providers.reply(reviewer.provider, answer.document)
+        price = (reply.tokens_in * model.input_price + reply.tokens_out * model.output_price) / _MILLION
+        self._budget.settle(number, price)
+        evidence = Call(
+            endpoint=request.url,
+            model=reply.model[:100],
+            request=hashlib.sha256(sent).hexdigest(),
+            request_id=answer.request_id,
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            price=price,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        self._calls.append(evidence)
+        asked = prompt.names(batch)
+        read = replies.read(reply.text, asked, f"external:{model.name}")
+        self._dropped += read.dropped
+        mode = "recorded" if loopback(reviewer.endpoint) else "live"
+        self._modes.add(mode)
+        made = {}
+        for name, unit in asked.items():
+            hours = self._settings.cache_ttl_h
+            if self._cache is not None and self._cache.moved(unit):
+                hours = self._settings.cache_moved_ttl_h
+            kept = Kept(findings=read.findings[name], call=evidence.request, mode=mode, lasts_s=hours * 3600)
+            if self._cache is not None:
+                self._cache.put(self._key(unit, reviewer), kept)
+            made[unit] = kept
+        return made
+
+    def _worst(self, model: Model, size: int) -> float:
+        return (
+            size / CHARACTERS_PER_TOKEN * model.input_price + self._settings.reply_tokens * model.output_price
+        ) / _MILLION
+
+    def _figures(self, wanted: list[Unit], cached: int, asked: int) -> Figures:
+        price = sum(each.price for each in self._calls)
+        without = self._without(wanted)
+        calls = len(self._calls)
+        return Figures(
+            api_calls=calls + self._failed,
+            failed_calls=self._failed,
+            files=len(wanted),
+            cached_files=cached,
+            asked_files=asked,
+            cache_hit_rate=round(cached / len(wanted), 4) if wanted else 0.0,
+            batch_efficiency=round(asked / (calls * self._settings.batch_files), 4) if calls else 0.0,
+            cost_reduction_rate=round(1 - price / without, 4) if without > 0 else 0.0,
+            tokens_in=sum(each.tokens_in for each in self._calls),
+            tokens_out=sum(each.tokens_out for each in self._calls),
+            price=round(price, 6),
+            price_without=round(without, 6),
+            dropped_findings=self._dropped,
+            damaged_cache=self._cache.damaged if self._cache is not None else 0,
+        )
+
+    def _without(self, wanted: list[Unit]) -> float:
+        """Dollars for asking the strong model about each unit alone; replies as long as those that came."""
+        if self._settings.reviewer is None:
+            return 0.0
+        model = self._settings.reviewer.strong
+        fixed = len(prompt.INSTRUCTIONS) // CHARACTERS_PER_TOKEN
+        reply = sum(each.tokens_out for each in self._calls) / max(1, len(self._calls))
+        return sum(
+            ((unit.tokens + fixed) * model.input_price + reply * model.output_price) / _MILLION
+            for unit in wanted
+        )
+
+
+def _model(reviewer: Reviewer, unit: Unit) -> Model:
+    models = {"strong": reviewer.strong, "medium": reviewer.medium, "cheap": reviewer.cheap}
+    return models[unit.route]

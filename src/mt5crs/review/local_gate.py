@@ -1,0 +1,71 @@
+"""Gate 1: everything that can be found out here, from the tree alone, the same every time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from mt5crs.review import programs, rules, text_rules
+from mt5crs.review.model import Finding, Part, Severity, in_order
+from mt5crs.review.programs import Outcome
+from mt5crs.review.tree import File, Tree, write
+
+AT_A_TIME: Final = 2
+
+_KINDS: Final[dict[str, tuple[str, Severity, Part, str]]] = {
+    "link": ("MT5CRS201", "P2", "security", "a symbolic link: what it names is not reviewed"),
+    "submodule": ("MT5CRS202", "P1", "security", "a submodule: its content is not reviewed"),
+    "huge": ("MT5CRS203", "P1", "security", "the file is too large to be reviewed; ship it another way"),
+    "binary": ("MT5CRS204", "P2", "security", "a binary file: nobody can review it here"),
+    "encoding": ("MT5CRS205", "P2", "quality", "the text is not UTF-8, so rules cannot read it; convert it"),
+}
+_KNOWN_LINKS: Final = {"templates/monitoring/runbook.md": "docs/runbook.md, which is reviewed itself"}
+
+
+class LocalResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What gate 1 found. It is complete if every program that was needed has looked."""
+
+    findings: list[Finding]
+    programs: list[Outcome]
+
+    @property
+    def missing(self) -> list[str]:
+        """Sentences about programs that have not looked."""
+        return [each.detail for each in self.programs if each.state in ("missing", "failed")]
+
+
+def judge(tree: Tree, files: Sequence[File], cache: Path) -> LocalResult:
+    """Look at `files` of `tree`. `cache` keeps what programs remember between runs."""
+    paths = [file.path for file in files if file.kind == "text"]
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mt5crs-review-") as scratch:
+        copy = Path(scratch).resolve() / "tree"
+        copy.mkdir()
+        write(tree, copy)
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            asked = pool.map(partial(programs.ask, paths=paths, copy=copy, cache=cache), programs.PROGRAMS)
+            own = [finding for file in files for finding in _of_file(file)]
+            outcomes = list(asked)
+    changed = set(paths)
+    found = [finding for outcome in outcomes for finding in outcome.findings]
+    # What a program says of files that did not change was there before, or follows from this change (mypy).
+    found = [finding for finding in found if finding.path in changed or finding.source == "mypy"]
+    return LocalResult(findings=in_order([*own, *found]), programs=outcomes)
+
+
+def _of_file(file: File) -> Iterator[Finding]:
+    if file.kind in _KINDS and file.path not in _KNOWN_LINKS:
+        rule, severity, part, message = _KINDS[file.kind]
+        yield Finding(
+            rule=rule, severity=severity, part=part, path=file.path, line=0, message=message, source="files"
+        )
+    if file.kind == "text":
+        yield from text_rules.check(file.path, file.text)
+        if file.path.endswith(".py"):
+            yield from rules.check(file.path, file.text)

@@ -1,0 +1,71 @@
+"""Making a review: the tree, both gates, the decision, the record."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+from mt5crs.review import local_gate
+from mt5crs.review.budget import Budget
+from mt5crs.review.cache import Cache
+from mt5crs.review.decision import NOT_ASKED, Policy, decide
+from mt5crs.review.external_gate import ExternalGate, Told
+from mt5crs.review.record import Record
+from mt5crs.review.text_rules import SECRETS
+from mt5crs.review.tree import File, Tree, changed
+from mt5crs.settings.review import ReviewSettings
+
+External = Callable[[Sequence[File], AbstractSet[str]], Told]
+"""Gate 2: asks about files, except those that hold a secret, and says what came of it."""
+
+
+def cache_directory() -> Path:
+    """Where programs and reviewers remember things: `$XDG_CACHE_HOME/mt5crs/review`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mt5crs" / "review"
+
+
+def external_gate(settings: ReviewSettings, directory: Path, *, trusted: bool = True) -> ExternalGate:
+    """Gate 2 with its cache and its budget in `directory`."""
+    cache = Cache(directory / "answers.sqlite", int(settings.cache_mb * 1_000_000), writable=trusted)
+    budget = Budget(directory / "budget.sqlite", settings.budget_day, settings.budget_review)
+    return ExternalGate(settings, cache, budget, version("mt5crs"), trusted=trusted)
+
+
+def make(
+    tree: Tree, base: Tree | None, policy: Policy, cache: Path, external: External | None = None
+) -> Record:
+    """Review what differs between `base` and `tree` (all of it without a base).
+
+    :raises ReviewError: it cannot be made; there is no verdict then
+    """
+    began, since = datetime.now(timezone.utc), time.monotonic()
+    files = changed(tree, base)
+    local = local_gate.judge(tree, files, cache)
+    secret = {finding.path for finding in local.findings if finding.rule in SECRETS}
+    told = None if external is None else external(files, secret)
+    digests = {
+        file.path: (tree.files.get(file.path) or (base or tree).files[file.path]).blob for file in files
+    }
+    result = told.result if told is not None else NOT_ASKED
+    decision = decide(tree.id, base.id if base is not None else None, digests, local, result, policy)
+    return Record(
+        decision=decision,
+        tool=version("mt5crs"),
+        began=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        seconds=round(time.monotonic() - since, 3),
+        lines=sum(_lines(file) for file in files),
+        external=told,
+    )
+
+
+def _lines(file: File) -> int:
+    if file.before is None:
+        return len(file.text.splitlines())
+    changes = difflib.unified_diff(file.before.splitlines(), file.text.splitlines(), n=0, lineterm="")
+    return sum(line.startswith("+") for line in changes if not line.startswith("+++"))

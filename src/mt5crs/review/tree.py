@@ -1,0 +1,208 @@
+"""What is reviewed: a tree of git, which cannot change while it is looked at.
+
+Files that are not committed yet are put into a tree first, in an index of its own. Blobs are read byte by
+byte: attributes that hide a file from `git archive` or `git diff` hide nothing here, and no link is followed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from mt5crs.review.model import ReviewError
+
+MAX_BYTES: Final = 2_000_000
+"""A larger file is not read by rules or reviewers; that is a finding."""
+LINK, SUBMODULE = "120000", "160000"
+_OBJECT: Final = re.compile(r"[0-9a-f]{40,64}\Z")
+
+Kind = Literal["text", "binary", "huge", "link", "submodule", "encoding", "deleted"]
+
+
+class Entry(NamedTuple):
+    """A file of a tree."""
+
+    mode: str
+    blob: str
+    size: int
+
+
+class File(NamedTuple):
+    """A file that is reviewed: its text before and now. `text` is empty unless the kind is text."""
+
+    path: str
+    kind: Kind
+    text: str
+    before: str | None
+    """None: there was no such file, or no text in it."""
+
+
+class Tree(NamedTuple):
+    """A tree object and its files."""
+
+    repository: Path
+    id: str
+    files: Mapping[str, Entry]
+
+
+def tree_of(repository: Path, revision: str | None = None) -> Tree:
+    """The tree of a revision, or of the files as they are now (ignored ones excepted).
+
+    :raises ReviewError: no git, no repository, or no such revision
+    """
+    root = Path(_git(repository, "rev-parse", "--show-toplevel").decode().strip())
+    if revision is None:
+        tree = _tree_of_files(root)
+    else:
+        if revision.startswith("-"):
+            raise ReviewError(f"{revision!r} is no revision; name a commit, a tag or a branch")
+        tree = _git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{tree}}").decode().strip()
+    if not _OBJECT.match(tree):
+        raise ReviewError(f"git knows no tree of {revision or 'the files'}; name a commit, a tag or a branch")
+    files: dict[str, Entry] = {}
+    for line in _git(root, "ls-tree", "-r", "-z", "-l", tree).split(b"\0"):
+        if line:
+            about, _, name = line.partition(b"\t")
+            mode, _, blob, size = about.decode().split()
+            files[os.fsdecode(name)] = Entry(mode, blob, int(size) if size.isdigit() else 0)
+    return Tree(root, tree, files)
+
+
+def _tree_of_files(root: Path) -> str:
+    with tempfile.TemporaryDirectory(prefix="mt5crs-review-") as scratch:
+        index = Path(scratch) / "index"
+        own = root / _git(root, "rev-parse", "--git-path", "index").decode().strip()
+        if own.is_file():
+            shutil.copyfile(own, index)  # known files need not be read again
+        _git(root, "add", "--all", index=index)
+        return _git(root, "write-tree", index=index).decode().strip()
+
+
+def changed(tree: Tree, base: Tree | None) -> list[File]:
+    """What differs from `base`, in the order of paths; everything when there is none."""
+    before = base.files if base is not None else {}
+    paths = sorted(
+        path
+        for path in {*tree.files, *before}
+        if tree.files.get(path) is None
+        or before.get(path) is None
+        or tree.files[path][:2] != before[path][:2]
+    )
+    entries = (entry for path in paths for entry in (tree.files.get(path), before.get(path)))
+    wanted = [entry.blob for entry in entries if entry is not None and _read(entry)]
+    content = _blobs(tree.repository, wanted)
+    return [_file(path, tree.files.get(path), before.get(path), content) for path in paths]
+
+
+def _read(entry: Entry) -> bool:
+    return entry.mode not in (LINK, SUBMODULE) and entry.size <= MAX_BYTES
+
+
+def _file(path: str, now: Entry | None, before: Entry | None, content: Mapping[str, bytes]) -> File:
+    was = _text(content[before.blob]) if before is not None and _read(before) else None
+    old = was if isinstance(was, str) else None
+    if now is None:
+        return File(path, "deleted", "", old)
+    if now.mode == LINK:
+        return File(path, "link", "", old)
+    if now.mode == SUBMODULE:
+        return File(path, "submodule", "", old)
+    if now.size > MAX_BYTES:
+        return File(path, "huge", "", old)
+    text = _text(content[now.blob])
+    if text is None:
+        return File(path, "binary", "", old)
+    return File(path, "encoding", "", old) if text is False else File(path, "text", str(text), old)
+
+
+def _text(content: bytes) -> str | Literal[False] | None:
+    """The text; False when it is text in another encoding, None when it is none."""
+    if b"\0" in content:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _blobs(repository: Path, blobs: Iterable[str]) -> dict[str, bytes]:
+    """The content of every blob, from one run of git."""
+    wanted = sorted(set(blobs))
+    if not wanted:
+        return {}
+    said = _git(repository, "cat-file", "--batch", told="".join(f"{blob}\n" for blob in wanted).encode())
+    content: dict[str, bytes] = {}
+    at = 0
+    for blob in wanted:
+        end = said.index(b"\n", at)
+        about = said[at:end].split()
+        if len(about) != 3:
+            raise ReviewError(f"git cannot read the object {blob}; repair the repository (`git fsck`)")
+        size = int(about[2])
+        content[blob] = said[end + 1 : end + 1 + size]
+        at = end + size + 2
+    return content
+
+
+def write(tree: Tree, directory: Path) -> None:
+    """Put the tree's plain files below `directory`, for programs that read files. Links are left out."""
+    entries = {path: entry for path, entry in tree.files.items() if entry.mode not in (LINK, SUBMODULE)}
+    content = _blobs(tree.repository, (entry.blob for entry in entries.values()))
+    for path, entry in entries.items():
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content[entry.blob])
+        if entry.mode == "100755":
+            target.chmod(0o755)
+
+
+def _git(repository: Path, *arguments: str, index: Path | None = None, told: bytes | None = None) -> bytes:
+    program = shutil.which("git")
+    if program is None:
+        raise ReviewError("git is not installed; install it with `apt-get install git` as root")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    if index is not None:
+        environment["GIT_INDEX_FILE"] = str(index)
+    answer = run([program, "-C", str(repository), *arguments], environment, told)
+    if answer.returncode != 0 and "--quiet" not in arguments:
+        said = answer.stderr.decode(errors="replace").strip().splitlines()
+        raise ReviewError(
+            f"git {arguments[0]} failed in {repository}: {said[-1] if said else 'no reason given'}. "
+            "A review reads a repository of git; name one with --tree"
+        )
+    return answer.stdout
+
+
+def run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    told: bytes | None = None,
+    *,
+    directory: Path | None = None,
+    within_s: float = 120,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end.
+
+    :raises ReviewError: it did not end within `within_s` seconds, or cannot be started
+    """
+    try:
+        return subprocess.run(
+            command,
+            input=told or b"",
+            capture_output=True,
+            env=dict(environment),
+            cwd=directory,
+            timeout=within_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        name = Path(command[0]).name
+        raise ReviewError(f"{name} did not end within {within_s:g} s; run it by hand") from None
+    except OSError as error:
+        raise ReviewError(f"{Path(command[0]).name} cannot be started: {error.strerror}") from None
