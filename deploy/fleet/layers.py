@@ -108,10 +108,10 @@ def history(of: tuple[Layer, ...], name: str) -> list[Setting]:
     return [
         Setting(
             name,
-            SECRETS if _is_encrypted(layer, name) else layer.kind,
+            SECRETS if is_encrypted(layer, name) else layer.kind,
             layer.owner,
-            _origin(layer, name),
-            HIDDEN if is_secret(name) or _is_encrypted(layer, name) else repr(plain(layer.values[name])),
+            origin(layer, name),
+            HIDDEN if is_secret(name) or is_encrypted(layer, name) else repr(plain(layer.values[name])),
         )
         for layer in reversed(found)
     ]
@@ -119,7 +119,7 @@ def history(of: tuple[Layer, ...], name: str) -> list[Setting]:
 
 def shown(of: tuple[Layer, ...], resolved: Mapping[str, Any]) -> dict[str, str]:
     """Every variable's resolved value as text. HIDDEN stands for secrets, and for what is made of one."""
-    hidden = {name for layer in of for name in layer.values if is_secret(name) or _is_encrypted(layer, name)}
+    hidden = {name for layer in of for name in layer.values if is_secret(name) or is_encrypted(layer, name)}
     secrets = {text for name in hidden for text in _texts(resolved.get(name)) if len(text) >= _TELLING}
 
     def text(name: str) -> str:
@@ -145,7 +145,8 @@ def names(of: tuple[Layer, ...]) -> list[str]:
     return sorted({str(name) for layer in of for name in layer.values})
 
 
-def _origin(layer: Layer, name: str) -> str:
+def origin(layer: Layer, name: str) -> str:
+    """File and line, or the file alone, where a layer says a variable."""
     value = layer.values[name]
     key = next(key for key in layer.values if key == name)
     return origin_of(value) or origin_of(key) or layer.file
@@ -158,7 +159,7 @@ def is_secret(name: str) -> bool:
     return name.startswith("vault_") or a_password or (declared is not None and declared.secret)
 
 
-def _is_encrypted(layer: Layer, name: str) -> bool:
+def is_encrypted(layer: Layer, name: str) -> bool:
     """Whether the file is a vault, or this value alone is (`ansible-vault encrypt_string`)."""
     from ansible.parsing.vault import EncryptedString
 

@@ -74,6 +74,23 @@ def variables_of(part: str) -> Mapping[str, Field]:
 
 def check(fleet: Fleet) -> list[str]:
     """Every problem of a fleet's settings, one sentence each that names host, variable, cause and remedy."""
+    return [*form_problems(fleet), *address_problems(fleet)]
+
+
+def address_problems(fleet: Fleet) -> list[str]:
+    """What is wrong with addresses: the hosts' own, and those of the plain door's clients."""
+    found = [
+        *check_addresses(
+            {host: values.get("fleet_address") for host, values in fleet.hosts.items()},
+            {host: values.get("fleet_networks") for host, values in fleet.hosts.items()},
+        ),
+        *_check_plain_clients(fleet),
+    ]
+    return _merge(found, tuple(fleet.hosts))
+
+
+def form_problems(fleet: Fleet) -> list[str]:
+    """What is wrong with settings but for addresses."""
     found: list[str] = []
     found += _check_groups(fleet)
     for host, values in fleet.hosts.items():
@@ -84,11 +101,6 @@ def check(fleet: Fleet) -> list[str]:
         found += [f"{host}: {text}" for text in _unknown_names(fleet, host, {*values, *unresolved})]
         if host not in fleet.in_group(WINDOWS):
             found += [f"{host}: {_named(fleet, name, host)} {text}" for name, text in refusals(values)]
-    found += check_addresses(
-        {host: values.get("fleet_address") for host, values in fleet.hosts.items()},
-        {host: values.get("fleet_networks") for host, values in fleet.hosts.items()},
-    )
-    found += _check_plain_clients(fleet)
     found += _check_fleet(fleet)
     found += _check_jumps(fleet)
     found += _check_accounts(fleet)

@@ -29,6 +29,7 @@ from deploy.fleet.connection import connection_of
 from deploy.fleet.inventory import WINDOWS, Fleet
 from deploy.operations import command_line, locking, stepping, windows
 from deploy.operations.context import fleet, not_reached
+from deploy.policy import enforcing as policy
 from deploy.reporting import report
 from deploy.rollout.batches import STRATEGIES
 from deploy.rollout.record import Failure, Phase, Rollout
@@ -84,6 +85,9 @@ def prepare(of: Fleet) -> None:
     refuse_empty_target(of, list(options.get("limit") or ()), list(options.get("exclude") or ()))
     try:
         settings.require(of)
+        # A way back is never refused by policy.
+        for line in policy.require(of) if "deploy.py" in files else ():
+            print(line, flush=True)
     except SettingsError as error:
         raise PyinfraError(str(error)) from None
     if _context is not None:

@@ -6,6 +6,8 @@ reload, where a service only reloads).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from deploy.fleet.inventory import Fleet
@@ -30,10 +32,9 @@ class Impact:
 
 def impact(before: Fleet, after: Fleet) -> Impact:
     """Compare the fleet that is wanted with the one that would be. BundleError when there is no bundle."""
-    pairs = [(host, name) for host in after.hosts for name in NAMES if has_service(after, host, name)]
     changed = tuple(
         (host, name)
-        for host, name in pairs
+        for host, name in _services(after)
         if desired(name, before.hosts[host]).digest != desired(name, after.hosts[host]).digest
     )
     outside = tuple(
@@ -42,3 +43,15 @@ def impact(before: Fleet, after: Fleet) -> Impact:
         if settings_digest(before.hosts[host]) != settings_digest(after.hosts[host])
     )
     return Impact(changed, outside)
+
+
+def identity(fleet: Fleet) -> str:
+    """Twelve hexadecimal digits for all that is wanted: code and settings. BundleError without a bundle."""
+    wanted = {f"{host} {name}": desired(name, fleet.hosts[host]).digest for host, name in _services(fleet)}
+    settings = {host: settings_digest(of) for host, of in fleet.hosts.items()}
+    told = json.dumps([fleet.environment, wanted, settings], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def _services(fleet: Fleet) -> list[tuple[str, str]]:
+    return [(host, name) for host in fleet.hosts for name in NAMES if has_service(fleet, host, name)]

@@ -1,4 +1,4 @@
-"""Action `check_settings`: checks every setting of every host, `-e` included, before anything is touched.
+"""Action `check_settings`: settings and policy of every host, `-e` included, before anything is touched.
 
 Runs on the controller alone and changes nothing, so it does the same in check mode.
 """
@@ -17,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.fleet.inventory import InventoryError, files_of, resolve
 from deploy.fleet.settings import require
+from deploy.policy import enforcing as policy
 from mt5crs.settings.schema import SettingsError
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Compares what Ansible resolves with the settings schema."""
+    """Compares what Ansible resolves with the settings schema and the policy."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -38,11 +39,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if name not in ("to", "plan", "deployment", "why", "lock")
         }
         hosts = 0
+        told: list[str] = []
         try:
             for source in sources:
                 fleet = resolve(source, extra)
                 require(fleet)
+                told += policy.require(fleet)
                 hosts += len(fleet.hosts)
         except (InventoryError, SettingsError) as error:
             return {**result, "failed": True, "msg": str(error)}
+        for line in told:
+            self._display.display(line)
         return {**result, "changed": False, "msg": f"settings of {hosts} hosts are good"}

@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "leases": ("mt5crs.checks.operate", "Show who may trade which magic number."),
     "link": ("mt5crs.checks.link", "Audit the link to the gateway in nine layers."),
     "phoenix": ("mt5crs.checks.phoenix", "Kill services with open positions and check what comes back."),
+    "policy": ("mt5crs.checks.policy", "Judge a fleet's configuration by the rules that it has to keep."),
     "positions": ("mt5crs.checks.operate", "Show positions and working orders at the broker."),
     "resolve": ("mt5crs.checks.operate", "Declare an unresolved order not executed."),
     "resume": ("mt5crs.checks.operate", "Lift a halt, on purpose and with a reason."),
@@ -35,7 +36,18 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 """Name: module (which has a click command of the same name), one line of help."""
 
 OF_A_FLEET: Final = frozenset(
-    ("config", "deployments", "flatten", "halt", "leases", "positions", "resolve", "resume", "status")
+    (
+        "config",
+        "deployments",
+        "flatten",
+        "halt",
+        "leases",
+        "policy",
+        "positions",
+        "resolve",
+        "resume",
+        "status",
+    )
 )
 """Commands that `mt5crs --inventory` has a meaning for."""
 
@@ -77,7 +89,8 @@ def main(context: click.Context, inventory: Path | None, operator: str | None) -
     """Check and operate an MT5-CRS trading fleet.
 
     `mt5crs --inventory inventory/production.yml halt --reason …` stops all order flow of a fleet; resume,
-    status, leases, positions, resolve, flatten, config and deployments take --inventory as well.
+    status, leases, positions, resolve, flatten, config, policy and deployments take --inventory as
+    well.
 
     Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
     """

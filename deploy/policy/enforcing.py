@@ -1,0 +1,41 @@
+"""The policy of a fleet: judged, and a deployment refused when it is broken. Both engines call `require`."""
+
+from __future__ import annotations
+
+import contextlib
+
+from deploy.fleet.inventory import Fleet
+from deploy.fleet.rendering import RenderingError
+from deploy.fleet.vault_password import PROJECT
+from deploy.policy.gathering import gather
+from deploy.policy.judging import Verdict, judge, line, summary
+from deploy.policy.rules import RULES
+from deploy.policy.waivers import read
+from deploy.rollout.generation import BundleError
+from deploy.rollout.impact import identity
+from mt5crs.settings.schema import SettingsError
+
+WAIVERS = PROJECT / "policy" / "waivers"
+
+
+def verdict_of(fleet: Fleet) -> Verdict:
+    """What the policy says of a fleet. InventoryError when its layers cannot be read."""
+    facts = gather(fleet)
+    deployment = ""
+    if not facts.form_problems:
+        # Without a bundle there is no deployment, and no waiver of one counts; the plan says why.
+        with contextlib.suppress(BundleError, RenderingError):
+            deployment = identity(fleet)
+    rules = {rule.id: rule for rule in RULES}
+    path = WAIVERS / f"{fleet.environment}.yml"
+    shown = f"policy/waivers/{path.name}"
+    return judge(facts, RULES, read(path, shown, rules, fleet.hosts, facts.now, deployment), deployment)
+
+
+def require(fleet: Fleet) -> list[str]:
+    """Lines of what is waived or to be looked at. SettingsError with all that refuses a deployment."""
+    verdict = verdict_of(fleet)
+    if verdict.refused:
+        raise SettingsError(f"Policy of {fleet.inventory} (nothing was touched)", verdict.refusing)
+    told = [line(finding) for finding in verdict.findings]
+    return [summary(verdict), *(f"  {one}" for one in told)] if told else []
