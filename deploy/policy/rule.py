@@ -35,8 +35,6 @@ class Rule:
     remedy: str
     look: Callable[[Facts], Iterable[Broken]]
     waivable: bool = True
-    source: str = ""
-    """File of a user's own rule; empty for those that the kit brings."""
 
 
 @dataclass(frozen=True)
