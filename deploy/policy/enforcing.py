@@ -18,23 +18,26 @@ from mt5crs.settings.schema import SettingsError
 WAIVERS = PROJECT / "policy" / "waivers"
 
 
-def verdict_of(fleet: Fleet) -> Verdict:
-    """What the policy says of a fleet. InventoryError when its layers cannot be read."""
+def verdict_of(fleet: Fleet, *, identified: bool = True) -> Verdict:
+    """What the policy says of a fleet. InventoryError when its layers cannot be read.
+
+    identified: name the deployment also when there is no waiver that could be for it; that renders everything.
+    """
     facts = gather(fleet)
     deployment = ""
-    if not facts.form_problems:
+    path = WAIVERS / f"{fleet.environment}.yml"
+    if not facts.form_problems and (identified or path.exists()):
         # Without a bundle there is no deployment, and no waiver of one counts; the plan says why.
         with contextlib.suppress(BundleError, RenderingError):
             deployment = identity(fleet)
     rules = {rule.id: rule for rule in RULES}
-    path = WAIVERS / f"{fleet.environment}.yml"
     shown = f"policy/waivers/{path.name}"
     return judge(facts, RULES, read(path, shown, rules, fleet.hosts, facts.now, deployment), deployment)
 
 
 def require(fleet: Fleet) -> list[str]:
     """Lines of what is waived or to be looked at. SettingsError with all that refuses a deployment."""
-    verdict = verdict_of(fleet)
+    verdict = verdict_of(fleet, identified=False)
     if verdict.refused:
         raise SettingsError(f"Policy of {fleet.inventory} (nothing was touched)", verdict.refusing)
     told = [line(finding) for finding in verdict.findings]
