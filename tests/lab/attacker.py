@@ -126,7 +126,7 @@ def trade(seconds: float) -> dict[str, Any]:
 def idle_connections() -> Iterator[None]:
     """No key: as many connections as there are, which say nothing, and new ones for those that were ended."""
     env = environment("reconciler")
-    time.sleep(3)  # the others have none once these have them
+    time.sleep(6)  # the others have none once these have them
     made: list[socket.socket] = []
     for number in itertools.count():
         each = socket.socket()

@@ -125,7 +125,7 @@ def _encrypted_round_trip() -> str:
     context: curve.Context = zmq.Context()
     server = context.socket(zmq.ROUTER)
     try:
-        curve.common_options(server)
+        curve.server_options(server)
         server.setsockopt(zmq.CURVE_SERVER, 1)
         server.setsockopt(zmq.CURVE_SECRETKEY, curve.hex_to_z85(secret, "key"))
         port = server.bind_to_random_port("tcp://127.0.0.1")

@@ -14,7 +14,7 @@ import zmq
 
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.codec import PLAIN_PING, PLAIN_PONG, decode_event
-from mt5crs.protocol.curve import common_options
+from mt5crs.protocol.curve import server_options
 from mt5crs.protocol.events import TickEvent
 from mt5crs.protocol.fields import MAX_REQUEST_BYTES
 from mt5crs.protocol.replies import Error, Reply
@@ -39,7 +39,7 @@ _ONE_FRAME = b"{"
 
 def plain_server(socket: "zmq.Socket[Any]") -> None:
     """Make a socket plain, open only to the addresses that the authenticator knows."""
-    common_options(socket)
+    server_options(socket)
     socket.setsockopt(zmq.ZAP_DOMAIN, LEGACY_DOMAIN)
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
