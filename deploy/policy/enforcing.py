@@ -21,7 +21,7 @@ WAIVERS = PROJECT / "policy" / "waivers"
 def verdict_of(fleet: Fleet, *, identified: bool = True) -> Verdict:
     """What the policy says of a fleet. InventoryError when its layers cannot be read.
 
-    identified: name the deployment also when there is no waiver that could be for it; that renders everything.
+    identified: name the deployment also where no waiver could be for it, for which everything is rendered.
     """
     facts = gather(fleet)
     deployment = ""
