@@ -185,15 +185,22 @@ _PROBES: dict[str, Callable[[GatewayClient, ConnectionSettings], Callable[[], ob
 
 
 def _sync_all(connection: ConnectionSettings) -> str:
+    magic = connection.magic_number
     with connection.client() as client:
-        snapshot = client.snapshot(connection.magic_number, history_since_msc=None)
-    found = flaws(
-        snapshot, connection.magic_number, connection.expected_account_login or snapshot.identity.login
-    )
+        try:
+            snapshot, whole = client.snapshot(magic, history_since_msc=None), True
+        except RefusedError as error:
+            if (error.reply.code, error.reply.field) != ("FORBIDDEN", "whole_account"):
+                raise
+            # A key that only trades sees what is its own.
+            snapshot, whole = client.snapshot(magic, history_since_msc=None, whole_account=False), False
+    login = connection.expected_account_login or snapshot.identity.login
+    found = flaws(snapshot, magic, login, whole_account=whole)
     if found:
         raise LinkBrokenError("; ".join(found))
-    mine = [p for p in snapshot.positions if p.magic == connection.magic_number]
-    text = f"account {snapshot.identity.login}, {len(mine)} positions of ours of {len(snapshot.positions)}"
+    mine = [p for p in snapshot.positions if p.magic == magic]
+    others = f"of {len(snapshot.positions)}" if whole else "(this key sees no others)"
+    text = f"account {snapshot.identity.login}, {len(mine)} positions of ours {others}"
     if snapshot.unresolved:
         raise Warned(f"{text}; unresolved orders: {', '.join(snapshot.unresolved)}")
     return text
@@ -265,7 +272,8 @@ def _reconciled(connection: ConnectionSettings) -> str:
         for attempt in range(_SETTLE_ATTEMPTS):
             if attempt:
                 time.sleep(0.2)
-            theirs = client.snapshot(connection.magic_number, history_since_msc=None).digest
+            books = client.snapshot(connection.magic_number, history_since_msc=None, whole_account=False)
+            theirs = books.digest
             state = read_state(connection.reconciler_socket)
             if state.magic != connection.magic_number:
                 raise LinkBrokenError(f"the reconciler looks after magic {state.magic}")

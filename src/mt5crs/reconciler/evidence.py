@@ -10,8 +10,11 @@ from mt5crs.protocol.records import Deal, Order, Position
 from mt5crs.protocol.replies import Snapshot
 
 
-def flaws(snapshot: Snapshot, magic: int, expected_login: int) -> list[str]:
-    """Everything in a snapshot that contradicts itself or what we expect; empty when it may be compared."""
+def flaws(snapshot: Snapshot, magic: int, expected_login: int, *, whole_account: bool = True) -> list[str]:
+    """Everything in a snapshot that contradicts itself or what we expect; empty when it may be compared.
+
+    whole_account: whether that was asked for.
+    """
     found: list[str] = []
     identity = snapshot.identity
     if identity.login != expected_login:
@@ -25,7 +28,7 @@ def flaws(snapshot: Snapshot, magic: int, expected_login: int) -> list[str]:
         found.append("trading is not allowed in the terminal; switch auto-trading on")
     if snapshot.magic != magic:
         found.append(f"the reply is for magic {snapshot.magic}, asked was {magic}")
-    if not snapshot.whole_account:
+    if whole_account and not snapshot.whole_account:
         found.append("the reply covers one magic number only, asked was the whole account")
     found += _repeated("position identifier", [p.identifier for p in snapshot.positions])
     found += _repeated("position ticket", [p.ticket for p in snapshot.positions])

@@ -216,15 +216,13 @@ def test_facts_see_copies_modes_and_plain_secrets_but_hold_none(tmp_path: Path) 
     fleet = resolve(inventory, GOOD)
     key = fleet.hosts["inf-01"]["vault_client_secret_keys"]["inf-01-strategy"]
     (inventory.parent / "notes.yml").write_text(f"---\n# was {key}\n")
-    (inventory.parent / "vault-password").chmod(0o644)
     beside = inventory.parent / "host_vars" / "gtw-01"
     beside.mkdir(parents=True)
     (beside / "main.yml").write_text("---\ngateway_mt5_password: hunter22\n")
-    (inventory.parent / "vault-password").chmod(0o640)
     facts = gather(resolve(inventory, GOOD))
     assert [(one.file.rpartition("/")[2], one.line) for one in facts.copied_plain] == [("notes.yml", 2)]
     assert [(one.what, one.line) for one in facts.written_plain] == [("gateway_mt5_password", 2)]
-    assert [oct(one.mode) for one in facts.held_files] == ["0o640"]
+    assert [oct(one.mode) for one in facts.held_files] == ["0o600"]
     assert key not in repr(facts)
     assert "hunter22" not in repr(facts)
 

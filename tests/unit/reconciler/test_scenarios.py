@@ -153,9 +153,9 @@ def test_scenario_03_half_fill_missed_while_down_is_recovered_once(fleet: Fleet)
     fleet.broker(do="faults", faults={"liquidity": 0.1})
     low = round(trader.bid() - 0.0110, 5)
     fleet.broker(do="price", symbol="EURUSD", bid=low, ask=round(low + 0.0001, 5))
-    fleet.wait(lambda: trader.client.snapshot(MAGIC, history_since_msc=None).positions, "the half fill")
+    fleet.wait(lambda: trader.books(), "the half fill")
     trader.cancel(limit.order)
-    filled = sum(p.volume for p in trader.client.snapshot(MAGIC, history_since_msc=None).positions)
+    filled = sum(p.volume for p in trader.books())
     assert 0 < filled < 8
     fleet.start_ready("reconciler")
     assert equal(fleet)
@@ -235,7 +235,7 @@ def test_scenario_10_stop_loss_hit_while_down(fleet: Fleet) -> None:
     assert net(fleet) == 1.0
     fleet.kill("reconciler")
     fleet.broker(do="price", symbol="EURUSD", bid=round(bid - 0.0060, 5), ask=round(bid - 0.0059, 5))
-    fleet.wait(lambda: not trader.client.snapshot(MAGIC, history_since_msc=None).positions, "the stop loss")
+    fleet.wait(lambda: not trader.books(), "the stop loss")
     fleet.start_ready("reconciler")
     assert equal(fleet)
     assert net(fleet) == 0
@@ -255,7 +255,7 @@ def test_scenario_10_pending_orders_filled_and_cancelled_while_down(fleet: Fleet
     assert len(fleet.state().orders or ()) == 2
     fleet.kill("reconciler")
     fleet.broker(do="price", symbol="EURUSD", bid=round(bid - 0.0060, 5), ask=round(bid - 0.0059, 5))
-    fleet.wait(lambda: trader.client.snapshot(MAGIC, history_since_msc=None).positions, "the fill")
+    fleet.wait(lambda: trader.books(), "the fill")
     fleet.broker(do="cancel", order=gone.order)
     fleet.start_ready("reconciler")
     assert equal(fleet)

@@ -8,6 +8,7 @@ from typing import Any
 from mt5crs.checks.rehearsal import MAGIC, Fleet
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
+from mt5crs.protocol.records import Position
 
 INSTANCE = "trader"
 
@@ -21,6 +22,10 @@ class Trader:
             requests.LeaseAcquire, replies.Lease, magic=MAGIC, instance=INSTANCE, ttl_ms=60_000
         )
         self.epoch = lease.epoch
+
+    def books(self) -> list[Position]:
+        """Positions of its own magic number; its key shows no others."""
+        return self.client.snapshot(MAGIC, history_since_msc=None, whole_account=False).positions
 
     def send(self, side: str, volume: float, kind: str = "MARKET", **changes: Any) -> replies.OrderResult:
         """ORDER_SEND."""
