@@ -159,7 +159,8 @@ def _groups(inventory: Path) -> dict[str, list[str]]:
     return {str(name): [str(host) for host in hosts] for name, hosts in groups.items()}
 
 
-def _vault_lib(password: str) -> Any:
+def vault_lib(password: str) -> Any:
+    """Ansible's own encryption (`VaultLib`) with a password."""
     from ansible.constants import DEFAULT_VAULT_IDENTITY
     from ansible.parsing.vault import VaultLib, VaultSecret
 
@@ -170,7 +171,7 @@ def _read_vault(path: Path, password: str) -> dict[str, Any]:
     from ansible.errors import AnsibleError
 
     try:
-        content = _vault_lib(password).decrypt(path.read_bytes())
+        content = vault_lib(password).decrypt(path.read_bytes())
     except AnsibleError:
         raise KeysError(
             f"{path} cannot be opened: the vault password is a wrong one; use the one it was made with "
@@ -180,7 +181,7 @@ def _read_vault(path: Path, password: str) -> dict[str, Any]:
 
 
 def _encrypt(text: str, password: str) -> str:
-    return bytes(_vault_lib(password).encrypt(text)).decode()
+    return bytes(vault_lib(password).encrypt(text)).decode()
 
 
 def _yaml(comment: str, values: Mapping[str, Any]) -> str:

@@ -15,6 +15,9 @@ from typing import Any
 
 import yaml
 
+from deploy.fleet.settings import PARTS, variables_of
+from deploy.fleet.vault_password import read_password
+from deploy.keys import vault_lib
 from lab.handle import Lab
 from lab.state import PROJECT
 
@@ -76,12 +79,20 @@ class Fleet:
         return run("ansible-playbook", "-i", str(self.inventory), playbook, *arguments, **environment)
 
     def override(self, **settings: Any) -> None:
-        """Set variables of the environment, beside its keys; none: take them all back."""
+        """Set variables of the environment, beside its keys; none: take them all back.
+
+        With a secret among them the file is a vault, since the policy refuses secrets in plain files.
+        """
         path = self.group_vars / OVERRIDES
-        if settings:
-            path.write_text("---\n" + yaml.safe_dump(settings))
-        else:
+        if not settings:
             path.unlink(missing_ok=True)
+            return
+        text = "---\n" + yaml.safe_dump(settings)
+        if any(
+            field.secret and name in settings for part in PARTS for name, field in variables_of(part).items()
+        ):
+            text = vault_lib(read_password(self.inventory)).encrypt(text.encode()).decode()
+        path.write_text(text)
 
     def hosts(self, service: str) -> list[str]:
         """The hosts that run a service."""
