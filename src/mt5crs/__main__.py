@@ -16,6 +16,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
     "config": ("mt5crs.checks.config", "Explain settings: where from, what a change would restart."),
     "deployments": ("mt5crs.checks.deployments", "Show who deployed what to the fleet, and what differs."),
+    "fleet": ("mt5crs.checks.fleet", "Show every host: what runs, drift, trading, positions, alerts."),
     "flatten": ("mt5crs.checks.flatten", "Cancel and close everything of a halted magic number."),
     "halt": ("mt5crs.checks.operate", "Stop all order flow at the gateway (kill switch)."),
     "health": ("mt5crs.checks.health", "Ask a service on this host how it is (exit 0, 1 or 75)."),
@@ -40,6 +41,7 @@ OF_A_FLEET: Final = frozenset(
         "config",
         "deployments",
         "flatten",
+        "fleet",
         "halt",
         "leases",
         "policy",
@@ -89,7 +91,7 @@ def main(context: click.Context, inventory: Path | None, operator: str | None) -
     """Check and operate an MT5-CRS trading fleet.
 
     `mt5crs --inventory inventory/production.yml halt --reason …` stops all order flow of a fleet; resume,
-    status, leases, positions, resolve, flatten, config, policy and deployments take --inventory as
+    status, leases, positions, resolve, flatten, fleet, config, policy and deployments take --inventory as
     well.
 
     Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
