@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,17 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
         ) from None
     except jinja2.TemplateNotFound as error:
         raise RenderingError(f"templates/{error.name} does not exist (wanted by {template})") from None
+
+
+def by_ansible(loader: Any, templar: Any, variables: Mapping[str, Any]) -> Callable[[str], str]:
+    """What `render` does, by Ansible itself for its actions; errors are AnsibleError.
+
+    loader, templar: the action's own.
+    """
+    from ansible.plugins.loader import lookup_loader
+
+    lookup = lookup_loader.get("ansible.builtin.template", loader=loader, templar=templar)
+    return lambda template: str(lookup.run([str(TEMPLATES / template)], variables=variables)[0])
 
 
 def _final_newlines(text: str) -> int:

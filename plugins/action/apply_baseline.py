@@ -8,20 +8,18 @@ with --diff files are shown.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import lookup_loader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.baseline import plan as baseline_plan
 from deploy.baseline import steps
 from deploy.baseline.host_files import ManagedFile
-from deploy.fleet.rendering import TEMPLATES
+from deploy.fleet.rendering import by_ansible
 from deploy.remote.command import tell
 
 
@@ -37,9 +35,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         files: tuple[ManagedFile, ...] = ()
         if part == "layout":
             try:
-                files = baseline_plan.managed_files(
-                    lambda template: self._rendered(template, task_vars or {})
-                )
+                render = by_ansible(self._loader, self._templar, task_vars or {})
+                files = baseline_plan.managed_files(render)
             except (AnsibleError, baseline_plan.ReleaseToolMissingError) as error:
                 return {**result, "failed": True, "msg": str(error)}
             todo = steps.layout(plan, files)
@@ -65,7 +62,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except UnicodeDecodeError:
             return {"before_header": file.path, "after_header": file.path, "dst_binary": "1"}
         return {"before_header": file.path, "after_header": file.path, "before": before, "after": after}
-
-    def _rendered(self, template: str, known: Mapping[str, Any]) -> str:
-        lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
-        return str(lookup.run([str(TEMPLATES / template)], variables=known)[0])

@@ -13,12 +13,11 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import lookup_loader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.baseline import plan as baseline_plan
-from deploy.fleet.rendering import TEMPLATES
+from deploy.fleet.rendering import by_ansible
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -31,13 +30,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         known = task_vars or {}
         packages = [str(name) for name in self._task.args["packages"]]
-        lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
-
-        def render(template: str) -> str:
-            return str(lookup.run([str(TEMPLATES / template)], variables=known)[0])
-
         try:
-            files = baseline_plan.managed_files(render)
+            files = baseline_plan.managed_files(by_ansible(self._loader, self._templar, known))
         except (AnsibleError, baseline_plan.ReleaseToolMissingError) as error:
             return {**result, "failed": True, "msg": str(error)}
         # By standard input, so that there is no terminal, which would mix output and errors.

@@ -16,11 +16,10 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import lookup_loader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.fleet.rendering import TEMPLATES
+from deploy.fleet.rendering import by_ansible
 from deploy.remote import ssh
 from deploy.remote.command import tell
 from deploy.remote.release_call import document_of
@@ -36,7 +35,6 @@ from deploy.rollout.generation import (
 )
 
 _SETTINGS = ("fleet_bundle", "fleet_confirm_timeout_s", "baseline_access_confirm_s")
-_STATUS = f"if [ -x {ssh.TOOL} ]; then {ssh.TOOL} status --json; else echo '{{}}'; fi"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -50,7 +48,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known, service = task_vars or {}, str(self._task.args["service"])
         try:
             want = desired_by(
-                self._rendered(f"release/{service}.json.j2", known),
+                by_ansible(self._loader, self._templar, known)(f"release/{service}.json.j2"),
                 {name: self._templar.template(known[name]) for name in _SETTINGS},
             )
         except (AnsibleError, BundleError, ValueError) as error:
@@ -58,7 +56,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         status: dict[str, Any] = dict(known.get("release_status") or {})
         if not status:
             # The baseline may have brought the release tool.
-            told = tell(self._low_level_execute_command, ["sh", "-c", _STATUS])
+            told = tell(self._low_level_execute_command, ssh.STATUS)
             answer = document_of(told.output)
             if told.status != 0 or answer is None:
                 return {**result, "failed": True, "msg": told.said}
@@ -114,7 +112,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return ""
         why = told.unheard or told.errors.strip() or "it failed and gave no reason"
         return f"{bundle.path.name} could not be written to {bundle.remote} on the host: {why}"
-
-    def _rendered(self, template: str, known: Mapping[str, Any]) -> str:
-        lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
-        return str(lookup.run([str(TEMPLATES / template)], variables=known)[0])
