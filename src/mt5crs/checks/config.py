@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import yaml
 
 from mt5crs.checks.connection import ConnectionSettings, json_option
 from mt5crs.checks.gateways import Chosen, ask, fleet_of, of_fleet, on_the_controller
+from mt5crs.checks.hosts import statuses
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies
@@ -163,17 +163,12 @@ def drift(as_json: bool) -> None:
     Exit status 0: the same; 2: something differs; 1: a host could not be asked, so nobody knows.
     """
     fleet = fleet_of(_inventory())
-    from deploy.fleet.inventory import WINDOWS
     from deploy.rollout import plan
     from deploy.rollout.batches import OrderError
     from deploy.rollout.generation import BundleError
 
-    windows = fleet.in_group(WINDOWS)
-    asked = [host for host in fleet.hosts if host not in windows]
-    with ThreadPoolExecutor(max(1, len(asked))) as pool:
-        answers = dict(zip(asked, pool.map(lambda host: _status_of(fleet.hosts[host]), asked), strict=True))
+    answers = statuses(fleet)
     unknown = {host: answer for host, answer in answers.items() if isinstance(answer, str)}
-    unknown |= dict.fromkeys(windows, "Windows hosts are not asked here; `site.yml --check` does")
     known = {host: answer for host, answer in answers.items() if not isinstance(answer, str)}
     try:
         made = plan.make(fleet, known) if known else None
@@ -194,15 +189,6 @@ def drift(as_json: bool) -> None:
     for host, why in unknown.items():
         click.echo(f"{host}: unknown ({why})", err=True)
     raise SystemExit(1 if unknown else DIFFERS if differs else SAME)
-
-
-def _status_of(variables: Mapping[str, Any]) -> dict[str, Any] | str:
-    """What the release tool of a host says, or why it says nothing."""
-    from deploy.remote import ssh
-
-    reply = ssh.run(variables, ssh.STATUS, timeout_s=30)
-    document = reply.document
-    return document if reply.status == 0 and document is not None else reply.why
 
 
 def _todo(work: Work) -> str:

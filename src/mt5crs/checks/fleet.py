@@ -16,6 +16,7 @@ import click
 
 from mt5crs.checks.connection import ConnectionSettings, json_option
 from mt5crs.checks.gateways import Answer, Chosen, ask, fleet_of, of_fleet, on_the_controller
+from mt5crs.checks.hosts import statuses
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
@@ -27,7 +28,6 @@ UNKNOWN = "unknown"
 WELL, ATTENTION = 0, 2
 _ALERTS_WITHIN = 2
 """Evaluations of the alert rules that are looked back at."""
-_LEFT_OUT = "Windows hosts are not asked here; `site.yml --check` does"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def fleet(context: click.Context, as_json: bool) -> None:
     with ThreadPoolExecutor(2) as pool:
         gateways = pool.submit(_gateways, of, chosen.operator)
         alerts = pool.submit(_alerts, of)
-        rows = _rows(of, _statuses(of), gateways.result())
+        rows = _rows(of, statuses(of), gateways.result())
         fired = alerts.result()
     elsewhere = _with_alerts(rows, fired)
     if as_json:
@@ -162,22 +162,6 @@ def fleet(context: click.Context, as_json: bool) -> None:
     unknown = isinstance(fired, str) or any(row.unknown for row in rows)
     wrong = bool(elsewhere) or any(row.wrong for row in rows)
     raise SystemExit(1 if unknown else ATTENTION if wrong else WELL)
-
-
-def _statuses(of: Fleet) -> dict[str, Mapping[str, Any] | str]:
-    """Host → what its release tool says, or why it says nothing."""
-    from deploy.fleet.inventory import WINDOWS
-    from deploy.remote import ssh
-
-    def one(host: str) -> Mapping[str, Any] | str:
-        if host in of.in_group(WINDOWS):
-            return _LEFT_OUT
-        reply = ssh.run(of.hosts[host], ssh.STATUS, timeout_s=30)
-        document = reply.document
-        return document if reply.status == 0 and document is not None else reply.why
-
-    with ThreadPoolExecutor(max(1, len(of.hosts))) as pool:
-        return dict(zip(of.hosts, pool.map(one, of.hosts), strict=True))
 
 
 def _gateways(of: Fleet, operator: str | None) -> dict[str, Answer[Gateway]]:
@@ -206,13 +190,13 @@ def _alerts(of: Fleet) -> list[tuple[str, str]] | str:
 
 
 def _rows(
-    of: Fleet, statuses: Mapping[str, Mapping[str, Any] | str], gateways: Mapping[str, Answer[Gateway]]
+    of: Fleet, told: Mapping[str, Mapping[str, Any] | str], gateways: Mapping[str, Answer[Gateway]]
 ) -> list[Row]:
     from deploy.rollout import plan
     from deploy.rollout.batches import OrderError
     from deploy.rollout.generation import BundleError
 
-    known = {host: status for host, status in statuses.items() if not isinstance(status, str)}
+    known = {host: status for host, status in told.items() if not isinstance(status, str)}
     differs: dict[str, list[str]] | None = {host: [] for host in known}
     try:
         for (host, service), work in (plan.make(of, known).work if known else {}).items():
@@ -223,7 +207,7 @@ def _rows(
     rows = []
     for host in of.hosts:
         row = Row(host)
-        row.runs_on(statuses[host], differs.get(host) if differs is not None else None)
+        row.runs_on(told[host], differs.get(host) if differs is not None else None)
         if host in gateways:
             row.is_gateway(gateways[host])
         elif host in of.in_group("inf"):
