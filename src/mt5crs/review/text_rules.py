@@ -81,21 +81,26 @@ def check(path: str, text: str) -> list[Finding]:
     """Findings in one file of text. A file that is encrypted with ansible-vault has none."""
     if text.startswith(_VAULT):
         return []
-    return [
-        Finding(
-            rule=rule.id,
-            severity=rule.severity,
-            part=rule.part,
-            path=path,
-            line=number,
-            message=rule.message,
-            source=SOURCE,
-            # What is secret, or is not to be seen, is not repeated.
-            quote="" if rule in (_KEY, _SECRET, _HIDDEN) else line.strip()[:200],
-        )
+    found = [
+        # What is secret, or is not to be seen, is not repeated.
+        _finding(rule, path, number, "" if rule in (_KEY, _SECRET, _HIDDEN) else line.strip()[:200])
         for number, line in enumerate(text.splitlines(), 1)
         for rule in _broken(path, line)
-    ] + [_key_on_lines(path, text, at) for at in _keys_over_lines(text)]
+    ]
+    return found + [_finding(_KEY, path, at) for at in _keys_over_lines(text)]
+
+
+def _finding(rule: _Rule, path: str, line: int, quote: str = "") -> Finding:
+    return Finding(
+        rule=rule.id,
+        severity=rule.severity,
+        part=rule.part,
+        path=path,
+        line=line,
+        message=rule.message,
+        source=SOURCE,
+        quote=quote,
+    )
 
 
 def _broken(path: str, line: str) -> Iterator[_Rule]:
@@ -119,18 +124,6 @@ def _keys_over_lines(text: str) -> Iterator[int]:
     """Where a private key begins on one line and goes on on the next."""
     for found in re.finditer(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s*\n\s*[A-Za-z0-9+/=]{32}", text):
         yield text.count("\n", 0, found.start()) + 1
-
-
-def _key_on_lines(path: str, text: str, line: int) -> Finding:  # noqa: ARG001
-    return Finding(
-        rule=_KEY.id,
-        severity=_KEY.severity,
-        part=_KEY.part,
-        path=path,
-        line=line,
-        message=_KEY.message,
-        source=SOURCE,
-    )
 
 
 def _random(value: str) -> bool:
