@@ -65,6 +65,7 @@ class _Answer(msgspec.Struct):
     reason: _Word = None
     seconds: float = 0.0
     changes: list[str] | None = None
+    review: dict[str, Any] | None = None
     journal: list[str] | None = None
     generations: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
     bundles: list[str] | msgspec.UnsetType = msgspec.UNSET

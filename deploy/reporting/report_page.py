@@ -90,11 +90,19 @@ def services(record: Mapping[str, Any]) -> list[dict[str, str]]:
                 "state": str(entry["state"]),
                 "health": f"{health.get('outcome', '')}: {health.get('reason', '')}".strip(": "),
                 "gap": _longest_gap(cutover),
-                "changes": ", ".join(str(name) for name in entry.get("changes") or ()),
+                "changes": ", ".join([*map(str, entry.get("changes") or ()), *_let_in(entry.get("review"))]),
                 "seconds": f"{float(entry['seconds']):.1f}",
             }
         )
     return found
+
+
+def _let_in(review: Mapping[str, Any] | None) -> list[str]:
+    """Who let the bundle in without a verdict; nothing where there was one, or none was wanted."""
+    override = (review or {}).get("override")
+    if override is None:
+        return []
+    return [f"no verdict: {override['by']} lets it in until {override['until']}: {override['reason']}"]
 
 
 def _longest_gap(cutover: Mapping[str, Any]) -> str:

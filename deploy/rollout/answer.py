@@ -85,6 +85,7 @@ def apply(rollout: Rollout, answer: ToolAnswer) -> None:
     result.version = told.get("version", result.version)
     result.changes = [str(name) for name in told.get("changes") or result.changes]
     if answer.verb == "stage":
+        result.review = told.get("review", result.review)
         if result.generation != before:
             result.state = "staged"  # beside what runs, which is as it was
         return

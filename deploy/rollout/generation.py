@@ -54,6 +54,8 @@ class Desired:
     """The strategy's own."""
     reached_within_s: int | None = None
     """Seconds after which it reverts unless a new connection reached the host: it decides who gets in."""
+    review: Mapping[str, Any] | None = None
+    """What the host wants to know of the bundle's review; None: nothing."""
 
     @property
     def runtime(self) -> str:
@@ -111,6 +113,7 @@ def desired_by(text: str, settings: Mapping[str, Any]) -> Desired:
         int(settings["fleet_confirm_timeout_s"]),
         stands_by="standby" in specification,
         extra=ExtraBundle(**specification["extra_bundle"]) if "extra_bundle" in specification else None,
+        review=specification.get("review"),
         reached_within_s=int(settings["baseline_access_confirm_s"]) if service == BASELINE else None,
     )
 

@@ -33,6 +33,7 @@ from deploy.rollout.batches import (
     steps,
 )
 from deploy.rollout.generation import Desired, Todo, decide, desired
+from deploy.rollout.review import require
 
 PLANS = PROJECT / "reports" / "plans"
 FORMAT = 1
@@ -133,7 +134,7 @@ def make(
     """The plan for the hosts whose release tool's status is given (`{}`: no tool there yet).
 
     services: the parts this run is for. policy: instead of the settings'. Raises OrderError when gateway and
-    Inf could not talk on the way, BundleError when there is no bundle.
+    Inf could not talk on the way, BundleError when there is no bundle, or hosts would refuse it.
     """
     hosts = [host for host in fleet.hosts if host in statuses]
     chosen = policy or policy_of(fleet.hosts[hosts[0]])
@@ -142,7 +143,10 @@ def make(
         for service in services:
             if has_service(fleet, host, service):
                 want = desired(service, fleet.hosts[host])
-                work[host, service] = Work(want, decide(want, statuses[host]))
+                todo = decide(want, statuses[host])
+                if todo.stage and want.bundle is not None and want.review is not None:
+                    require(host, want.bundle.content, want.review, fleet.hosts[host])
+                work[host, service] = Work(want, todo)
     members = {
         kind: [host for host in hosts if group == "all" or host in fleet.in_group(group)]
         for kind, group in GROUP_OF.items()

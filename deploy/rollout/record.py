@@ -59,6 +59,8 @@ class ServiceResult:
     previous_version: str | None = None
     changes: list[str] = field(default_factory=list)
     """Names of what the generation changes: settings, files, `code`; never a value."""
+    review: Mapping[str, Any] | None = None
+    """Why the host took the bundle: its verdict, or who overrode that; None: it was not asked for."""
 
     @property
     def waits(self) -> bool:

@@ -58,7 +58,7 @@ class Bundle:
         try:
             self._members = _members(self._file, path)
             manifest = self._read_small(MANIFEST)
-            verify_signature(manifest, self._read_small(SIGNATURE), allowed_signers, path)
+            verify_signature(manifest, self._read_small(SIGNATURE), allowed_signers, path.name)
             self.manifest = parse_manifest(manifest, path)
             self._check_members()
         except BaseException:
@@ -180,18 +180,27 @@ class Bundle:
         return self._file.read(member.size)
 
 
-def verify_signature(manifest: bytes, signature: bytes, allowed_signers: Path, path: Path) -> None:
-    """Check that an allowed key signed ``manifest``.
+def verify_signature(
+    signed: bytes,
+    signature: bytes,
+    allowed_signers: Path,
+    name: str,
+    *,
+    principal: str = PRINCIPAL,
+    namespace: str = NAMESPACE,
+    setting: str = "baseline_release_signers",
+) -> None:
+    """Check that an allowed key signed ``signed``, which is called ``name``.
 
     :raises RefusedError: no allowed signers on this host, or the signature is not theirs
     """
     if not allowed_signers.is_file():
         raise RefusedError(
             f"{allowed_signers} does not exist, so no bundle is trusted",
-            remedy="run the baseline part of the deployment: it installs baseline_release_signers",
+            remedy=f"run the baseline part of the deployment: it installs {setting}",
         )
     try:
-        answer = _ask_ssh_keygen(manifest, signature, allowed_signers)
+        answer = _ask_ssh_keygen(signed, signature, allowed_signers, principal, namespace)
     except OSError as error:
         where = error.filename or tempfile.tempdir  # when no directory will do, the error lists them
         raise FailedError(
@@ -201,26 +210,26 @@ def verify_signature(manifest: bytes, signature: bytes, allowed_signers: Path, p
     if answer.returncode != 0:
         said = (answer.stderr or answer.stdout).decode(errors="replace").strip().splitlines()
         raise RefusedError(
-            f"the signature of {path.name} is not valid: {said[-1] if said else 'no reason given'}",
-            remedy=f"sign it with a key in {allowed_signers}, or add its key to baseline_release_signers; "
-            f"if the bundle came from elsewhere, do not use it; {_NOTHING}",
+            f"the signature of {name} is not valid: {said[-1] if said else 'no reason given'}",
+            remedy=f"sign it with a key in {allowed_signers}, or add its key to {setting}; "
+            f"if it came from elsewhere, do not use it; {_NOTHING}",
         )
 
 
 def _ask_ssh_keygen(
-    manifest: bytes, signature: bytes, allowed_signers: Path
+    signed: bytes, signature: bytes, allowed_signers: Path, principal: str, namespace: str
 ) -> subprocess.CompletedProcess[bytes]:
     # A directory, not an open temporary file: on Windows nobody else can open that one.
     with tempfile.TemporaryDirectory(prefix="mt5crs-sig-") as directory:
         file = Path(directory) / SIGNATURE
         file.write_bytes(signature)
         command = ["ssh-keygen", "-Y", "verify", "-f", str(allowed_signers)]
-        command += ["-I", PRINCIPAL, "-n", NAMESPACE, "-s", str(file)]
+        command += ["-I", principal, "-n", namespace, "-s", str(file)]
         try:
-            return subprocess.run(command, input=manifest, capture_output=True, timeout=30, check=False)
+            return subprocess.run(command, input=signed, capture_output=True, timeout=30, check=False)
         except FileNotFoundError:
             raise RefusedError(
-                "ssh-keygen is not installed, so the bundle's signature cannot be checked",
+                "ssh-keygen is not installed, so the signature of what is shipped cannot be checked",
                 remedy="install the package openssh-client; nothing was changed",
             ) from None
 

@@ -21,10 +21,12 @@ def canonical_json(value: Any) -> bytes:
 def generation_digest(spec: Mapping[str, Any], bundle: str | None) -> str:
     """Return the SHA-256 (hex) that identifies a generation.
 
-    :param spec: the specification as sent to ``mt5crs-release stage``
+    :param spec: the specification as sent to ``mt5crs-release stage``; its ``review`` says why the code may
+        be staged, not what is staged, and is no part of the identity
     :param bundle: content digest of the bundle, ``None`` for configuration-only services
     """
-    return hashlib.sha256(canonical_json({"bundle": bundle, "spec": spec})).hexdigest()
+    identity = {key: value for key, value in spec.items() if key != "review"}
+    return hashlib.sha256(canonical_json({"bundle": bundle, "spec": identity})).hexdigest()
 
 
 def content_digest(files: Mapping[str, str]) -> str:

@@ -104,6 +104,8 @@ class Spec:
     access: str | None = None
     """The file with the access list (:mod:`mt5crs_release.access`)."""
     extra: ExtraBundle | None = None
+    review: Mapping[str, Any] | None = None
+    """What a verdict of the review must say before the code is staged; ``None``: none is wanted."""
 
 
 def is_service_name(name: str) -> bool:
@@ -155,7 +157,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-_OPTIONAL = frozenset({"standby", "reload_on_confirm", "access", "extra_bundle"})
+_OPTIONAL = frozenset({"standby", "reload_on_confirm", "access", "extra_bundle", "review"})
 
 
 class _Checker:
@@ -182,6 +184,7 @@ class _Checker:
         told = self._told(top.get("reload_on_confirm"), start)
         access = self._access(top.get("access"), files)
         extra = self._extra(top.get("extra_bundle"), code)
+        review = self._review(top.get("review"), code=code)
         if health is None:
             return None
         return Spec(
@@ -198,6 +201,7 @@ class _Checker:
             told,
             access,
             extra,
+            review,
         )
 
     def _extra(self, value: Any, code: bool) -> ExtraBundle | None:
@@ -234,6 +238,26 @@ class _Checker:
         except ValueError as error:
             self._add(f"files[{name!r}]", str(error))
         return name
+
+    def _review(self, value: Any, *, code: bool) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        fields = self._mapping("review", value)
+        if fields is None or not self._keys(
+            "review", fields, {"threshold", "external", "verdict", "override"}
+        ):
+            return None
+        if not code:
+            self._add("review", "is for services with code")
+        self._integer("review.threshold", fields["threshold"], 0, 100)
+        self._boolean("review.external", fields["external"])
+        self._text("review.verdict", fields["verdict"])
+        if fields["override"] is not None:
+            override = self._mapping("review.override", fields["override"])
+            if override is not None and self._keys("review.override", override, {"by", "reason", "until"}):
+                for key in ("by", "reason", "until"):
+                    self._text(f"review.override.{key}", override[key], str.strip, "text that is not empty")
+        return fields
 
     def _told(self, value: Any, start: tuple[str, ...]) -> tuple[str, ...]:
         if value is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mt5crs_release import access, generation, machine, runtime_marker, store
+from mt5crs_release import access, generation, machine, runtime_marker, store, verdict
 from mt5crs_release.activation import check_state_format
 from mt5crs_release.bundle import CORE, Bundle
 from mt5crs_release.digest import generation_digest, generation_name, runtime_digest
@@ -50,14 +51,16 @@ def stage(
         with lock_runtimes(session.host, f"stage {session.service}"):
             build_data(session.host, spec.extra, session.enter)
     code: dict[str, Any] | None = None
+    admitted: dict[str, Any] | None = None
     if bundle is not None and (not dry_run or bundle.exists()):
-        code = _runtime(session, bundle, spec.extra, dry_run=dry_run)
+        code, admitted = _runtime(session, spec, bundle, dry_run=dry_run)
         if content is not None and code["content"] != content:
             raise RefusedError(
                 f"{bundle.name} has the content {code['content']}, expected was {content}",
                 remedy="upload the bundle the deployment was planned with; nothing was changed",
             )
     elif content is not None:
+        admitted = _admit(session, spec, content)
         found = find_runtime(session.host, _runtime_of(content, spec.extra))
         if found is None and not dry_run:
             raise RefusedError(
@@ -65,7 +68,22 @@ def stage(
                 remedy="upload its bundle and stage with --bundle; nothing was changed",
             )
         code = {"content": content, "version": found["version"] if found else None}
-    return _record(session, spec, code, dry_run=dry_run)
+    return _record(session, spec, code, admitted, dry_run=dry_run)
+
+
+def _admit(session: Session, spec: Spec, content: str) -> dict[str, Any] | None:
+    """Return why this code may be staged; ``None`` when no verdict is wanted, or it runs confirmed already.
+
+    :raises RefusedError: a verdict is wanted, and there is neither one nor an override
+    """
+    if spec.review is None:
+        return None
+    current = session.state.generations.get(session.state.current or "")
+    same = current is not None and current.digest == generation_digest(spec.raw, content)
+    if same and current is not None and current.state == machine.CONFIRMED:
+        return None
+    session.enter("checking the verdict of the review")
+    return verdict.admit(spec.review, content, session.host.allowed_signers, datetime.now(timezone.utc))
 
 
 def _check_code(spec: Spec, bundle: Path | None, content: str | None) -> None:
@@ -84,24 +102,34 @@ def _runtime_of(content: str, extra: ExtraBundle | None) -> str:
     return runtime_digest(content, None if extra is None else extra.code)
 
 
-def _runtime(session: Session, path: Path, extra: ExtraBundle | None, *, dry_run: bool) -> dict[str, Any]:
+def _runtime(
+    session: Session, spec: Spec, path: Path, *, dry_run: bool
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
     session.enter("verifying the bundle")
     with Bundle(path, session.host.allowed_signers) as bundle:
         bundle.check_kind(CORE)
         bundle.check_platform()
+        admitted = _admit(session, spec, bundle.content)
         code = {"content": bundle.content, "version": bundle.version}
         if dry_run:
-            return code
+            return code, admitted
         with ExitStack() as stack:
             second = None
-            if extra is not None and extra.code is not None:
-                second = stack.enter_context(opened(session.host, extra))
+            if spec.extra is not None and spec.extra.code is not None:
+                second = stack.enter_context(opened(session.host, spec.extra))
             stack.enter_context(lock_runtimes(session.host, f"stage {session.service}"))
             build_runtime(session.host, bundle, session.enter, second)
-        return code
+        return code, admitted
 
 
-def _record(session: Session, spec: Spec, code: dict[str, Any] | None, *, dry_run: bool) -> dict[str, Any]:
+def _record(
+    session: Session,
+    spec: Spec,
+    code: dict[str, Any] | None,
+    admitted: dict[str, Any] | None,
+    *,
+    dry_run: bool,
+) -> dict[str, Any]:
     content = code["content"] if code else None
     digest = generation_digest(spec.raw, content)
     same = [entry for entry in session.state.in_order() if entry.digest == digest]
@@ -112,10 +140,11 @@ def _record(session: Session, spec: Spec, code: dict[str, Any] | None, *, dry_ru
         if chosen and not dry_run:
             session.state.desired = entry.name
             session.save()
-            session.record("chosen", generation=entry.name)
+            session.record("chosen", generation=entry.name, **_reviewed(admitted))
         # What runs already is not to be activated: only a deployment that did not come to it chose another.
         changed = chosen and entry.name != session.state.current
-        return _result(session, entry, changed=changed, reason="an equal generation is there already")
+        said = _result(session, entry, changed=changed, reason="an equal generation is there already")
+        return {**said, **_reviewed(admitted)}
     counter = session.state.counter + 1
     entry = Generation(
         name=generation_name(counter, digest),
@@ -143,8 +172,13 @@ def _record(session: Session, spec: Spec, code: dict[str, Any] | None, *, dry_ru
         session.state.generations[entry.name] = entry
         session.state.desired = entry.name
         session.save()
-        session.record("staged", generation=entry.name, version=entry.version, reason=reason)
-    return _result(session, entry, changed=True, reason=reason)
+        told = {"version": entry.version, "reason": reason, **_reviewed(admitted)}
+        session.record("staged", generation=entry.name, **told)
+    return {**_result(session, entry, changed=True, reason=reason), **_reviewed(admitted)}
+
+
+def _reviewed(admitted: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if admitted is None else {"review": admitted}
 
 
 def _unusable(session: Session, entry: Generation | None) -> str | None:

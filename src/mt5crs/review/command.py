@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from mt5crs.checks.report import one_line_errors
-from mt5crs.review import making, record
+from mt5crs.review import making, record, verdict
+from mt5crs.review.binding import content_of
 from mt5crs.review.decision import Policy
 from mt5crs.review.model import ReviewError
 from mt5crs.review.tree import tree_of
@@ -51,6 +52,11 @@ def review() -> None:
 @click.option(
     "--untrusted", is_flag=True, help="Nobody vouches for this change: nothing is spent on it or kept of it."
 )
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Check that it was made of what is reviewed, and put a signed verdict beside it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @_directory
 def run(
@@ -60,21 +66,35 @@ def run(
     threshold: int,
     external_required: bool,
     untrusted: bool,
+    bundle: Path | None,
     as_json: bool,
     out: Path,
 ) -> None:
     """Review, and keep the record. Exit status 0: PASSED; 1: FAILED, or no verdict."""
+    if bundle is not None and (base is not None or untrusted):
+        raise click.UsageError(
+            "--bundle goes with a trusted review of everything (the cache knows what has not changed): leave "
+            "--base and --untrusted out"
+        )
     with one_line_errors(SettingsError, status=78), one_line_errors(ReviewError, OSError):
         settings, cache = load(ReviewSettings), making.cache_directory()
         policy = Policy(threshold=threshold, external_required=external_required)
         tree = tree_of(directory, revision)
+        content = content_of(bundle, tree) if bundle is not None else ""
         before = tree_of(directory, base) if base else None
         gate = making.external_gate(settings, cache, trusted=not untrusted)
         made = making.make(tree, before, policy, cache, gate.ask)
         path = record.write(made, out)
+        signed = (
+            verdict.write(made, content, bundle, verdict.signing_key(tree.repository))
+            if bundle is not None
+            else None
+        )
     _show(made, as_json=as_json)
     if not as_json:
         click.echo(f"  record: {path}, {path.with_suffix('.sarif').name}")
+        if signed is not None:
+            click.echo(f"  verdict: {signed}")
     raise SystemExit(0 if made.decision.result == "PASSED" else 1)
 
 
@@ -96,6 +116,26 @@ def show(which: str | None, everything: bool, as_json: bool, out: Path) -> None:
         for finding in made.decision.findings[record.SHOWN :]:
             place = f"{finding.path}:{finding.line}"
             click.echo(f"     {finding.severity} {finding.id} {place} {finding.rule}: {finding.message}")
+
+
+@review.command()
+@click.argument("bundle", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--signers",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of allowed signers, as /etc/mt5crs/allowed_signers of a host.",
+)
+@click.option(
+    "--threshold", default=90, show_default=True, type=click.IntRange(0, 100), help="Lowest good score."
+)
+@click.option(
+    "--external/--no-external", default=True, help="Whether it must vouch for a live external review."
+)
+def verify(bundle: Path, signers: Path, threshold: int, external: bool) -> None:
+    """Check the verdict beside a bundle, as a host does. Exit status 0: good; 1: a host would refuse it."""
+    with one_line_errors(ReviewError, OSError):
+        click.echo(verdict.verify(bundle, signers, threshold=threshold, external=external))
 
 
 def _show(made: record.Record, *, as_json: bool) -> None:

@@ -150,15 +150,21 @@ def _blobs(repository: Path, blobs: Iterable[str]) -> dict[str, bytes]:
     return content
 
 
+def contents(tree: Tree, paths: Iterable[str]) -> dict[str, bytes]:
+    """The bytes of plain files of the tree."""
+    entries = {path: tree.files[path] for path in paths}
+    plain = {path: entry for path, entry in entries.items() if entry.mode not in (LINK, SUBMODULE)}
+    found = _blobs(tree.repository, (entry.blob for entry in plain.values()))
+    return {path: found[entry.blob] for path, entry in plain.items()}
+
+
 def write(tree: Tree, directory: Path) -> None:
     """Put the tree's plain files below `directory`, for programs that read files. Links are left out."""
-    entries = {path: entry for path, entry in tree.files.items() if entry.mode not in (LINK, SUBMODULE)}
-    content = _blobs(tree.repository, (entry.blob for entry in entries.values()))
-    for path, entry in entries.items():
+    for path, content in contents(tree, tree.files).items():
         target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content[entry.blob])
-        if entry.mode == "100755":
+        target.write_bytes(content)
+        if tree.files[path].mode == "100755":
             target.chmod(0o755)
 
 

@@ -59,6 +59,12 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
             create="make bundle",
         ),
     ]
+    review_signers: Annotated[
+        list[str],
+        setting(
+            "OpenSSH public keys whose signature on a verdict of a review the hosts accept.", in_env=False
+        ),
+    ] = msgspec.field(default_factory=list)
     ssh_port: Annotated[int, setting("TCP port of sshd.", ge=1, le=65535, in_env=False)] = 22
     ssh_sources: Annotated[
         list[str],
@@ -190,10 +196,12 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
                 problem = network_problem(network)
                 if problem:
                     yield f"{name} has {network!r}: {problem}"
-        for number, key in enumerate(self.release_signers, start=1):
+        signers = [("release", *each) for each in enumerate(self.release_signers, start=1)]
+        signers += [("review", *each) for each in enumerate(self.review_signers, start=1)]
+        for kind, number, key in signers:
             if not _PUBLIC_KEY.fullmatch(key):
                 yield (
-                    f"baseline_release_signers, entry {number}, is no OpenSSH public key of one line "
+                    f"baseline_{kind}_signers, entry {number}, is no OpenSSH public key of one line "
                     "('ssh-ed25519 AAAA… comment'); print it with `ssh-keygen -y -f <private key>`"
                 )
         for name, servers in (

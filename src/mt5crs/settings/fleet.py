@@ -13,6 +13,14 @@ from mt5crs.settings.schema import Settings, setting
 MAKE_KEYS = "python -m deploy.keys --inventory inventory/<environment>.yml"
 
 
+class ReviewOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who lets a bundle in without a verdict, why, and until when (UTC)."""
+
+    by: Annotated[str, msgspec.Meta(min_length=1)]
+    reason: Annotated[str, msgspec.Meta(min_length=1)]
+    until: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")]
+
+
 class FleetSettings(Settings, frozen=True, kw_only=True):
     """What several parts share."""
 
@@ -41,6 +49,36 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     bundle: Annotated[
         str, setting("Bundle with the code that is to run.", in_env=False, create="make bundle")
     ]
+    review_required: Annotated[
+        bool,
+        setting(
+            "Whether hosts stage a bundle only with a verdict PASSED of its review, or with an override.",
+            in_env=False,
+        ),
+    ] = False
+    review_external: Annotated[
+        bool,
+        setting("Whether the verdict must vouch for a live external review.", in_env=False),
+    ] = True
+    review_threshold: Annotated[
+        int, setting("Lowest score that a verdict may have been reached with.", ge=0, le=100, in_env=False)
+    ] = 90
+    review_override: Annotated[
+        ReviewOverride | None,
+        setting(
+            "Lets a bundle without a verdict in: by whom, why, until when (UTC, 2026-01-31T18:00:00Z). It is "
+            "recorded.",
+            in_env=False,
+        ),
+    ] = None
+    verdict: Annotated[
+        str,
+        setting(
+            "The verdict of the bundle's review, in base64: the file beside the bundle.",
+            in_env=False,
+            create="mt5crs review run --bundle FILE",
+        ),
+    ] = ""
     confirm_timeout_s: Annotated[
         int,
         setting(

@@ -266,7 +266,7 @@ def test_a_full_disk_for_temporary_files_is_named(tmp_path: Path, monkeypatch: p
     (tmp_path / "signers").write_text("")
     monkeypatch.setattr("tempfile.TemporaryDirectory", full)
     with pytest.raises(FailedError, match=r"/tmp/mt5crs-sig-x\): No space left") as error:
-        verify_signature(b"", b"", tmp_path / "signers", tmp_path)
+        verify_signature(b"", b"", tmp_path / "signers", "x")
     assert "df /tmp /var/tmp" in error.value.remedy
 
 

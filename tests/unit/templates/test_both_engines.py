@@ -40,6 +40,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gateway_sim_server": "Demo #1 (EU), 100%",
         "gateway_sim_faults": True,
         "strategy_volume": 1.0,
+        "fleet_review_required": True,
     }
     # One host whose strategy has a bundle of its own, one whose strategy comes with the core.
     text["lab"]["children"]["inf"]["hosts"]["inf-01"]["strategy_built"] = {
@@ -52,6 +53,8 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "strategies": ["mine"],
         "unlocked": [],
     }
+    override = {"by": "ann", "reason": 'no "key"', "until": "2999-01-01T00:00:00Z"}
+    text["lab"]["children"]["inf"]["vars"] = {"fleet_review_override": override}  # the gateway has none
     made.write_text(json.dumps(text))
     return made
 
