@@ -50,7 +50,7 @@ def judge(tree: Tree, files: Sequence[File], cache: Path) -> LocalResult:
         write(tree, copy)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             asked = pool.map(partial(programs.ask, paths=paths, copy=copy, cache=cache), programs.PROGRAMS)
-            own = [finding for file in files for finding in _of_file(file)]
+            own = [finding for file in files for finding in own_findings(file)]
             outcomes = list(asked)
     changed = set(paths)
     found = [finding for outcome in outcomes for finding in outcome.findings]
@@ -59,7 +59,8 @@ def judge(tree: Tree, files: Sequence[File], cache: Path) -> LocalResult:
     return LocalResult(findings=in_order([*own, *found]), programs=outcomes)
 
 
-def _of_file(file: File) -> Iterator[Finding]:
+def own_findings(file: File) -> Iterator[Finding]:
+    """What our own rules find in one file."""
     if file.kind in _KINDS and file.path not in _KNOWN_LINKS:
         rule, severity, part, message = _KINDS[file.kind]
         yield Finding(

