@@ -144,8 +144,8 @@ def make(
             if has_service(fleet, host, service):
                 want = desired(service, fleet.hosts[host])
                 todo = decide(want, statuses[host])
-                if todo.stage and want.bundle is not None and want.review is not None:
-                    require(host, want.bundle.content, want.review, fleet.hosts[host])
+                if todo.stage:
+                    require(host, want, fleet.hosts[host])
                 work[host, service] = Work(want, todo)
     members = {
         kind: [host for host in hosts if group == "all" or host in fleet.in_group(group)]

@@ -12,20 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from deploy.fleet.rendering import render
-from deploy.rollout.generation import BundleError
+from deploy.rollout.generation import BundleError, Desired
 from mt5crs_release import verdict
 from mt5crs_release.errors import ReleaseError
 
 
-def require(host: str, content: str, review: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
-    """Check the verdict that goes to a host, or the override in its place.
+def require(host: str, want: Desired, variables: Mapping[str, Any]) -> None:
+    """Check the verdicts that go to a host, or the override in their place; nothing where none is wanted.
 
-    review: of the specification. Raises BundleError when the host would refuse the bundle.
+    Raises BundleError when the host would refuse the bundle, or the strategy's.
     """
+    if want.bundle is None or want.review is None:
+        return
+    extra = want.extra.content if want.extra else None
     with tempfile.TemporaryDirectory(prefix="mt5crs-review-") as scratch:
         signers = Path(scratch) / "allowed_signers"
         signers.write_text(render("baseline/allowed_signers.j2", variables))
         try:
-            verdict.admit(review, content, signers, datetime.now(timezone.utc))
+            verdict.admit(want.review, want.bundle.content, signers, datetime.now(timezone.utc), extra)
         except ReleaseError as error:
             raise BundleError(f"{host} would refuse the bundle: {error.message}; {error.remedy}") from None

@@ -184,7 +184,7 @@ class _Checker:
         told = self._told(top.get("reload_on_confirm"), start)
         access = self._access(top.get("access"), files)
         extra = self._extra(top.get("extra_bundle"), code)
-        review = self._review(top.get("review"), code=code)
+        review = self._review(top.get("review"), code=code, extra="extra_bundle" in top)
         if health is None:
             return None
         return Spec(
@@ -239,19 +239,19 @@ class _Checker:
             self._add(f"files[{name!r}]", str(error))
         return name
 
-    def _review(self, value: Any, *, code: bool) -> dict[str, Any] | None:
+    def _review(self, value: Any, *, code: bool, extra: bool) -> dict[str, Any] | None:
         if value is None:
             return None
         fields = self._mapping("review", value)
-        if fields is None or not self._keys(
-            "review", fields, {"threshold", "external", "verdict", "override"}
-        ):
+        keys = {"threshold", "external", "verdict", "override"} | ({"extra_verdict"} if extra else set())
+        if fields is None or not self._keys("review", fields, keys):
             return None
         if not code:
             self._add("review", "is for services with code")
         self._integer("review.threshold", fields["threshold"], 0, 100)
         self._boolean("review.external", fields["external"])
-        self._text("review.verdict", fields["verdict"])
+        for key in keys & {"verdict", "extra_verdict"}:
+            self._text(f"review.{key}", fields[key])
         if fields["override"] is not None:
             override = self._mapping("review.override", fields["override"])
             if override is not None and self._keys("review.override", override, {"by", "reason", "until"}):

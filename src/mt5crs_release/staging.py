@@ -46,10 +46,6 @@ def stage(
     if not dry_run:
         recover(session)
     check_state_format(session, spec.state_format, accept_state_format)
-    if spec.extra is not None and not dry_run:
-        # First, since it is quick: a bundle that is refused is so before a runtime is built.
-        with lock_runtimes(session.host, f"stage {session.service}"):
-            build_data(session.host, spec.extra, session.enter)
     code: dict[str, Any] | None = None
     admitted: dict[str, Any] | None = None
     if bundle is not None and (not dry_run or bundle.exists()):
@@ -61,6 +57,8 @@ def stage(
             )
     elif content is not None:
         admitted = _admit(session, spec, content)
+        if not dry_run:
+            _unpack_data(session, spec)
         found = find_runtime(session.host, _runtime_of(content, spec.extra))
         if found is None and not dry_run:
             raise RefusedError(
@@ -83,7 +81,16 @@ def _admit(session: Session, spec: Spec, content: str) -> dict[str, Any] | None:
     if same and current is not None and current.state == machine.CONFIRMED:
         return None
     session.enter("checking the verdict of the review")
-    return verdict.admit(spec.review, content, session.host.allowed_signers, datetime.now(timezone.utc))
+    extra = spec.extra.content if spec.extra else None
+    signers = session.host.allowed_signers
+    return verdict.admit(spec.review, content, signers, datetime.now(timezone.utc), extra)
+
+
+def _unpack_data(session: Session, spec: Spec) -> None:
+    """Before a runtime is built, since it is quick: a second bundle that is refused is so at once."""
+    if spec.extra is not None:
+        with lock_runtimes(session.host, f"stage {session.service}"):
+            build_data(session.host, spec.extra, session.enter)
 
 
 def _check_code(spec: Spec, bundle: Path | None, content: str | None) -> None:
@@ -113,6 +120,7 @@ def _runtime(
         code = {"content": bundle.content, "version": bundle.version}
         if dry_run:
             return code, admitted
+        _unpack_data(session, spec)
         with ExitStack() as stack:
             second = None
             if spec.extra is not None and spec.extra.code is not None:

@@ -40,14 +40,22 @@ def signed_bytes(payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
-def admit(review: Mapping[str, Any], content: str, allowed_signers: Path, now: datetime) -> dict[str, Any]:
-    """Return why the bundle may be staged: its verdict, or an override by name, reason and expiry.
+def admit(
+    review: Mapping[str, Any], content: str, allowed_signers: Path, now: datetime, extra: str | None = None
+) -> dict[str, Any]:
+    """Return why the code may be staged: its verdict, or an override by name, reason and expiry.
 
-    :param review: ``review`` of the specification: threshold, external, verdict (base64), override
+    :param review: ``review`` of the specification: threshold, external, verdict (base64), override, and
+        ``extra_verdict`` where there is a second bundle
+    :param extra: content of that one; it needs a verdict of its own
     :raises RefusedError: neither is there and good
     """
     try:
-        return _verdict(review, content, allowed_signers)
+        said = _verdict(review, review["verdict"], content, allowed_signers, "this bundle")
+        if extra is not None:
+            of = "the strategy's bundle"
+            said["extra"] = _verdict(review, review["extra_verdict"], extra, allowed_signers, of)
+        return said
     except RefusedError as refused:
         override = review["override"]
         if override is None:
@@ -62,14 +70,16 @@ def admit(review: Mapping[str, Any], content: str, allowed_signers: Path, now: d
         return {"override": dict(override), "instead_of": refused.message}
 
 
-def _verdict(review: Mapping[str, Any], content: str, allowed_signers: Path) -> dict[str, Any]:
-    if not review["verdict"]:
-        raise _refused("there is no verdict of a review for this bundle")
-    statement = read(review["verdict"], allowed_signers)
+def _verdict(
+    review: Mapping[str, Any], given: str, content: str, allowed_signers: Path, of: str
+) -> dict[str, Any]:
+    if not given:
+        raise _refused(f"there is no verdict of a review for {of}")
+    statement = read(given, allowed_signers)
     predicate = statement["predicate"]
     subjects = [each["digest"].get("sha256") for each in statement["subject"] if each.get("name") == SUBJECT]
     if subjects != [content]:
-        raise _refused(f"the verdict is for another bundle, not for the content {content[:12]}")
+        raise _refused(f"the verdict is for another bundle, not for {of} (content {content[:12]})")
     if predicate["verificationResult"] != "PASSED":
         raise _refused(f"the verdict of the review is {predicate['verificationResult']}")
     wanted = [LOCAL, EXTERNAL] if review["external"] else [LOCAL]

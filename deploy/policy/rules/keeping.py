@@ -70,9 +70,9 @@ def _readable_on_hosts(facts: Facts) -> Iterator[Broken]:
 
 def _example_signer(facts: Facts) -> Iterator[Broken]:
     for host, of in facts.hosts.items():
-        for line in of.settings.get("baseline_release_signers") or ():
-            if _is_no_key(str(line)):
-                yield Broken(host, "baseline_release_signers has an example instead of a key")
+        for name in ("baseline_release_signers", "baseline_review_signers"):
+            if any(_is_no_key(str(line)) for line in of.settings.get(name) or ()):
+                yield Broken(host, f"{name} has an example instead of a key")
 
 
 def _is_no_key(line: str) -> bool:

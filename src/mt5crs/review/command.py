@@ -9,7 +9,7 @@ import msgspec
 
 from mt5crs.checks.report import one_line_errors
 from mt5crs.review import making, record, verdict
-from mt5crs.review.binding import content_of
+from mt5crs.review.binding import bundles_of, content_of
 from mt5crs.review.decision import Policy
 from mt5crs.review.model import ReviewError
 from mt5crs.review.tree import tree_of
@@ -54,8 +54,12 @@ def review() -> None:
 )
 @click.option(
     "--bundle",
+    "bundles",
+    multiple=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Check that it was made of what is reviewed, and put a signed verdict beside it.",
+    help="Check that it was made of what is reviewed, and put a signed verdict beside it. dist/latest.json "
+    "stands for all that `make bundle` built last, dist/strategies/NAME.json for a strategy's. May be "
+    "repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @_directory
@@ -66,12 +70,12 @@ def run(
     threshold: int,
     external_required: bool,
     untrusted: bool,
-    bundle: Path | None,
+    bundles: tuple[Path, ...],
     as_json: bool,
     out: Path,
 ) -> None:
     """Review, and keep the record. Exit status 0: PASSED; 1: FAILED, or no verdict."""
-    if bundle is not None and (base is not None or untrusted):
+    if bundles and (base is not None or untrusted):
         raise click.UsageError(
             "--bundle goes with a trusted review of everything (the cache knows what has not changed): leave "
             "--base and --untrusted out"
@@ -80,21 +84,20 @@ def run(
         settings, cache = load(ReviewSettings), making.cache_directory()
         policy = Policy(threshold=threshold, external_required=external_required)
         tree = tree_of(directory, revision)
-        content = content_of(bundle, tree) if bundle is not None else ""
+        contents = {bundle: content_of(bundle, tree) for bundle in bundles_of(bundles)}
         before = tree_of(directory, base) if base else None
         gate = making.external_gate(settings, cache, trusted=not untrusted)
         made = making.make(tree, before, policy, cache, gate.ask)
         path = record.write(made, out)
-        signed = (
+        signed = [
             verdict.write(made, content, bundle, verdict.signing_key(tree.repository))
-            if bundle is not None
-            else None
-        )
+            for bundle, content in contents.items()
+        ]
     _show(made, as_json=as_json)
     if not as_json:
         click.echo(f"  record: {path}, {path.with_suffix('.sarif').name}")
-        if signed is not None:
-            click.echo(f"  verdict: {signed}")
+        for each in signed:
+            click.echo(f"  verdict: {each}")
     raise SystemExit(0 if made.decision.result == "PASSED" else 1)
 
 

@@ -98,6 +98,14 @@ class StrategyDeployment(Settings, frozen=True, kw_only=True):
             "What building that bundle wrote down of it; group_vars/inf reads it from dist/.", in_env=False
         ),
     ] = msgspec.field(default_factory=dict)
+    verdict: Annotated[
+        str,
+        setting(
+            "The verdict of that bundle's review, in base64: the file beside the bundle.",
+            in_env=False,
+            create="mt5crs review run --bundle FILE",
+        ),
+    ] = ""
     memory_percent: Annotated[
         int,
         setting(

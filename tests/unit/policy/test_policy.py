@@ -121,7 +121,7 @@ BREAKS: dict[str, Callable[[Facts], Facts]] = {
     "SEC-007": lambda f: replace(
         f, deployed_files=(DeployedFile("inf-01", "strategy", ".env", 0o640, True),)
     ),
-    "SEC-008": lambda f: given(f, "inf-01", baseline_release_signers=EXTRA["baseline_release_signers"]),
+    "SEC-008": lambda f: given(f, "inf-01", baseline_review_signers=EXTRA["baseline_release_signers"]),
     "COD-001": lambda f: replace(f, environment="staging", bundles=(bundle(commit="0" * 40 + "+changes"),)),
     "COD-002": lambda f: replace(f, bundles=(bundle(), bundle(name="y.tar", commit="1" * 40))),
     "COD-003": lambda f: replace(f, bundles=(bundle(unpinned=("zmq",)),)),

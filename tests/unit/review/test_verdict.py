@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import subprocess
-import tarfile
-import zipfile
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,18 +13,14 @@ from typing import Any
 import pytest
 
 from mt5crs.review import verdict
-from mt5crs.review.binding import content_of
 from mt5crs.review.decision import ExternalResult, Policy, decide
 from mt5crs.review.local_gate import LocalResult
-from mt5crs.review.model import ReviewError
 from mt5crs.review.record import Record
-from mt5crs.review.tree import tree_of
 from mt5crs_release import verdict as reading
-from mt5crs_release.digest import content_digest, generation_digest
+from mt5crs_release.digest import generation_digest
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.spec import SpecError, parse_spec
 from tests.release_host.host import FakeHost, specification
-from tests.unit.review.conftest import Commit
 
 CONTENT = "ab" * 32
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -67,6 +60,16 @@ def test_a_good_verdict_lets_its_bundle_in_and_no_other(signed: Signed) -> None:
     assert (said["score"], said["levels"]) == (100, [reading.LOCAL, reading.EXTERNAL])
     with pytest.raises(RefusedError, match="for another bundle"):
         reading.admit(signed.review(), "cd" * 32, signed.signers, NOW)
+
+
+def test_a_strategys_bundle_needs_a_verdict_of_its_own(signed: Signed) -> None:
+    theirs = "ef" * 32
+    core, extra = signed.review(), signed.review(content=theirs)["verdict"]
+    said = reading.admit({**core, "extra_verdict": extra}, CONTENT, signed.signers, NOW, theirs)
+    assert said["extra"]["score"] == 100
+    for given, why in (("", "no verdict of a review for the strategy's"), (core["verdict"], "for another")):
+        with pytest.raises(RefusedError, match=why):
+            reading.admit({**core, "extra_verdict": given}, CONTENT, signed.signers, NOW, theirs)
 
 
 def tampered(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
@@ -151,60 +154,6 @@ def test_a_specification_names_what_is_wrong_with_its_review() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec(specification(review=review))
     assert len(caught.value.problems) == 6
-
-
-def bundle(path: Path, files: dict[str, bytes], members: dict[str, bytes] | None = None) -> Path:
-    import hashlib
-
-    table = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    manifest = {"format": 1, "version": "1", "pythons": [], "platforms": [], "files": table}
-    manifest["content"] = content_digest(table)
-    with tarfile.open(path, "w") as archive:
-        for name, content in {
-            "manifest.json": json.dumps(manifest).encode(),
-            **files,
-            **(members or {}),
-        }.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def wheel(files: dict[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in {**files, "mt5crs-1.dist-info/METADATA": "x"}.items():
-            archive.writestr(name, text)
-    return buffer.getvalue()
-
-
-def test_a_bundle_is_bound_to_every_byte_that_was_reviewed(
-    repository: Path, commit: Commit, tmp_path: Path
-) -> None:
-    import hashlib
-
-    foreign = b"a wheel of others"
-    commit({"src/mt5crs/a.py": "x = 1\n", "uv.lock": f"sha256:{hashlib.sha256(foreign).hexdigest()}\n"})
-    tree = tree_of(repository, "HEAD")
-    ours, others = "wheels/mt5crs-1-py3-none-any.whl", "wheels/other-1.whl"
-    good = {ours: wheel({"mt5crs/a.py": "x = 1\n"}), others: foreign, "requirements.txt": b""}
-    assert len(content_of(bundle(tmp_path / "good.tar", good), tree)) == 64
-    for changed, why in (
-        ({**good, ours: wheel({"mt5crs/a.py": "x = 2\n"})}, "mt5crs/a.py"),
-        ({**good, ours: wheel({})}, "mt5crs/a.py"),
-        ({**good, ours: wheel({"mt5crs/a.py": "x = 1\n", "mt5crs/b.py": ""})}, "mt5crs/b.py"),
-        ({**good, ours: wheel({"mt5crs/a.py": "x = 1\n", "site.pth": ""})}, "site.pth"),
-        ({**good, others: b"another wheel"}, "wheels/other-1.whl"),
-        ({others: foreign}, "0 wheels of our own"),
-    ):
-        with pytest.raises(ReviewError, match=f"was not made of the tree .*{why}"):
-            content_of(bundle(tmp_path / "bad.tar", changed), tree)
-    with pytest.raises(ReviewError, match=r"extra\.py"):
-        content_of(bundle(tmp_path / "more.tar", good, {"extra.py": b""}), tree)
-    (tmp_path / "none.tar").write_bytes(b"x")
-    with pytest.raises(ReviewError, match="is no bundle"):
-        content_of(tmp_path / "none.tar", tree)
 
 
 def test_a_verdict_is_checked_by_others_with_ssh_keygen_alone(signed: Signed) -> None:
