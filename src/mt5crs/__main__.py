@@ -15,6 +15,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "accept": ("mt5crs.checks.accept", "Take the broker's state as the reconciler's record (after a halt)."),
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
     "config": ("mt5crs.checks.config", "Explain settings: where from, what a change would restart."),
+    "decommission": ("mt5crs.checks.decommission", "Take an Inf host out of the fleet for good."),
     "deployments": ("mt5crs.checks.deployments", "Show who deployed what to the fleet, and what differs."),
     "fleet": ("mt5crs.checks.fleet", "Show every host: what runs, drift, trading, positions, alerts."),
     "flatten": ("mt5crs.checks.flatten", "Cancel and close everything of a halted magic number."),
@@ -39,6 +40,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 OF_A_FLEET: Final = frozenset(
     (
         "config",
+        "decommission",
         "deployments",
         "flatten",
         "fleet",
@@ -91,7 +93,7 @@ def main(context: click.Context, inventory: Path | None, operator: str | None) -
     """Check and operate an MT5-CRS trading fleet.
 
     `mt5crs --inventory inventory/production.yml halt --reason …` stops all order flow of a fleet; resume,
-    status, leases, positions, resolve, flatten, fleet, config, policy and deployments take --inventory as
+    status, leases, positions, resolve, flatten, fleet, config, decommission, policy, deployments take it as
     well.
 
     Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
