@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mt5crs.client.published import State
 from mt5crs.reconciler.store import write_atomically
-from mt5crs.service.metrics import Registry
+from mt5crs.service.metrics import Registry, sample_lines
 
 _STATES: tuple[State, ...] = ("starting", "syncing", "ready", "unknown", "halted", "shadow")
 _FAILURES = "mt5crs_reconciler_startup_sync_failures_consecutive"
@@ -102,11 +102,8 @@ class Figures:
             for gauge in (self.mismatches, self.accuracy)
             if not math.isnan(gauge.value())  # nothing was compared
         ]
-        text = "".join(
-            f"# HELP {name} {help_text}\n# TYPE {name} gauge\n{name} {value:.15g}\n"
-            for name, help_text, value in left
-        )
-        write_atomically(path, text.encode(), 0o644)
+        text = "\n".join(sample_lines((name, help_text, "gauge", value) for name, help_text, value in left))
+        write_atomically(path, f"{text}\n".encode(), 0o644)
         return failures
 
 

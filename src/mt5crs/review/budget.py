@@ -77,6 +77,15 @@ class Budget:
             found = database.execute("SELECT total(dollars) FROM spent WHERE day = ?", (day,)).fetchone()
         return float(found[0])
 
+    def left(self) -> float:
+        """Dollars that this day may still cost."""
+        return max(0.0, self._per_day - self.today())
+
+    def day_start(self) -> float:
+        """When the day began that is counted, in Unix time."""
+        with self._open() as database:
+            return float(self._day(database) * _DAY_S)
+
     def _day(self, database: sqlite3.Connection) -> int:
         """The day, or a later one that was seen already: a clock that is set back brings no money back."""
         latest = database.execute("SELECT max(day) FROM spent").fetchone()[0]

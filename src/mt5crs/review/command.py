@@ -8,10 +8,11 @@ import click
 import msgspec
 
 from mt5crs.checks.report import one_line_errors
-from mt5crs.review import making, record, verdict
+from mt5crs.review import figures, making, record, verdict
 from mt5crs.review.binding import bundles_of, content_of
 from mt5crs.review.decision import Policy
 from mt5crs.review.model import ReviewError
+from mt5crs.review.stats import stats
 from mt5crs.review.tree import tree_of
 from mt5crs.settings.review import ReviewSettings
 from mt5crs.settings.schema import SettingsError, load
@@ -28,6 +29,9 @@ _directory = click.option(
 @click.group()
 def review() -> None:
     """Review a change: rules here, a reviewer elsewhere, one verdict."""
+
+
+review.add_command(stats)
 
 
 @review.command()
@@ -98,6 +102,7 @@ def run(
         click.echo(f"  record: {path}, {path.with_suffix('.sarif').name}")
         for each in signed:
             click.echo(f"  verdict: {each}")
+    figures.keep(made, settings, cache, making.budget(settings, cache))
     raise SystemExit(0 if made.decision.result == "PASSED" else 1)
 
 

@@ -30,6 +30,8 @@ from mt5crs.settings.review import Model, Reviewer, ReviewSettings, loopback
 LONGEST_WAIT_S: Final = 60.0
 """A provider that asks to wait longer counts as down."""
 _MILLION: Final = 1_000_000
+_USUAL_CHARACTERS_PER_TOKEN: Final = 4
+"""As providers count; only where none has counted in this review."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +65,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     tokens_in: int = 0
     tokens_out: int = 0
     price: float = 0.0
+    price_unknown: float = 0.0
+    """Reserved for calls whose end is not known: at most this much more was paid."""
     price_without: float = 0.0
     dropped_findings: int = 0
     damaged_cache: int = 0
@@ -76,6 +80,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[Call]
     routes: dict[str, str]
     """File: who was asked, and why."""
+    reviewer_down: bool | None = None
+    """Whether the first reviewer was down; None: it was not asked."""
 
 
 class ExternalGate:
@@ -113,7 +119,9 @@ class ExternalGate:
         self._reasons: list[str] = [] if trusted else ["the run is not trusted, so nobody is asked"]
         self._calls: list[Call] = []
         self._modes: set[str] = set()
-        self._failed = self._dropped = 0
+        self._attempts = self._failed = self._dropped = self._sent = 0
+        self._unknown = 0.0
+        self._first_down: bool | None = None
 
     def ask(self, files: Sequence[File], withheld: AbstractSet[str] = frozenset()) -> Told:
         """Ask about files. `withheld`: files that must not leave this machine, since they hold a secret."""
@@ -139,6 +147,7 @@ class ExternalGate:
             figures=self._figures(wanted, cached, sum(unit in answers for unit in asked)),
             calls=self._calls,
             routes={unit.path: f"{unit.route}: {unit.reason}" for unit in wanted},
+            reviewer_down=self._first_down,
         )
 
     def _result(self, findings: list[Finding], *, complete: bool) -> ExternalResult:
@@ -178,7 +187,7 @@ class ExternalGate:
             if number in self._down:
                 continue
             try:
-                return self._ask_reviewer(reviewer, key, batch)
+                made = self._ask_reviewer(reviewer, key, batch)
             except BudgetError as error:
                 self._reasons.append(str(error))
                 return {}
@@ -188,6 +197,12 @@ class ExternalGate:
             except CallError as error:
                 self._down.add(number)
                 self._reasons.append(f"{reviewer.endpoint}: {error}")
+                if reviewer is self._settings.reviewer:
+                    self._first_down = True
+            else:
+                if reviewer is self._settings.reviewer:
+                    self._first_down = False
+                return made
         return {}
 
     def _ask_reviewer(self, reviewer: Reviewer, key: str, batch: list[Unit]) -> dict[Unit, Kept]:
@@ -215,18 +230,24 @@ class ExternalGate:
         self, reviewer: Reviewer, model: Model, request: Request, key: str, batch: list[Unit]
     ) -> dict[Unit, Kept]:
         sent = msgspec.json.encode(request.body)
-        number = self._budget.reserve(self._worst(model, len(sent)))
+        worst = self._worst(model, len(sent))
+        number = self._budget.reserve(worst)
+        self._unknown += worst
+        self._attempts += 1
         began = time.monotonic()
         try:
             answer = self._send(request, key, self._settings.timeout_s)
         except CallError as error:
             if not error.billed:
                 self._budget.settle(number, 0.0)
+                self._unknown -= worst
             raise
         # From here on the provider has worked: an answer that cannot be read keeps its reservation.
         reply = providers.reply(reviewer.provider, answer.document)
         price = (reply.tokens_in * model.input_price + reply.tokens_out * model.output_price) / _MILLION
         self._budget.settle(number, price)
+        self._unknown -= worst
+        self._sent += _characters(batch)
         evidence = Call(
             endpoint=request.url,
             model=reply.model[:100],
@@ -261,36 +282,47 @@ class ExternalGate:
 
     def _figures(self, wanted: list[Unit], cached: int, asked: int) -> Figures:
         price = sum(each.price for each in self._calls)
-        without = self._without(wanted)
-        calls = len(self._calls)
+        without = self._without(wanted, asked)
+        good = self._attempts - self._failed
         return Figures(
-            api_calls=calls + self._failed,
+            api_calls=self._attempts,
             failed_calls=self._failed,
             files=len(wanted),
             cached_files=cached,
             asked_files=asked,
             cache_hit_rate=round(cached / len(wanted), 4) if wanted else 0.0,
-            batch_efficiency=round(asked / (calls * self._settings.batch_files), 4) if calls else 0.0,
-            cost_reduction_rate=round(1 - price / without, 4) if without > 0 else 0.0,
+            batch_efficiency=round(asked / (good * self._settings.batch_files), 4) if good else 0.0,
+            cost_reduction_rate=round(1 - (price + self._unknown) / without, 4) if without > 0 else 0.0,
             tokens_in=sum(each.tokens_in for each in self._calls),
             tokens_out=sum(each.tokens_out for each in self._calls),
             price=round(price, 6),
+            price_unknown=round(self._unknown, 6),
             price_without=round(without, 6),
             dropped_findings=self._dropped,
             damaged_cache=self._cache.damaged if self._cache is not None else 0,
         )
 
-    def _without(self, wanted: list[Unit]) -> float:
-        """Dollars for asking the strong model about each unit alone; replies as long as those that came."""
+    def _without(self, wanted: list[Unit], asked: int) -> float:
+        """Dollars for asking the strong model about each unit alone.
+
+        Tokens are counted as the provider has counted them in this review, so that an estimate that is too
+        large makes no saving; where nothing was asked nothing was paid, and the estimate does no harm.
+        """
         if self._settings.reviewer is None:
             return 0.0
         model = self._settings.reviewer.strong
-        fixed = len(prompt.INSTRUCTIONS) // CHARACTERS_PER_TOKEN
-        reply = sum(each.tokens_out for each in self._calls) / max(1, len(self._calls))
+        counted = sum(each.tokens_in for each in self._calls)
+        per_token = self._sent / counted if counted else _USUAL_CHARACTERS_PER_TOKEN
+        reply = sum(each.tokens_out for each in self._calls) / max(1, asked)
         return sum(
-            ((unit.tokens + fixed) * model.input_price + reply * model.output_price) / _MILLION
+            (_characters([unit]) / per_token * model.input_price + reply * model.output_price) / _MILLION
             for unit in wanted
         )
+
+
+def _characters(batch: Sequence[Unit]) -> int:
+    """Characters of a question, with the instructions before it."""
+    return len(prompt.INSTRUCTIONS) + len(prompt.question(batch))
 
 
 def _model(reviewer: Reviewer, unit: Unit) -> Model:

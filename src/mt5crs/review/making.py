@@ -33,8 +33,12 @@ def cache_directory() -> Path:
 def external_gate(settings: ReviewSettings, directory: Path, *, trusted: bool = True) -> ExternalGate:
     """Gate 2 with its cache and its budget in `directory`."""
     cache = Cache(directory / "answers.sqlite", int(settings.cache_mb * 1_000_000), writable=trusted)
-    budget = Budget(directory / "budget.sqlite", settings.budget_day, settings.budget_review)
-    return ExternalGate(settings, cache, budget, version("mt5crs"), trusted=trusted)
+    return ExternalGate(settings, cache, budget(settings, directory), version("mt5crs"), trusted=trusted)
+
+
+def budget(settings: ReviewSettings, directory: Path) -> Budget:
+    """The money of all reviews that share `directory`."""
+    return Budget(directory / "budget.sqlite", settings.budget_day, settings.budget_review)
 
 
 def make(

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -221,6 +221,11 @@ def process_samples() -> list[str]:
     ]
     if sys.platform == "linux":
         figures += _linux_figures()
+    return sample_lines(figures)
+
+
+def sample_lines(figures: Iterable[tuple[str, str, str, float]]) -> list[str]:
+    """Lines of single figures, each as (name, help, kind, value)."""
     return [
         line
         for name, help_text, kind, value in figures

@@ -92,6 +92,15 @@ class ReviewSettings(Settings, frozen=True, kw_only=True):
         bool, setting("Whether cache, batches and routes are used.", env="REVIEW_OPTIMISER")
     ] = True
 
+    metrics_file: Annotated[
+        str,
+        setting(
+            "Text file for the node exporter, written after each review; empty: none.",
+            env="REVIEW_METRICS_FILE",
+            pattern=r"^(/.*\.prom)?\Z",
+        ),
+    ] = ""
+
     def problems(self) -> Iterable[str]:
         """Keys that would go over an open line."""
         for name, reviewer in (("REVIEW_REVIEWER", self.reviewer), ("REVIEW_FALLBACK", self.fallback)):

@@ -17,12 +17,12 @@ from mt5crs.review.cache import Cache
 from mt5crs.review.decision import ExternalResult, Policy, decide
 from mt5crs.review.external_gate import ExternalGate, Told
 from mt5crs.review.local_gate import LocalResult
+from mt5crs.review.rehearsal import KEY, Brain, ProviderServer, names, nothing_found, reviewer
 from mt5crs.review.rules import check
 from mt5crs.review.tree import File
 from mt5crs.review.units import batches, route, units
 from mt5crs.settings.review import ReviewSettings, loopback
 from mt5crs.settings.schema import SettingsError, load
-from tests.provider import KEY, Brain, ProviderServer, names, nothing_found, reviewer
 from tests.unit.review.injections import TEXTS
 
 GATEWAY = "src/mt5crs/gateway/"

@@ -42,7 +42,10 @@ class ProviderServer:
         self.tokens_in = 0
         self.keys: list[str] = []
         self.questions: list[str] = []
+        self.models: list[str] = []
         self.redirected = 0
+        self.thinks_s = 0.0
+        """How long it takes to answer, beside the work."""
         self._done = threading.Event()
         owner = self
 
@@ -67,6 +70,7 @@ class ProviderServer:
 
     @property
     def endpoint(self) -> str:
+        """Its address."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> ProviderServer:
@@ -94,7 +98,9 @@ class ProviderServer:
         self.answered += 1
         question, document = _dialect(handler.path, body, self.brain, fault)
         self.questions.append(question)
-        self.tokens_in += len(question) // 4
+        self.models.append(_model(handler.path, body))
+        self.tokens_in += _tokens(body)
+        self._done.wait(self.thinks_s)
         _send(handler, 200, json.dumps(document).encode())
 
     def _fault(self, handler: BaseHTTPRequestHandler, fault: str) -> bool:
@@ -144,9 +150,23 @@ class ProviderServer:
 
 
 def reviewer(endpoint: str, provider: Provider = "anthropic") -> Reviewer:
+    """A reviewer at an address, with the prices of a small, a middle and a large model."""
     return Reviewer(
         provider, endpoint, Model("large", 15.0, 75.0), Model("middle", 3.0, 15.0), Model("small", 0.8, 4.0)
     )
+
+
+def _tokens(document: object) -> int:
+    """Tokens of all texts in a request, four characters each; as with providers, instructions count."""
+    if isinstance(document, str):
+        return len(document) // 4
+    if isinstance(document, list):
+        return sum(map(_tokens, document))
+    return sum(map(_tokens, document.values())) if isinstance(document, dict) else 0
+
+
+def _model(path: str, body: dict[str, Any]) -> str:
+    return str(body.get("model") or path.split("/")[-1].partition(":")[0])
 
 
 def _dialect(path: str, body: dict[str, Any], brain: Brain, fault: str) -> tuple[str, dict[str, Any]]:
@@ -159,7 +179,7 @@ def _dialect(path: str, body: dict[str, Any], brain: Brain, fault: str) -> tuple
             "model": body["model"],
             "content": [{"type": "text", "text": text}],
             "stop_reason": "end_turn" if whole else "max_tokens",
-            "usage": {"input_tokens": len(question) // 4, "output_tokens": len(text) // 4},
+            "usage": {"input_tokens": _tokens(body), "output_tokens": len(text) // 4},
         }
     if path == "/v1/chat/completions":
         question = body["messages"][1]["content"]
@@ -167,16 +187,16 @@ def _dialect(path: str, body: dict[str, Any], brain: Brain, fault: str) -> tuple
         return question, {
             "model": body["model"],
             "choices": [{"message": {"content": text}, "finish_reason": "stop" if whole else "length"}],
-            "usage": {"prompt_tokens": len(question) // 4, "completion_tokens": len(text) // 4},
+            "usage": {"prompt_tokens": _tokens(body), "completion_tokens": len(text) // 4},
         }
     question = body["contents"][0]["parts"][0]["text"]
     text = brain(question)
     return question, {
-        "modelVersion": path.split("/")[-1].partition(":")[0],
+        "modelVersion": _model(path, body),
         "candidates": [
             {"content": {"parts": [{"text": text}]}, "finishReason": "STOP" if whole else "MAX_TOKENS"}
         ],
-        "usageMetadata": {"promptTokenCount": len(question) // 4, "candidatesTokenCount": len(text) // 4},
+        "usageMetadata": {"promptTokenCount": _tokens(body), "candidatesTokenCount": len(text) // 4},
     }
 
 
