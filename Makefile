@@ -160,7 +160,7 @@ molecule-windows: setup bundle ## scenario windows
 	$(RUN) molecule test -s windows
 
 .PHONY: bench
-bench: setup ## all figures in one table, with their targets (half an hour; BENCH=--quick: minutes)
+bench: setup ## all figures in one table, with their targets, the review among them (half an hour; BENCH=--quick: minutes)
 	$(RUN) python -m tests.bench $(BENCH)
 
 .PHONY: bench-deploy

@@ -1,9 +1,14 @@
 """All figures in one table: `python -m tests.bench [--quick]`."""
 
 import argparse
+from pathlib import Path
+
+from mt5crs.review import bench as review
 
 from . import bench_client, bench_gateway
 from .figures import Table
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
@@ -14,6 +19,11 @@ def main() -> None:
     table = Table()
     bench_gateway.run(table, samples=300 if quick else 1000, messages=50_000 if quick else 1_000_000)
     bench_client.run(table, quick=quick)
+    found = review.scenarios(0.5) + review.faults() + review.replay(PROJECT, 10 if quick else 50)
+    for figure in found + review.verdict_s(PROJECT, 500):
+        table.add(
+            figure.name, figure.value, figure.unit, figure.at_most, figure.note, at_least=figure.at_least
+        )
     print("\n" + table.text())
 
 

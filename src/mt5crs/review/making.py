@@ -63,9 +63,14 @@ def make(
         tool=version("mt5crs"),
         began=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
         seconds=round(time.monotonic() - since, 3),
-        lines=sum(_lines(file) for file in files),
+        lines=lines_of(files),
         external=told,
     )
+
+
+def lines_of(files: Sequence[File]) -> int:
+    """Lines that were added or changed."""
+    return sum(_lines(file) for file in files)
 
 
 def _lines(file: File) -> int:

@@ -84,6 +84,14 @@ def _tree_of_files(root: Path) -> str:
         return _git(root, "write-tree", index=index).decode().strip()
 
 
+def commits(repository: Path, most: int) -> list[str]:
+    """The newest commits of a branch, the newest first; those that a merge brought are left out.
+
+    :raises ReviewError: no git, no repository, or no commit
+    """
+    return _git(repository, "rev-list", "--first-parent", f"--max-count={most}", "HEAD").decode().split()
+
+
 def changed(tree: Tree, base: Tree | None) -> list[File]:
     """What differs from `base`, in the order of paths; everything when there is none."""
     before = base.files if base is not None else {}
