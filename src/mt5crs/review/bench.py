@@ -27,7 +27,7 @@ from mt5crs.review.record import digest
 from mt5crs.review.rehearsal import ProviderServer
 from mt5crs.review.tree import File, Tree, changed, commits, tree_of
 
-ENOUGH: Final = 1e9
+ENOUGH: Final = 100_000.0
 """Dollars: what the budget does is not measured here."""
 _FAR: Final = 100
 BRANCH: Final = 5

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import socket
 import ssl
-import time
+import threading
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -53,7 +55,6 @@ def call(request: Request, key: str, within_s: float) -> Answer:
     # Not at the top: hosts have this module (one package), and no httpx.
     import httpx
 
-    until = time.monotonic() + within_s
     headers = {
         **request.headers,
         "content-type": "application/json",
@@ -63,10 +64,14 @@ def call(request: Request, key: str, within_s: float) -> Answer:
     }
     body = msgspec.json.encode(request.body)
     limits = httpx.Timeout(within_s, connect=min(within_s, 10.0))
+    deadline = _Deadline(within_s)
     try:
         with (
+            deadline,
             httpx.Client(timeout=limits, verify=_certificates(), trust_env=False) as client,
-            client.stream("POST", request.url, content=body, headers=headers) as answer,
+            client.stream(
+                "POST", request.url, content=body, headers=headers, extensions={"trace": deadline.look}
+            ) as answer,
         ):
             _look(answer.status_code, answer.headers)
             content = bytearray()
@@ -74,19 +79,51 @@ def call(request: Request, key: str, within_s: float) -> Answer:
                 content += piece
                 if len(content) > MOST_BYTES:
                     raise LaterError(f"the answer is larger than {MOST_BYTES} bytes", billed=True)
-                if time.monotonic() > until:
-                    raise LaterError(f"the answer took longer than {within_s:g} s", billed=True)
             number = answer.headers.get("request-id") or answer.headers.get("x-request-id") or ""
     except httpx.ConnectError as error:
         raise LaterError(f"no connection: {error}") from None
     except httpx.TimeoutException:
         raise LaterError(f"no answer within {within_s:g} s", billed=True) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        if deadline.over:
+            raise LaterError(f"the answer took longer than {within_s:g} s", billed=True) from None
         raise LaterError(f"the connection broke: {type(error).__name__}", billed=True) from None
     try:
         return Answer(msgspec.json.decode(bytes(content)), number[:100])
     except (msgspec.DecodeError, RecursionError):
         raise LaterError("the answer is no JSON", billed=True) from None
+
+
+class _Deadline:
+    """Ends a connection after so many seconds, whatever it waits for.
+
+    Time limits of httpx are those of one read: an answer whose headers come byte by byte keeps them all.
+    """
+
+    def __init__(self, within_s: float) -> None:
+        self.over = False
+        self._stream: Any = None
+        self._timer = threading.Timer(within_s, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def look(self, event: str, about: Mapping[str, Any]) -> None:
+        """Told by httpx of what it does (its extension `trace`): remember the connection."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._stream = about["return_value"]
+            if self.over:
+                self._end()
+
+    def _end(self) -> None:
+        self.over = True
+        if self._stream is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                self._stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 @functools.cache

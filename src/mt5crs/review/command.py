@@ -124,8 +124,7 @@ def show(which: str | None, everything: bool, as_json: bool, out: Path) -> None:
     _show(made, as_json=as_json)
     if everything and not as_json:
         for finding in made.decision.findings[record.SHOWN :]:
-            place = f"{finding.path}:{finding.line}"
-            click.echo(f"     {finding.severity} {finding.id} {place} {finding.rule}: {finding.message}")
+            click.echo(f"     {record.line(finding)}")
 
 
 @review.command()

@@ -25,6 +25,12 @@ _KINDS: Final[dict[str, tuple[str, Severity, Part, str]]] = {
     "binary": ("MT5CRS204", "P2", "security", "a binary file: nobody can review it here"),
     "encoding": ("MT5CRS205", "P2", "quality", "the text is not UTF-8, so rules cannot read it; convert it"),
 }
+_UNREAD: Final[tuple[str, Severity, Part, str]] = (
+    "MT5CRS207",
+    "P0",
+    "security",
+    "a program may read it, and the rules cannot: its text is not UTF-8; convert it",
+)
 _KNOWN_LINKS: Final = {"templates/monitoring/runbook.md": "docs/runbook.md, which is reviewed itself"}
 
 
@@ -50,7 +56,7 @@ def judge(tree: Tree, files: Sequence[File], cache: Path) -> LocalResult:
         write(tree, copy)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             asked = pool.map(partial(programs.ask, paths=paths, copy=copy, cache=cache), programs.PROGRAMS)
-            own = [finding for file in files for finding in own_findings(file)]
+            own = [*_lost(files), *(finding for file in files for finding in own_findings(file))]
             outcomes = list(asked)
     changed = set(paths)
     found = [finding for outcome in outcomes for finding in outcome.findings]
@@ -59,9 +65,31 @@ def judge(tree: Tree, files: Sequence[File], cache: Path) -> LocalResult:
     return LocalResult(findings=in_order([*own, *found]), programs=outcomes)
 
 
+def _lost(files: Sequence[File]) -> Iterator[Finding]:
+    """Tests that are gone and were not moved as they were: nobody else is shown what they guarded."""
+    moved = {file.text for file in files if file.before is None}
+    for file in files:
+        lost = file.kind == "deleted" and file.path.startswith("tests/") and file.before is not None
+        if lost and file.before not in moved:
+            yield Finding(
+                rule="MT5CRS206",
+                severity="P3",
+                part="quality",
+                path=file.path,
+                line=0,
+                message="a test is gone; see that what it guarded is guarded elsewhere",
+                source="files",
+            )
+
+
 def own_findings(file: File) -> Iterator[Finding]:
     """What our own rules find in one file."""
-    if file.kind in _KINDS and file.path not in _KNOWN_LINKS:
+    if file.kind in ("encoding", "binary") and file.path.endswith(text_rules.CODE):
+        rule, severity, part, message = _UNREAD
+        yield Finding(
+            rule=rule, severity=severity, part=part, path=file.path, line=0, message=message, source="files"
+        )
+    elif file.kind in _KINDS and file.path not in _KNOWN_LINKS:
         rule, severity, part, message = _KINDS[file.kind]
         yield Finding(
             rule=rule, severity=severity, part=part, path=file.path, line=0, message=message, source="files"

@@ -8,6 +8,9 @@ from typing import Any, Final, NamedTuple
 from mt5crs.review.replies import BadReplyError
 from mt5crs.settings.review import Model, Provider, Reviewer
 
+MOST_TOKENS: Final = 10_000_000
+"""Of one call; more than any model takes."""
+
 
 class Request(NamedTuple):
     """What is sent: address, headers without the key, the header that has it, the body."""
@@ -52,9 +55,16 @@ def reply(provider: Provider, document: object) -> Reply:
         found = DIALECTS[provider].reply(document)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         raise BadReplyError(f"the answer is not in the dialect of {provider}") from None
-    if found.tokens_in < 0 or found.tokens_out < 0 or not isinstance(found.text, str):
+    if not isinstance(found.text, str):
         raise BadReplyError(f"the answer is not in the dialect of {provider}")
     return found
+
+
+def _count(value: object) -> int:
+    """Tokens as a provider may count them; nobody is believed more than a day's budget is worth."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_TOKENS:
+        raise ValueError(value)
+    return value
 
 
 def _whole(reason: object, good: tuple[str, ...]) -> None:
@@ -78,9 +88,10 @@ def _anthropic_reply(document: Mapping[str, Any]) -> Reply:
     text = "".join(each["text"] for each in document["content"] if each["type"] == "text")
     usage = document["usage"]
     kept = sum(
-        int(usage.get(name) or 0) for name in ("cache_read_input_tokens", "cache_creation_input_tokens")
+        _count(usage.get(name) or 0) for name in ("cache_read_input_tokens", "cache_creation_input_tokens")
     )
-    return Reply(text, int(usage["input_tokens"]) + kept, int(usage["output_tokens"]), str(document["model"]))
+    tokens = _count(usage["input_tokens"]) + kept, _count(usage["output_tokens"])
+    return Reply(text, *tokens, str(document["model"]))
 
 
 def _openai_request(endpoint: str, model: Model, instructions: str, question: str, most: int) -> Request:
@@ -97,7 +108,7 @@ def _openai_request(endpoint: str, model: Model, instructions: str, question: st
 def _openai_reply(document: Mapping[str, Any]) -> Reply:
     choice, usage = document["choices"][0], document["usage"]
     _whole(choice["finish_reason"], ("stop",))
-    tokens = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+    tokens = _count(usage["prompt_tokens"]), _count(usage["completion_tokens"])
     return Reply(choice["message"]["content"], *tokens, str(document["model"]))
 
 
@@ -119,8 +130,8 @@ def _gemini_reply(document: Mapping[str, Any]) -> Reply:
     candidate, usage = document["candidates"][0], document["usageMetadata"]
     _whole(candidate["finishReason"], ("STOP",))
     text = "".join(part["text"] for part in candidate["content"]["parts"])
-    out = int(usage.get("candidatesTokenCount") or 0) + int(usage.get("thoughtsTokenCount") or 0)
-    return Reply(text, int(usage["promptTokenCount"]), out, str(document["modelVersion"]))
+    out = sum(_count(usage.get(name) or 0) for name in ("candidatesTokenCount", "thoughtsTokenCount"))
+    return Reply(text, _count(usage["promptTokenCount"]), out, str(document["modelVersion"]))
 
 
 DIALECTS: Final[dict[Provider, Dialect]] = {

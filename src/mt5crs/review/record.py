@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from mt5crs.foreign_text import shown
 from mt5crs.review import sarif
 from mt5crs.review.decision import Decision
 from mt5crs.review.external_gate import Told
-from mt5crs.review.model import ReviewError
+from mt5crs.review.model import Finding, ReviewError
 
 DIRECTORY: Final = Path("reports/review")
 SHOWN: Final = 5
@@ -68,7 +70,7 @@ def digest(decision: Decision) -> str:
 
 def whole(path: Path, content: bytes) -> None:
     """Replace a file in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     temporary.write_bytes(content)
     temporary.replace(path)
 
@@ -88,12 +90,17 @@ def lines(record: Record) -> list[str]:
     if record.external is not None:
         told += [f"    {figures(record.external)}"]
     for number, finding in enumerate(decision.findings[:SHOWN], 1):
-        place = f"{finding.path}:{finding.line}" if finding.line else finding.path
-        told.append(f"  {number}. {finding.severity} {finding.id} {place} {finding.rule}: {finding.message}")
+        told.append(f"  {number}. {line(finding)}")
     more = len(decision.findings) - SHOWN
     if more > 0:
         told.append(f"  and {more} more: mt5crs review show --all {decision.tree[:12]}")
     return told
+
+
+def line(finding: Finding) -> str:
+    """A finding in one line, whatever its file is called."""
+    place = f"{finding.path}:{finding.line}" if finding.line else finding.path
+    return shown(f"{finding.severity} {finding.id} {place} {finding.rule}: {finding.message}")
 
 
 def figures(told: Told) -> str:

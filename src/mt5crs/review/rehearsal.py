@@ -122,6 +122,15 @@ class ProviderServer:
             self._endless(handler, b" ", 0.02)
         elif fault == "endless":
             self._endless(handler, b" " * 65536, 0)
+        elif fault == "header drip":
+            self._forever(handler, b"HTTP/1.1 200 OK\r\nx-a: ", b"a", 0.02)
+        elif fault == "many headers":
+            self._forever(handler, b"HTTP/1.1 200 OK\r\n", b"x-a: b\r\n" * 100, 0)
+        elif fault == "informational":
+            self._forever(handler, b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.005)
+        elif fault == "huge":
+            begin = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000000\r\n\r\n"
+            self._forever(handler, begin, b" " * 65536, 0)
         elif fault == "type":
             _send(handler, 200, b"{}", {"content-type": "text/html"})
         elif fault == "gzip":
@@ -139,12 +148,14 @@ class ProviderServer:
         return True
 
     def _endless(self, handler: BaseHTTPRequestHandler, piece: bytes, pause_s: float) -> None:
-        handler.wfile.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
-        )
+        begin = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        self._forever(handler, begin, b"%x\r\n%s\r\n" % (len(piece), piece), pause_s)
+
+    def _forever(self, handler: BaseHTTPRequestHandler, begin: bytes, piece: bytes, pause_s: float) -> None:
         try:
+            handler.wfile.write(begin)
             while not self._done.wait(pause_s):
-                handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                handler.wfile.write(piece)
         except OSError:
             handler.close_connection = True
 

@@ -6,7 +6,10 @@ Each rule is a function from a parsed file to places; `RULES` says what it is wo
 from __future__ import annotations
 
 import ast
+import codecs
+import io
 import re
+import tokenize
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -42,6 +45,10 @@ class Rule(NamedTuple):
 
 def check(path: str, text: str) -> list[Finding]:
     """Findings in one Python file."""
+    encoding = _encoding(text)
+    if encoding != "utf-8":
+        message = f"Python would read it as {encoding}, and not what is reviewed; make it UTF-8"
+        return [_finding("MT5CRS000", "P0", "quality", path, 1, message, text)]
     try:
         module = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -55,6 +62,15 @@ def check(path: str, text: str) -> list[Finding]:
                 line = getattr(node, "lineno", 0)
                 found.append(_finding(rule.id, rule.severity, rule.part, path, line, rule.message, text))
     return found
+
+
+def _encoding(text: str) -> str:
+    """What Python takes the file for: a comment at its beginning says so."""
+    try:
+        said = tokenize.detect_encoding(io.BytesIO(text.encode()).readline)[0].removesuffix("-sig")
+        return codecs.lookup(said).name
+    except (SyntaxError, UnicodeError, LookupError):
+        return "an encoding that it does not know"
 
 
 def _finding(

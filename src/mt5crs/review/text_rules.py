@@ -48,7 +48,11 @@ _ADDRESS_WORDS: Final = re.compile(
 _ACTION: Final = re.compile(r"^\s*(?:-\s*)?uses:\s*(?P<used>[^\s#]+)")
 _PINNED: Final = re.compile(r"@[0-9a-f]{40}$")
 _CONFIGURATION: Final = ("templates/", "group_vars/", "inventory/", "roles/", "molecule/", ".github/")
-_CODE: Final = (".py", ".j2", ".yml", ".yaml", ".sh", ".toml", ".json", ".ps1")
+CODE: Final = (".py", ".pyi", ".j2", ".yml", ".yaml", ".sh", ".toml", ".json", ".ps1", ".html")
+"""Endings of files that a program reads."""
+_EXEMPT: Final = re.compile(
+    r"^\s*#\s*(?:ruff|flake8)\s*:\s*noqa\b(?!\s*:(?!.*\bS\d))|^\s*#\s*mypy\s*:\s*ignore-errors|^#\s*type\s*:\s*ignore"
+)
 _VAULT: Final = "$ANSIBLE_VAULT;"
 
 
@@ -71,6 +75,12 @@ _ADDRESS = _Rule(
     "MT5CRS104", "P1", "security", "this text tells whoever reviews the change what to say; remove it"
 )
 _UNPINNED = _Rule("MT5CRS105", "P1", "security", "an action is not named by its commit; a tag can be moved")
+_EXEMPTED = _Rule(
+    "MT5CRS106",
+    "P1",
+    "security",
+    "the whole file is exempted from a check; name the rule on the line that it is about",
+)
 
 
 SECRETS: Final = frozenset((_KEY.id, _SECRET.id))
@@ -114,6 +124,8 @@ def _broken(path: str, line: str) -> Iterator[_Rule]:
         yield _HIDDEN
     if _ADDRESS_WORDS.search(line) and _ADDRESSES_REVIEWER.search(line[:2000]):
         yield _ADDRESS
+    if path.endswith((".py", ".pyi")) and _EXEMPT.match(line):
+        yield _EXEMPTED
     if path.startswith((".github/", "action.y")):
         action = _ACTION.search(line)
         if action and not action["used"].startswith("./") and not _PINNED.search(action["used"]):

@@ -70,8 +70,22 @@ def tree_of(repository: Path, revision: str | None = None) -> Tree:
         if line:
             about, _, name = line.partition(b"\t")
             mode, _, blob, size = about.decode().split()
-            files[os.fsdecode(name)] = Entry(mode, blob, int(size) if size.isdigit() else 0)
+            files[_name(name)] = Entry(mode, blob, int(size) if size.isdigit() else 0)
     return Tree(root, tree, files)
+
+
+def _name(name: bytes) -> str:
+    """The path of a file. A tree that somebody made by hand may have names that lead out of it.
+
+    :raises ReviewError: it is no path below the tree, or no UTF-8, so that it could not be told
+    """
+    try:
+        path = name.decode()
+    except UnicodeDecodeError:
+        path = ""
+    if any(part in ("", ".", "..") or part.casefold() == ".git" for part in path.split("/")):
+        raise ReviewError(f"{name!r} in the tree is no name of a file that can be reviewed; rename it")
+    return path
 
 
 def _tree_of_files(root: Path) -> str:

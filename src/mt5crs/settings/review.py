@@ -19,8 +19,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model and its prices in US dollars for a million tokens."""
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
-    input_price: Annotated[float, msgspec.Meta(ge=0)]
-    output_price: Annotated[float, msgspec.Meta(ge=0)]
+    input_price: Annotated[float, msgspec.Meta(ge=0, le=100_000)]
+    output_price: Annotated[float, msgspec.Meta(ge=0, le=100_000)]
 
 
 class Reviewer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,10 +52,10 @@ class ReviewSettings(Settings, frozen=True, kw_only=True):
         str, setting("Key of the fall-back.", env="REVIEW_FALLBACK_API_KEY", secret=True)
     ] = ""
     budget_day: Annotated[
-        float, setting("US dollars that a day (UTC) may cost.", env="REVIEW_BUDGET_DAY", ge=0)
+        float, setting("US dollars that a day (UTC) may cost.", env="REVIEW_BUDGET_DAY", ge=0, le=100_000)
     ] = 5.0
     budget_review: Annotated[
-        float, setting("US dollars that one review may cost.", env="REVIEW_BUDGET_REVIEW", ge=0)
+        float, setting("US dollars that one review may cost.", env="REVIEW_BUDGET_REVIEW", ge=0, le=100_000)
     ] = 2.0
     timeout_s: Annotated[
         float, setting("Seconds that one call may take.", env="REVIEW_TIMEOUT_S", gt=0, le=600)
