@@ -9,6 +9,7 @@ import msgspec
 
 from mt5crs.checks.report import one_line_errors
 from mt5crs.review import figures, making, record, verdict
+from mt5crs.review.activation import activate
 from mt5crs.review.benchmark import bench
 from mt5crs.review.binding import bundles_of, content_of
 from mt5crs.review.decision import Policy
@@ -32,6 +33,7 @@ def review() -> None:
     """Review a change: rules here, a reviewer elsewhere, one verdict."""
 
 
+review.add_command(activate)
 review.add_command(bench)
 review.add_command(stats)
 

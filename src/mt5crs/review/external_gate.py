@@ -24,7 +24,7 @@ from mt5crs.review.model import Finding
 from mt5crs.review.providers import Request
 from mt5crs.review.replies import BadReplyError
 from mt5crs.review.tree import File
-from mt5crs.review.units import CHARACTERS_PER_TOKEN, Unit, batches, units
+from mt5crs.review.units import CHARACTERS_PER_TOKEN, Unit, batches, strongest, units
 from mt5crs.settings.review import Model, Reviewer, ReviewSettings, loopback
 
 LONGEST_WAIT_S: Final = 60.0
@@ -82,10 +82,16 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """File: who was asked, and why."""
     reviewer_down: bool | None = None
     """Whether the first reviewer was down; None: it was not asked."""
+    without: str = ""
+    """Why the optimiser was not used, or failed; empty: it was used."""
 
 
 class ExternalGate:
-    """Asks about one review. `send`, `sleep` and `chance` are the network, waiting and jitter."""
+    """Asks about one review. `send`, `sleep` and `chance` are the network, waiting and jitter.
+
+    `off` says why the optimiser (cache, batches, routes) is not to be used. One that fails is left out for
+    the rest of the review: that costs money, and no review.
+    """
 
     def __init__(
         self,
@@ -95,12 +101,14 @@ class ExternalGate:
         tool: str,
         *,
         trusted: bool = True,
+        off: str = "",
         send: Callable[[Request, str, float], Answer] = call,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
-        self._cache = cache if settings.optimiser else None
+        self._off = off if settings.optimiser else "REVIEW_OPTIMISER is false"
+        self._cache = None if self._off else cache
         self._budget = budget
         self._tool = tool
         self._send = send
@@ -125,15 +133,10 @@ class ExternalGate:
 
     def ask(self, files: Sequence[File], withheld: AbstractSet[str] = frozenset()) -> Told:
         """Ask about files. `withheld`: files that must not leave this machine, since they hold a secret."""
-        wanted = [unit for unit in units(files, self._settings.batch_tokens) if unit.path not in withheld]
-        if not self._settings.optimiser:
-            wanted = [unit._replace(route="strong", reason="the optimiser is off") for unit in wanted]
-        answers = {unit: kept for unit in wanted if (kept := self._cached(unit)) is not None}
+        wanted, answers, made = self._planned([file for file in files if file.path not in withheld])
         cached = len(answers)
         self._modes |= {kept.mode for kept in answers.values()}
-        most = self._settings.batch_files if self._settings.optimiser else 1
         asked = [unit for unit in wanted if unit not in answers]
-        made = batches(asked, most, self._settings.batch_tokens)
         for batch in made:
             answers |= self._batch(batch)
         self._reasons += [f"{path} holds a secret, so it is not sent" for path in sorted(withheld)]
@@ -148,7 +151,28 @@ class ExternalGate:
             calls=self._calls,
             routes={unit.path: f"{unit.route}: {unit.reason}" for unit in wanted},
             reviewer_down=self._first_down,
+            without=self._off,
         )
+
+    def _planned(self, files: list[File]) -> tuple[list[Unit], dict[Unit, Kept], list[list[Unit]]]:
+        """What is to be looked at, what is known of it, and the batches to ask about the rest."""
+        most = self._settings.batch_tokens
+        if not self._off:
+            try:
+                wanted = units(files, most)
+                known = {unit: kept for unit in wanted if (kept := self._cached(unit)) is not None}
+                rest = [unit for unit in wanted if unit not in known]
+                return wanted, known, batches(rest, self._settings.batch_files, most)
+            except Exception as error:
+                self._failed_optimiser(error)
+        wanted = units(files, most, strongest)
+        return wanted, {}, [[unit] for unit in wanted]
+
+    def _failed_optimiser(self, error: Exception) -> None:
+        self._off = (
+            f"the optimiser failed ({type(error).__name__}: {error}), so the review goes on without it"
+        )
+        self._cache = None
 
     def _result(self, findings: list[Finding], *, complete: bool) -> ExternalResult:
         blocking = any(finding.severity in BLOCKING for finding in findings)
@@ -230,7 +254,7 @@ class ExternalGate:
         self, reviewer: Reviewer, model: Model, request: Request, key: str, batch: list[Unit]
     ) -> dict[Unit, Kept]:
         sent = msgspec.json.encode(request.body)
-        worst = self._worst(model, len(sent))
+        worst = worst_price(model, len(sent), self._settings.reply_tokens)
         number = self._budget.reserve(worst)
         self._unknown += worst
         self._attempts += 1
@@ -266,19 +290,19 @@ class ExternalGate:
         self._modes.add(mode)
         made = {}
         for name, unit in asked.items():
-            hours = self._settings.cache_ttl_h
-            if self._cache is not None and self._cache.moved(unit):
-                hours = self._settings.cache_moved_ttl_h
-            kept = Kept(findings=read.findings[name], call=evidence.request, mode=mode, lasts_s=hours * 3600)
-            if self._cache is not None:
-                self._cache.put(self._key(unit, reviewer), kept)
-            made[unit] = kept
+            made[unit] = Kept(findings=read.findings[name], call=evidence.request, mode=mode, lasts_s=0)
+            try:
+                self._keep(unit, reviewer, made[unit])
+            except Exception as error:
+                self._failed_optimiser(error)
         return made
 
-    def _worst(self, model: Model, size: int) -> float:
-        return (
-            size / CHARACTERS_PER_TOKEN * model.input_price + self._settings.reply_tokens * model.output_price
-        ) / _MILLION
+    def _keep(self, unit: Unit, reviewer: Reviewer, kept: Kept) -> None:
+        if self._cache is None:
+            return
+        moved = self._cache.moved(unit)
+        hours = self._settings.cache_moved_ttl_h if moved else self._settings.cache_ttl_h
+        self._cache.put(self._key(unit, reviewer), msgspec.structs.replace(kept, lasts_s=hours * 3600))
 
     def _figures(self, wanted: list[Unit], cached: int, asked: int) -> Figures:
         price = sum(each.price for each in self._calls)
@@ -318,6 +342,12 @@ class ExternalGate:
             (_characters([unit]) / per_token * model.input_price + reply * model.output_price) / _MILLION
             for unit in wanted
         )
+
+
+def worst_price(model: Model, size: int, reply_tokens: int) -> float:
+    """Dollars that a call with so many characters costs at most."""
+    asked = size / CHARACTERS_PER_TOKEN * model.input_price
+    return (asked + reply_tokens * model.output_price) / _MILLION
 
 
 def _characters(batch: Sequence[Unit]) -> int:

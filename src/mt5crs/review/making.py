@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
-from mt5crs.review import local_gate
+from mt5crs.review import local_gate, switch
 from mt5crs.review.budget import Budget
 from mt5crs.review.cache import Cache
 from mt5crs.review.decision import NOT_ASKED, Policy, decide
@@ -32,8 +32,21 @@ def cache_directory() -> Path:
 
 def external_gate(settings: ReviewSettings, directory: Path, *, trusted: bool = True) -> ExternalGate:
     """Gate 2 with its cache and its budget in `directory`."""
-    cache = Cache(directory / "answers.sqlite", int(settings.cache_mb * 1_000_000), writable=trusted)
-    return ExternalGate(settings, cache, budget(settings, directory), version("mt5crs"), trusted=trusted)
+    tool = version("mt5crs")
+    return ExternalGate(
+        settings,
+        cache(settings, directory, trusted=trusted),
+        budget(settings, directory),
+        tool,
+        trusted=trusted,
+        off=switch.why_off(directory, tool),
+    )
+
+
+def cache(settings: ReviewSettings, directory: Path, *, trusted: bool = True) -> Cache:
+    """The answers that all reviews share which share `directory`."""
+    most = int(settings.cache_mb * 1_000_000)
+    return Cache(directory / "answers.sqlite", most, writable=trusted)
 
 
 def budget(settings: ReviewSettings, directory: Path) -> Budget:

@@ -45,12 +45,17 @@ class Program(NamedTuple):
     good: tuple[int, ...] = (0, 1)
 
 
+def where(name: str) -> str | None:
+    """The program beside this Python, or where the system keeps programs; None: there is none."""
+    return shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+
+
 def ask(program: Program, paths: Sequence[str], copy: Path, cache: Path) -> Outcome:
     """Run one program on `copy` for those of `paths` that concern it."""
     concerned = [path for path in paths if program.concerns(path)]
     if not concerned:
         return Outcome(program=program.name, state="not needed")
-    found = shutil.which(program.name, path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+    found = where(program.name)
     if found is None:
         detail = f"{program.name} is not beside this Python; `make setup` installs it"
         return Outcome(program=program.name, state="missing", detail=detail)

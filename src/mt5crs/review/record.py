@@ -88,7 +88,7 @@ def lines(record: Record) -> list[str]:
     told.append(f"  external review: {decision.external} ({decision.mode})")
     told += [f"    {reason}" for reason in decision.external_reasons]
     if record.external is not None:
-        told += [f"    {figures(record.external)}"]
+        told += [f"    {each}" for each in (record.external.without, figures(record.external)) if each]
     for number, finding in enumerate(decision.findings[:SHOWN], 1):
         told.append(f"  {number}. {line(finding)}")
     more = len(decision.findings) - SHOWN

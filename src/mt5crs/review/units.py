@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from mt5crs.review.tree import File
@@ -67,11 +67,22 @@ def route(path: str) -> tuple[Route, str]:
     return next((to, why) for beginning, to, why in ROUTES if path.startswith(beginning))
 
 
-def units(files: Iterable[File], most_tokens: int) -> list[Unit]:
+def strongest(path: str) -> tuple[Route, str]:
+    """Who is asked without the router: the strong model about everything that anybody is asked about."""
+    try:
+        to, why = route(path)
+    except Exception:  # it is the router that failed
+        to, why = "strong", ""
+    return (to, why) if to == "here" else ("strong", "the optimiser is off")
+
+
+def units(
+    files: Iterable[File], most_tokens: int, router: Callable[[str], tuple[Route, str]] | None = None
+) -> list[Unit]:
     """The pieces of all files, none of more than `most_tokens`. What is no text has none (gate 1 says so)."""
     made: list[Unit] = []
     for file in files:
-        to, why = route(file.path)
+        to, why = (router or route)(file.path)
         if file.kind != "text" or to == "here":
             continue
         context = hashlib.sha256(file.text.encode()).hexdigest()

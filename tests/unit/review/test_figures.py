@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from mt5crs.__main__ import main
-from mt5crs.review import figures, programs
+from mt5crs.review import figures, programs, switch
 from mt5crs.review.budget import Budget
 from mt5crs.review.external_gate import Figures
 from mt5crs.review.history import History, Run, totals
@@ -133,6 +134,7 @@ def test_a_run_leaves_a_line_a_row_and_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(programs, "PROGRAMS", ())
+    switch.turn(tmp_path / "cache/mt5crs/review", on=True, tool=version("mt5crs"))
     text = tmp_path / "metrics" / "review.prom"
     environment = {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
