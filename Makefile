@@ -129,6 +129,10 @@ states-long: setup ## random histories of the two trading state machines (RUNS=1
 mutations: setup ## break the trading core on purpose, one fault at a time: a test must go red for each (minutes)
 	$(RUN) python -m tests.mutations
 
+.PHONY: review-recall
+review-recall: setup ## how many defects, put in on purpose, gate 1 of the review finds, by class (minutes)
+	$(RUN) python -m tests.recall
+
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), three files at a time, each on its lab fleet
 	$(PYTEST) tests/lab tests/faults/fleet --timeout 900 --budget 120 -m "not slow" \

@@ -20,6 +20,7 @@ from mt5crs.review.model import ReviewError
 MAX_BYTES: Final = 2_000_000
 """A larger file is not read by rules or reviewers; that is a finding."""
 LINK, SUBMODULE = "120000", "160000"
+_ATTEMPTS: Final = 5
 _OBJECT: Final = re.compile(r"[0-9a-f]{40,64}\Z")
 
 Kind = Literal["text", "binary", "huge", "link", "submodule", "encoding", "deleted"]
@@ -94,7 +95,14 @@ def _tree_of_files(root: Path) -> str:
         own = root / _git(root, "rev-parse", "--git-path", "index").decode().strip()
         if own.is_file():
             shutil.copyfile(own, index)  # known files need not be read again
-        _git(root, "add", "--all", index=index)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                _git(root, "add", "--all", index=index)
+                break
+            except ReviewError as error:
+                # A file that somebody writes just then is shorter than it was said to be.
+                if attempt == _ATTEMPTS or "unable to index file" not in str(error):
+                    raise
         return _git(root, "write-tree", index=index).decode().strip()
 
 
@@ -201,8 +209,8 @@ def _git(repository: Path, *arguments: str, index: Path | None = None, told: byt
     if answer.returncode != 0 and "--quiet" not in arguments:
         said = answer.stderr.decode(errors="replace").strip().splitlines()
         raise ReviewError(
-            f"git {arguments[0]} failed in {repository}: {said[-1] if said else 'no reason given'}. "
-            "A review reads a repository of git; name one with --tree"
+            f"git {arguments[0]} failed in {repository}: {'; '.join(said[-2:]) or 'no reason given'}. "
+            "A review reads a repository of git that nobody writes to just then; name one with --tree"
         )
     return answer.stdout
 

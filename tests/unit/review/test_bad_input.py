@@ -225,7 +225,10 @@ def test_files_that_change_while_they_are_read_are_no_tree_of_both(
     thread.start()
     try:
         for _ in range(5):
-            tree = tree_of(repository)
+            try:
+                tree = tree_of(repository)
+            except ReviewError:  # after several attempts: no verdict on doubt
+                continue
             made = making.make(tree, None, LENIENT, tmp_path)
             blob = git(repository, "cat-file", "-p", made.decision.files["src/a.py"])
             assert next(each.text for each in changed(tree, None)).strip() == blob
