@@ -65,6 +65,7 @@ def test_alert_rules_are_loaded(hub: Node) -> None:
 def test_what_the_rules_look_at_is_there(hub: Node, fleet: tuple[Node, ...]) -> None:
     """A rule on a series that nobody exports never fires, and nobody sees it."""
     scraped_targets(hub)
+    reviewed = ask(hub, "query?query=mt5crs_review_runs_total")["result"]
     missing = {}
     for rule in alert_rules(hub):
         for selector in selectors(rule["query"]):
@@ -73,6 +74,8 @@ def test_what_the_rules_look_at_is_there(hub: Node, fleet: tuple[Node, ...]) -> 
                 "strategy" in node.services for node in fleet
             ):
                 continue
+            if selector.name.startswith("mt5crs_review_") and not reviewed:
+                continue  # before the first review on this Hub
             if ("host", "=~", "") in selector.conditions:
                 continue  # hosts of a kind that this fleet has not
             if not ask(hub, f"query?query={quote(str(selector))}")["result"]:

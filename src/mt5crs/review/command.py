@@ -16,6 +16,7 @@ from mt5crs.review.decision import Policy
 from mt5crs.review.model import ReviewError
 from mt5crs.review.stats import stats
 from mt5crs.review.tree import tree_of
+from mt5crs.review.watching import watch
 from mt5crs.settings.review import ReviewSettings
 from mt5crs.settings.schema import SettingsError, load
 
@@ -36,6 +37,7 @@ def review() -> None:
 review.add_command(activate)
 review.add_command(bench)
 review.add_command(stats)
+review.add_command(watch)
 
 
 @review.command()

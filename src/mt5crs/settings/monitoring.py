@@ -154,6 +154,41 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         setting("A host whose clock differs from the Hub's by more, in seconds, alerts.", gt=0, in_env=False),
     ] = 1.0
 
+    alert_review_calls: Annotated[
+        int, setting("More calls of external reviewers within an hour alert.", ge=1, in_env=False)
+    ] = 400
+    alert_review_files: Annotated[
+        int,
+        setting(
+            "Files that reviews must have looked at within a day before their rates are judged.",
+            ge=1,
+            in_env=False,
+        ),
+    ] = 100
+    alert_review_hit_rate_percent: Annotated[
+        float,
+        setting(
+            "A lower share of a day's files from the cache, in percent, alerts.", ge=0, le=100, in_env=False
+        ),
+    ] = 40.0
+    alert_review_savings_percent: Annotated[
+        float,
+        setting(
+            "A lower saving of a day against asking the strong model about each file, in percent, alerts.",
+            ge=0,
+            le=100,
+            in_env=False,
+        ),
+    ] = 50.0
+    alert_review_batch_percent: Annotated[
+        float,
+        setting("Calls of a day that are filled less, in percent, alert.", ge=0, le=100, in_env=False),
+    ] = 30.0
+    alert_review_budget_percent: Annotated[
+        float,
+        setting("Less left of the day's budget of reviews, in percent, alerts.", ge=0, le=100, in_env=False),
+    ] = 20.0
+
     def problems(self) -> Iterable[str]:
         """Ports used twice, and a webhook address that is none (the address itself is a secret)."""
         yield from package_problems("monitoring_packages", self.packages)

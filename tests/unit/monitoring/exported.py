@@ -5,10 +5,15 @@ recorded/<job>-<host>.prom: the lines of `curl http://<host>:<port>/metrics` the
 
 from __future__ import annotations
 
+import subprocess
 import urllib.request
 from pathlib import Path
 
 from mt5crs.checks.rehearsal import Fleet
+from mt5crs.review import figures, making
+from mt5crs.review.decision import Policy
+from mt5crs.review.rehearsal import ProviderServer
+from mt5crs.review.tree import tree_of
 from tests.promql import Series, samples
 
 RECORDED = Path(__file__).resolve().parent / "recorded"
@@ -41,6 +46,20 @@ def of_services(fleet: Fleet) -> list[Series]:
     if left.exists():
         found += samples(left.read_text(), job="node", host=HOSTS["reconciler"])
     return found
+
+
+def of_review(directory: Path) -> list[Series]:
+    """What a review leaves for the node exporter of the Hub: made here, of a change to one document."""
+    repository = directory / "reviewed"
+    repository.mkdir()
+    (repository / "a.md").write_text("Text.\n")
+    subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
+    with ProviderServer() as server:
+        settings = server.settings(metrics_file=str(directory / "review.prom"))
+        gate = making.external_gate(settings, directory / "cache")
+        made = making.make(tree_of(repository), None, Policy(), directory / "cache", gate.ask)
+        figures.keep(made, settings, directory / "cache", making.budget(settings, directory / "cache"))
+    return list(samples((directory / "review.prom").read_text(), job="node", host=_HUB))
 
 
 def of_debian() -> list[Series]:

@@ -11,7 +11,7 @@ import yaml
 
 from mt5crs.checks.rehearsal import Fleet
 from tests.promql import Selector, Series, samples, selectors, series_of, without
-from tests.unit.monitoring.exported import of_debian, of_services
+from tests.unit.monitoring.exported import of_debian, of_review, of_services
 
 from .test_rules import CASES, alerts
 
@@ -25,7 +25,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Series]]
     with Fleet(directory) as fleet:
         for service in ("gateway", "reconciler", "strategy"):
             fleet.start_ready(service)
-        yield of_services(fleet) + of_debian()
+        yield of_services(fleet) + of_debian() + of_review(directory)
 
 
 def test_selectors_are_found() -> None:

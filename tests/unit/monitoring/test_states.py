@@ -19,7 +19,7 @@ from mt5crs.protocol.replies import SymbolReply
 from tests.promql import Series, samples
 from tests.unit.client.peers import Answer, ScriptedGateway
 from tests.unit.gateway.running import Caller, Running, eventually
-from tests.unit.monitoring.exported import metrics, of_debian, of_services
+from tests.unit.monitoring.exported import metrics, of_debian, of_review, of_services
 from tests.unit.reconciler.books import snapshot, symbol_spec
 
 from .test_rules import alerts, run_promtool
@@ -80,7 +80,9 @@ def test_a_fleet_that_trades_fires_nothing(tmp_path: Path, configuration: Path) 
             "figures that are not from before the start",
         )
         # Nobody sets the clock of the machine that was recorded; a lab's hosts are not asked about theirs.
-        others = [series for series in of_debian() if series.name != "node_timex_sync_status"]
+        others = [
+            series for series in of_debian() + of_review(tmp_path) if series.name != "node_timex_sync_status"
+        ]
         assert firing(configuration, before, of_services(fleet) + others) == set()
 
 
