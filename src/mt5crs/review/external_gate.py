@@ -136,7 +136,6 @@ class ExternalGate:
         wanted, answers, made = self._planned([file for file in files if file.path not in withheld])
         cached = len(answers)
         self._modes |= {kept.mode for kept in answers.values()}
-        asked = [unit for unit in wanted if unit not in answers]
         for batch in made:
             answers |= self._batch(batch)
         self._reasons += [f"{path} holds a secret, so it is not sent" for path in sorted(withheld)]
@@ -147,7 +146,7 @@ class ExternalGate:
         findings = [finding for kept in answers.values() for finding in kept.findings]
         return Told(
             result=self._result(findings, complete=not missing and not withheld),
-            figures=self._figures(wanted, cached, sum(unit in answers for unit in asked)),
+            figures=self._figures(wanted, list(answers), cached),
             calls=self._calls,
             routes={unit.path: f"{unit.route}: {unit.reason}" for unit in wanted},
             reviewer_down=self._first_down,
@@ -304,9 +303,9 @@ class ExternalGate:
         hours = self._settings.cache_moved_ttl_h if moved else self._settings.cache_ttl_h
         self._cache.put(self._key(unit, reviewer), msgspec.structs.replace(kept, lasts_s=hours * 3600))
 
-    def _figures(self, wanted: list[Unit], cached: int, asked: int) -> Figures:
-        price = sum(each.price for each in self._calls)
-        without = self._without(wanted, asked)
+    def _figures(self, wanted: list[Unit], answered: list[Unit], cached: int) -> Figures:
+        price, asked = sum(each.price for each in self._calls), len(answered) - cached
+        without = self._without(answered, asked)
         good = self._attempts - self._failed
         return Figures(
             api_calls=self._attempts,
@@ -326,8 +325,8 @@ class ExternalGate:
             damaged_cache=self._cache.damaged if self._cache is not None else 0,
         )
 
-    def _without(self, wanted: list[Unit], asked: int) -> float:
-        """Dollars for asking the strong model about each unit alone.
+    def _without(self, answered: list[Unit], asked: int) -> float:
+        """Dollars for asking the strong model about each unit alone that there is an answer about.
 
         Tokens are counted as the provider has counted them in this review, so that an estimate that is too
         large makes no saving; where nothing was asked nothing was paid, and the estimate does no harm.
@@ -340,7 +339,7 @@ class ExternalGate:
         reply = sum(each.tokens_out for each in self._calls) / max(1, asked)
         return sum(
             (_characters([unit]) / per_token * model.input_price + reply * model.output_price) / _MILLION
-            for unit in wanted
+            for unit in answered
         )
 
 

@@ -72,6 +72,21 @@ def test_every_call_is_counted_once_and_one_whose_end_is_not_known_at_its_most(
     assert told.price_unknown == pytest.approx(Budget(tmp_path / "cut/b.sqlite", 5, 5).today())
 
 
+def test_a_file_that_nobody_looked_at_is_no_saving(provider: ProviderServer, tmp_path: Path) -> None:
+    """A reviewer that was down, or a budget of nothing, saved 100 percent."""
+    provider.always = "503"
+    told = ask(provider.settings(attempts=1), twenty(), tmp_path).figures
+    assert (told.price_without, told.cost_reduction_rate) == (0.0, 0.0)
+    told = ask(provider.settings(budget_day=0), twenty(), tmp_path).figures
+    assert (told.price_without, told.cost_reduction_rate) == (0.0, 0.0)
+    provider.always = ""
+    whole = ask(provider.settings(), twenty()[:5], tmp_path).figures
+    provider.always = "503"
+    part = ask(provider.settings(attempts=1), twenty(), tmp_path).figures
+    assert (part.cost_reduction_rate, part.cached_files) == (1.0, 5)
+    assert part.price_without < whole.price_without * 1.1
+
+
 def test_whether_the_reviewer_is_down_is_known_only_when_it_was_asked(
     provider: ProviderServer, tmp_path: Path
 ) -> None:
