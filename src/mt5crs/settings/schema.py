@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ import msgspec
 Kind = Literal["plain", "address", "network", "curve_public_key", "curve_secret_key"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
+_MOST_OF_SECRET = 4096
 _KEY_PATTERN = r"^[0-9a-f]{64}\Z"
 _ADDRESS_PATTERN = r"^[0-9A-Za-z.:_-]+\Z"
 
@@ -202,11 +204,18 @@ def build(
     heading: str,
     label: Callable[[Field], str],
     from_text: bool = False,
+    unusable: Mapping[str, str] = types.MappingProxyType({}),
 ) -> AnySettings:
-    """Make `cls` from values keyed by field name; SettingsError with every problem at once."""
+    """Make `cls` from values keyed by field name; SettingsError with every problem at once.
+
+    unusable: a sentence for each field whose value could not be had.
+    """
     good: dict[str, Any] = {}
     bad: list[str] = []
     for field in fields(cls):
+        if field.name in unusable:
+            bad.append(unusable[field.name])
+            continue
         if field.name not in values:
             if field.required:
                 remedy = f"; create it with `{field.create}`" if field.create else ""
@@ -235,22 +244,51 @@ def load(
     """Settings of a service from its environment (`os.environ` unless given).
 
     overrides: values by environment name that win (command-line options). An empty variable counts as unset.
+    A secret may be in a file that `<NAME>_FILE` names, as containers are given theirs.
     Raises SettingsError that names every missing, mistyped or out-of-range variable.
     """
     source = dict(os.environ if environ is None else environ)
     source.update(overrides or {})
-    values = {
-        field.name: source[field.env]
-        for field in fields(cls)
-        if field.env is not None and source.get(field.env, "") != ""
-    }
+    values: dict[str, object] = {}
+    unusable: dict[str, str] = {}
+    for field in fields(cls):
+        if field.env is None:
+            continue
+        value, path = source.get(field.env, ""), source.get(f"{field.env}_FILE", "") if field.secret else ""
+        if value and path:
+            unusable[field.name] = f"{field.env} and {field.env}_FILE are both set; keep one of them"
+        elif path:
+            value, problem = secret_in(path)
+            if problem:
+                unusable[field.name] = f"{field.env}_FILE: {problem}"
+        if value:
+            values[field.name] = value
     return build(
         cls,
         values,
         heading=f"{cls.part or cls.__name__} settings in the environment",
         label=lambda field: field.env or field.name,
         from_text=True,
+        unusable=unusable,
     )
+
+
+def secret_in(path: str) -> tuple[str, str]:
+    """The secret in a file, without the end of its line, and why it cannot be used; one of them is empty."""
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - services load no pathlib for it
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read(_MOST_OF_SECRET).strip()
+    except OSError as error:
+        return (
+            "",
+            f"{path} cannot be read ({error.strerror}); let it belong to the service's user, mode 0600",
+        )
+    except UnicodeDecodeError:
+        return "", f"{path} is not UTF-8; write the secret into it again"
+    if os.name == "posix" and mode & 0o077:
+        return "", f"{path} has mode {mode:04o}, so that others can read it; `chmod 0600` it"
+    return (text, "") if text else ("", f"{path} is empty; write the secret into it")
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -150,3 +150,37 @@ def test_services_start_without_the_deployments_libraries(tmp_path: Path) -> Non
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_secret_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """As containers are given theirs; only a secret, and only one that nobody else can read."""
+    secret = tmp_path / "key"
+    secret.write_text(f"{'cd' * 32}\n")
+    secret.chmod(0o600)
+    given = {"EXAMPLE_PORT": "1", "KEY_FILE": str(secret)}
+    assert load(Example, given).key == "cd" * 32
+    # No secret, no file: what is named so is somebody else's variable.
+    assert load(Example, {**given, "BACKEND_FILE": str(tmp_path / "missing")}).backend == "sim"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("cd" * 32)
+    secret.chmod(mode)
+    with pytest.raises(SettingsError, match=f"mode {mode:04o}, so that others can read it; `chmod 0600`"):
+        load(Example, {"EXAMPLE_PORT": "1", "KEY_FILE": str(secret)})
+
+
+def test_a_secret_file_that_cannot_be_used_is_one_problem_among_the_others(tmp_path: Path) -> None:
+    missing, wrong = tmp_path / "missing", tmp_path / "wrong"
+    wrong.write_text("too-short")
+    wrong.chmod(0o600)
+    for path, said in ((missing, "cannot be read"), (wrong, "KEY is <hidden>")):
+        with pytest.raises(SettingsError) as caught:
+            load(Example, {"EXAMPLE_PORT": "0", "KEY_FILE": str(path)})
+        assert len(caught.value.problems) == 2
+        assert said in str(caught.value)
+        assert "too-short" not in str(caught.value)
+    with pytest.raises(SettingsError, match="KEY and KEY_FILE are both set; keep one of them"):
+        load(Example, {"EXAMPLE_PORT": "1", "KEY": KEY, "KEY_FILE": str(wrong)})
