@@ -55,6 +55,10 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
         _require(host, options.service)
         return list_generations(load(options.service, host.service(options.service).state))
+    if options.command == "verify":
+        from mt5crs_release.provenance import verify
+
+        return verify(options.file, options.signers or host.allowed_signers, options.provenance)
     if options.command == "run":
         return _launch(host, options)
     if host.root == default_root() and not system.here().may_change():
@@ -372,12 +376,25 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
     if command == "check":
         healthy = (f"{name} {entry['generation']}: healthy" for name, entry in answer["services"].items())
         return "\n".join(healthy) or "no services"
+    if command == "verify":
+        return _verified_text(answer)
     if command == "install-units":
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
     seconds = f" ({answer['seconds']:.1f} s)" if "seconds" in answer else ""
     beside = f"; in standby: {answer['standby']['reason']}" if answer.get("standby") else ""
     return f"{answer['service']} {answer['generation']}: {change}{answer['reason']}{beside}{seconds}"
+
+
+def _verified_text(answer: dict[str, Any]) -> str:
+    if answer["kind"] == "provenance":
+        return f"{answer['file']}: signature good; it names {', '.join(answer['subjects'])}"
+    if answer["kind"] == "file":
+        return f"{answer['file']}: every byte is as {answer['provenance']} says, whose signature is good"
+    said = (
+        f"{answer['kind']} {answer['version']}, content {answer['content'][:12]}, commit {answer['commit']}"
+    )
+    return f"{answer['file']}: signature good, every byte is as it was built; {said}"
 
 
 def _status_table(answer: dict[str, Any]) -> str:
@@ -578,6 +595,24 @@ def parser() -> argparse.ArgumentParser:
     )
     deployment.add_argument(
         "--gone", metavar="WHY", help="beat: the deployer is dead, its lock is free to take"
+    )
+    verifying = add(
+        "verify",
+        "Check every byte of a release file, offline: bundle, images, SBOM, provenance.",
+        service=None,
+    )
+    verifying.add_argument("file", type=Path, metavar="FILE")
+    verifying.add_argument(
+        "--signers",
+        type=Path,
+        metavar="FILE",
+        help="whose signatures count (default: those this host trusts)",
+    )
+    verifying.add_argument(
+        "--provenance",
+        type=Path,
+        metavar="FILE",
+        help="the statement that names FILE (default: one beside it)",
     )
     add("install-units", "Install the unit that reverts unconfirmed generations at boot.", dry, service=None)
     return whole
