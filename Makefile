@@ -180,6 +180,10 @@ bench-switch: setup bundle ## what a client that asks every 5 ms sees of a switc
 bundle: setup ## build, lock, sign the release bundle into dist/
 	@$(RUN) python -m deploy.bundle
 
+.PHONY: images
+images: setup bundle ## container images of the bundle into dist/, with bill of materials and signed provenance
+	@$(RUN) python -m images build
+
 .PHONY: strategy-bundle strategy-lock
 strategy-bundle: setup ## build and sign the bundle of strategies/NAME.yml into dist/strategies/
 	@$(RUN) python -m deploy.bundle --strategy '$(NAME)'

@@ -28,10 +28,15 @@ def packages(text: str) -> list[str]:
 
 
 def root_argv(
-    debian: str, included: Sequence[str], hooks: Sequence[str], target: Path, mirror: str | None
+    debian: str,
+    included: Sequence[str],
+    hooks: Sequence[str],
+    target: Path,
+    mirror: str | None,
+    variant: str = "minbase",
 ) -> list[str]:
     """Return mmdebstrap's arguments that write a root file system to `target`, a directory or `….tar`."""
-    argv = ["--quiet", "--variant=minbase", f"--include={','.join(included)}"]
+    argv = ["--quiet", f"--variant={variant}", f"--include={','.join(included)}"]
     argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED]
     argv += [f"--customize-hook={hook}" for hook in hooks]

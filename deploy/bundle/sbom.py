@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cyclonedx.model import HashAlgorithm, HashType
@@ -22,12 +23,26 @@ _LICENCES = {"libzmq": "MPL-2.0", "libsodium": "ISC"}
 """Of libraries inside wheels, which say no more than their names; the wheels hold the texts."""
 
 
+@dataclass(frozen=True)
+class DebianPackage:
+    """A package in an image; `digest`: SHA-256 of its file."""
+
+    name: str
+    version: str
+    architecture: str
+    digest: str
+
+
 def bill_of_materials(
-    name: str, version: str, wheels: Mapping[str, WheelFacts], data: Mapping[str, str] | None = None
+    name: str,
+    version: str,
+    wheels: Mapping[str, WheelFacts],
+    data: Mapping[str, str] | None = None,
+    packages: Iterable[DebianPackage] = (),
 ) -> bytes:
     """Return the bill of materials for ``wheels`` (by file name), validated by its library's model.
 
-    data: files beside the wheels, in the same form.
+    data: files beside the wheels, in the same form. packages: of Debian, in an image.
 
     Serial number and order follow from the content; it carries no time, so that builds repeat.
     """
@@ -35,11 +50,11 @@ def bill_of_materials(
     bom.metadata.component = Component(
         name=name, version=version, type=ComponentType.APPLICATION, bom_ref=name
     )
-    packages: dict[tuple[str, str], dict[str, WheelFacts]] = {}
+    projects: dict[tuple[str, str], dict[str, WheelFacts]] = {}
     for file, facts in sorted(wheels.items()):
         normal, number, _, _ = parse_wheel_filename(file)
-        packages.setdefault((str(normal), str(number)), {})[file] = facts
-    for (project, release), files in packages.items():
+        projects.setdefault((str(normal), str(number)), {})[file] = facts
+    for (project, release), files in projects.items():
         licences = {facts.licence for facts in files.values()}
         package = Component(
             name=project,
@@ -61,12 +76,30 @@ def bill_of_materials(
         part = _file(file, digest)
         bom.components.add(part)
         bom.register_dependency(bom.metadata.component, [part])
+    debian = sorted((each.name, each.version, each.architecture, each.digest) for each in packages)
+    for row in debian:
+        part = _debian(DebianPackage(*row))
+        bom.components.add(part)
+        bom.register_dependency(bom.metadata.component, [part])
     digests = sorted((file, facts.digest) for file, facts in wheels.items())
-    seed = json.dumps([name, version, digests, *([beside] if beside else [])])
+    seed = json.dumps([name, version, digests, *([beside] if beside else []), *([debian] if debian else [])])
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, seed)
     document: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     document["metadata"].pop("timestamp", None)
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _debian(package: DebianPackage) -> Component:
+    return Component(
+        name=package.name,
+        version=package.version,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"debian/{package.name}={package.version}",
+        purl=PackageURL(
+            "deb", "debian", package.name, package.version, qualifiers={"arch": package.architecture}
+        ),
+        hashes=[_sha256(package.digest)],
+    )
 
 
 def _file(name: str, digest: str) -> Component:

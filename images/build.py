@@ -1,0 +1,184 @@
+"""Makes the images: `dist/mt5crs-images-….tar`, its bill of materials and its signed provenance."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from deploy.bundle.archive import canonical
+from deploy.bundle.build import KEPT, NAME, newest
+from deploy.bundle.sbom import DebianPackage, bill_of_materials
+from deploy.bundle.signing import allowed_signers_line, public_key, sign, signing_key
+from deploy.bundle.wheelhouse import sha256
+from images import code, layer, root
+from images.errors import ImageError
+from images.layout import ARCHITECTURE, Image, Origin, make_image, write_archive
+from images.provenance import statement
+from images.services import SERVICES, reference
+from mt5crs_release.bundle import Bundle
+from mt5crs_release.digest import SHORT
+from mt5crs_release.provenance import SUFFIX
+
+LATEST = "images.json"
+"""In the output directory: what was built last."""
+_TEMPORARY = ".tmp-images-"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build has made: files in the output directory, images by name, the largest files in them."""
+
+    archive: Path
+    tag: str
+    images: tuple[Image, ...]
+    largest: tuple[tuple[int, str], ...]
+    compressed: int
+    """Bytes of the layers, which all images share."""
+
+
+def allowed_signers(directory: Path, project: Path) -> Path:
+    """Write the file that trusts this project's release key, and nobody else; return it."""
+    path = directory / "allowed_signers"
+    path.write_text(allowed_signers_line(public_key(signing_key(project))))
+    return path
+
+
+def build(out: Path, project: Path, mirror: str | None = None) -> Built:
+    """Make images of the newest bundle in `out`.
+
+    Everything is made in a directory of its own and moved when it is whole: an interrupted build leaves
+    nothing that looks like images. ImageError, SigningError, RefusedError (of the bundle), OSError.
+    """
+    if os.geteuid() != 0:
+        raise ImageError(
+            "images are made by unpacking Debian packages as root: run the command again as root"
+        )
+    entry = newest(out).get("linux")
+    if entry is None:
+        raise ImageError(f"there is no bundle in {out}: run `make bundle` first")
+    source = out / entry["file"]
+    cache = out / ".cache"
+    cache.mkdir(exist_ok=True)
+    with _alone(cache), tempfile.TemporaryDirectory(dir=cache, prefix=_TEMPORARY) as scratch:
+        work = Path(scratch)
+        debian, base = _debian(cache, work, mirror)
+        tree = work / "tree"
+        shutil.copytree(debian.directory, tree, symlinks=True)
+        with Bundle(source, allowed_signers(work, project)) as bundle:
+            manifest = bundle.manifest
+            wheels = code.install(tree, bundle)
+        names = layer.entries(tree)
+        own = layer.write_layer(tree, filter(code.is_own, names), code.owner, work / "own.tar.gz")
+        built = int(datetime.fromisoformat(str(manifest["built"]).replace("Z", "+00:00")).timestamp())
+        origin = Origin(manifest["version"], manifest["commit"], manifest["content"], built)
+        tag = f"{origin.version}-{origin.content[:SHORT]}"
+        layers = (base, own)
+        images = tuple(make_image(each, reference(each.name, tag), origin, layers) for each in SERVICES)
+        stem = f"{NAME}-images-{tag}-{ARCHITECTURE}"
+        files = {
+            f"{stem}.tar": work / "images.tar",
+            f"{stem}.sbom.cdx.json": work / "sbom",
+            f"{stem}{SUFFIX}": work / "provenance",
+            f"{stem}{SUFFIX}.sig": work / "signature",
+        }
+        write_archive(work / "images.tar", images, layers, built)
+        (work / "sbom").write_bytes(
+            bill_of_materials(f"{NAME}-images", origin.version, wheels, packages=debian.packages)
+        )
+        about = {name: sha256(path) for name, path in list(files.items())[:2]}
+        told = canonical(statement(about, images, origin, (source, sha256(source)), debian.packages))
+        (work / "provenance").write_bytes(told)
+        (work / "signature").write_bytes(sign(told, signing_key(project)))
+        # The statement last: what it does not name yet is refused.
+        for name, path in files.items():
+            path.replace(out / name)
+        archive = out / f"{stem}.tar"
+        _remember(out, archive, tag)
+        _forget_old(out, stem)
+        sizes = tuple(layer.largest(tree, names))
+        return Built(archive, tag, images, sizes, sum(each.size for each in layers))
+
+
+def latest(out: Path) -> tuple[Path, str]:
+    """Return the images built last and their tag. ImageError if there are none."""
+    try:
+        told = json.loads((out / LATEST).read_text())
+        archive, tag = out / told["file"], str(told["tag"])
+    except (OSError, ValueError, KeyError):
+        archive, tag = out, ""
+    if not archive.is_file():
+        raise ImageError(f"there are no images in {out}: run `make images` first")
+    return archive, tag
+
+
+def _debian(cache: Path, work: Path, mirror: str | None) -> tuple[root.Root, layer.Layer]:
+    """Return the Debian part, made at most once a day: Debian's corrections are to arrive."""
+    today = datetime.now(timezone.utc).date().isoformat()
+    recipe = repr((root.argv(Path("root"), mirror), [path.read_bytes() for path in _recipe()], today))
+    kept = cache / f"debian-root-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+    if not kept.is_dir():
+        fresh = work / "debian"
+        fresh.mkdir()
+        made = root.make(fresh / "root", mirror)
+        names = [name for name in layer.entries(made.directory) if not code.is_own(name)]
+        written = layer.write_layer(made.directory, names, code.owner, fresh / "layer.tar.gz")
+        told = {
+            "digest": written.digest,
+            "plain": written.plain,
+            "packages": [vars(each) for each in made.packages],
+        }
+        (fresh / "layer.json").write_text(json.dumps(told))
+        for older in cache.glob("debian-root-*"):
+            shutil.rmtree(older)
+        fresh.rename(kept)
+    told = json.loads((kept / "layer.json").read_text())
+    packed = kept / "layer.tar.gz"
+    packages = tuple(DebianPackage(**each) for each in told["packages"])
+    return root.Root(kept / "root", packages), layer.Layer(
+        packed, told["digest"], told["plain"], packed.stat().st_size
+    )
+
+
+def _recipe() -> list[Path]:
+    return sorted(
+        path
+        for path in Path(__file__).parent.iterdir()
+        if path.name in ("root.py", "layer.py", root.HOOK.name)
+    )
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Build one at a time, and remove what a build that was killed has left."""
+    with (cache / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for rubble in cache.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(rubble)
+        yield
+
+
+def _remember(out: Path, archive: Path, tag: str) -> None:
+    temporary = out / f".{LATEST}"
+    temporary.write_bytes(canonical({"file": archive.name, "tag": tag}))
+    temporary.replace(out / LATEST)
+
+
+def _forget_old(out: Path, stem: str) -> None:
+    """Remove all but the newest few builds."""
+    stems = {
+        path.name.removesuffix(".tar"): path.stat().st_mtime
+        for path in out.glob(f"{NAME}-images-*.tar")
+        if path.name != f"{stem}.tar"
+    }
+    for old in sorted(stems, key=lambda name: stems[name])[: -(KEPT - 1)]:
+        for path in out.glob(f"{old}.*"):
+            path.unlink()

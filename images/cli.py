@@ -1,0 +1,69 @@
+"""`python -m images`: make the images, start and stop the stack of compose.yml."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.bundle.archive import ROOT
+from deploy.bundle.signing import SigningError
+from deploy.controller.programs import MissingProgramError
+from images import build
+from images.errors import ImageError
+from mt5crs_release.errors import ReleaseError
+
+_MIRROR = "LAB_DEBIAN_MIRROR"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m images", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist", help="where bundle and images are (default dist)"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("build", help="make the images of the newest bundle")
+    making.add_argument(
+        "--mirror",
+        default=os.environ.get(_MIRROR),
+        help=f"Debian mirror (default ${_MIRROR}, else Debian's own)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        return _build(options)
+    except (ImageError, SigningError, MissingProgramError) as error:
+        print(f"images: {error}", file=sys.stderr)
+    except ReleaseError as error:
+        print(f"images: {error.message}; {error.remedy}", file=sys.stderr)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = f"free some space in {options.out}" if full else "look at that file"
+        print(
+            f"images: {error.filename or options.out}: {error.strerror or error}; {remedy}, then try again",
+            file=sys.stderr,
+        )
+    except KeyboardInterrupt:
+        print("\nimages: interrupted; nothing half made was kept", file=sys.stderr)
+        return 130
+    return 1
+
+
+def _build(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    made = build.build(options.out.absolute(), ROOT, options.mirror)
+    print("largest files of the images:")
+    for size, name in made.largest:
+        print(f"  {size / 1e6:6.1f} MB  {name}")
+    for image in made.images:
+        print(f"{image.reference}  sha256:{image.digest}")
+    size = made.archive.stat().st_size
+    print(
+        f"{made.archive}  {size / 1e6:.1f} MB, compressed layers {made.compressed / 1e6:.1f} MB, "
+        f"{time.monotonic() - began:.1f} s"
+    )
+    return 0

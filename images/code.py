@@ -1,0 +1,80 @@
+"""Our part of an image: the wheels of a signed bundle, installed with their hashes by the image's Python."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from deploy.bundle.wheel_facts import WheelFacts, facts_of
+from images.errors import ImageError
+from images.root import in_root
+from images.services import PYTHON, SERVICES, STATE, USER
+from mt5crs_release.bundle import CORE, Bundle
+
+SITE = "usr/local/lib/python3.13/dist-packages"
+_BUNDLE = "build"
+_TAG = "cp313"
+OWN = ("opt", "run", "usr/local", "var/lib/mt5crs")
+"""Where our part lies; all else is Debian's."""
+
+
+def install(root: Path, bundle: Bundle) -> dict[str, WheelFacts]:
+    """Install a bundle in a Debian root; return the wheels that it took, by file name.
+
+    ImageError if the bundle is not for the image's Python, or pip refuses it. RefusedError if a file of it
+    differs from its signed manifest.
+    """
+    bundle.check_kind(CORE)
+    if _TAG not in bundle.manifest["pythons"] or "linux-x86_64" not in bundle.manifest["platforms"]:
+        raise ImageError(
+            f"{bundle.path.name} is not for linux-x86_64 with {_TAG}: name the bundle that `make bundle` made"
+        )
+    unpacked = root / _BUNDLE
+    unpacked.mkdir()
+    bundle.unpack(unpacked)
+    try:
+        (pip,) = unpacked.glob("wheels/pip-*.whl")
+        options = [
+            "--isolated",
+            "--quiet",
+            "--no-index",
+            "--require-hashes",
+            "--no-deps",
+            "--no-compile",
+            "--no-cache-dir",
+        ]
+        options += ["--break-system-packages", "--root-user-action=ignore", "--disable-pip-version-check"]
+        source = [f"--find-links=/{_BUNDLE}/wheels", f"--requirement=/{_BUNDLE}/requirements.txt"]
+        in_root(root, [PYTHON, f"/{_BUNDLE}/wheels/{pip.name}/pip", "install", *options, *source])
+        taken = {
+            path.name: facts_of(path) for path in unpacked.glob("wheels/*.whl") if _installed(root, path)
+        }
+    finally:
+        shutil.rmtree(unpacked)
+        for path in (root / "tmp").iterdir():
+            shutil.rmtree(path)
+    in_root(root, [PYTHON, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", f"/{SITE}"])
+    for service in SERVICES:
+        for volume in service.volumes:
+            (root / volume.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            (root / volume.lstrip("/")).chmod(0o750)
+    (root / "opt/mt5crs/gateway").mkdir(parents=True)
+    return taken
+
+
+def owner(name: str) -> int:
+    """Return who owns a file of the image: the services own what they write, and nothing else."""
+    written = [volume.lstrip("/") for service in SERVICES for volume in service.volumes]
+    return USER if name in written or name.startswith(f"{STATE.lstrip('/')}/") else 0
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a file belongs into our layer."""
+    return any(name == own or name.startswith(f"{own}/") for own in OWN)
+
+
+def _installed(root: Path, wheel: Path) -> bool:
+    """Tell whether what is installed came from this file: a bundle holds one wheel for each Python."""
+    name, version, *_, python, _abi, _platform = wheel.stem.split("-")
+    described = root / SITE / f"{name}-{version}.dist-info/WHEEL"
+    return described.is_file() and f"Tag: {python}-" in described.read_text()
