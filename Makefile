@@ -45,7 +45,7 @@ test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Mole
 	  echo "=== $$stage passed in $$((SECONDS - from)) s"; \
 	done; echo "=== all of: $(TEST_STAGES) passed in $$((SECONDS - begin)) s"
 # Joined by +: side by side, the output of each at its end.
-TEST_STAGES := test-fresh+lint unit faults lab-test verify molecule
+TEST_STAGES := test-fresh+lint unit faults+images-test lab-test verify molecule
 
 .PHONY: rollback-drill
 rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
@@ -133,6 +133,10 @@ mutations: setup ## break the trading core on purpose, one fault at a time: a te
 review-recall: setup ## how many defects, put in on purpose, gate 1 of the review finds, by class (minutes)
 	$(RUN) python -m tests.recall
 
+.PHONY: images-test
+images-test: setup bundle ## images built, the stack of compose.yml up, checked, killed -9, down
+	$(PYTEST) tests/images
+
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), three files at a time, each on its lab fleet
 	$(PYTEST) tests/lab tests/faults/fleet --timeout 900 --budget 120 -m "not slow" \
@@ -183,6 +187,16 @@ bundle: setup ## build, lock, sign the release bundle into dist/
 .PHONY: images
 images: setup bundle ## container images of the bundle into dist/, with bill of materials and signed provenance
 	@$(RUN) python -m images build
+
+.PHONY: compose-up compose-check compose-down
+compose-up: setup images ## the services as containers on this machine (compose.yml), and checks of what runs
+	@$(RUN) python -m images up
+
+compose-check: setup ## the checks of compose-up again
+	@$(RUN) python -m images check
+
+compose-down: setup ## stop them; what they know stays in volumes
+	@$(RUN) python -m images down
 
 .PHONY: strategy-bundle strategy-lock
 strategy-bundle: setup ## build and sign the bundle of strategies/NAME.yml into dist/strategies/

@@ -13,8 +13,11 @@ from pathlib import Path
 from deploy.bundle.archive import ROOT
 from deploy.bundle.signing import SigningError
 from deploy.controller.programs import MissingProgramError
-from images import build
+from images import build, checks, stack
 from images.errors import ImageError
+from images.stack_files import DEFAULT_NAME
+from lab.errors import LabError
+from mt5crs.checks.report import exit_status, show
 from mt5crs_release.errors import ReleaseError
 
 _MIRROR = "LAB_DEBIAN_MIRROR"
@@ -33,10 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=os.environ.get(_MIRROR),
         help=f"Debian mirror (default ${_MIRROR}, else Debian's own)",
     )
+    for command, about in (
+        ("prepare", "write what compose.yml asks for, to start it with Docker"),
+        ("up", "verify the images, start the stack of compose.yml, check what runs"),
+        ("check", "check the stack that runs"),
+        ("down", "stop the stack; its state stays"),
+    ):
+        each = commands.add_parser(command, help=about)
+        each.add_argument("--name", default=DEFAULT_NAME, help=f"of the stack (default {DEFAULT_NAME})")
+        if command == "down":
+            each.add_argument("--volumes", action="store_true", help="forget its state, too")
     options = parser.parse_args(arguments)
+    runners = {"build": _build, "prepare": _prepare, "up": _up, "check": _check, "down": _down}
     try:
-        return _build(options)
-    except (ImageError, SigningError, MissingProgramError) as error:
+        return runners[options.command](options)
+    except (ImageError, LabError, SigningError, MissingProgramError) as error:
         print(f"images: {error}", file=sys.stderr)
     except ReleaseError as error:
         print(f"images: {error.message}; {error.remedy}", file=sys.stderr)
@@ -48,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     except KeyboardInterrupt:
-        print("\nimages: interrupted; nothing half made was kept", file=sys.stderr)
+        print(
+            "\nimages: interrupted; nothing half made was kept, and a stack goes on as it is", file=sys.stderr
+        )
         return 130
     return 1
 
@@ -67,3 +83,30 @@ def _build(options: argparse.Namespace) -> int:
         f"{time.monotonic() - began:.1f} s"
     )
     return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    print(f"written: {stack.prepare_alone(options.name, options.out.absolute())}")
+    return 0
+
+
+def _up(options: argparse.Namespace) -> int:
+    running = stack.up(options.name, options.out.absolute(), lambda line: print(line, flush=True))
+    return _report(running)
+
+
+def _check(options: argparse.Namespace) -> int:
+    return _report(stack.attached(options.name))
+
+
+def _down(options: argparse.Namespace) -> int:
+    stack.down(options.name, forget=options.volumes)
+    kept = "its state is gone" if options.volumes else "its state stays in volumes of podman"
+    print(f"{options.name} stopped; {kept}")
+    return 0
+
+
+def _report(running: stack.Running) -> int:
+    report = checks.check(running)
+    show(report, as_json=False)
+    return exit_status(report)

@@ -163,7 +163,7 @@ def _prepare(
             _remove_containers(podman, directory.name)
             podman.run("network", "rm", "--force", network_name(directory.name))
             existing = None
-        network = choose_network(directory.name, _networks_in_use(others.values()))
+        network = choose_network(directory.name, networks_in_use(others.values()))
         plan = make_plan(directory.name, network, host_count or DEFAULT_HOSTS, debian or "13")
         directory.save(plan)
     else:
@@ -198,7 +198,7 @@ def _debian_of(plan: Plan) -> str:
     return releases.pop() if len(releases) == 1 else "mixed"
 
 
-def _networks_in_use(podman_networks: Any) -> list[str]:
+def networks_in_use(podman_networks: Any) -> list[str]:
     """Every IPv4 network of this machine: podman's, and those there is a route to."""
     used = [
         subnet["subnet"]

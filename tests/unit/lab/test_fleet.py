@@ -23,7 +23,7 @@ class NothingThere:
 def test_a_new_default_lab_forgets_the_vault_of_one_whose_password_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "_networks_in_use", lambda _others: [])
+    monkeypatch.setattr(fleet, "networks_in_use", lambda _others: [])
     directory = LabDirectory("default", tmp_path)
     vault = directory.inventory.parent / "group_vars" / "lab" / "vault.yml"
     vault.parent.mkdir(parents=True)
