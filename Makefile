@@ -222,11 +222,12 @@ deploy: setup bundle ## deploy to INVENTORY with pyinfra
 	@$(RUN) pyinfra -y $(PYINFRA_INVENTORY) deploy.py
 
 .PHONY: docs
-docs: setup ## regenerate what is generated: protocol, settings, commands, policy, argument_specs
+docs: setup ## regenerate what is generated: protocol, settings, commands, policy, go-no-go, argument_specs
 	@$(RUN) python -m mt5crs.protocol.document
 	@$(RUN) python -m deploy.argument_specs
 	@$(RUN) python -m deploy.command_reference
 	@$(RUN) python -m deploy.policy_reference
+	@$(RUN) python -m deploy.preflight_reference
 
 .PHONY: clean
 clean: ## remove build results and reports (not the lab, not keys)

@@ -32,12 +32,14 @@ _TELLING = 12
 
 def gather(fleet: Fleet) -> Facts:
     """Everything that rules may know of a fleet; no host is asked. InventoryError as in `layers`."""
-    texts = _vault_texts(fleet)
+    texts = vault_texts(fleet)
     form, addresses = form_problems(fleet), address_problems(fleet)
     return Facts(
         environment=fleet.environment,
         now=datetime.now(timezone.utc),
-        hosts={host: Host(_groups_of(fleet, host), _plain(values)) for host, values in fleet.hosts.items()},
+        hosts={
+            host: Host(groups_of(fleet, host), plain_settings(values)) for host, values in fleet.hosts.items()
+        },
         form_problems=tuple(form),
         address_problems=tuple(addresses),
         secrets=tuple(_secrets(texts)),
@@ -51,17 +53,18 @@ def gather(fleet: Fleet) -> Facts:
     )
 
 
-def _groups_of(fleet: Fleet, host: str) -> tuple[str, ...]:
+def groups_of(fleet: Fleet, host: str) -> tuple[str, ...]:
+    """The inventory groups of a host."""
     return tuple(group for group, members in fleet.groups.items() if host in members)
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The declared settings that are no secrets."""
     declared = {name: field for part in PARTS for name, field in variables_of(part).items()}
     return {name: value for name, value in values.items() if name in declared and not declared[name].secret}
 
 
-def _vault_texts(fleet: Fleet) -> dict[str, str]:
+def vault_texts(fleet: Fleet) -> dict[str, str]:
     """Name → text of every secret: the vault's variables, and secret settings that are not made of them."""
     found: dict[str, str] = {}
     for values in fleet.hosts.values():

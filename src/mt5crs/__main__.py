@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "phoenix": ("mt5crs.checks.phoenix", "Kill services with open positions and check what comes back."),
     "policy": ("mt5crs.checks.policy", "Judge a fleet's configuration by the rules that it has to keep."),
     "positions": ("mt5crs.checks.operate", "Show positions and working orders at the broker."),
+    "preflight": ("mt5crs.checks.preflight", "Go or no-go: may this fleet trade?"),
     "resolve": ("mt5crs.checks.operate", "Declare an unresolved order not executed."),
     "resume": ("mt5crs.checks.operate", "Lift a halt, on purpose and with a reason."),
     "review": ("mt5crs.review.command", "Review what changed before it is released."),
@@ -48,6 +49,7 @@ OF_A_FLEET: Final = frozenset(
         "leases",
         "policy",
         "positions",
+        "preflight",
         "resolve",
         "resume",
         "status",
@@ -93,8 +95,8 @@ def main(context: click.Context, inventory: Path | None, operator: str | None) -
     """Check and operate an MT5-CRS trading fleet.
 
     `mt5crs --inventory inventory/production.yml halt --reason …` stops all order flow of a fleet; resume,
-    status, leases, positions, resolve, flatten, fleet, config, decommission, policy, deployments take it as
-    well.
+    status, leases, positions, resolve, flatten, fleet, preflight, config, decommission, policy, deployments
+    take --inventory as well.
 
     Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.handle import wait_until
 from tests.lab.engines import Fleet
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -54,3 +55,39 @@ def test_mt5crs_is_on_the_path_of_every_host(fleet: Fleet) -> None:
     assert (refused.returncode, "use sudo" in refused.stderr) == (78, True), refused.stderr
     on_the_hub = fleet.lab.ssh("hub-01", "mt5crs status", check=False)
     assert (on_the_hub.returncode, "--inventory" in on_the_hub.stderr) == (1, True), on_the_hub.stderr
+
+
+RUNTIME = "$(readlink -f /opt/mt5crs/gateway/current/venv)"
+"""Of the gateway's host; a file in it is what somebody changes by hand."""
+
+
+def test_preflight_is_go_and_names_each_thing_that_is_broken(fleet: Fleet) -> None:
+    def decided() -> bool:
+        return operate(fleet, "preflight").returncode == 0
+
+    # What another test has halted or restarted may still fire for a moment.
+    wait_until(decided, 60, "GO")
+    env = "/opt/mt5crs/strategy/current/.env"
+    broken = {
+        ("inf-02", f"chmod 0640 {env}"): f"chmod 0600 {env}",
+        ("inf-01", "systemctl stop mt5crs-strategy"): "systemctl start mt5crs-strategy",
+        ("gtw-01", f"echo '#' >> {RUNTIME}/pyvenv.cfg"): f"sed -i '$d' {RUNTIME}/pyvenv.cfg",
+        ("inf-02", "nft add rule inet mt5crs inbound tcp dport 9 accept"): "systemctl reload mt5crs-baseline",
+        ("hub-01", "systemctl stop prometheus"): "systemctl start prometheus",
+    }
+    try:
+        for host, how in broken:
+            fleet.lab.exec(host, ["sh", "-c", how])
+        told = operate(fleet, "preflight", "--json")
+    finally:
+        for (host, _), mend in broken.items():
+            fleet.lab.exec(host, ["sh", "-c", mend])
+    assert told.returncode == 2, told.stderr
+    checks = {one["id"]: one for one in json.loads(told.stdout)["checks"]}
+    found = {name: [f"{of['scope']}: {of['text']}" for of in one["findings"]] for name, one in checks.items()}
+    assert found["G-SEC-01"] == [f"inf-02: {env} has mode 0640 and owner 0, must be 0600 and root (0)"]
+    assert "inf-01: mt5crs-strategy.service is inactive" in found["G-SYS-02"]
+    assert any(text.startswith("gtw-01: files of gateway") for text in found["G-SYS-03"])
+    assert found["G-SEC-06"] == ["inf-02: the firewall table inet mt5crs was changed"]
+    assert found["G-OPS-01"][0].startswith("hub-01: not known: ")
+    wait_until(decided, 60, "GO again")

@@ -1,0 +1,227 @@
+"""Looks up the facts: each host is asked once, over SSH; the rest is looked at on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deploy.controller.programs import MissingProgramError, require
+from deploy.fleet.inventory import WINDOWS, Fleet, InventoryError
+from deploy.fleet.rendering import RenderingError
+from deploy.fleet.services import NAMES
+from deploy.fleet.vault_password import PROJECT
+from deploy.policy.enforcing import verdict_of
+from deploy.policy.gathering import groups_of, plain_settings, vault_texts
+from deploy.preflight import on_host
+from deploy.preflight.checks.documents import NEEDED
+from deploy.preflight.facts import (
+    Asked,
+    Facts,
+    GatewaySaid,
+    Host,
+    HostAnswer,
+    PolicyFinding,
+    PolicySaid,
+    Project,
+    Sections,
+    Unknown,
+)
+from deploy.remote import ssh
+from deploy.rollout import plan
+from deploy.rollout.batches import OrderError
+from deploy.rollout.generation import BundleError
+from mt5crs.foreign_text import shown_tree
+
+_TIMEOUT_S = 60
+_HISTORY_S = 120
+_TELLING = 8
+"""A shorter text stands in many files without being the secret; SEC-004 refuses such secrets."""
+_SBOM = "sbom.cdx.json"
+
+
+def gather(fleet: Fleet, gateways: Mapping[str, GatewaySaid | Unknown], old_pages: tuple[str, ...]) -> Facts:
+    """Everything that checks may know. gateways: what each said; old_pages: see `Project`."""
+    with ThreadPoolExecutor(max(1, len(fleet.hosts)) + 2) as pool:
+        history = pool.submit(secrets_in_history, vault_texts(fleet), PROJECT)
+        answers = dict(zip(fleet.hosts, pool.map(lambda host: ask(fleet, host), fleet.hosts), strict=True))
+    project = Project(history.result(), _pages(), old_pages, _sboms(fleet))
+    return Facts(
+        environment=fleet.environment,
+        now=time.time(),
+        hosts={host: _host(fleet, host) for host in fleet.hosts},
+        answers=answers,
+        gateways=gateways,
+        policy=_policy(fleet),
+        differs=_differs(fleet, answers),
+        project=project,
+        webhook=all(bool(fleet.hosts[hub].get("monitoring_webhook_url")) for hub in fleet.in_group("hub")),
+    )
+
+
+def _host(fleet: Fleet, host: str) -> Host:
+    services = tuple(name for name in NAMES if plan.has_service(fleet, host, name))
+    return Host(groups_of(fleet, host), services, plain_settings(fleet.hosts[host]))
+
+
+# ---- hosts ----
+
+
+def ask(fleet: Fleet, host: str) -> Asked | Unknown:
+    """The one question to a host."""
+    if host in fleet.in_group(WINDOWS):
+        return Unknown("Windows hosts cannot be asked yet: look yourself, as docs/windows.md says")
+    script = Path(on_host.__file__).read_text(encoding="utf-8")
+    sent = time.time()
+    command = ["python3", "-", json.dumps(question(fleet, host))]
+    reply = ssh.run(fleet.hosts[host], command, stdin=script, timeout_s=_TIMEOUT_S)
+    received = time.time()
+    if reply.status != 0:
+        return Unknown(reply.why)
+    answer = read(reply.output)
+    return answer if isinstance(answer, Unknown) else Asked(answer, sent, received)
+
+
+def question(fleet: Fleet, host: str) -> dict[str, Any]:
+    """What a host is to look at beside itself; see `on_host.answer`."""
+    of = fleet.hosts[host]
+    inf = host in fleet.in_group("inf")
+    through = fleet.hosts.get(str(of.get("fleet_gateway")), {}) if inf else {}
+    services = (
+        ("reconciler", "strategy") if inf else ("gateway",) if host in fleet.in_group("gateway") else ()
+    )
+    asked: dict[str, Any] = {
+        "health": {name: (of[f"{name}_metrics_address"], of[f"{name}_metrics_port"]) for name in services},
+        "reach": {
+            f"{of['fleet_gateway']}:{through[name]}": (through["fleet_address"], through[name])
+            for name in ("gateway_port", "gateway_pub_port")
+            if through
+        },
+        "steered": of.get("baseline_clock_control") is True,
+        "gateway": host in fleet.in_group("gateway"),
+        "inf": inf,
+    }
+    if host in fleet.in_group("hub"):
+        address = str(of["fleet_address"])
+        shown = f"[{address}]" if ":" in address else address
+        asked["prometheus"] = f"http://{shown}:{of['monitoring_prometheus_port']}"
+        asked["alertmanager"] = f"http://{shown}:{of['monitoring_alertmanager_port']}"
+    return asked
+
+
+def read(text: str) -> HostAnswer | Unknown:
+    """A host's answer; a section of another form than expected is unknown by itself. Pure."""
+    try:
+        told = shown_tree(json.loads(text))
+        sections = {}
+        for field in msgspec.structs.fields(Sections):
+            try:
+                sections[field.name] = msgspec.convert(told["sections"].get(field.name), field.type)
+            except msgspec.ValidationError as error:
+                unreadable = {"error": f"its {field.name} cannot be read ({error})"}
+                sections[field.name] = msgspec.convert(unreadable, field.type)
+        return HostAnswer(
+            began=float(told["began"]),
+            ended=float(told["ended"]),
+            python=str(told["python"]),
+            sections=Sections(**sections),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return Unknown(f"it gave no answer that can be read ({type(error).__name__})")
+
+
+# ---- this machine ----
+
+
+def _policy(fleet: Fleet) -> PolicySaid | Unknown:
+    try:
+        verdict = verdict_of(fleet, identified=False)
+    except InventoryError as error:
+        return Unknown(str(error))
+    findings = (
+        PolicyFinding(one.rule, one.severity, one.scope, one.text, one.waiver) for one in verdict.findings
+    )
+    return PolicySaid(tuple(findings), verdict.problems)
+
+
+def _differs(fleet: Fleet, answers: Mapping[str, Asked | Unknown]) -> Mapping[str, tuple[str, ...]] | Unknown:
+    known = {}
+    for host, asked in answers.items():
+        section = asked.answer.sections.status if isinstance(asked, Asked) else None
+        if section is not None and section.value is not None:
+            known[host] = section.value
+    differs: dict[str, tuple[str, ...]] = dict.fromkeys(known, ())
+    try:
+        work = plan.make(fleet, known).work if known else {}
+    except (BundleError, OrderError, RenderingError) as error:
+        return Unknown(f"what is wanted could not be planned ({error})")
+    for (host, service), of in work.items():
+        if not of.todo.nothing:
+            differs[host] = (*differs[host], service)
+    return differs
+
+
+def secrets_in_history(texts: Mapping[str, str], project: Path) -> tuple[str, ...] | Unknown:
+    """Where the text of a secret was added in any commit of the project, one sentence each."""
+    sought = {text.encode(): name for name, text in texts.items() if len(text) >= _TELLING}
+    if not sought:
+        return Unknown("the fleet's vault holds no secret that could be searched for")
+    try:
+        git = [require("git"), "-C", str(project)]
+        shallow = subprocess.run(
+            [*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True, check=False
+        )
+        if shallow.stdout.strip() != "false":
+            why = "only a part of it is here" if shallow.returncode == 0 else "this is no git repository"
+            return Unknown(f"the history cannot be searched: {why}; use a whole clone")
+        command = [*git, "log", "--all", "--text", "--no-ext-diff", "-U0", "-p"]
+        with subprocess.Popen(
+            [*command, "--format=format:commit %h"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as log:
+            assert log.stdout is not None  # noqa: S101
+            assert log.stderr is not None  # noqa: S101
+            found = list(dict.fromkeys(_added(log.stdout, sought)))
+            said = log.stderr.read().decode(errors="replace").strip()
+            status = log.wait(_HISTORY_S)
+    except (OSError, MissingProgramError, subprocess.TimeoutExpired) as error:
+        return Unknown(f"the history cannot be read ({error})")
+    if status != 0:
+        return Unknown(f"the history cannot be read ({said or f'git ended with status {status}'})")
+    return tuple(found)
+
+
+def _added(lines: Any, sought: Mapping[bytes, str]) -> Iterator[str]:
+    commit = "unknown"
+    shortest = min(map(len, sought))
+    for line in lines:
+        if line.startswith(b"commit "):
+            commit = line[7:].decode(errors="replace").strip()
+        elif len(line) > shortest and line.startswith(b"+"):
+            for text, name in sought.items():
+                if text in line:
+                    yield f"the secret {name} was written in commit {commit}"
+
+
+def _pages() -> dict[str, str]:
+    return {
+        path: (PROJECT / path).read_text(encoding="utf-8") for path in NEEDED if (PROJECT / path).is_file()
+    }
+
+
+def _sboms(fleet: Fleet) -> dict[str, bool]:
+    found = {}
+    for name in dict.fromkeys(values.get("fleet_bundle") for values in fleet.hosts.values()):
+        path = PROJECT / str(name)
+        try:
+            with tarfile.open(path, "r:") as archive:
+                found[path.name] = archive.getmember(_SBOM).size > 0
+        except (OSError, tarfile.TarError, KeyError):
+            found[path.name] = False
+    return found
