@@ -24,6 +24,7 @@ from deploy.fleet.vault_password import (
     environment_of,
     password_file,
     read_password,
+    vault_lib,
 )
 
 GATEWAYS = "gateway"
@@ -157,14 +158,6 @@ def _groups(inventory: Path) -> dict[str, list[str]]:
 
     groups = InventoryManager(loader=DataLoader(), sources=[str(inventory)]).get_groups_dict()
     return {str(name): [str(host) for host in hosts] for name, hosts in groups.items()}
-
-
-def vault_lib(password: str) -> Any:
-    """Ansible's own encryption (`VaultLib`) with a password."""
-    from ansible.constants import DEFAULT_VAULT_IDENTITY
-    from ansible.parsing.vault import VaultLib, VaultSecret
-
-    return VaultLib([(DEFAULT_VAULT_IDENTITY, VaultSecret(password.encode()))])
 
 
 def _read_vault(path: Path, password: str) -> dict[str, Any]:

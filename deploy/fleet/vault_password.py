@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_INVENTORY = PROJECT / "inventory" / "lab.yml"
@@ -47,6 +48,14 @@ def password_file(inventory: Path) -> Path:
         return PROJECT / ".lab" / "default" / "vault-password"
     base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     return base / "mt5crs" / f"vault-password-{inventory.stem}"
+
+
+def vault_lib(password: str) -> Any:
+    """Ansible's own encryption (`VaultLib`) with a password."""
+    from ansible.constants import DEFAULT_VAULT_IDENTITY
+    from ansible.parsing.vault import VaultLib, VaultSecret
+
+    return VaultLib([(DEFAULT_VAULT_IDENTITY, VaultSecret(password.encode()))])
 
 
 def vault_files(inventory: Path) -> list[Path]:

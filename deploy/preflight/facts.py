@@ -128,6 +128,13 @@ class Deployment(msgspec.Struct, frozen=True):
     ended: str | None = None
 
 
+class Backups(msgspec.Struct, frozen=True):
+    """When each host was last backed up, and when a restore was last proven; Unix time."""
+
+    hosts: dict[str, float]
+    proven: float | None
+
+
 class Published(msgspec.Struct, frozen=True):
     """What a reconciler publishes to the strategy beside it."""
 
@@ -167,6 +174,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True):
     promtool: Section[str] | None = None
     runbook: Section[str] | None = None
     deployments: Section[list[Deployment]] | None = None
+    backups: Section[Backups] | None = None
 
 
 class HostAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -152,7 +152,7 @@ def interpreters() -> list[dict[str, Any]]:
 def databases() -> list[dict[str, Any]]:
     """What SQLite says of each service's files, read without changing them."""
     found = []
-    for path in sorted(STATE.glob("*/*.db")):
+    for path in (path for name in services() for path in sorted((STATE / name).glob("*.db"))):
         try:
             with _opened(path) as db:
                 said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
@@ -200,9 +200,13 @@ def reach(address: str, port: int) -> str:
 
 
 def acts() -> list[dict[str, Any]]:
-    """The newest halts and resumes that the gateway recorded."""
+    """The newest resumes, and halts of people, that the gateway recorded."""
     with _opened(STATE / "gateway/control.db") as db:
-        rows = db.execute("SELECT at_msc, act, magic FROM acts ORDER BY at_msc DESC LIMIT ?", (_ACTS,))
+        rows = db.execute(
+            "SELECT at_msc, act, magic FROM acts WHERE client NOT IN ('backup', 'gateway') "
+            "ORDER BY at_msc DESC LIMIT ?",
+            (_ACTS,),
+        )
         return [{"at": at / 1000, "act": act, "magic": magic} for at, act, magic in rows]
 
 
@@ -297,6 +301,17 @@ def deployments() -> list[dict[str, Any]]:
     ]
 
 
+def backups() -> dict[str, Any]:
+    """When each host was last backed up, and when a restore was last proven (Unix time; None: never)."""
+    newest: dict[str, float] = {}
+    for path in sorted((STATE / "backups").glob("*/metadata.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        newest |= {host: float(told["time"]) for host in told["hosts"]}
+    proven = STATE / "backups/proven.json"
+    at = float(json.loads(proven.read_text(encoding="utf-8"))["at"]) if proven.exists() else None
+    return {"hosts": newest, "proven": at}
+
+
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """All sections. asked: `health` (service → address, port), `reach` (name → address, port), `steered`,
     `inf`, `gateway` (whether it is one), and on the Hub `prometheus` and `alertmanager` (their addresses).
@@ -334,6 +349,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
             "promtool": promtool,
             "runbook": runbook,
             "deployments": deployments,
+            "backups": backups,
         }
     with ThreadPoolExecutor(8) as pool:
         told = dict(zip(wanted, pool.map(_section, wanted.values()), strict=True))

@@ -14,6 +14,7 @@ from mt5crs.foreign_text import safe
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "accept": ("mt5crs.checks.accept", "Take the broker's state as the reconciler's record (after a halt)."),
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
+    "backup": ("mt5crs.checks.backup", "Back the fleet up, and prove that it can be restored."),
     "config": ("mt5crs.checks.config", "Explain settings: where from, what a change would restart."),
     "decommission": ("mt5crs.checks.decommission", "Take an Inf host out of the fleet for good."),
     "deployments": ("mt5crs.checks.deployments", "Show who deployed what to the fleet, and what differs."),
@@ -40,6 +41,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 
 OF_A_FLEET: Final = frozenset(
     (
+        "backup",
         "config",
         "decommission",
         "deployments",
@@ -77,7 +79,8 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Help without importing anything."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+            marked = {name: f"{name} *" if name in OF_A_FLEET else name for name in sorted(COMMANDS)}
+            formatter.write_dl([(shown, COMMANDS[name][1]) for name, shown in marked.items()])
 
 
 @click.group(
@@ -94,9 +97,8 @@ class LazyGroup(click.Group):
 def main(context: click.Context, inventory: Path | None, operator: str | None) -> None:
     """Check and operate an MT5-CRS trading fleet.
 
-    `mt5crs --inventory inventory/production.yml halt --reason …` stops all order flow of a fleet; resume,
-    status, leases, positions, resolve, flatten, fleet, preflight, config, decommission, policy, deployments
-    take --inventory as well.
+    `mt5crs --inventory inventory/production.yml halt --reason …` stops all order flow of a fleet, from its
+    controller. Commands marked * take --inventory.
 
     Exit status: 0 all well, 1 something failed, 2 wrong usage, 78 settings missing or wrong.
     """

@@ -16,8 +16,7 @@ from typing import Any
 import yaml
 
 from deploy.fleet.settings import PARTS, variables_of
-from deploy.fleet.vault_password import read_password
-from deploy.keys import vault_lib
+from deploy.fleet.vault_password import read_password, vault_lib
 from lab.handle import Lab
 from lab.state import PROJECT
 

@@ -91,3 +91,34 @@ def test_preflight_is_go_and_names_each_thing_that_is_broken(fleet: Fleet) -> No
     assert found["G-SEC-06"] == ["inf-02: the firewall table inet mt5crs was changed"]
     assert found["G-OPS-01"][0].startswith("hub-01: not known: ")
     wait_until(decided, 60, "GO again")
+
+
+def test_a_gateway_that_lost_its_disk_comes_back_from_a_proven_backup_and_is_halted(fleet: Fleet) -> None:
+    assert operate(fleet, "backup", "run").returncode == 0
+    drill = operate(fleet, "backup", "drill", "--json")
+    assert drill.returncode == 0, drill.stdout + drill.stderr
+    proven = json.loads(drill.stdout)
+    assert proven["databases"] == 6
+    refused = operate(fleet, "backup", "restore", "gtw-01", "gateway", "--yes")
+    assert (refused.returncode, "mt5crs-gateway.service is active; stop it first" in refused.stderr) == (
+        1,
+        True,
+    )
+    fleet.lab.exec("gtw-01", ["systemctl", "stop", "mt5crs-gateway"])
+    try:
+        fleet.lab.exec("gtw-01", ["sh", "-c", "rm /var/lib/mt5crs/gateway/*.db*"])
+        restored = operate(fleet, "backup", "restore", "gtw-01", "gateway", "--yes")
+    finally:
+        fleet.lab.exec("gtw-01", ["systemctl", "start", "mt5crs-gateway"])
+    try:
+        assert restored.returncode == 0, restored.stderr
+        assert "what was sent since is lost" in restored.stdout
+        wait_until(lambda: operate(fleet, "status").returncode == 0, 30, "the gateway's answer")
+        (halt,) = json.loads(operate(fleet, "status", "--json").stdout)["gtw-01"]["halts"]
+        assert halt["reason"].startswith(
+            f"restored from backup {proven['id']}. Orders since then may be missing"
+        )
+    finally:
+        assert operate(fleet, "resume", "--reason", "drill").returncode == 0
+    checks = {one["id"]: one for one in json.loads(operate(fleet, "preflight", "--json").stdout)["checks"]}
+    assert [checks[name]["verdict"] for name in ("G-DAT-13", "G-DAT-14")] == ["PASS", "PASS"]

@@ -9,6 +9,7 @@ from deploy.preflight.checks.configuration import rules
 from deploy.preflight.facts import Asked, Books, Published, Unknown
 from mt5crs.settings.gateway import account_problem
 
+_DAY_S = 24 * 3600.0
 _CHECKS_MISSED = 3
 """So many looks at the gateway's books may be missing before the state counts as old."""
 
@@ -140,6 +141,29 @@ def _nobodys(look: Look) -> None:
             )
 
 
+def _backed_up(look: Look) -> None:
+    for hub, backups in look.sections("backups", "hub"):
+        for host in look.facts.hosts:
+            at = backups.hosts.get(host)
+            if at is None:
+                look.fail(host, f"no backup on {hub} has a copy of it")
+                continue
+            look.saw(at)
+            if look.facts.now - at > _DAY_S:
+                look.fail(host, f"it was last backed up {(look.facts.now - at) / 3600:.0f} h ago")
+
+
+def _proven(look: Look) -> None:
+    for hub, backups in look.sections("backups", "hub"):
+        if backups.proven is None:
+            look.fail(hub, "no restore of a backup was ever proven")
+            continue
+        look.saw(backups.proven)
+        if look.facts.now - backups.proven > _DAY_S:
+            hours = (look.facts.now - backups.proven) / 3600
+            look.fail(hub, f"a restore was last proven {hours:.0f} h ago")
+
+
 CHECKS = (
     Check(
         "G-DAT-01",
@@ -237,5 +261,21 @@ CHECKS = (
         "Limits are what a faulty strategy is stopped by.",
         "`mt5crs … policy check` lists them; `policy explain RULE` says what to do.",
         lambda look: rules(look, "TRD-", "SET-"),
+    ),
+    Check(
+        "G-DAT-13",
+        "P1",
+        "Every host was backed up in the last 24 hours",
+        "What a disk takes with it is gone, but for what was copied before.",
+        "`mt5crs … backup run`, from a timer of the controller (docs/backup.md).",
+        _backed_up,
+    ),
+    Check(
+        "G-DAT-14",
+        "P1",
+        "A restore was proven in the last 24 hours",
+        "A backup that nobody has restored may be none.",
+        "`mt5crs … backup drill`, from the same timer.",
+        _proven,
     ),
 )

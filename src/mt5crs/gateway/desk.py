@@ -225,6 +225,9 @@ class Desk:
         if known is not None:
             return self._repeat(request, known)
         try:
+            forgotten = self._forgotten(request)
+            if forgotten is not None:
+                return self._repeat(request, forgotten)
             return self._first_time(request, waited_ms, None if operator else request.lease_epoch, plain)
         except Refusal as refusal:
             return self._refuse(request, refusal)
@@ -232,6 +235,29 @@ class Desk:
             return self._refuse(request, broker_failed(error))
         finally:
             self._in_hand = None
+
+    def _forgotten(self, request: ask.Submission) -> Entry | None:
+        """A submission that the broker's books know and a restored journal does not: recorded anew, as one
+        whose fate is not known yet. Raises BrokerError and Refusal: what cannot be looked up is not sent.
+        """
+        since = self._journal.restored_since(time.time_ns() // 1_000_000)
+        if since is None or isinstance(request, ask.OrderCancel):
+            return None
+        entry = new_entry(request, "sent", since)
+        books = self.look()
+        orders = (*books.orders, *self._broker.closed_orders(since))
+        marks = {(one.magic, one.comment) for one in orders}
+        marks |= {(one.magic, one.comment) for one in books.positions}
+        marks |= {(one.magic, one.comment) for one in self._broker.deals(since)}
+        if (request.magic, entry.comment_id) not in marks:
+            return None
+        try:
+            self._journal.record(entry)
+        except JournalError as error:
+            raise _journal_failed(error) from error
+        self._unresolved[request.magic, request.client_order_id] = entry
+        self._note("order.forgotten", magic=request.magic, client_order_id=request.client_order_id)
+        return entry
 
     def _repeat(self, request: ask.Submission, known: Entry) -> Reply:
         if fingerprint(request) != known.fingerprint:

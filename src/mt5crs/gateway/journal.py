@@ -7,8 +7,10 @@ Intent and sending are one row and one sync: nothing that can change the broker'
 import hashlib
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +33,8 @@ CREATE INDEX IF NOT EXISTS submissions_refused ON submissions (account, magic, s
 CREATE INDEX IF NOT EXISTS submissions_declared ON submissions (account) WHERE state = 'declared';
 CREATE TABLE IF NOT EXISTS failures (account TEXT, magic INTEGER, count INTEGER NOT NULL,
     PRIMARY KEY (account, magic));
+CREATE TABLE IF NOT EXISTS restorations (backup TEXT NOT NULL, since_msc INTEGER NOT NULL,
+    restored_msc INTEGER NOT NULL);
 """
 State = Literal["sent", "told", "done", "declared", "refused"]
 """`told`: answered, but the broker's books do not show all of it yet. `declared`: not executed, says a
@@ -43,6 +47,8 @@ _answers: "msgspec.json.Decoder[OrderResult | Error]" = msgspec.json.Decoder(Ord
 UNSENT_KEPT = 10_000
 """Of each magic number: a client that sends refused orders in a loop must not fill the disk."""
 _FORGET_EVERY = 1000
+_RESTORED_FOR_MS = 24 * 3600_000
+"""So long after a restoration the broker's books are searched for an unknown id before it is sent."""
 
 
 class JournalError(Exception):
@@ -93,6 +99,15 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def restored_since(self, now_msc: int) -> int | None:
+        """Broker time from which submissions may be missing here: the file was restored from a backup within
+        the last day. None: it was not. `now_msc`: wall clock.
+        """
+        row = self._db.execute(
+            "SELECT MIN(since_msc) FROM restorations WHERE restored_msc > ?", (now_msc - _RESTORED_FOR_MS,)
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
 
     def find(self, magic: int, client_order_id: str) -> Entry | None:
         """What is recorded under an id. Raises JournalError when that cannot be read."""
@@ -256,6 +271,19 @@ class Journal:
             self._db.execute("REPLACE INTO failures VALUES (?, ?, 0)", (self._account, magic))
         except sqlite3.Error as error:
             raise JournalError(str(database.unusable(self._path, error))) from error
+
+
+def replayed(path: Path) -> list[tuple[str, Entry]]:
+    """Every submission of a journal that no gateway uses, with its account; oldest first. Read only.
+
+    Raises BrokenError when the file, or what is in it, is damaged.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            rows = db.execute(f"SELECT account, {_COLUMNS} FROM submissions ORDER BY sent_msc").fetchall()  # noqa: S608
+        return [(account, _entry(tuple(row))) for account, *row in rows]
+    except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+        raise database.unusable(path, error) from error
 
 
 _COLUMNS = "request, fingerprint, comment_id, state, sent_msc, answer"

@@ -160,6 +160,15 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = 20
+    backup_keep_days: Annotated[
+        int,
+        setting(
+            "Days that backups are kept on the Hub; the newest one stays in any case.",
+            ge=1,
+            le=3650,
+            in_env=False,
+        ),
+    ] = 7
     gateway: Annotated[
         str, setting("Inventory name of the gateway that this host's services use.", in_env=False)
     ]

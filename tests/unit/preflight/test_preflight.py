@@ -24,6 +24,7 @@ from deploy.preflight.facts import (
     Act,
     AlertRule,
     Asked,
+    Backups,
     Books,
     Database,
     Deployment,
@@ -143,6 +144,7 @@ def sections(host: str) -> Sections:
         promtool=Section(""),
         runbook=Section('<strong id="mt5crshalted">'),
         deployments=Section([Deployment("d1", "2026-11-01", "ann", "changed")]),
+        backups=Section(Backups(dict.fromkeys(SERVICES, NOW - 60), NOW - 30)),
     )
 
 
@@ -347,6 +349,10 @@ BREAKS: list[tuple[str, Change, str]] = [
     ("G-DAT-10", gateway(breakers=(7,)), "circuit breaker of 7 is open"),
     ("G-DAT-11", gateway(strangers={0: 2}), "2 position(s) or order(s) of no magic number"),
     ("G-DAT-12", rule("TRD-004"), "TRD-004"),
+    ("G-DAT-13", on("hub-01", backups=Backups({}, NOW)), "gtw-01: no backup on hub-01 has a copy of it"),
+    ("G-DAT-13", on("hub-01", backups=Backups(dict.fromkeys(SERVICES, NOW - 2 * DAY), NOW)), "48 h ago"),
+    ("G-DAT-14", on("hub-01", backups=Backups(dict.fromkeys(SERVICES, NOW), None)), "was ever proven"),
+    ("G-DAT-14", on("hub-01", backups=Backups(dict.fromkeys(SERVICES, NOW), NOW - 2 * DAY)), "48 h ago"),
     ("G-OPS-01", on("hub-01", firing=[Firing("Mt5crsHalted", "gtw-01", "critical")]), "gtw-01: Mt5crsHalted"),
     (
         "G-OPS-02",
@@ -512,8 +518,8 @@ def test_a_host_looks_at_modes_empty_settings_and_damaged_files(
     state = tmp_path / "state/gateway"
     state.mkdir(parents=True)
     with sqlite3.connect(state / "control.db") as db:
-        db.execute("CREATE TABLE acts (at_msc INTEGER, act TEXT, magic INTEGER)")
-        db.execute("INSERT INTO acts VALUES (5000, 'halt', 0)")
+        db.execute("CREATE TABLE acts (at_msc INTEGER, act TEXT, magic INTEGER, client TEXT)")
+        db.execute("INSERT INTO acts VALUES (5000, 'halt', 0, 'ops'), (6000, 'halt', 0, 'backup')")
     (state / "journal.db").write_bytes(b"no database " * 100)
     monkeypatch.setattr(on_host, "BASE", tmp_path / "base")
     monkeypatch.setattr(on_host, "STATE", tmp_path / "state")

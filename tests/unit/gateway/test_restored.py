@@ -1,0 +1,124 @@
+"""A gateway whose journal came from a backup forgets no order: the broker's books have it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from deploy.backup import on_host
+from mt5crs.gateway.journal import replayed
+from mt5crs.protocol.replies import Error, OrderResult
+from mt5crs.service.database import BrokenError
+from tests.unit.gateway.counter import MAGIC, Counter
+from tests.unit.gateway.test_limits import filled
+
+BACKUP = "20261101T120000Z-01234567"
+
+
+def copied(counter: Counter, directory: Path) -> dict[str, bytes]:
+    """A backup's copy of the gateway's files, made while it runs."""
+    files = {}
+    for name in ("journal.db", "control.db"):
+        on_host._copy_database(counter.directory / name, directory / name)
+        files[name] = (directory / name).read_bytes()
+    return files
+
+
+def restored(counter: Counter, files: dict[str, bytes], *, lose: bool) -> Counter:
+    """Stopped, restored and started again; `lose`: with nothing of the present files."""
+    for part in (counter.broker, counter.journal, counter.control):
+        part.close()
+    if lose:
+        for path in counter.directory.glob("*.db*"):
+            path.unlink()
+    told = on_host.put_back(counter.directory, BACKUP, files)
+    assert all(told["taken_over"].values()) is not lose
+    again = Counter(counter.directory, now=counter.now)
+    again.limits, again._number = counter.limits, counter._number
+    return again
+
+
+@pytest.mark.parametrize("lose", [True, False])
+def test_an_order_that_was_sent_after_the_backup_is_not_sent_again(tmp_path: Path, lose: bool) -> None:
+    (tmp_path / "gateway").mkdir()
+    counter = Counter(tmp_path / "gateway")
+    filled(counter.order(client_order_id="before"))
+    (tmp_path / "copy").mkdir()
+    files = copied(counter, tmp_path / "copy")
+    counter.now += 30_000
+    since = filled(counter.order(client_order_id="since"))
+    epoch = counter.epoch
+    again = restored(counter, files, lose=lose)
+    assert again.control.halts()[0].reason.startswith(f"restored from backup {BACKUP}.")
+    halted = again.order(client_order_id="new")
+    assert isinstance(halted, Error)
+    assert halted.code == "HALTED"
+    again.control.resume("FLEET", 0, "ops", "looked")
+    assert again.epoch > epoch, "no lease of before is handed out again"
+    for known in ("before", "since"):
+        answer = filled(again.order(client_order_id=known, lease_epoch=epoch))
+        assert answer.replayed
+    assert answer.deals == since.deals
+    assert len(again.broker.books().positions) == 2
+    assert ("order.forgotten" in again.notes) is lose
+    filled(again.order(client_order_id="newer"))
+    assert len(again.broker.books().positions) == 3
+
+
+def test_a_close_and_a_working_order_of_after_the_backup_are_found_too(tmp_path: Path) -> None:
+    (tmp_path / "gateway").mkdir()
+    counter = Counter(tmp_path / "gateway")
+    position = filled(counter.order(client_order_id="before"))
+    (tmp_path / "copy").mkdir()
+    files = copied(counter, tmp_path / "copy")
+    filled(counter.close(position.position, client_order_id="close"))
+    placed = counter.order(client_order_id="limit", type="LIMIT", price=1.0, filling="RETURN")
+    assert isinstance(placed, OrderResult)
+    again = restored(counter, files, lose=True)
+    again.control.resume("FLEET", 0, "ops", "looked")
+    filled(again.close(position.position, client_order_id="close"))
+    told = again.order(client_order_id="limit", type="LIMIT", price=1.0, filling="RETURN")
+    assert isinstance(told, OrderResult)
+    assert (told.outcome, told.order) == ("PLACED", placed.order)
+    assert len(again.broker.books().orders) == 1
+
+
+def test_while_the_books_cannot_be_read_nothing_unknown_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "gateway").mkdir()
+    counter = Counter(tmp_path / "gateway")
+    filled(counter.order(client_order_id="before"))
+    (tmp_path / "copy").mkdir()
+    files = copied(counter, tmp_path / "copy")
+    again = restored(counter, files, lose=True)
+    again.control.resume("FLEET", 0, "ops", "looked")
+    again.fault(fail_queries=9)
+    refused = again.order(client_order_id="new")
+    assert isinstance(refused, Error)
+    assert len(again.broker.books().positions) == 1
+
+
+def test_a_journal_that_was_never_restored_costs_no_look(tmp_path: Path) -> None:
+    counter = Counter(tmp_path)
+    assert counter.journal.restored_since(counter.now) is None
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
+        db.execute("INSERT INTO restorations VALUES ('x', 5, 1000)")
+        db.commit()
+    assert counter.journal.restored_since(2000) == 5
+    assert counter.journal.restored_since(1000 + 25 * 3600_000) is None, "after a day it is over"
+
+
+def test_every_submission_of_a_journal_can_be_read_again(tmp_path: Path) -> None:
+    counter = Counter(tmp_path)
+    filled(counter.order())
+    target = tmp_path / "copy.db"
+    on_host._copy_database(tmp_path / "journal.db", target)
+    ((account, entry),) = replayed(target)
+    assert (account, entry.request.magic, entry.state) == ("x", MAGIC, "done")
+    with closing(sqlite3.connect(target)) as db:
+        db.execute("UPDATE submissions SET answer = '{'")
+        db.commit()
+    with pytest.raises(BrokenError):
+        replayed(target)
