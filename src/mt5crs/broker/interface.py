@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from mt5crs.protocol.fields import Filling, OrderType
+from mt5crs.protocol.fields import Filling, OrderType, Side
 from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
 
 
@@ -67,6 +67,19 @@ class CheckOutcome(Struct, frozen=True, kw_only=True):
     margin_free: float
 
 
+class Calculation(Struct, frozen=True, kw_only=True):
+    """A question what a deal would mean in account currency: the margin of opening it at `price`, or the
+    profit of opening it at `price` and closing it at `close`.
+    """
+
+    what: Literal["margin", "profit"]
+    symbol: str
+    side: Side
+    volume: float
+    price: float
+    close: float = 0.0
+
+
 class Books(Struct, frozen=True, kw_only=True):
     """Positions and working orders of the whole account, read together.
 
@@ -117,6 +130,9 @@ class Broker(Protocol):
 
     def check(self, request: TradeRequest) -> CheckOutcome:
         """Would the request be accepted?"""
+
+    def calculate(self, question: Calculation) -> float:
+        """What a deal would mean in account currency, as the broker itself reckons it."""
 
     def send(self, request: TradeRequest) -> TradeResult | None:
         """Hand the request to the trade server, once. None: no reply, it may have been executed or not."""

@@ -20,7 +20,7 @@ from typing import Any, get_args
 from msgspec import Struct
 
 from mt5crs.broker.clock import BrokerClock
-from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
+from mt5crs.broker.interface import Books, BrokerError, Calculation, CheckOutcome, TradeRequest, TradeResult
 from mt5crs.broker.mt5_arguments import ArgumentError, checked, checked_symbol
 from mt5crs.protocol.fields import (
     DealEntry,
@@ -286,6 +286,20 @@ class Mt5Broker:
             margin=max(0.0, result.margin),
             margin_free=result.margin_free,
         )
+
+    def calculate(self, question: Calculation) -> float:
+        """order_calc_margin or order_calc_profit."""
+        if not self._select(question.symbol):
+            raise BrokerError(-4, f"there is no symbol {question.symbol}")
+        of = (
+            _ORDER_TYPES.index(question.side),
+            question.symbol,
+            float(question.volume),
+            float(question.price),
+        )
+        if question.what == "margin":
+            return float(self._ask("order_calc_margin", *of))
+        return float(self._ask("order_calc_profit", *of, float(question.close)))
 
     def send(self, request: TradeRequest) -> TradeResult | None:
         """order_send, once. None stays None: it may have been executed. What cannot be sent is answered as

@@ -17,7 +17,7 @@ from msgspec import Struct
 from mt5crs.protocol.records import Deal, Identity, Order, Position, SymbolSpec, Tick
 
 from . import wire
-from .interface import Books, BrokerError, CheckOutcome, TradeRequest, TradeResult
+from .interface import Books, BrokerError, Calculation, CheckOutcome, TradeRequest, TradeResult
 from .process import Child
 from .wire import Change, Kind, Opening, Status
 
@@ -283,6 +283,10 @@ class RemoteBroker:
         """Would the request be accepted?"""
         outcome: CheckOutcome = self._ask(Kind.CHECK, wire.encode(request))
         return outcome
+
+    def calculate(self, question: Calculation) -> float:
+        """Margin or profit in account currency."""
+        return float(self._ask(Kind.CALCULATE, wire.encode(question)))
 
     def send(self, request: TradeRequest) -> TradeResult | None:
         """Hand the request over, once. None or BrokerError: it may have been executed or not."""

@@ -150,6 +150,7 @@ _METHODS: dict[Kind, tuple[Callable[..., object], bool]] = {
     Kind.SYMBOL: (lambda broker, name: broker.symbol(name), True),
     Kind.TICK: (lambda broker, name: broker.tick(name), True),
     Kind.CHECK: (lambda broker, request: broker.check(request), True),
+    Kind.CALCULATE: (lambda broker, question: broker.calculate(question), True),
     Kind.SEND: (lambda broker, request: _send(broker, request), True),
 }
 

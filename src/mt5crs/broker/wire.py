@@ -23,9 +23,9 @@ from msgspec import Struct
 from mt5crs.protocol.fields import MAX_REPLY_BYTES
 from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
 
-from .interface import BrokerError, CheckOutcome, TradeRequest, TradeResult
+from .interface import BrokerError, Calculation, CheckOutcome, TradeRequest, TradeResult
 
-VERSION = 1
+VERSION = 2
 """Both sides must speak the same; they are parts of one release, but of two installations under Wine."""
 MAX_BODY_BYTES = MAX_REPLY_BYTES
 _HEADER = struct.Struct("<IIB")
@@ -48,6 +48,7 @@ class Kind(IntEnum):
     TICK = 10
     CHECK = 11
     SEND = 12
+    CALCULATE = 13
 
 
 class Status(IntEnum):
@@ -109,6 +110,7 @@ _ANSWERS: dict[Kind, Any] = {
     Kind.TICK: Tick | None,
     Kind.CHECK: CheckOutcome,
     Kind.SEND: TradeResult | None,
+    Kind.CALCULATE: float,
 }
 _QUESTIONS: dict[Kind, Any] = {
     Kind.OPEN: Opening,
@@ -120,6 +122,7 @@ _QUESTIONS: dict[Kind, Any] = {
     Kind.TICK: str,
     Kind.CHECK: TradeRequest,
     Kind.SEND: TradeRequest,
+    Kind.CALCULATE: Calculation,
 }
 
 

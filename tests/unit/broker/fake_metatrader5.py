@@ -11,7 +11,7 @@ from collections import namedtuple
 from pathlib import Path
 from typing import Any, get_args
 
-from mt5crs.broker.interface import BrokerError, TradeRequest
+from mt5crs.broker.interface import BrokerError, Calculation, TradeRequest
 from mt5crs.broker.sim.backend import SimulatedBroker
 from mt5crs.broker.sim.symbols import CONTRACTS
 from mt5crs.protocol.fields import DealEntry, Filling, MarginMode, OrderState, OrderType, TradeMode
@@ -283,6 +283,26 @@ class FakeMetaTrader5:
             comment=result.comment,
             request_id=1,
             request=request,
+        )
+
+    def order_calc_margin(self, *arguments: Any) -> Any:
+        return self._calculated("margin", arguments, 4)
+
+    def order_calc_profit(self, *arguments: Any) -> Any:
+        return self._calculated("profit", arguments, 5)
+
+    def _calculated(self, what: Any, arguments: tuple[Any, ...], count: int) -> Any:
+        action, symbol, *figures = arguments
+        if len(arguments) != count or action not in (0, 1) or not all(type(f) is float for f in figures):
+            return self._fail(-2, "Invalid arguments")
+        if not self._guard():
+            return None
+        if symbol not in self._selected:
+            return self._fail(-4, "Terminal: Not found")
+        volume, price, close = [*figures, 0.0][:3]
+        side: Any = "SELL" if action else "BUY"
+        return self.broker.calculate(
+            Calculation(what=what, symbol=symbol, side=side, volume=volume, price=price, close=close)
         )
 
     def order_check(self, *arguments: Any, **keywords: Any) -> Any:

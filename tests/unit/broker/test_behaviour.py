@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from mt5crs.broker.interface import Broker, BrokerError, TradeRequest, TradeResult
+from mt5crs.broker.interface import Broker, BrokerError, Calculation, TradeRequest, TradeResult
 from mt5crs.broker.mt5 import Mt5Broker, Terminal
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed
 from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
@@ -380,3 +380,30 @@ def test_same_seed_same_prices(tmp_path: Path) -> None:
         return found
 
     assert prices("a", 1) == prices("b", 1) != prices("c", 2)
+
+
+@pytest.mark.parametrize(
+    ("question", "worth"),
+    [
+        ({"what": "margin", "price": 1.1}, 1100.0),  # a lot of 100 000 at 1:100
+        ({"what": "margin", "price": 1.1, "volume": 0.01, "side": "SELL"}, 11.0),
+        ({"what": "profit", "price": 1.1, "close": 1.101}, 100.0),
+        ({"what": "profit", "price": 1.1, "close": 1.101, "side": "SELL"}, -100.0),
+        ({"what": "margin", "symbol": "USDJPY", "price": 150.0}, 1000.0),  # a lot of dollars
+    ],
+)
+def test_what_a_deal_would_mean_in_account_currency(
+    hedging: Market, question: dict[str, Any], worth: float
+) -> None:
+    usual: dict[str, Any] = {"symbol": "EURUSD", "side": "BUY", "volume": 1.0}
+    assert hedging.broker.calculate(Calculation(**{**usual, **question})) == pytest.approx(worth)
+
+
+def test_what_cannot_be_reckoned_is_an_error_and_not_zero(hedging: Market) -> None:
+    for symbol in ("NOTHING", "EURUSD"):
+        if symbol == "EURUSD":
+            hedging.sim.command(Command(do="faults", faults=Faults(fail_queries=1)))
+        with pytest.raises(BrokerError):
+            hedging.broker.calculate(
+                Calculation(what="margin", symbol=symbol, side="BUY", volume=1.0, price=1.1)
+            )

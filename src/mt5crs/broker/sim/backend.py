@@ -9,7 +9,15 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from mt5crs.broker.interface import Books, BrokerError, CheckOutcome, TooLateError, TradeRequest, TradeResult
+from mt5crs.broker.interface import (
+    Books,
+    BrokerError,
+    Calculation,
+    CheckOutcome,
+    TooLateError,
+    TradeRequest,
+    TradeResult,
+)
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, name
 from mt5crs.protocol.fields import Filling, OrderState, Side
 from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
@@ -233,6 +241,18 @@ class SimulatedBroker:
             margin=round(margin, 2),
             margin_free=self._account(self._rendered_positions()).margin_free,
         )
+
+    def calculate(self, question: Calculation) -> float:
+        """Margin or profit in US dollars."""
+        self._advance()
+        self._query()
+        contract = CONTRACTS.get(question.symbol)
+        if contract is None:
+            raise BrokerError(-4, f"there is no symbol {question.symbol}")
+        side, volume, price = question.side, question.volume, question.price
+        if question.what == "margin":
+            return rules.margin_of(contract, volume, price, self._profile.leverage)
+        return profit(contract, side, volume, price, question.close)
 
     def send(self, request: TradeRequest) -> TradeResult | None:
         """Execute a request, subject to the faults in force."""
