@@ -47,6 +47,13 @@ def _live_without_limits(facts: Facts) -> Iterator[Broken]:
             yield Broken(host, f"its gateway is in phase live, and fleet_limits has no {', '.join(missing)}")
 
 
+def _live_without_phases(facts: Facts) -> Iterator[Broken]:
+    if facts.environment == PRODUCTION:
+        for host, settings in facts.of("gateway"):
+            if settings.get("gateway_account_phase") == "live" and not settings.get("gateway_phases"):
+                yield Broken(host, "it trades a real account, and gateway_phases is false")
+
+
 def _no_limits(facts: Facts) -> Iterator[Broken]:
     for host, settings in facts.of("inf"):
         if settings.get("fleet_limits") is None:
@@ -176,5 +183,13 @@ RULES = (
         "A simulated broker looks like success and reaches no market.",
         "Set gateway_backend: mt5 (docs/windows.md).",
         _simulated_production,
+    ),
+    Rule(
+        "TRD-011",
+        "P2",
+        "A real account in production is traded under phases",
+        "Without phases a new strategy trades at the full size of its limits from its first order.",
+        "Name who may promote in fleet_phase_signers (docs/phases.md).",
+        _live_without_phases,
     ),
 )

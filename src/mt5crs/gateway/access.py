@@ -34,6 +34,10 @@ _NEEDS: dict[type[ask.Request], frozenset[str]] = {
     ask.Halt: frozenset({"administer"}),
     ask.Resume: frozenset({"administer"}),
     ask.OrderResolve: frozenset({"administer"}),
+    ask.PhaseQuery: frozenset({"observe", "lease", "trade", "administer"}),
+    ask.PhaseSet: frozenset({"administer"}),
+    ask.PhaseDemote: frozenset({"administer"}),
+    ask.PhaseTrading: frozenset({"administer"}),
 }
 """One of these permissions is needed for a kind. A trader may also halt its own magic number; who administers
 closes and cancels only under a halt (`is_operator`).
@@ -52,10 +56,20 @@ _OWN_MAGIC_ONLY = frozenset(
 )
 
 
-_OF_A_MAGIC = (ask.SyncAll, ask.HistoryQuery, ask.OrderQuery)
+_OF_A_MAGIC = (ask.SyncAll, ask.HistoryQuery, ask.OrderQuery, ask.PhaseQuery)
 """Where magic number 0 means all of them, or those of nobody: nothing for a client limited to some."""
 
-_FOR_ANY_MAGIC = (ask.Halt, ask.Resume, ask.OrderResolve, ask.OrderCancel, ask.PositionClose)
+_FOR_ANY_MAGIC = (
+    ask.Halt,
+    ask.Resume,
+    ask.OrderResolve,
+    ask.OrderCancel,
+    ask.PositionClose,
+    ask.PhaseQuery,
+    ask.PhaseSet,
+    ask.PhaseDemote,
+    ask.PhaseTrading,
+)
 """What a client that administers may do for magic numbers that are not its own."""
 
 _TOPICS_OF_ALL = (ACCOUNT_TOPIC, CONTROL_TOPIC, HEARTBEAT_TOPIC, "tick.")

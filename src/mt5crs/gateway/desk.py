@@ -27,6 +27,7 @@ from .evidence import Verdict, judge, resembling
 from .journal import Entry, Journal, JournalError, fingerprint, new_entry
 from .ledger import Ledger
 from .pending import SEARCHED_BACK_MS, Effect, Pending, Seen, market_order
+from .phases import Phases
 from .refusal import Refusal
 from .stream import Stream
 from .watch import Watch
@@ -64,6 +65,7 @@ class Desk:
         note: Callable[..., None],
         phase: Phase = "test",
         *,
+        phases: Phases | None = None,
         books_lag_s: float = 10.0,
         resolve_after_s: float = 30.0,
         max_clock_skew_s: float = 60.0,
@@ -84,6 +86,7 @@ class Desk:
         self._login = login
         self._server = server
         self._phase = phase
+        self._phases = phases
         self._note = note
         self._failures = journal.failures()
         self._unresolved: dict[tuple[int, str], Entry] = {
@@ -145,7 +148,8 @@ class Desk:
         """What the risk gate knows, per magic number with limits. Safe to call from another thread."""
         found = []
         daily = self._daily
-        for magic, limits in sorted(self._limits().items()):
+        for magic, own in sorted(self._limits().items()):
+            limits = own if self._phases is None else self._phases.tightened(magic, own)
             failures = self._failures.get(magic, 0)
             result = daily.get(magic, math.nan)
             most = limits.max_consecutive_failures
@@ -230,6 +234,8 @@ class Desk:
                 return self._repeat(request, forgotten)
             return self._first_time(request, waited_ms, None if operator else request.lease_epoch, plain)
         except Refusal as refusal:
+            if self._phases is not None and refusal.code == "LIMIT" and isinstance(request, ask.OrderSend):
+                self._phases.refused(request.magic)
             return self._refuse(request, refusal)
         except BrokerError as error:
             return self._refuse(request, broker_failed(error))
@@ -309,15 +315,26 @@ class Desk:
             if epoch is not None
             else self._limits().get(request.magic, risk.CLOSING_ONLY)
         )
+        phases = self._phases if isinstance(request, ask.OrderSend) else None
+        changes = 0 if phases is None else phases.changes
+        if phases is not None and isinstance(request, ask.OrderSend):
+            limits = phases.limits_for(request, limits, lambda: self._view(books))
         priced = self._priced(self._filled(request) if plain else request, limits)
         trade = self._prepare(priced, books, limits)
         left_ms = request.valid_ms - waited_ms()
         if left_ms < 0:
             raise _expired(request)
         trade = msgspec.structs.replace(trade, until_s=elapsed_s() + left_ms / 1000)
+        if phases is not None:
+            phases.taken(request.magic)
         if limits.dry_run:
-            return self._dry_run(request, books.time_msc)
+            answer = self._dry_run(request, books.time_msc)
+            if phases is not None:
+                phases.concluded(request.magic, answer)
+            return answer
         with self._control.permit(request.magic, epoch):
+            if phases is not None and phases.changes != changes:
+                raise _phase_changed()
             entry = new_entry(request, "sent", books.time_msc)
             entry = msgspec.structs.replace(entry, request=priced)
             try:
@@ -333,7 +350,10 @@ class Desk:
             except TooLateError as error:
                 return self._not_sent(entry, error)
         self._watch.settle()
-        return self._conclude(entry, trade, result, books)
+        answer = self._conclude(entry, trade, result, books)
+        if phases is not None:
+            phases.concluded(request.magic, answer, waited_ms())
+        return answer
 
     def _require_settled(self, request: ask.Submission) -> None:
         """A magic number with an unresolved submission may only cancel: that cannot double anything."""
@@ -394,6 +414,8 @@ class Desk:
         self._look_for_others(fresh)
         self._pending.look(books)
         self._daily = self._results_today(books)
+        if self._phases is not None:
+            self._phases.review(self._daily, self._failures, self._limits(), books.identity.currency)
         return books
 
     def _look_for_others(self, fresh: Iterable[Deal]) -> None:
@@ -517,6 +539,8 @@ class Desk:
             books = self.look()
             self.require_ready(books.identity)
             limits = risk.limits_of(self._limits(), request.magic)
+            if self._phases is not None:
+                limits = self._phases.limits_for(request, limits, lambda: self._view(books))
             self._check_order(request, books, limits)
             outcome = self._broker.check(trade_request(request, "check", limits))
         except BrokerError as error:
@@ -529,6 +553,19 @@ class Desk:
             margin=outcome.margin,
             margin_free=outcome.margin_free,
         )
+
+    def phase(self, request: ask.PhaseQuery | ask.PhaseSet) -> Reply:
+        """Answer what is asked about a phase. Raises Refusal."""
+        if self._phases is None:
+            raise Refusal("UNKNOWN_KIND", "kind", "there are no phases here", "ask the gateway of a fleet")
+        try:
+            identity = self._broker.identity()
+            self.require_account(identity)
+            return self._phases.answer(request, self._limits().get(request.magic), identity.currency)
+        except (BrokerError, Refusal) as error:
+            if isinstance(request, ask.PhaseQuery):
+                return self._phases.state(request.id, request.magic, f"not known now: {error}")
+            raise error if isinstance(error, Refusal) else broker_failed(error) from error
 
     def _check_order(self, terms: ask.OrderTerms, books: Books, limits: Limits) -> None:
         if terms.type != "MARKET" and terms.price is None:
@@ -565,6 +602,8 @@ class Desk:
                 value_per_lot=self._value_per_lot,
             ),
         )
+        if self._phases is not None:
+            self._phases.check(terms, books, spec, tick, limits, self._daily.get(terms.magic, math.nan))
         if not spec.offers(terms.filling, terms.type):
             offered = ", ".join(spec.fillings) or "none"
             raise Refusal(
@@ -723,6 +762,8 @@ class Desk:
             self._note("slippage.unknown", client_order_id=request.client_order_id, error=str(error))
             return False
         points = risk.slipped_points(request, answer.price, spec.point) if spec else None
+        if self._phases is not None:
+            limits = self._phases.tightened(request.magic, limits)
         bound = risk.slippage_points(request.max_slippage_points, limits)
         if points is None or bound is None or points <= bound + 1e-6:
             return False
@@ -1011,6 +1052,16 @@ def _outcome_of(trade: TradeRequest, result: TradeResult) -> Outcome | None:
     if trade.action == "REMOVE" or not result.deal:
         return None  # "done" without a deal, or a cancel that the books do not confirm: ask again
     return "FILLED" if result.volume >= trade.volume - _EPSILON else "PARTIAL"
+
+
+def _phase_changed() -> Refusal:
+    return Refusal(
+        "BUSY",
+        "phase",
+        "the phase changed while the order was checked; it was not sent",
+        "send it again with the same client order id, if it is still wanted",
+        retry_ms=100,
+    )
 
 
 def _expired(request: ask.Submission) -> Refusal:

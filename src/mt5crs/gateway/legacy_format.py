@@ -59,6 +59,7 @@ class Question(Struct, kw_only=True):
     order: dict[str, Any] | None = None
     order_id: Ticket | None = None
     timestamp: Any = None
+    expected_profit: _Finite | None = None
 
 
 class CommandOrder(Struct, kw_only=True):
@@ -74,6 +75,7 @@ class CommandOrder(Struct, kw_only=True):
     price: _Finite | None = None
     stop_loss: _Finite | None = None
     take_profit: _Finite | None = None
+    expected_profit: _Finite | None = None
 
 
 class LegacyError(ValueError):
@@ -198,6 +200,7 @@ def _open(question: Question, head: dict[str, Any], magics: frozenset[int]) -> a
         max_slippage_points=None,
         filling=_NO_FILLING,
         expiration_msc=None,
+        expected_profit=question.expected_profit,
     )
 
 
@@ -244,6 +247,7 @@ def _command_order(question: Question, head: dict[str, Any], magics: frozenset[i
         max_slippage_points=None,
         filling=_NO_FILLING if order.type == "MARKET" else "RETURN",
         expiration_msc=None,
+        expected_profit=order.expected_profit,
     )
 
 

@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -90,6 +90,14 @@ class GatewayMetrics:
         self.unowned = self.registry.gauge(
             "mt5crs_gateway_unowned_positions", "Open positions whose magic number has no limits here."
         )
+        self.phase = self.registry.gauge(
+            "mt5crs_gateway_phase", "Number of the production phase in force (docs/phases.md).", ("magic",)
+        )
+        self.phase_left = self.registry.gauge(
+            "mt5crs_gateway_phase_left_seconds",
+            "Until the record of the phase runs out (none: +Inf).",
+            ("magic",),
+        )
         self.disk = self.registry.gauge(
             "mt5crs_gateway_disk_free_ratio", "Free part of the disk that the books and the journal are on."
         )
@@ -133,6 +141,11 @@ class GatewayMetrics:
     def show_terminal(self, state: State) -> None:
         """Show what the terminal is like."""
         self.terminal_state.replace({each: float(each == state) for each in get_args(State)})
+
+    def show_phases(self, phases: Mapping[int, tuple[int, float]]) -> None:
+        """Show number and time left of every magic number's phase."""
+        self.phase.replace({magic: float(number) for magic, (number, _) in phases.items()})
+        self.phase_left.replace({magic: left for magic, (_, left) in phases.items()})
 
     def expect_clients(self, names: Collection[str]) -> None:
         """Show every client's series before anything is refused."""

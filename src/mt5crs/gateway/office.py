@@ -10,19 +10,28 @@ import msgspec
 from mt5crs.protocol import events
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.fields import VERSION
-from mt5crs.protocol.records import LeaseInfo
+from mt5crs.protocol.records import HaltInfo, LeaseInfo
 from mt5crs.protocol.replies import HaltState, Lease, Pong, Reply, StatusState
 from mt5crs.version import product_version
 
 from .access import Peer
 from .control import Control
 from .desk import Desk
+from .phases import Phases
 from .refusal import Refusal
 from .stream import Stream
 from .terminal import Terminal
 
 OfficeRequest = (
-    ask.Ping | ask.Status | ask.LeaseAcquire | ask.LeaseRenew | ask.LeaseRelease | ask.Halt | ask.Resume
+    ask.Ping
+    | ask.Status
+    | ask.LeaseAcquire
+    | ask.LeaseRenew
+    | ask.LeaseRelease
+    | ask.Halt
+    | ask.Resume
+    | ask.PhaseDemote
+    | ask.PhaseTrading
 )
 
 
@@ -35,6 +44,7 @@ class Office:
         desk: Desk,
         terminal: Terminal,
         stream: Stream,
+        phases: Phases,
         queue_limit: int,
         note: Callable[..., None],
     ) -> None:
@@ -42,6 +52,8 @@ class Office:
         self._desk = desk
         self._terminal = terminal
         self._stream = stream
+        self._phases = phases
+        self._announced: list[HaltInfo] = control.halts()
         self._queue_limit = queue_limit
         self._note = note
         self._started = time.monotonic()
@@ -56,6 +68,12 @@ class Office:
             return self._status(request.id, peer)
         if isinstance(request, (ask.Halt, ask.Resume)):
             return self._halt(request)
+        if isinstance(request, ask.PhaseDemote):
+            self._phases.demote(request.magic, request.profile, request.client, request.reason)
+            return self._phases.state(request.id, request.magic)
+        if isinstance(request, ask.PhaseTrading):
+            self._phases.set_trading(request.magic, request.state, request.client, request.reason)
+            return self._phases.state(request.id, request.magic)
         return self._lease(request)
 
     def state(self) -> tuple[str, str]:
@@ -133,7 +151,13 @@ class Office:
         self._announce()
         return HaltState(v=VERSION, id=request.id, halts=self._control.halts(), in_flight=in_flight)
 
+    def announce_halts(self) -> None:
+        """Tell of halts that the gateway itself has put in force since the last event."""
+        if self._control.halts() != self._announced:
+            self._announce()
+
     def _announce(self) -> None:
+        self._announced = self._control.halts()
         topic = events.CONTROL_TOPIC
         self._stream.publish(
             topic,

@@ -21,6 +21,8 @@ from mt5crs.protocol.requests import (
     LeaseRenew,
     OrderCancel,
     OrderResolve,
+    PhaseDemote,
+    PhaseTrading,
     Ping,
     PositionClose,
     Resume,
@@ -44,12 +46,30 @@ from .refusal import Refusal
 from .stream import Stream
 from .terminal import Terminal
 
-_OFFICE = (Ping, Status, LeaseAcquire, LeaseRenew, LeaseRelease, Halt, Resume)
+_OFFICE = (
+    Ping,
+    Status,
+    LeaseAcquire,
+    LeaseRenew,
+    LeaseRelease,
+    Halt,
+    Resume,
+    PhaseDemote,
+    PhaseTrading,
+)
 _PINGS = 10
 """Plain PINGs, which cost next to nothing, may be so many times as many as requests."""
 _NEVER_COUNTED = (Halt, LeaseRelease)
 """What ends risk is done however much a client has asked before."""
-_UNCOUNTED_OF_OPERATORS = (*_NEVER_COUNTED, OrderCancel, PositionClose, OrderResolve, Resume)
+_UNCOUNTED_OF_OPERATORS = (
+    *_NEVER_COUNTED,
+    OrderCancel,
+    PositionClose,
+    OrderResolve,
+    Resume,
+    PhaseDemote,
+    PhaseTrading,
+)
 """And this, when an operator does it; what operators read is counted as everybody's."""
 _KINDS = {each: str(each.__struct_config__.tag) for each in get_args(AnyRequest)}
 _BATCH = 64

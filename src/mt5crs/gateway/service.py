@@ -18,6 +18,7 @@ from mt5crs.protocol import addresses
 from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secure_server
 from mt5crs.service import notify, sole
 from mt5crs.service.bounded import BoundedNotes
+from mt5crs.service.elapsed import elapsed_s
 from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.held import HeldSockets
 from mt5crs.service.logs import Log
@@ -37,6 +38,8 @@ from .listen import Listener, cannot_listen
 from .metrics import GatewayMetrics, free_ratio
 from .office import Office
 from .outbox import Outbox
+from .phase_store import PhaseStore
+from .phases import Phases
 from .quota import Quota
 from .reader import Reader
 from .selftest import SelfTest
@@ -168,6 +171,17 @@ class Gateway:
         self._outbox = Outbox()
         self.stream = Stream(os.urandom(8).hex(), self._outbox.put)
         ledger = Ledger(broker)
+        self.phases = Phases(
+            PhaseStore(state / "control.db", account),
+            self.control,
+            broker,
+            account,
+            self._note,
+            signers=settings.phase_signers if settings.phases else None,
+            ceiling=settings.highest_profile,
+            monotonic=elapsed_s,
+        )
+        self._cleanup.callback(self.phases.close)
         self._watch = watch = Watch(broker, self.stream, ledger)
         self.desk = Desk(
             broker,
@@ -181,6 +195,7 @@ class Gateway:
             server,
             self._note,
             settings.account_phase,
+            phases=self.phases,
             books_lag_s=settings.books_lag_s,
             resolve_after_s=settings.resolve_after_s,
             max_clock_skew_s=settings.max_clock_skew_s,
@@ -238,7 +253,15 @@ class Gateway:
         self.publications = _listener(held, publisher, settings.bind, settings.pub_port)
         legacy = self._legacy_door(context, settings, held) if settings.legacy_port else None
         held.settle()
-        office = Office(self.control, self.desk, self.terminal, self.stream, settings.queue_limit, self._note)
+        office = Office(
+            self.control,
+            self.desk,
+            self.terminal,
+            self.stream,
+            self.phases,
+            settings.queue_limit,
+            self._note,
+        )
         self._office = office
         self.server = Server(
             self.requests,
@@ -343,7 +366,11 @@ class Gateway:
     def _every_second(self) -> None:
         self.clients.reload_if_changed()
         state = self._office.state()[0]
+        self.phases.terminal(usable=state == "ready")
+        self.phases.tick()
+        self._office.announce_halts()
         metrics = self.metrics
+        metrics.show_phases(self.phases.figures())
         metrics.terminal.set(float(self.terminal.view().connected and state != "terminal_hung"))
         metrics.ready.set(float(state == "ready"))
         metrics.show_terminal(self.terminal.state())
@@ -439,5 +466,11 @@ _WARNINGS = frozenset(
         "halt",
         "resume",
         "legacy.refused",
+        "phase.refused",
+        "phase.demoted",
+        "phase.lapsed",
+        "phase.forged",
+        "phase.trading",
+        "phase.unrecorded",
     }
 )

@@ -290,6 +290,8 @@ class Terminal:
             return self._desk.check(request)
         if isinstance(request, ask.OrderResolve):
             return self._desk.declare(request)
+        if isinstance(request, (ask.PhaseQuery, ask.PhaseSet)):
+            return self._desk.phase(request)
         raise Refusal("UNKNOWN_KIND", "kind", "not a request for the terminal", "see docs/protocol.md")
 
     def _poll(self) -> None:

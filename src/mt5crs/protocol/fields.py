@@ -65,6 +65,7 @@ OrderState = Literal[
 DealType = Literal["BUY", "SELL", "BALANCE", "OTHER"]
 DealEntry = Literal["IN", "OUT", "INOUT", "OUT_BY"]
 Outcome = Literal["FILLED", "PARTIAL", "PLACED", "CANCELED", "REJECTED", "UNRESOLVED", "DRY_RUN"]
+TradingState = Literal["ACTIVE", "REDUCING"]
 HaltScope = Literal["FLEET", "MAGIC"]
 ErrorCode = Literal[
     "BAD_MESSAGE",

@@ -207,3 +207,23 @@ class GuardInfo(Record, frozen=True, kw_only=True):
     consecutive_failures: Count
     breaker_open: bool
     daily_profit: float | None
+
+
+class PhaseFact(Record, frozen=True, kw_only=True):
+    """What was recorded in the present phase. `value` null: not known. `source` says where it comes from."""
+
+    name: str
+    value: float | None
+    source: Text
+
+
+class PhaseAct(Record, frozen=True, kw_only=True):
+    """Something that changed a phase, or would break one. `magic` 0: the gateway itself (a crash)."""
+
+    at_msc: Milliseconds
+    magic: Magic
+    act: str
+    profile: str
+    serial: Count
+    by: str
+    reason: str

@@ -22,6 +22,8 @@ from .records import (
     Identity,
     LeaseInfo,
     Order,
+    PhaseAct,
+    PhaseFact,
     Position,
     SymbolSpec,
     Tick,
@@ -193,6 +195,29 @@ class StatusState(Reply, frozen=True, kw_only=True, tag="STATUS_STATE"):
     guards: list[GuardInfo]
 
 
+class PhaseState(Reply, frozen=True, kw_only=True, tag="PHASE_STATE"):
+    """Phase of a magic number.
+
+    `enforced` false: this gateway uses no phases, and `profile` is empty. `trading` is ACTIVE, REDUCING or
+    HALTED, `why` what led to it. `serial` is that of the latest record or demotion: the next record needs a
+    higher one. `expires_in_ms` null: the phase does not end by itself. `obstacle`: why the broker's contracts
+    allow no order of this phase; empty if they do.
+    """
+
+    magic: Magic
+    account: str
+    enforced: bool
+    profile: str
+    phase: Count
+    trading: str
+    why: str
+    serial: Count
+    expires_in_ms: Count | None
+    obstacle: str
+    facts: list[PhaseFact]
+    acts: list[PhaseAct]
+
+
 AnyReply = (
     Error
     | Pong
@@ -206,5 +231,6 @@ AnyReply = (
     | Lease
     | HaltState
     | StatusState
+    | PhaseState
 )
 """Every reply a client can get."""

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from .fields import (
+    Amount,
     Count,
     Epoch,
     Execution,
@@ -18,12 +19,15 @@ from .fields import (
     Side,
     Symbol,
     Ticket,
+    TradingState,
     Volume,
 )
 
 Reason = Annotated[str, Meta(min_length=3, max_length=256)]
 TtlMs = Annotated[int, Meta(ge=500, le=60_000)]
 ValidMs = Annotated[int, Meta(ge=1, le=60_000)]
+SignedText = Annotated[str, Meta(min_length=1, max_length=8192)]
+ProfileName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9_]+\Z")]
 HistoryLimit = Annotated[int, Meta(ge=1, le=10_000)]
 
 
@@ -70,13 +74,14 @@ class TickQuery(Request, frozen=True, kw_only=True, tag="TICK"):
     symbol: Symbol
 
 
-class OrderTerms(Request, frozen=True, kw_only=True):
+class OrderTerms(Request, frozen=True, kw_only=True, omit_defaults=True):
     """What an order says.
 
     `price` is the limit or stop price; for MARKET the price the client saw, or null (then the quote that the
     gateway sees before it sends). `max_slippage_points` bounds the distance from that price for MARKET (null:
     no bound of the client's; the gateway's own limit still holds). `expiration_msc` is broker time, null for
-    good till cancelled.
+    good till cancelled. `expected_profit` is what the sender expects to earn with the order, in account
+    currency; it may be left out where the phase of the magic number asks for no minimum.
     """
 
     symbol: Symbol
@@ -89,6 +94,7 @@ class OrderTerms(Request, frozen=True, kw_only=True):
     max_slippage_points: Points | None
     filling: Filling
     expiration_msc: Milliseconds | None
+    expected_profit: Amount | None = None
 
 
 class OrderCheck(OrderTerms, frozen=True, kw_only=True, tag="ORDER_CHECK"):
@@ -196,6 +202,34 @@ class Status(Request, frozen=True, kw_only=True, tag="STATUS"):
     """The gateway's own state: leases, halts, limits, queue. Needs no terminal. → STATUS_STATE"""
 
 
+class PhaseQuery(Request, frozen=True, kw_only=True, tag="PHASE_QUERY"):
+    """Phase of this magic number, what the gateway has recorded in it, and its latest acts. → PHASE_STATE"""
+
+
+class PhaseSet(Request, frozen=True, kw_only=True, tag="PHASE_SET"):
+    """Give the gateway a signed record of a phase (docs/phases.md). → PHASE_STATE
+
+    `record` is the text that was signed, `signature` the armoured one of `ssh-keygen -Y sign`.
+    """
+
+    record: SignedText
+    signature: SignedText
+
+
+class PhaseDemote(Request, frozen=True, kw_only=True, tag="PHASE_DEMOTE"):
+    """Put this magic number under an earlier phase at once; needs no signature. → PHASE_STATE"""
+
+    profile: ProfileName
+    reason: Reason
+
+
+class PhaseTrading(Request, frozen=True, kw_only=True, tag="PHASE_TRADING"):
+    """REDUCING: let this magic number only close, cancel and reduce. ACTIVE: lift that. → PHASE_STATE"""
+
+    state: TradingState
+    reason: Reason
+
+
 AnyRequest = (
     Ping
     | SyncAll
@@ -215,6 +249,10 @@ AnyRequest = (
     | Halt
     | Resume
     | Status
+    | PhaseQuery
+    | PhaseSet
+    | PhaseDemote
+    | PhaseTrading
 )
 """Every request the gateway understands."""
 

@@ -203,6 +203,19 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
         setting("What this host's magic number may do; without limits it may not trade.", in_env=False),
     ] = None
 
+    phases: Annotated[
+        bool,
+        setting(
+            "Whether magic numbers are under production phases (docs/phases.md). Wanted in production, where "
+            "it follows fleet_phase_signers.",
+            in_env=False,
+        ),
+    ] = False
+    phase_signers: Annotated[
+        dict[str, str],
+        setting("Who may promote to a phase: OpenSSH public keys by name.", in_env=False),
+    ] = msgspec.field(default_factory=dict)
+
     def problems(self) -> Iterable[str]:
         """Canary stages that do not rise to 100."""
         steps = self.canary_steps

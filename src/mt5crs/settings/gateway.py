@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from mt5crs.phases.profile import ProfileError, named
+from mt5crs.phases.record import signer_problem
 from mt5crs.protocol.addresses import canonical
 from mt5crs.settings.schema import LogLevel, Settings, setting
 
@@ -171,6 +173,24 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
     legacy_pub_port: Annotated[
         int, setting("TCP port of plain quotes for existing SUB clients; 0 keeps it shut.", ge=0, le=65535)
     ] = 0
+    phases: Annotated[
+        bool,
+        setting(
+            "Whether every magic number is under a production phase (docs/phases.md): without a valid record "
+            "of one, its orders are only checked."
+        ),
+    ] = False
+    phase_signers: Annotated[
+        dict[str, str],
+        setting("Who may sign records of phases: OpenSSH public keys by name."),
+    ] = msgspec.field(default_factory=dict)
+    profile_name: Annotated[
+        str,
+        setting("Highest profile that any magic number may have, whatever its record says; empty: any."),
+    ] = ""
+    profile_names: Annotated[
+        dict[str, str], setting("The same for single magic numbers, by magic number.")
+    ] = msgspec.field(default_factory=dict)
     sim_login: Annotated[int, setting("Account number of the simulated broker.", ge=1, le=2**63 - 1)] = (
         90_000_001
     )
@@ -226,6 +246,7 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
         wrong = account_problem(self.account_phase, self.sim_trade_mode) if self.backend == "sim" else None
         if wrong:
             yield f"GATEWAY_PHASE: {wrong}; set SIM_TRADE_MODE or GATEWAY_PHASE"
+        yield from self._phase_problems()
         if self.backend == "mt5":
             for name, given in (
                 ("MT5_PATH", self.mt5_path),
@@ -235,6 +256,21 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
             ):
                 if not given:
                     yield f"{name} is missing; GATEWAY_BACKEND=mt5 needs path, login, password and server"
+
+    def _phase_problems(self) -> Iterable[str]:
+        if self.phases and not self.phase_signers:
+            yield "PHASES is true but PHASE_SIGNERS is empty: no phase could be reached; name who may sign"
+        yield from filter(None, (signer_problem(name, key) for name, key in self.phase_signers.items()))
+        for field, profile in (("PROFILE_NAME", self.profile_name), *self.profile_names.items()):
+            try:
+                if profile:
+                    named(profile)
+            except ProfileError as error:
+                yield f"{field}: {error}"
+
+    def highest_profile(self, magic: int) -> str:
+        """Name of the highest profile that a magic number may have; empty: any."""
+        return self.profile_names.get(str(magic), self.profile_name)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -90,8 +90,12 @@ class Trading(Protocol):
         sl: float | None = None,
         tp: float | None = None,
         max_slippage_points: int | None = None,
+        expected_profit: float | None = None,
     ) -> Outcome:
-        """Buy or sell at market. Raises OrderError."""
+        """Buy or sell at market. Raises OrderError.
+
+        `expected_profit`: in account currency; phases of production ask for a minimum (docs/phases.md).
+        """
 
     def pending(
         self,
@@ -104,6 +108,7 @@ class Trading(Protocol):
         sl: float | None = None,
         tp: float | None = None,
         expiration_msc: int | None = None,
+        expected_profit: float | None = None,
     ) -> Outcome:
         """Place a limit or stop order; PLACED when it works. Raises OrderError."""
 

@@ -73,6 +73,7 @@ class LiveTrading:
         sl: float | None = None,
         tp: float | None = None,
         max_slippage_points: int | None = None,
+        expected_profit: float | None = None,
     ) -> Outcome:
         """Buy or sell at market; slippage is counted from the quote asked for at this moment."""
         symbol = symbol or self.symbol
@@ -92,6 +93,7 @@ class LiveTrading:
             max_slippage_points=max_slippage_points,
             filling=self._filling(symbol, "MARKET"),
             expiration_msc=None,
+            expected_profit=expected_profit,
         )
 
     def pending(
@@ -105,6 +107,7 @@ class LiveTrading:
         sl: float | None = None,
         tp: float | None = None,
         expiration_msc: int | None = None,
+        expected_profit: float | None = None,
     ) -> Outcome:
         """Place a limit or stop order."""
         symbol = symbol or self.symbol
@@ -120,6 +123,7 @@ class LiveTrading:
             max_slippage_points=None,
             filling=self._filling(symbol, kind),
             expiration_msc=expiration_msc,
+            expected_profit=expected_profit,
         )
 
     def close(self, position: Position, volume: float | None = None) -> Outcome:

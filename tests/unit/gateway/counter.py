@@ -49,18 +49,27 @@ class Counter:
             "max_position_volume": 20.0,
         }
         self.limits = {MAGIC: Limits(**{**usual, **limits})}
+        self.notes: list[str] = []
+        self.build(margin_mode)
+        self.price(1.1)
+        if look:
+            self.desk.look()
+        self.epoch = self.control.acquire(MAGIC, "c", "run", 60_000)
+        self._number = 0
+
+    def build(self, margin_mode: MarginMode) -> None:
+        """Open broker and files, and put the desk over them."""
         profile = Profile(balance=1e6, margin_mode=margin_mode)
-        self.broker = SimulatedBroker(directory / "sim", profile, clock=lambda: self.now, durable=False)
-        self.journal = Journal(directory / "journal.db", "x", durable=False)
+        self.broker = SimulatedBroker(self.directory / "sim", profile, clock=lambda: self.now, durable=False)
+        self.journal = Journal(self.directory / "journal.db", "x", durable=False)
         self.control = Control(
-            directory / "control.db",
+            self.directory / "control.db",
             "x",
             monotonic=lambda: self.now / 1000,
             wall_msc=lambda: self.now,
             durable=False,
         )
         stream, ledger = Stream("s", lambda _: None), Ledger(self.broker)
-        self.notes: list[str] = []
         self.desk = Desk(
             self.broker,
             self.journal,
@@ -76,11 +85,6 @@ class Counter:
             resolve_after_s=RESOLVE_AFTER_S,
             monotonic=lambda: self.now / 1000,
         )
-        self.price(1.1)
-        if look:
-            self.desk.look()
-        self.epoch = self.control.acquire(MAGIC, "c", "run", 60_000)
-        self._number = 0
 
     def restarted(self, *, look: bool = True) -> Counter:
         """The same limits and files, opened again; `look`: at the books, at once."""

@@ -109,7 +109,17 @@ BREAKS: dict[str, Callable[[Facts], Facts]] = {
     "TRD-007": lambda f: given(f, "inf-01", strategy_symbol="XAUUSD"),
     "TRD-008": lambda f: given(f, "gtw-01", gateway_sim_login=1),
     "TRD-009": lambda f: given(f, "gtw-01", environment="staging", gateway_sim_faults=True),
-    "TRD-010": lambda f: given(f, "gtw-01", environment="production", gateway_account_phase="live"),
+    "TRD-010": lambda f: given(
+        f, "gtw-01", environment="production", gateway_account_phase="live", gateway_phases=True
+    ),
+    "TRD-011": lambda f: given(
+        f,
+        "gtw-01",
+        environment="production",
+        gateway_account_phase="live",
+        gateway_backend="mt5",
+        gateway_mt5_login=5000001,
+    ),
     "SEC-001": lambda f: replace(
         f, written_plain=(Place("group_vars/all/main.yml", 3, "gateway_mt5_password"),)
     ),

@@ -51,6 +51,16 @@ def test_round_trip() -> None:
     assert decode_request(encode(request)) == request
 
 
+def test_what_older_clients_do_not_know_may_be_left_out_and_is_not_sent_to_older_gateways() -> None:
+    plain = decode_request(msgspec.msgpack.encode(GOOD))
+    assert isinstance(plain, requests.OrderSend)
+    assert plain.expected_profit is None
+    assert "expected_profit" not in msgspec.msgpack.decode(encode(plain))
+    worth = decode_request(msgspec.msgpack.encode({**GOOD, "expected_profit": 1.5}))
+    assert msgspec.msgpack.decode(encode(worth))["expected_profit"] == 1.5
+    assert refusal({**GOOD, "expected_profit": float("nan")}).field == "expected_profit"
+
+
 @pytest.mark.parametrize("key", [key for key in GOOD if key not in ("kind", "v")])
 def test_missing_key_is_never_defaulted(key: str) -> None:
     error = refusal({k: v for k, v in GOOD.items() if k != key})
