@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from mt5crs_release.bundle import MANIFEST, SIGNATURE, Bundle, peek_manifest, verify_signature
 from mt5crs_release.errors import RefusedError
+from mt5crs_release.verdict import STATEMENT
 
-STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 SUFFIX = ".provenance.json"
 _BLOCK = 512
@@ -79,7 +79,7 @@ def read_statement(path: Path, allowed_signers: Path) -> dict[str, Any]:
             remedy=f"keep {path.name} and {signature.name} beside each other",
         ) from None
     check_armour(signed, signature)
-    verify_signature(content, signed, allowed_signers, path)
+    verify_signature(content, signed, allowed_signers, path.name)
     try:
         document = json.loads(content)
     except ValueError:
