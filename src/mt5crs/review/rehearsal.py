@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -32,7 +33,9 @@ def nothing_found(question: str) -> str:
 class ProviderServer:
     """Use as a context manager. `faults` are used up one a call; then it answers what `brain` says."""
 
-    def __init__(self, brain: Brain = nothing_found, faults: Iterable[str] = ()) -> None:
+    def __init__(
+        self, brain: Brain = nothing_found, faults: Iterable[str] = (), tls: ssl.SSLContext | None = None
+    ) -> None:
         self.brain = brain
         self.faults = deque(faults)
         self.always = ""
@@ -64,6 +67,9 @@ class ProviderServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self._scheme = "http" if tls is None else "https"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -71,7 +77,7 @@ class ProviderServer:
     @property
     def endpoint(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> ProviderServer:
         self._thread.start()

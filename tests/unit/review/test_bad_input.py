@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from mt5crs.__main__ import main
-from mt5crs.review import local_gate, making, programs, providers, record, replies
+from mt5crs.review import calling, local_gate, making, programs, providers, record, replies
 from mt5crs.review.budget import Budget
 from mt5crs.review.calling import LaterError, call
 from mt5crs.review.decision import Decision, Policy, decide
@@ -287,6 +288,30 @@ def test_an_answer_without_end_ends_with_the_time(fault: str, provider: Provider
     with pytest.raises(LaterError):
         call(request, "key", 0.3)
     assert time.monotonic() - began < 3
+
+
+def test_over_tls_the_time_counts_too_and_a_stranger_is_told_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    made += ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=x"]
+    subprocess.run([*made, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ProviderServer(tls=context) as provider:
+        asked = reviewer(provider.endpoint)
+        request = providers.request(asked, asked.strong, "x", "y", 100)
+        with pytest.raises(LaterError, match="no connection"):
+            call(request, "key", 1.0)
+        assert (provider.calls, provider.keys) == (0, [])
+        monkeypatch.setattr(calling, "_certificates", lambda: ssl.create_default_context(cafile=certificate))
+        assert call(request, "key", 10.0).document["model"] == "large"
+        provider.always = "header drip"
+        began = time.monotonic()
+        with pytest.raises(LaterError, match=r"longer than 0\.5 s"):
+            call(request, "key", 0.5)
+        assert time.monotonic() - began < 3
 
 
 def test_half_a_character_in_a_reply_is_shown_as_such(provider: ProviderServer, tmp_path: Path) -> None:
