@@ -20,6 +20,7 @@ from mt5crs.review.model import ReviewError
 MAX_BYTES: Final = 2_000_000
 """A larger file is not read by rules or reviewers; that is a finding."""
 LINK, SUBMODULE = "120000", "160000"
+_LONGEST_PATH: Final = 4096
 _ATTEMPTS: Final = 5
 _OBJECT: Final = re.compile(r"[0-9a-f]{40,64}\Z")
 
@@ -35,11 +36,12 @@ class Entry(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file that is reviewed: its text before and now. `text` is empty unless the kind is text."""
+    """A file that is reviewed: its text before and now. `text` is empty unless the kind is text or link."""
 
     path: str
     kind: Kind
     text: str
+    """Of a link: where it leads."""
     before: str | None
     """None: there was no such file, or no text in it."""
 
@@ -125,7 +127,7 @@ def changed(tree: Tree, base: Tree | None) -> list[File]:
         or tree.files[path][:2] != before[path][:2]
     )
     entries = (entry for path in paths for entry in (tree.files.get(path), before.get(path)))
-    wanted = [entry.blob for entry in entries if entry is not None and _read(entry)]
+    wanted = [entry.blob for entry in entries if entry is not None and (_read(entry) or _leads(entry))]
     content = _blobs(tree.repository, wanted)
     return [_file(path, tree.files.get(path), before.get(path), content) for path in paths]
 
@@ -134,13 +136,19 @@ def _read(entry: Entry) -> bool:
     return entry.mode not in (LINK, SUBMODULE) and entry.size <= MAX_BYTES
 
 
+def _leads(entry: Entry) -> bool:
+    """Whether it is a link that can lead anywhere; what is longer than a path leads nowhere."""
+    return entry.mode == LINK and entry.size <= _LONGEST_PATH
+
+
 def _file(path: str, now: Entry | None, before: Entry | None, content: Mapping[str, bytes]) -> File:
     was = _text(content[before.blob]) if before is not None and _read(before) else None
     old = was if isinstance(was, str) else None
     if now is None:
         return File(path, "deleted", "", old)
     if now.mode == LINK:
-        return File(path, "link", "", old)
+        goal = content[now.blob] if _leads(now) else b""
+        return File(path, "link", goal.decode(errors="backslashreplace"), old)
     if now.mode == SUBMODULE:
         return File(path, "submodule", "", old)
     if now.size > MAX_BYTES:

@@ -120,6 +120,21 @@ def test_what_differs_is_judged_whatever_became_of_it(
     ]
 
 
+def test_a_link_that_is_known_is_known_with_its_goal(
+    repository: Path, commit: Commit, tmp_path: Path, no_programs: None
+) -> None:
+    """A link of a known name was let pass wherever it led."""
+    base = commit({"docs/runbook.md": "Text.\n", "templates/monitoring/x": "x\n"})
+    link = repository / "templates/monitoring/runbook.md"
+    link.symlink_to("../../docs/runbook.md")
+    commit({})
+    assert found(repository, base, tmp_path) == []
+    link.unlink()
+    link.symlink_to("/etc/shadow")
+    commit({})
+    assert found(repository, base, tmp_path) == [("MT5CRS201", "P2", "templates/monitoring/runbook.md")]
+
+
 @pytest.mark.parametrize(
     "text",
     [
