@@ -37,9 +37,9 @@ def running() -> Iterator[stack.Running]:
     build.build(OUT, ROOT, os.environ.get("LAB_DEBIAN_MIRROR"))
     own = Stack.of(ROOT, NAME)
     own.directory.mkdir(parents=True, exist_ok=True)
-    # A strategy that opens and closes all the time and always has something open.
+    # A strategy that always has something open, and lets the link audit find the same state twice.
     (own.directory / "strategy.env").write_text(
-        'TICK_INTERVAL_S=0.05\nSTRATEGY_OPTIONS={"positions": 4, "hold_s": 0.2}\n'
+        'TICK_INTERVAL_S=0.5\nSTRATEGY_OPTIONS={"positions": 4, "hold_s": 2}\n'
     )
     (own.directory / "gateway.env").write_text("RESOLVE_AFTER_S=0\n")
     yield stack.up(NAME, OUT, print)
