@@ -81,7 +81,7 @@ lint: setup ## ruff, mypy strict, import-linter, yamllint, actionlint, zizmor, a
 	$(RUN) lint-imports --no-logo --no-cache
 	$(RUN) yamllint --strict .
 	$(RUN) actionlint
-	$(RUN) zizmor --offline --quiet --no-progress .
+	$(RUN) zizmor --offline --persona auditor --quiet --no-progress .
 	$(RUN) ansible-lint --offline -q
 
 .PHONY: unit

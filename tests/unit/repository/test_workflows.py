@@ -1,14 +1,175 @@
-"""What a workflow takes from others is named by its content: a tag can be moved to other code."""
+"""Workflows run what there is, with no more rights than they need, and nothing of it can be moved under them.
 
+They cannot be run here: what they call is looked up instead, in the Makefile, on disk, among the modules.
+"""
+
+import importlib.util
+import os
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-WORKFLOWS = sorted((Path(__file__).resolve().parents[3] / ".github" / "workflows").glob("*.yml"))
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 USED = re.compile(r"^\s*(?:- )?uses: *(.+)$", re.MULTILINE)
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v[\d.]+")
+TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+OF_RUNNERS = {
+    *("cd", "cp", "export", "gh", "git", "printf", "python", "python3"),
+    *("rm", "sed", "test", "trap", "umask", "uv"),
+}
+"""What a runner brings, or the shell."""
+WORDS = {"do", "done", "for", "if", "then", "fi", "else", "(", "&&", "||", ";"}
+MADE = ("~/tools/bin/", ".host/bin/", ".venv/bin/", "dist/")
+"""Where steps before have put programs."""
+
+
+def document(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
+
+
+def steps(path: Path) -> Iterator[dict[str, Any]]:
+    for job in document(path)["jobs"].values():
+        yield from job["steps"]
+
+
+def commands(script: str) -> Iterator[list[str]]:
+    """Every simple command of a script of ours, without what is put before it."""
+    lexer = shlex.shlex(
+        script.replace("\\\n", " ").replace("\n", " ; "), posix=True, punctuation_chars=";&|()<>"
+    )
+    lexer.whitespace_split = True
+    command: list[str] = []
+    for token in [*lexer, ";"]:
+        if set(token) <= set(";&|()"):
+            while command and (command[0] in WORDS or "=" in command[0].split("/")[0]):
+                command = [] if command[0] == "for" else command[1:]
+            while command and (command[0] == "sudo" or command[0].startswith("--preserve-env")):
+                command = command[1:]
+            if command:
+                yield command
+            command = []
+        else:
+            command.append(token)
+
+
+def problem(command: list[str]) -> str | None:
+    """Why a command cannot run, as far as the repository tells."""
+    program, *arguments = command
+    if program == "make":
+        missing = [each for each in arguments if "=" not in each and each not in TARGETS]
+        return f"no target {', '.join(missing)}" if missing else None
+    if "-m" in arguments:
+        module = arguments[arguments.index("-m") + 1]
+        if module not in ("pip", "pytest", "venv") and importlib.util.find_spec(module) is None:
+            return f"no module {module}"
+    for each in arguments:
+        named = (
+            each.startswith(("tests/", "inventory/", "windows/"))
+            and "*" not in each
+            and not each.endswith(".zip")
+        )
+        if named and not (ROOT / each).exists():
+            return f"{each} does not exist"
+    if program in OF_RUNNERS or program.startswith(MADE):
+        return None
+    path = ROOT / program
+    return None if path.is_file() and os.access(path, os.X_OK) else f"no program {program}"
+
+
+def scripts() -> list[tuple[str, str]]:
+    """(where, text) of every step in a shell that is read here; PowerShell is not."""
+    return [
+        (f"{path.name}: {step.get('name', step['run'])}", step["run"])
+        for path in WORKFLOWS
+        for step in steps(path)
+        if "run" in step and step.get("shell", "bash") != "pwsh"
+    ]
 
 
 def test_every_action_is_named_by_commit_and_says_its_tag() -> None:
     used = [action for path in WORKFLOWS for action in USED.findall(path.read_text(encoding="utf-8"))]
     assert used
     assert [action for action in used if not action.startswith("./") and not PINNED.fullmatch(action)] == []
+
+
+def test_an_action_is_the_same_commit_wherever_it_is_used() -> None:
+    used = {action for path in WORKFLOWS for action in USED.findall(path.read_text(encoding="utf-8"))}
+    names = [action.partition("@")[0] for action in used]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_has_no_rights_and_a_job_those_it_needs(path: Path) -> None:
+    told = document(path)
+    assert told["permissions"] == {}
+    for name, job in told["jobs"].items():
+        assert job["timeout-minutes"] <= 120, name
+        writes = {right for right, level in job["permissions"].items() if level == "write"}
+        assert writes == ({"contents"} if path.name == "release.yml" else set()), name
+
+
+@pytest.mark.parametrize(("where", "script"), scripts(), ids=[where for where, _ in scripts()])
+def test_what_a_step_runs_is_there(where: str, script: str) -> None:
+    found = list(commands(script))
+    assert found
+    assert {" ".join(each): said for each in found if (said := problem(each))} == {}
+
+
+def test_no_text_from_outside_is_put_into_a_script() -> None:
+    """`${{ … }}` is put in before the shell reads it: whoever writes it writes the script."""
+    shown = [
+        f"{path.name}: {step['run']}"
+        for path in WORKFLOWS
+        for step in steps(path)
+        if "${{" in step.get("run", "")
+    ]
+    assert shown == []
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("make lint units", "no target units"),
+        ("sudo make nothing && make lint", "no target nothing"),
+        ("lab/set-up", "no program lab/set-up"),
+        ("python -m deploy.bundles --platform all", "no module deploy.bundles"),
+        ("python -m pytest -q tests/unit/nowhere", "tests/unit/nowhere does not exist"),
+        ("INVENTORY=x curl https://example.org | sh", "no program curl"),
+    ],
+)
+def test_what_cannot_run_is_noticed(command: str, said: str) -> None:
+    assert said in [problem(each) for each in commands(command)]
+
+
+def files(command: list[str]) -> set[Path]:
+    """The test files that a command of pytest collects."""
+    ignored = {ROOT / each for before, each in pairwise(command) if before == "--ignore"}
+    named = {ROOT / each for each in command if each.startswith("tests/")} - ignored
+    return {
+        file for path in named for file in ([path] if path.is_file() else path.rglob("test_*.py"))
+    } - ignored
+
+
+def test_tests_on_other_systems_need_nothing_of_the_controller() -> None:
+    """They are run with the programs of hosts alone; a controller has what they would miss."""
+    asked = [command for _, script in scripts() for command in commands(script) if "pytest" in command]
+    collected = set().union(*map(files, asked))
+    assert collected
+    missing = ["yaml", "ansible", "pyinfra", "jinja2", "rich", "httpx"]
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({missing})); "
+    hidden += "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "--collect-only", "-q", "-q", *map(str, sorted(collected))],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
