@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,20 @@ def test_a_gateway_that_lost_its_disk_comes_back_from_a_proven_backup_and_is_hal
         assert operate(fleet, "resume", "--reason", "drill").returncode == 0
     checks = {one["id"]: one for one in json.loads(operate(fleet, "preflight", "--json").stdout)["checks"]}
     assert [checks[name]["verdict"] for name in ("G-DAT-13", "G-DAT-14")] == ["PASS", "PASS"]
+
+
+def test_the_report_of_the_day_agrees_with_the_brokers_books(fleet: Fleet, tmp_path: Path) -> None:
+    day = time.strftime("%Y%m%d", time.gmtime())
+    told = operate(fleet, "report", "--date", day, "--json", "--output", str(tmp_path))
+    assert told.returncode == 0, told.stdout[-2000:] + told.stderr
+    report = json.loads(told.stdout)
+    (gateway,) = report["gateways"]
+    assert gateway["money"]["value"]["books"]["equal"]
+    assert any(one["result"] == "FILLED" for one in gateway["orders"]["value"])
+    assert report["deployments"]["value"]
+    assert not report["whole"]
+    early = operate(fleet, "report", "--date", "20200101", "--output", str(tmp_path))
+    assert early.returncode == 1
+    assert "money: no data: the first deal of account" in early.stdout
+    assert "alerts: no data: LookupError: Prometheus has no samples of that day" in early.stdout
+    assert len(list(tmp_path.iterdir())) == 6
