@@ -28,6 +28,8 @@ from typing import Any
 BASE = Path("/opt/mt5crs")
 STATE = Path("/var/lib/mt5crs")
 KEPT = STATE / "backups"
+FIGURES = Path("/var/lib/prometheus/node-exporter")
+"""Debian's directory of text files that the node exporter serves."""
 METADATA, PROVEN, MANIFEST = "metadata.json", "proven.json", "manifest.json"
 EVENTS = 10_000
 """Newest lines of each service's journal that are copied."""
@@ -128,8 +130,9 @@ def keep(backup: str, host: str, content: bytes) -> dict[str, Any]:
 
 def complete(backup: str, metadata: bytes) -> dict[str, Any]:
     """Write what the backup is: from here on it counts."""
-    json.loads(metadata)
+    made = float(json.loads(metadata)["time"])
     _write(KEPT / _checked(backup, _ID) / METADATA, metadata)
+    _figure("backup", "When the newest backup of the fleet was made.", made)
     return {"complete": backup}
 
 
@@ -163,9 +166,19 @@ def prune(days: float) -> dict[str, Any]:
 
 def prove(record: bytes) -> dict[str, Any]:
     """Note that a backup was restored and found good."""
-    json.loads(record)
+    at = float(json.loads(record)["at"])
     _write(KEPT / PROVEN, record)
+    _figure("restore_proven", "When a restore of a backup was last proven.", at)
     return {"proven": True}
+
+
+def _figure(what: str, about: str, at: float) -> None:
+    """Tell Prometheus a time; a Hub without that directory has no node exporter to tell."""
+    if FIGURES.is_dir():
+        name = f"mt5crs_{what}_timestamp_seconds"
+        path = FIGURES / f"mt5crs_{what}.prom"
+        _write(path, f"# HELP {name} {about}\n# TYPE {name} gauge\n{name} {at}\n".encode())
+        path.chmod(0o644)
 
 
 def _checked(text: str, pattern: re.Pattern[str]) -> str:

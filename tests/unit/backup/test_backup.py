@@ -43,6 +43,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(on_host, "BASE", tmp_path / "base")
     monkeypatch.setattr(on_host, "STATE", tmp_path / "state")
     monkeypatch.setattr(on_host, "KEPT", tmp_path / "state/backups")
+    monkeypatch.setattr(on_host, "FIGURES", tmp_path / "figures")
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, says in (("journalctl", "an event"), ("systemctl", "active")):
@@ -116,7 +117,7 @@ def test_what_is_kept_is_encrypted_and_every_damage_is_found(host: Path, tmp_pat
 def test_the_hub_keeps_backups_for_their_time_and_the_newest_always(host: Path) -> None:
     for name in (FIRST, SECOND):
         on_host.keep(name, "gtw-01", b"secret")
-        on_host.complete(name, msgspec.json.encode({"id": name}))
+        on_host.complete(name, msgspec.json.encode({"id": name, "time": 4}))
     on_host.keep("20261103T000000Z-00000003", "gtw-01", b"never completed")
     assert [one["id"] for one in on_host.listed()["backups"]] == [FIRST, SECOND]
     assert on_host.listed()["proven"] is None
@@ -132,6 +133,20 @@ def test_the_hub_keeps_backups_for_their_time_and_the_newest_always(host: Path) 
     assert [one["id"] for one in on_host.listed()["backups"]] == [SECOND]
     on_host.prove(b'{"id": "x", "at": 5}')
     assert on_host.listed()["proven"]["at"] == 5
+
+
+def test_the_hub_tells_prometheus_when_it_was_backed_up_and_proven(host: Path) -> None:
+    on_host.keep(FIRST, "gtw-01", b"secret")
+    (host / "figures").mkdir()
+    on_host.complete(FIRST, b'{"time": 4}')
+    on_host.prove(b'{"at": 5}')
+    told = {path.name: path.read_text().splitlines()[-1] for path in (host / "figures").iterdir()}
+    assert told == {
+        "mt5crs_backup.prom": "mt5crs_backup_timestamp_seconds 4.0",
+        "mt5crs_restore_proven.prom": "mt5crs_restore_proven_timestamp_seconds 5.0",
+    }
+    modes = {path.stat().st_mode & 0o777 for path in (host / "figures").iterdir()}
+    assert modes == {0o644}, "the node exporter is another user"
 
 
 @pytest.mark.parametrize(("backup", "name"), [("../x", "gtw-01"), (FIRST, "../../etc/passwd"), (FIRST, "")])
