@@ -28,6 +28,7 @@ TIMEOUT_S = 900.0
 FLEET = "tests/unit/test_fleet_machine.py"
 EXECUTION = "tests/unit/strategy/test_execution.py -k which_refusals"
 COMPARE = "tests/unit/reconciler/test_compare.py"
+PHASES = "tests/unit/gateway/test_phase_machine.py"
 PROFILE = "mutations"
 
 settings.register_profile(
@@ -166,6 +167,34 @@ MUTATIONS = (
         "reconciler/compare.py",
         "        if deal.ticket not in seen and",
         "        if",
+    ),
+    Mutation(
+        "dry run of a phase sent",
+        "gateway/phase_rules.py",
+        "dry_run=limits.dry_run or profile.dry_run",
+        "dry_run=limits.dry_run",
+        PHASES,
+    ),
+    Mutation(
+        "record of a phase counts for ever",
+        "gateway/phases.py",
+        "self._store.now_msc() < record.expires_msc",
+        "True",
+        PHASES,
+    ),
+    Mutation(
+        "older record of a phase accepted",
+        "gateway/phases.py",
+        "record.serial > serial,",
+        "True,",
+        PHASES,
+    ),
+    Mutation(
+        "position limit of a phase not checked",
+        "gateway/phase_rules.py",
+        "limits.position_limit * unit",
+        "1e9 * unit",
+        PHASES,
     ),
 )
 

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.handle import wait_until
 from tests.lab.engines import Fleet
+
+BOOKS = "/var/lib/mt5crs/gateway/sim/broker.db"
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -140,3 +143,47 @@ def test_the_report_of_the_day_agrees_with_the_brokers_books(fleet: Fleet, tmp_p
     assert "money: no data: the first deal of account" in early.stdout
     assert "alerts: no data: LookupError: Prometheus has no samples of that day" in early.stdout
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_phase_holds_back_orders_until_somebody_signs_for_more(fleet: Fleet, tmp_path: Path) -> None:
+    key = tmp_path / "alice"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    fleet.override(
+        fleet_phases=True,
+        fleet_phase_signers={"alice": key.with_suffix(".pub").read_text().strip()},
+        gateway_sim_leverage=2000,  # 0.01 lots bind 0.55 dollars, and shadow allows 1
+        strategy_volume="{{ 0.02 if inventory_hostname == 'inf-02' else 0.01 }}",
+    )
+    ran = fleet.pyinfra("--data", "strategy=all_at_once")
+    assert ran.status == 0, ran.output[-3000:]
+
+    def state(magic: str) -> dict[str, Any]:
+        shown = json.loads(operate(fleet, "phase", "show", "--magic", magic, "--json").stdout)["gtw-01"]
+        return {**shown, **{fact["name"]: fact["value"] for fact in shown["facts"]}}
+
+    def opened() -> int:
+        """Deals at the broker that opened something."""
+        look = "SELECT COUNT(*) FROM deals WHERE json_extract(data, '$.entry') = 'IN'"
+        code = f"import sqlite3; print(sqlite3.connect('{BOOKS}').execute({look!r}).fetchone()[0])"
+        return int(fleet.lab.exec("gtw-01", ["python3", "-c", code]).stdout)
+
+    # A run before this one may have left it reducing: the lab has lost money by then.
+    active = operate(fleet, "phase", "activate", "--magic", "202401", "--reason", "drill")
+    assert active.returncode == 0, active.stderr
+    before = opened()
+    wait_until(lambda: (state("202401").get("dry_runs") or 0) >= 2, 20, "orders are checked")
+    log = ["journalctl", "-u", "mt5crs-gateway", "--since", "-1min", "-o", "cat"]
+    beyond = "phase live_shadow_atomic_v1: the margin of 0.02 lots of EURUSD"
+    wait_until(lambda: beyond in fleet.lab.exec("gtw-01", log).stdout, 20, "an order beyond it is refused")
+    assert (state("202401")["profile"], opened()) == ("live_shadow_atomic_v1", before)
+
+    signing = ("--by", "alice", "--key", str(key), "--reason", "drill")
+    promote = ("phase", "promote", "--magic", "202401", *signing)
+    refused = operate(fleet, *promote)
+    assert refused.returncode == 1
+    assert "refused: days_without_crash is " in refused.stderr
+    done = operate(fleet, *promote, "--override", "--days", "1")
+    assert done.returncode == 0, done.stderr
+    # What the strategy lost in the lab today may have demoted it again by now, which is recorded as well.
+    acts = [(act["act"], act["profile"], act["by"]) for act in state("202401")["acts"]]
+    assert ("override", "live_safe_atomic_v1", "alice") in acts

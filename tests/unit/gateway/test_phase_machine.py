@@ -26,7 +26,7 @@ from tests.unit.gateway.phased import DAY_MS, LEVERAGE, Phased, key
 
 RUNS = min(1000, int(os.environ.get("MT5CRS_MACHINE_RUNS", "12")))
 NAMES = list(profiles())
-PRICE, LOT = 1.1001, 100_000
+PRICE, LOT = 1.10001, 100_000  # next to no spread: what opening costs is not what breaks a phase here
 
 
 class PhaseMachine(RuleBasedStateMachine):
@@ -56,6 +56,7 @@ class PhaseMachine(RuleBasedStateMachine):
     def _watch(self) -> None:
         """Look at everything that goes to the broker."""
         over, send = self.over, self.over.broker.send
+        over.price(1.1, PRICE)
 
         def watched(request: TradeRequest) -> TradeResult | None:
             if request.action != "REMOVE" and not request.position:
@@ -106,11 +107,12 @@ class PhaseMachine(RuleBasedStateMachine):
         if self.phase().dry_run:
             assert not isinstance(reply, OrderResult) or reply.outcome == "DRY_RUN"
 
-    @rule(volume=st.sampled_from([0.03, 0.08, 0.18]))
-    def burst(self, volume: float) -> None:
-        """As many as the position limit allows, and more."""
-        for _ in range(12):
-            self.order(volume, 5.0, False)
+    @rule()
+    def burst(self) -> None:
+        """The largest orders of the phase, as many as the position limit allows and more."""
+        for _ in range(14):
+            self.order((0.01, 0.03, 0.08, 0.18)[self.phase().phase], 5.0, False)
+            self.over.now += 7_000
 
     @precondition(lambda self: bool(self.over.broker._positions))
     @rule(data=st.data())
@@ -184,7 +186,7 @@ class PhaseMachine(RuleBasedStateMachine):
         assert phase <= self.phase().phase
         self.allowed = phase
 
-    @rule(reducing=st.booleans())
+    @rule(reducing=st.sampled_from([True, False, False]))
     def only_reduce(self, reducing: bool) -> None:
         self.over.phases.set_trading(MAGIC, "REDUCING" if reducing else "ACTIVE", "ops", "drill")
         self.reducing = reducing
@@ -217,7 +219,7 @@ class PhaseMachine(RuleBasedStateMachine):
         """A broken rollback criterion only takes away, so the model follows it down."""
         self.over.price(bid)
         self.over.desk.look()
-        self.over.price(1.1)
+        self.over.price(1.1, PRICE)
         profile, state = self.over.phases.in_force(MAGIC), self.over.phases.trading(MAGIC)
         assert profile is not None
         assert profile.phase <= self.phase().phase
