@@ -78,6 +78,7 @@ class PhaseStore:
     ) -> None:
         """Open or create. A run that was not stopped counts as a crash. Raises UnusableError."""
         self._db = database.opened(path, _SCHEMA, durable=durable, threads=True)
+        self._path = path
         self._account = account
         self._monotonic = monotonic
         self._wall_msc = wall_msc
@@ -139,7 +140,13 @@ class PhaseStore:
     # --- standings and acts --------------------------------------------------------------------------------
 
     def standings(self) -> dict[int, Standing]:
-        """What is kept, by magic number."""
+        """What is kept, by magic number. Raises UnusableError."""
+        try:
+            return self._standings()
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            raise database.unusable(self._path, error) from error
+
+    def _standings(self) -> dict[int, Standing]:
         rows = self._db.execute(
             "SELECT magic, serial, profile, trading, why, record, signature, since_ms, stats FROM phases "
             "WHERE account = ?",

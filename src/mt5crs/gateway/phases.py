@@ -13,7 +13,7 @@ import msgspec
 
 from mt5crs.broker.interface import Books, Broker, BrokerError, Calculation
 from mt5crs.phases.profile import Profile, Rollback, Trigger, lowest, named, profiles
-from mt5crs.phases.record import PhaseRecord, RecordError, read, verify
+from mt5crs.phases.record import PhaseRecord, RecordError, UncheckedError, read, verify
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.fields import VERSION, Side, TradingState
 from mt5crs.protocol.records import Order, PhaseFact, Position, SymbolSpec, Tick
@@ -66,6 +66,8 @@ class Phases:
         self._minute: dict[int, deque[float]] = {}
         self._unit: dict[str, tuple[float, float]] = {}
         self._lost_since: float | None = None
+        self._tripped: set[int] = set()
+        """Whose failures have been acted on: a RESUME lifts the halt before it resets their count."""
         self._written_ms = store.observed_ms()
         self.changes = 0
         """Rises with every change: an order that was checked before one is not sent after it."""
@@ -86,6 +88,8 @@ class Phases:
                 raise RecordError(f"it is one of magic {record.magic} of {record.account}")
             if named(standing.profile).phase > named(record.profile).phase:
                 raise RecordError(f"it is one of {record.profile}, not of {standing.profile}")
+        except UncheckedError as error:  # the lowest phase, until a start that can look at it
+            self._note("phase.unchecked", magic=magic, error=str(error))
         except ValueError as error:
             self._fall_by_itself(magic, "forged", f"the record is not valid any more: {error}")
         else:
@@ -335,6 +339,7 @@ class Phases:
             standing = Standing(
                 serial=record.serial,
                 profile=profile.name,
+                trading=self.trading(magic),
                 why=record.reason,
                 record=request.record,
                 signature=request.signature,
@@ -505,7 +510,10 @@ class Phases:
                 self._worst(magic, result)
             rollback = profile.rollback_on("consecutive_failures")
             count = failures.get(magic, 0)
-            if rollback is not None and count >= profile.limits.max_consecutive_failures:
+            if count < profile.limits.max_consecutive_failures:
+                self._tripped.discard(magic)
+            elif rollback is not None and magic not in self._tripped:
+                self._tripped.add(magic)
                 self._roll_back(
                     magic, profile, rollback, f"{count} submissions in a row failed (CIRCUIT_BREAKER_OPEN)"
                 )

@@ -470,6 +470,7 @@ _WARNINGS = frozenset(
         "phase.demoted",
         "phase.lapsed",
         "phase.forged",
+        "phase.unchecked",
         "phase.trading",
         "phase.unrecorded",
     }

@@ -25,6 +25,10 @@ class RecordError(ValueError):
     """A record cannot be used; the text says why and what to do."""
 
 
+class UncheckedError(RecordError):
+    """The signature could not be looked at: nothing is known of it."""
+
+
 class PhaseRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is signed. `by` names the key that signed; `override`: promoted without evidence, on purpose."""
 
@@ -85,7 +89,7 @@ def verify(text: str, signature: str, by: str, signers: Mapping[str, str]) -> No
         _ssh_keygen(
             ["-Y", "verify", "-f", str(listed), "-I", by, "-n", NAMESPACE, "-s", str(signed)],
             text,
-            f"the signature is not that of {by}",
+            f"the signature is not shown to be that of {by}",
         )
 
 
@@ -102,9 +106,9 @@ def _ssh_keygen(arguments: list[str], text: str, failed: str) -> str:
             env=environment,
         )
     except FileNotFoundError:
-        raise RecordError(f"{failed}: ssh-keygen is not installed; install openssh-client") from None
+        raise UncheckedError(f"{failed}: ssh-keygen is not installed; install openssh-client") from None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RecordError(f"{failed}: ssh-keygen did not answer ({error}); try again") from None
+        raise UncheckedError(f"{failed}: ssh-keygen did not answer ({error}); try again") from None
     if answer.returncode != 0:
         said = (answer.stderr or answer.stdout).decode(errors="replace").strip().splitlines()
         raise RecordError(f"{failed}: {said[-1] if said else 'ssh-keygen gives no reason'}")

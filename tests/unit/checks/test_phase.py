@@ -64,7 +64,7 @@ def test_from_dry_run_to_micro_and_back(gateway: Running) -> None:
     assert promote(gateway, "--override").exit_code == 2  # it must end by itself
     forged = promote(gateway, "--override", "--days", "2", signer="mallory")
     assert forged.exit_code == 1
-    assert "the signature is not that of alice" in forged.output
+    assert "the signature is not shown to be that of alice" in forged.output
     shown = json.loads(mt5crs_phase(gateway, "show", "--json").output)
     assert (shown["profile"], shown["enforced"], shown["obstacle"]) == (SHADOW, True, "")
 

@@ -174,7 +174,7 @@ class PhaseMachine(RuleBasedStateMachine):
         assert self.over.now < record.expires_msc, "a record that had run out"
         assert record.expires_msc - record.issued_msc <= wanted.record_days * DAY_MS
         self.allowed, self.runs_out = wanted.phase, record.expires_msc
-        self.serial, self.reducing = record.serial, False
+        self.serial = record.serial
         self.signed.append((record, signature))
 
     @rule(phase=st.integers(0, 3))

@@ -15,6 +15,7 @@ from mt5crs.phases.profile import profiles
 from mt5crs.phases.record import sign, text_of
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult
 from mt5crs.protocol.requests import OrderCheck
+from mt5crs.service.database import UnusableError
 from tests.unit.gateway.counter import MAGIC, START_MSC
 from tests.unit.gateway.phased import (
     ACCOUNT,
@@ -267,10 +268,10 @@ def test_a_record_that_does_not_fit_changes_nothing(micro: Phased, change: dict[
 
 def test_a_forged_record_changes_nothing(micro: Phased) -> None:
     record = micro.record(CONSTRAINED)
-    with pytest.raises(Refusal, match="the signature is not that of alice"):
+    with pytest.raises(Refusal, match="the signature is not shown to be that of alice"):
         micro.give(record, signer="mallory")
     signature = sign(text_of(record), key("alice"))
-    with pytest.raises(Refusal, match="the signature is not that of alice"):
+    with pytest.raises(Refusal, match="the signature is not shown to be that of alice"):
         micro.give_signed(text_of(msgspec.structs.replace(record, profile=SCALED)), signature)
     assert micro.profile() == MICRO
     assert micro.notes.count("phase.refused") == 2
@@ -331,6 +332,30 @@ def test_a_record_that_was_changed_on_the_disk_or_whose_signer_is_gone_is_nothin
     assert gone.state().acts[0].act == "forged"
 
 
+def test_a_record_that_cannot_be_looked_at_is_nothing_until_it_can(
+    micro: Phased, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    blind = micro.reopened()
+    assert (blind.profile(), blind.notes) == (SHADOW, ["phase.unchecked"])
+    monkeypatch.undo()
+    assert blind.reopened().profile() == MICRO
+
+
+def test_a_damaged_row_names_the_file(micro: Phased, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "control.db") as db:
+        db.execute("UPDATE phases SET stats = 'no JSON'")
+    db.close()
+    with pytest.raises(UnusableError, match=r"control\.db is damaged"):
+        micro.reopened(killed=True)
+
+
+def test_a_new_record_does_not_lift_what_was_set_by_hand(micro: Phased) -> None:
+    micro.phases.set_trading(MAGIC, "REDUCING", "ops", "news")
+    micro.promote(CONSTRAINED)
+    assert limit_of(micro.order(**WORTH)) == "trading"
+
+
 def test_a_changed_row_on_the_disk_is_found_at_the_start(micro: Phased, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "control.db") as db:
         db.execute("UPDATE phases SET profile = ?, record = replace(record, ?, ?)", (SCALED, MICRO, SCALED))
@@ -387,8 +412,18 @@ def test_failures_in_a_row_halt_the_magic_number(micro: Phased) -> None:
     assert isinstance(reply, Error)
     assert reply.code == "HALTED"
     assert micro.state().trading == "HALTED"
+    micro.control.resume("MAGIC", MAGIC, "ops", "found")
+    micro.desk.look()  # before the count is reset, which the terminal's thread does
+    assert micro.control.halts() == []
+    micro.desk.reset_breaker(MAGIC)
     micro.desk.look()
+    filled(micro.order(**WORTH))
     assert [act.act for act in micro.state().acts].count("critical") == 1
+    micro.fault(*[SendFault(kind="retcode", retcode=10006)] * 3)
+    for _ in range(3):
+        micro.order(**WORTH)
+    micro.desk.look()
+    assert len(micro.control.halts()) == 1
 
 
 def test_a_terminal_that_is_lost_for_too_long_halts_live_phases_only(micro: Phased) -> None:

@@ -20,24 +20,24 @@ def test_what_was_signed_is_read(text: str) -> None:
 
 def test_who_is_not_listed_or_another_key(text: str) -> None:
     signature = sign(text, key("mallory"))
-    with pytest.raises(RecordError, match=r"the signature is not that of alice"):
+    with pytest.raises(RecordError, match=r"the signature is not shown to be that of alice"):
         verify(text, signature, "alice", signers("alice"))
     with pytest.raises(RecordError, match=r"mallory may not sign phases here \(alice may\)"):
         verify(text, signature, "mallory", signers("alice"))
     with pytest.raises(
-        RecordError, match="the signature is not that of bob"
+        RecordError, match="the signature is not shown to be that of bob"
     ):  # a name of one, a key of another
         verify(text, sign(text, key("alice")), "bob", signers("alice", "bob"))
 
 
 def test_a_changed_text_and_another_purpose(text: str) -> None:
     signature = sign(text, key("alice"))
-    with pytest.raises(RecordError, match="the signature is not that of alice"):
+    with pytest.raises(RecordError, match="the signature is not shown to be that of alice"):
         verify(text.replace(MICRO, "live_scaled_atomic_v1"), signature, "alice", signers("alice"))
     bundle = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(key("alice")), "-n", "mt5crs-bundle"]
     other = subprocess.run(bundle, input=text.encode(), capture_output=True, check=True).stdout.decode()
     assert NAMESPACE != "mt5crs-bundle"
-    with pytest.raises(RecordError, match="the signature is not that of alice"):
+    with pytest.raises(RecordError, match="the signature is not shown to be that of alice"):
         verify(text, other, "alice", signers("alice"))
 
 
