@@ -135,7 +135,7 @@ review-recall: setup ## how many defects, put in on purpose, gate 1 of the revie
 
 .PHONY: images-test
 images-test: setup bundle ## images built, the stack of compose.yml up, checked, killed -9, down
-	$(PYTEST) tests/images
+	$(PYTEST) tests/images --budget 60 --timeout 300
 
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), three files at a time, each on its lab fleet
