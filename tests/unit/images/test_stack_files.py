@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy.controller import programs
 from images import build, checks, cli, stack
 from images.errors import ImageError
 from images.services import SERVICES, USER
 from images.stack_files import DEFAULT_NAME, Stack, operator_settings, prepare
+from lab import machine
 from mt5crs.checks.connection import ConnectionSettings
 from mt5crs.protocol.curve import public_of
 from mt5crs.settings import envfile
@@ -153,3 +155,28 @@ def test_images_that_were_tampered_with_are_not_started(
     said = capsys.readouterr().err
     assert "images.tar is not the file that was signed" in said
     assert "do not use it" in said
+
+
+def test_without_podman_it_says_what_brings_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Release(with_bundle(tmp_path))
+    (tmp_path / build.LATEST).write_text(json.dumps({"file": release.images.name, "tag": "t"}))
+    monkeypatch.setattr(build, "signing_key", lambda _root: release.key)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(machine, "require", lambda name: programs.require(f"{name}-that-is-missing"))
+    assert cli.main(["--out", str(tmp_path), "up", "--name", "mt5crs-x"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("images: podman-that-is-missing is missing: ")
+    assert said.count("\n") == 1
+
+
+def test_a_signing_key_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Release(with_bundle(tmp_path))
+    (tmp_path / build.LATEST).write_text(json.dumps({"file": release.images.name, "tag": "t"}))
+    monkeypatch.setenv("MT5CRS_SIGNING_KEY", str(tmp_path / "missing"))
+    assert cli.main(["--out", str(tmp_path), "up", "--name", "mt5crs-x"]) == 1
+    assert "names" in (said := capsys.readouterr().err)
+    assert "which is no file. Put the release key there" in said
