@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
 from mt5crs.checks.connection import ConnectionSettings, json_option
 from mt5crs.checks.gateways import Chosen, ask, fleet_of, of_fleet, on_the_controller
@@ -274,6 +273,8 @@ def _books(fleet: Fleet, hosts: Sequence[str]) -> dict[str, str]:
 
 
 def _change(word: str) -> tuple[str, Any]:
+    import yaml  # the controller has it; hosts, where every module is imported by the audit, do not
+
     name, equals, text = word.partition("=")
     if not equals or not name:
         raise click.UsageError(f"{word!r} is no KEY=VALUE")
