@@ -18,7 +18,10 @@ from mt5crs.protocol.plain_json import PlainJsonError, read_object
 
 NAMESPACE = "mt5crs-phase"
 _TIMEOUT_S = 20
-_SIGNER = re.compile(r"(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ecdsa-sha2-nistp256) [A-Za-z0-9+/]+=*( .*)?")
+_SIGNER = re.compile(
+    r"(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ecdsa-sha2-nistp256) [A-Za-z0-9+/]+=*( [A-Za-z0-9@._+ -]*)?"
+)
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class RecordError(ValueError):
@@ -61,10 +64,14 @@ def read(text: str) -> PhaseRecord:
 
 def signer_problem(name: str, key: str) -> str | None:
     """Why a signer's public key cannot be used; None if it can."""
-    if _SIGNER.fullmatch(key) and "\n" not in key:
+    if not _NAME.fullmatch(name):
+        return f"{name!r} is no name of a signer; use letters, digits and . _ : -"
+    if _SIGNER.fullmatch(key):
         return None
     remedy = "print it with `ssh-keygen -y -f <private key>`"
-    return f"the key of {name} is no OpenSSH public key of one line; {remedy}"
+    return (
+        f"the key of {name} is no OpenSSH public key of one line, with a comment of plain letters; {remedy}"
+    )
 
 
 def sign(text: str, key: Path) -> str:

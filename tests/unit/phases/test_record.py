@@ -50,5 +50,6 @@ def test_what_is_no_record(broken: str) -> None:
 def test_a_signer_with_an_option_or_a_second_line_is_refused() -> None:
     good = signers("alice")["alice"]
     assert signer_problem("alice", good) is None
-    for bad in ("", "alice", f"cert-authority {good}", f"{good}\nbob * {good}"):
+    for bad in ("", "alice", f"cert-authority {good}", f"{good}\nbob * {good}", f"{good}'s laptop"):
         assert signer_problem("alice", bad) is not None
+    assert signer_problem("alice bob", good) is not None

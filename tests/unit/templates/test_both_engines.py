@@ -20,7 +20,7 @@ from mt5crs.settings.reconciler import ReconcilerSettings
 from mt5crs.settings.schema import Settings, fields
 from mt5crs.settings.strategy import StrategySettings
 from mt5crs_release.spec import read_spec
-from tests.unit.fleets import EXTRA, ansible, make_inventory
+from tests.unit.fleets import EXTRA, SIGNER, ansible, make_inventory
 
 SERVICES = {service.name: service.group for service in services.SERVICES}
 LOADED: dict[str, type[Settings]] = {
@@ -41,6 +41,9 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gateway_sim_faults": True,
         "strategy_volume": 1.0,
         "fleet_review_required": True,
+        "fleet_phases": True,
+        "fleet_phase_signers": {"alice": SIGNER},
+        "gateway_profile_names": {"202401": "live_safe_atomic_v1"},
     }
     # One host whose strategy has a bundle of its own, one whose strategy comes with the core.
     text["lab"]["children"]["inf"]["hosts"]["inf-01"]["strategy_built"] = {
