@@ -35,7 +35,8 @@ EVENTS = 10_000
 """Newest lines of each service's journal that are copied."""
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_WIDE_MS = 26 * 3600_000
+SEARCHED_BACK_MS = 26 * 3600_000
+"""So long before the last order that a restored journal knows the broker's books are searched."""
 _EPOCHS = 1_000_000
 """So much is added to lease epochs: none that was handed out after the copy may be handed out again."""
 _PROGRAM_S = 60
@@ -311,7 +312,7 @@ def _mark_journal(path: Path, backup: str) -> None:
         )
         # What was refused bears another clock's time.
         last = db.execute("SELECT MAX(sent_msc) FROM submissions WHERE state != 'refused'").fetchone()[0]
-        since = max(0, (last if last is not None else now) - _WIDE_MS)
+        since = max(0, (last if last is not None else now) - SEARCHED_BACK_MS)
         db.execute("INSERT INTO restorations VALUES (?, ?, ?)", (backup, since, now))
 
 

@@ -94,7 +94,7 @@ def test_preflight_is_go_and_names_each_thing_that_is_broken(fleet: Fleet) -> No
     assert any(text.startswith("gtw-01: files of gateway") for text in found["G-SYS-03"])
     assert found["G-SEC-06"] == ["inf-02: the firewall table inet mt5crs was changed"]
     assert found["G-OPS-01"][0].startswith("hub-01: not known: ")
-    wait_until(decided, 60, "GO again")
+    assert not any("not known" in text for text in found["G-DAT-13"] + found["G-DAT-14"])
 
 
 def test_a_gateway_that_lost_its_disk_comes_back_from_a_proven_backup_and_is_halted(fleet: Fleet) -> None:
@@ -117,15 +117,19 @@ def test_a_gateway_that_lost_its_disk_comes_back_from_a_proven_backup_and_is_hal
     try:
         assert restored.returncode == 0, restored.stderr
         assert "what was sent since is lost" in restored.stdout
-        wait_until(lambda: operate(fleet, "status").returncode == 0, 30, "the gateway's answer")
-        (halt,) = json.loads(operate(fleet, "status", "--json").stdout)["gtw-01"]["halts"]
+        told: list[subprocess.CompletedProcess[str]] = []
+
+        def answers() -> bool:
+            told.append(operate(fleet, "status", "--json"))
+            return told[-1].returncode == 0
+
+        wait_until(answers, 30, "the gateway's answer")
+        (halt,) = json.loads(told[-1].stdout)["gtw-01"]["halts"]
         assert halt["reason"].startswith(
             f"restored from backup {proven['id']}. Orders since then may be missing"
         )
     finally:
         assert operate(fleet, "resume", "--reason", "drill").returncode == 0
-    checks = {one["id"]: one for one in json.loads(operate(fleet, "preflight", "--json").stdout)["checks"]}
-    assert [checks[name]["verdict"] for name in ("G-DAT-13", "G-DAT-14")] == ["PASS", "PASS"]
 
 
 def test_the_report_of_the_day_agrees_with_the_brokers_books(fleet: Fleet, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def drill(name: str | None, as_json: bool) -> None:
         "by": getpass.getuser(),
         "seconds": round(time.time() - began, 1),
     }
-    record |= {key: found[key] for key in ("files", "databases", "submissions", "orders")}
+    record |= {key: found[key] for key in ("files", "databases", "submissions", "orders", "restorations")}
     if not found["problems"]:
         _or_fail(lambda: storing.call(fleet, storing.hub_of(fleet), "prove", stdin=json.dumps(record)))
     if as_json:
@@ -163,6 +163,8 @@ def drill(name: str | None, as_json: bool) -> None:
             f"{found['submissions']} submissions read again, {found['orders']} executed orders compared with "
             f"the broker's books; {record['seconds']} s"
         )
+        if found["restorations"]:
+            click.echo(f"restored {found['restorations']} times: orders lost then are known to be missing")
     for problem in found["problems"]:
         click.echo(f"error: {problem}", err=True)
     raise SystemExit(int(bool(found["problems"])))
@@ -170,10 +172,17 @@ def drill(name: str | None, as_json: bool) -> None:
 
 def _drilled(fleet: Fleet, of: Mapping[str, Any]) -> dict[str, Any]:
     from deploy.backup import copies, storing
-    from mt5crs.gateway.journal import replayed
+    from mt5crs.gateway.journal import replayed, restorations
     from mt5crs.service.database import UnusableError
 
-    found: dict[str, Any] = {"files": 0, "databases": 0, "submissions": 0, "orders": 0, "problems": []}
+    found: dict[str, Any] = {
+        "files": 0,
+        "databases": 0,
+        "submissions": 0,
+        "orders": 0,
+        "restorations": 0,
+        "problems": [],
+    }
     for host in of["hosts"]:
         files = copies.files_of(storing.copy_of(fleet, of, host))
         with tempfile.TemporaryDirectory(prefix="mt5crs-drill-") as scratch:
@@ -183,18 +192,23 @@ def _drilled(fleet: Fleet, of: Mapping[str, Any]) -> dict[str, Any]:
             if host not in fleet.in_group("gateway"):
                 continue
             try:
-                entries = [entry for _, entry in replayed(Path(scratch) / "state/gateway/journal.db")]
+                journal = Path(scratch) / "state/gateway/journal.db"
+                entries = [entry for _, entry in replayed(journal)]
+                restored = restorations(journal)
             except UnusableError as error:
                 found["problems"].append(f"{host}: {error}")
                 continue
-        orders, problems = _against_the_books(fleet, host, entries)
+        orders, problems = _against_the_books(fleet, host, entries, restored)
         found["submissions"] += len(entries)
+        found["restorations"] += len(restored)
         found["orders"] += orders
         found["problems"] += [f"{host}: {problem}" for problem in problems]
     return found
 
 
-def _against_the_books(fleet: Fleet, host: str, entries: list[Entry]) -> tuple[int, list[str]]:
+def _against_the_books(
+    fleet: Fleet, host: str, entries: list[Entry], restored: list[int]
+) -> tuple[int, list[str]]:
     """How many executed orders were compared, and what does not agree."""
     from deploy.backup import proving
 
@@ -211,7 +225,7 @@ def _against_the_books(fleet: Fleet, host: str, entries: list[Entry]) -> tuple[i
         why = answers[0].error if answers else "it is no gateway of this fleet"
         return 0, [f"the broker's books could not be read: {why}"]
     known = [entry.comment_id for entry in entries]
-    return sum(map(len, of.values())), proving.problems(of, deals, known)
+    return sum(map(len, of.values())), proving.problems(of, deals, known, proving.gaps(entries, restored))
 
 
 def _deals(client: GatewayClient, magic: int, since_msc: int) -> list[Deal]:

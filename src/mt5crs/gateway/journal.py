@@ -286,6 +286,20 @@ def replayed(path: Path) -> list[tuple[str, Entry]]:
         raise database.unusable(path, error) from error
 
 
+def restorations(path: Path) -> list[int]:
+    """For each time that a journal was restored, the broker time since when its gateway looks in the books.
+
+    Raises UnusableError.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            known = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'restorations'").fetchone()
+            rows = db.execute("SELECT since_msc FROM restorations").fetchall() if known else []
+        return [int(since) for (since,) in rows]
+    except sqlite3.Error as error:
+        raise database.unusable(path, error) from error
+
+
 _COLUMNS = "request, fingerprint, comment_id, state, sent_msc, answer"
 
 

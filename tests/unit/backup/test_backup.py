@@ -240,6 +240,18 @@ def test_a_drill_compares_both_ways(entries: list[Entry], deals: list[Deal], pro
     assert found == ([problem] if problem else [])
 
 
+def test_what_a_restored_journal_is_known_to_lack_is_no_problem() -> None:
+    lost = [deal(ticket, TWO.comment_id, time_msc=ticket) for ticket in (5, 15, 25)]
+    entries = [executed("before", 10), executed("after", 20), executed("later", 30)]
+    missing = proving.gaps(entries, [10 - on_host.SEARCHED_BACK_MS])
+    assert missing == [(10, 20)]
+    books = {7: [*lost, deal(10), deal(20), deal(30)]}
+    known = [entry.comment_id for entry in entries]
+    found = proving.problems(proving.compared(entries), books, known, missing)
+    assert [text.split()[1] for text in found] == ["5", "25"]
+    assert proving.gaps([], [0]) == [(on_host.SEARCHED_BACK_MS, 2**62)]
+
+
 def test_the_newest_executions_are_compared_and_nothing_that_was_never_sent() -> None:
     many = [executed(f"o{number}", number + 1) for number in range(proving.COMPARED + 5)]
     refused = executed("no", 1, state="refused")
