@@ -34,6 +34,8 @@ from mt5crs.gateway.control import Control
 from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.ledger import Ledger
 from mt5crs.gateway.office import Office
+from mt5crs.gateway.phase_store import PhaseStore
+from mt5crs.gateway.phases import Phases
 from mt5crs.gateway.reader import Query, Reader
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.gateway.server import _OFFICE
@@ -298,10 +300,17 @@ class Fleet(RuleBasedStateMachine):
         )  # fmt: skip
         self.reader = Reader(self.broker, self.desk, watch, ledger, self.control, stream)
         terminal: Any = Errands()
-        self.office = Office(self.control, self.desk, terminal, stream, 10, lambda *_, **__: None)
+        clocks: dict[str, Any] = {"monotonic": self.seconds}
+        store = PhaseStore(self.directory / "control.db", "x", **clocks, durable=False)
+        self.phases = Phases(
+            store, self.control, self.broker, "x", lambda *_, **__: None, signers=None, **clocks
+        )
+        self.office = Office(
+            self.control, self.desk, terminal, stream, self.phases, 10, lambda *_, **__: None
+        )
 
     def crash_gateway(self) -> None:
-        for part in (self.broker, self.journal, self.control):
+        for part in (self.broker, self.journal, self.control, self.phases):
             part.close()
         self.armed = None
         self.boot_gateway()
@@ -659,7 +668,7 @@ class Fleet(RuleBasedStateMachine):
         try:
             self.all_is_known_once_it_is_quiet()
         finally:
-            for part in (self.broker, self.journal, self.control, self.store):
+            for part in (self.broker, self.journal, self.control, self.phases, self.store):
                 part.close()
             for strategy in self.strategies.values():
                 strategy.journal.close()
