@@ -324,6 +324,7 @@ def test_a_bad_strategy_bundle_is_refused_and_nothing_is_staged(shop: Shop, faul
 def test_a_full_disk_is_one_error_and_leaves_nothing(shop: Shop) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
+    shop.core()
     (shop.directory / "model.json").write_bytes(os.urandom(400_000))
     extra = shop.ship("version: '1'\ndata: {model.json: model.json}\n")
     runtimes = shop.host.base / "runtimes"

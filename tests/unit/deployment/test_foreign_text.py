@@ -109,7 +109,7 @@ KEYS = ("services", "deployment", "error", "generation", "changes", "journal", "
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_a_host_answers_is_recorded_without_a_traceback(lie: dict[str, Any]) -> None:
     rollout = Rollout("ansible", "lab")
     told = document_of(json.dumps(lie))
@@ -122,7 +122,7 @@ def test_whatever_a_host_answers_is_recorded_without_a_traceback(lie: dict[str, 
 
 
 @given(st.text(alphabet=st.characters(), max_size=50))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_shown_is_printable_and_stays_so(text: str) -> None:
     once = shown(text)
     assert once.replace("\t", "").isprintable()

@@ -322,7 +322,7 @@ _ORDER = st.dictionaries(st.sampled_from(CommandOrder.__struct_fields__), _JSON 
     ),
     magics=st.frozensets(st.integers(1, 3), max_size=2),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_object_is_a_request_or_a_refusal_that_can_be_sent(
     message: dict[str, Any], magics: frozenset[int]
 ) -> None:

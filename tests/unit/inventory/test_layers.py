@@ -50,7 +50,7 @@ def written(directory: Path, chosen: dict[str, dict[str, Any]]) -> Path:
     return path
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(PLACES), st.dictionaries(st.sampled_from(NAMES), st.integers(1, 9), min_size=1)

@@ -116,13 +116,13 @@ def test_oversized() -> None:
     assert caught.value.code == "TOO_LARGE"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=400))
 def test_random_frames_give_typed_errors(frame: bytes) -> None:
     assert verdict(frame) in TYPED
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_mutated_frames_give_typed_errors(data: st.DataObject) -> None:
     frame = bytearray(msgspec.msgpack.encode(GOOD))

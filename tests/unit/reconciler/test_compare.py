@@ -300,7 +300,7 @@ def _shuffled(books: Evidence, seed: int) -> Evidence:
     return msgspec.structs.replace(books, **mixed)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(before=_books(), now=_books())
 def test_comparing_again_yields_nothing_new(before: Evidence, now: Evidence) -> None:
     once = compare(compare(None, before).state, now)
@@ -312,7 +312,7 @@ def test_comparing_again_yields_nothing_new(before: Evidence, now: Evidence) -> 
         assert twice.events == ()
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(before=_books(), now=_books(), seed=st.integers(0, 1000))
 def test_the_order_of_lists_does_not_matter(before: Evidence, now: Evidence, seed: int) -> None:
     local = compare(None, before).state
@@ -320,7 +320,7 @@ def test_the_order_of_lists_does_not_matter(before: Evidence, now: Evidence, see
     assert compare(local, _shuffled(now, seed)) == compare(local, now)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(before=_books(), now=_books())
 def test_no_broker_position_is_ever_dropped_or_misjudged(before: Evidence, now: Evidence) -> None:
     done = compare(compare(None, before).state, now)
@@ -333,7 +333,7 @@ def test_no_broker_position_is_ever_dropped_or_misjudged(before: Evidence, now: 
     assert done.differing_positions == sum(key.startswith("position:") for key in disputed)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_any_history_of_deals_is_followed_in_any_number_of_steps(data: st.DataObject) -> None:
     """However often we look, however late the history shows a deal: in the end the record is right."""

@@ -165,7 +165,7 @@ def test_bandit_and_ruff_have_one_way_to_accept_a_finding(tmp_path: Path) -> Non
     assert programs.ask(bandit, ["src/a.py"], tmp_path, tmp_path) == Outcome(program="bandit", state="ran")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(findings, findings)
 def test_more_findings_never_make_a_score_or_result_better(some: list[Finding], more: list[Finding]) -> None:
     alone, together = score.score(some), score.score([*some, *more])
