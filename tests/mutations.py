@@ -184,7 +184,7 @@ MUTATIONS = (
     ),
     Mutation(
         "older record of a phase accepted",
-        "gateway/phases.py",
+        "gateway/phase_acceptance.py",
         "record.serial > serial,",
         "True,",
         PHASES,

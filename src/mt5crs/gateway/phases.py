@@ -1,5 +1,6 @@
 """The phase of every magic number while the gateway runs: which one is in force, what an order may do in it,
-what breaks it, and what was recorded in it. `phase_rules.py` decides, `phase_store.py` keeps.
+what breaks it, and what was recorded in it. `phase_rules.py` and `phase_acceptance.py` decide, `phase_store.py`
+keeps, `phase_evidence.py` counts, `phase_money.py` asks the broker what money is worth.
 """
 
 from __future__ import annotations
@@ -11,27 +12,25 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from mt5crs.broker.interface import Books, Broker, BrokerError, Calculation
+from mt5crs.broker.interface import Books, Broker, BrokerError
 from mt5crs.phases.profile import Profile, Rollback, Trigger, lowest, named, profiles
 from mt5crs.phases.record import PhaseRecord, RecordError, UncheckedError, read, verify
 from mt5crs.protocol import requests as ask
-from mt5crs.protocol.fields import VERSION, Side, TradingState
+from mt5crs.protocol.fields import VERSION, TradingState
 from mt5crs.protocol.records import Order, PhaseFact, Position, SymbolSpec, Tick
 from mt5crs.protocol.replies import OrderResult, PhaseState, Reply
 from mt5crs.settings.gateway import Limits
 
-from . import phase_rules, risk
+from . import phase_rules
 from .control import FLEET, Control
+from .phase_acceptance import not_acceptable, require_acceptable
+from .phase_evidence import count, facts
+from .phase_money import PhaseMoney
 from .phase_store import Act, PhaseStore, Standing, Stats
 from .refusal import Refusal
 
-_KEPT_S = 1.0
-"""For so long the worth of a unit of money is taken for the same."""
 _WRITTEN_EVERY_MS = 60_000
-_FUTURE_MS = 5 * 60_000
-"""By so much the clock of who signs may be ahead."""
-_MINUTE_MS, _DAY_MS = 60_000, 86_400_000
-_BOUNDS_MS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000)
+_MINUTE_MS = 60_000
 
 
 class Phases:
@@ -64,7 +63,7 @@ class Phases:
         self._standings = store.standings()
         self._records: dict[int, PhaseRecord] = {}
         self._minute: dict[int, deque[float]] = {}
-        self._unit: dict[str, tuple[float, float]] = {}
+        self._money = PhaseMoney(broker, monotonic)
         self._lost_since: float | None = None
         self._tripped: set[int] = set()
         """Whose failures have been acted on: a RESUME lifts the halt before it resets their count."""
@@ -171,7 +170,7 @@ class Phases:
                 netting=books.identity.margin_mode != "HEDGING",
                 daily_profit=daily_profit,
                 last_minute=self._last_minute(terms.magic),
-                money=self._money(profile, books.identity.currency, [terms.symbol, *limits.symbols]),
+                money=self._money.of(profile, books.identity.currency, [terms.symbol, *limits.symbols]),
             ),
         )
 
@@ -200,14 +199,7 @@ class Phases:
         if standing is None or not isinstance(answer, OrderResult):
             return
         with self._lock:
-            stats = standing.stats
-            stats.orders += 1
-            stats.dry_runs += answer.outcome == "DRY_RUN"
-            stats.fills += answer.outcome in ("FILLED", "PARTIAL")
-            stats.rejects += answer.outcome == "REJECTED"
-            if took_ms is not None:
-                bound = next((each for each in _BOUNDS_MS if took_ms <= each), _BOUNDS_MS[-1])
-                stats.latency[bound] = stats.latency.get(bound, 0) + 1
+            count(standing.stats, answer, took_ms)
 
     def refused(self, magic: int) -> None:
         """Count an order that the gateway refused for its limits."""
@@ -226,72 +218,6 @@ class Phases:
                 self._begin(magic)
             return self._standings.get(magic)
 
-    # --- money ---------------------------------------------------------------------------------------------
-
-    def _money(self, profile: Profile, currency: str, symbols: list[str]) -> phase_rules.Money:
-        return phase_rules.Money(
-            currency=currency,
-            unit=lambda: 1.0 if currency == profile.currency else self._unit_in(profile, currency, symbols),
-            margin=self._margin,
-        )
-
-    def _margin(self, symbol: str, side: Side, volume: float) -> float:
-        tick = self._broker.tick(symbol)
-        price = 0.0 if tick is None else tick.ask if side == "BUY" else tick.bid
-        if not price > 0:
-            raise risk.cannot_compute("margin", f"there is no quote for {symbol}")
-        question = Calculation(what="margin", symbol=symbol, side=side, volume=volume, price=price)
-        margin = self._broker.calculate(question)
-        if not 0 < margin < float("inf"):
-            raise risk.cannot_compute(
-                "margin", f"the broker reckons {margin} for {volume:g} lots of {symbol}"
-            )
-        return margin
-
-    def _unit_in(self, profile: Profile, currency: str, symbols: list[str]) -> float:
-        """A unit of the profile's currency in account currency, from what a move of 1 % earns on a symbol
-        that is settled in the profile's currency.
-        """
-        now = self._monotonic()
-        at, unit = self._unit.get(profile.currency, (-_KEPT_S, 0.0))
-        if unit and now - at < _KEPT_S:
-            return unit
-        for symbol in symbols:
-            spec, tick = self._broker.symbol(symbol), self._broker.tick(symbol)
-            if spec is None or tick is None or spec.currency_profit != profile.currency or not tick.ask > 0:
-                continue
-            move = tick.ask * 0.01
-            question = Calculation(
-                what="profit", symbol=symbol, side="BUY", volume=1.0, price=tick.ask, close=tick.ask + move
-            )
-            unit = self._broker.calculate(question) / (move * spec.contract_size)
-            if 0 < unit < float("inf"):
-                self._unit[profile.currency] = (now, unit)
-                return unit
-        raise risk.cannot_compute(
-            "trade_size",
-            f"the account is in {currency}, and none of {', '.join(symbols)} is in {profile.currency}",
-        )
-
-    def obstacle(self, profile: Profile, symbols: list[str], currency: str) -> str:
-        """Why a phase allows no order of any of the symbols; empty if it allows one.
-
-        Raises BrokerError, and Refusal LIMIT when it cannot be told now.
-        """
-        money, found = (
-            self._money(profile, currency, symbols),
-            "the magic number has no limits, so no symbols",
-        )
-        for symbol in symbols if profile.limits.symbols is None else profile.limits.symbols:
-            spec = self._broker.symbol(symbol)
-            if spec is None:
-                found = f"the broker has no symbol {symbol}"
-                continue
-            found = phase_rules.obstacle(profile, symbol, spec, money)
-            if not found:
-                return ""
-        return found
-
     # --- records -------------------------------------------------------------------------------------------
 
     def answer(
@@ -303,7 +229,7 @@ class Phases:
             self._accept(request, symbols, currency)
         profile = self.in_force(request.magic)
         try:
-            obstacle = self.obstacle(profile, symbols, currency) if profile is not None else ""
+            obstacle = self._money.obstacle(profile, symbols, currency) if profile is not None else ""
         except (BrokerError, Refusal) as error:
             obstacle = f"not known now: {error}"
         return self.state(request.id, request.magic, obstacle)
@@ -312,21 +238,21 @@ class Phases:
         magic = request.magic
         _require_magic(magic)
         if self._signers is None:
-            raise _not_acceptable("enforced", "this gateway uses no phases", "set fleet_phases, then deploy")
+            raise not_acceptable("enforced", "this gateway uses no phases", "set fleet_phases, then deploy")
         try:
             record = read(request.record)
             profile = named(record.profile)
             verify(request.record, request.signature, record.by, self._signers)
         except ValueError as error:
             self._note("phase.refused", magic=magic, client=request.client, error=str(error))
-            raise _not_acceptable(
+            raise not_acceptable(
                 "record", str(error), "have it signed by one of fleet_phase_signers"
             ) from None
         with self._lock:
             self._require_acceptable(record, profile, magic)
-        obstacle = self.obstacle(profile, symbols, currency)
+        obstacle = self._money.obstacle(profile, symbols, currency)
         if obstacle:
-            raise _not_acceptable("profile", obstacle, "nothing was changed")
+            raise not_acceptable("profile", obstacle, "nothing was changed")
         with self._lock:
             self._require_acceptable(record, profile, magic)
             present = self._standings.get(magic)
@@ -361,64 +287,28 @@ class Phases:
 
     def _require_acceptable(self, record: PhaseRecord, profile: Profile, magic: int) -> None:
         present = self._standings.get(magic)
-        serial = present.serial if present is not None else 0
-        now = self._store.now_msc()
-        phase = (self.in_force(magic) or lowest()).phase
-        longest = profile.record_days * _DAY_MS
-        for good, field, message, remedy in (
-            (
-                record.magic == magic,
-                "magic",
-                f"the record is for magic {record.magic}",
-                "send it for that one",
-            ),
-            (
-                record.account == self._account,
-                "account",
-                f"the record is for {record.account}, this gateway trades {self._account}",
-                "have one made for this account",
-            ),
-            (
-                record.serial > serial,
-                "serial",
-                f"record {record.serial} is not newer than {serial}, which is in force",
-                "look at the phase again and have a new record made",
-            ),
-            (
-                record.issued_msc <= now + _FUTURE_MS,
-                "issued_msc",
-                "the record is of the future",
-                "set the clocks",
-            ),
-            (now < record.expires_msc, "expires_msc", "the record has run out", "have a new one made"),
-            (
-                record.expires_msc - record.issued_msc <= longest,
-                "expires_msc",
-                f"the record is for longer than the {profile.record_days} days that {profile.name} allows",
-                "have one made for a shorter time",
-            ),
-            (
-                record.override or profile.phase <= phase + 1,
-                "profile",
-                f"{profile.name} is more than one phase above the present one",
-                "promote phase by phase, or override by name",
-            ),
-        ):
-            if not good:
-                raise _not_acceptable(field, message, remedy)
+        require_acceptable(
+            record,
+            profile,
+            magic=magic,
+            account=self._account,
+            serial=present.serial if present is not None else 0,
+            phase=(self.in_force(magic) or lowest()).phase,
+            now_msc=self._store.now_msc(),
+        )
 
     def demote(self, magic: int, profile_name: str, by: str, reason: str) -> None:
         """Put a magic number under an earlier phase. Raises Refusal."""
         _require_magic(magic)
         present = self.in_force(magic)
         if present is None:
-            raise _not_acceptable("enforced", "this gateway uses no phases", "set fleet_phases, then deploy")
+            raise not_acceptable("enforced", "this gateway uses no phases", "set fleet_phases, then deploy")
         try:
             profile = named(profile_name)
         except ValueError as error:
-            raise _not_acceptable("profile", str(error), "name one of them") from None
+            raise not_acceptable("profile", str(error), "name one of them") from None
         if profile.phase > present.phase:
-            raise _not_acceptable(
+            raise not_acceptable(
                 "profile",
                 f"{profile.name} is above {present.name}, which is in force",
                 "use `mt5crs phase promote`",
@@ -522,7 +412,7 @@ class Phases:
             if rollback is None or limit is None or result is None or result >= 0:
                 continue
             try:
-                bound = limit * self._money(profile, currency, limits[magic].symbols).unit()
+                bound = limit * self._money.of(profile, currency, limits[magic].symbols).unit()
             except (Refusal, BrokerError):
                 continue  # orders are refused while it is not known
             if -result >= bound:
@@ -641,47 +531,12 @@ class Phases:
         standing = self._standings.get(magic)
         if standing is None:
             return []
-        stats, observed = standing.stats, self._store.observed_ms()
-        wall_ms = self._store.now_msc() - stats.started_msc
-        counted = "control.db, counted by the gateway in this phase"
-        ran = "control.db, time that the gateway has run"
-
-        def days(*acts: Act) -> float:
-            last = self._store.last_ms(magic, *acts) if acts else None
-            return (observed - max(standing.since_ms, last or 0)) / _DAY_MS
-
-        figures: dict[str, tuple[float | None, str]] = {
-            "days_in_phase": (days(), ran),
-            "days_without_crash": (days("crash"), f"{ran} since the last run that was not stopped"),
-            "days_without_critical": (
-                days("critical", "forged"),
-                f"{ran} since the last broken rollback criterion",
-            ),
-            "uptime_percent": (
-                min(100.0, (observed - standing.since_ms) / wall_ms * 100) if wall_ms > 0 else None,
-                f"{ran}, of the time that has passed",
-            ),
-            "orders": (stats.orders, counted),
-            "dry_runs": (stats.dry_runs, counted),
-            "fills": (stats.fills, counted),
-            "reject_percent": (stats.rejects / stats.orders * 100 if stats.orders else None, counted),
-            "worst_day": (stats.worst_day, f"{counted}, in account currency"),
-            "latency_p95_ms": (_p95(stats.latency), f"{counted}, at most so long from order to answer"),
-        }
-        return [
-            PhaseFact(name=name, value=None if value is None else round(value, 4), source=source)
-            for name, (value, source) in figures.items()
-        ]
-
-
-def _p95(latency: Mapping[int, int]) -> float | None:
-    """The bound that 95 of 100 orders kept; None without orders."""
-    total, seen = sum(latency.values()), 0
-    for bound in sorted(latency):
-        seen += latency[bound]
-        if seen >= 0.95 * total:
-            return float(bound)
-    return None
+        return facts(
+            standing,
+            self._store.observed_ms(),
+            self._store.now_msc(),
+            lambda acts: self._store.last_ms(magic, *acts),
+        )
 
 
 def _reduces(terms: ask.OrderTerms, books: Books) -> bool:
@@ -693,7 +548,3 @@ def _reduces(terms: ask.OrderTerms, books: Books) -> bool:
 def _require_magic(magic: int) -> None:
     if not magic:
         raise Refusal("BAD_FIELD", "magic", "a phase belongs to a magic number, and 0 is none", "name one")
-
-
-def _not_acceptable(field: str, message: str, remedy: str) -> Refusal:
-    return Refusal("LIMIT", field, message, remedy)
