@@ -102,11 +102,15 @@ class Journal:
 
     def restored_since(self, now_msc: int) -> int | None:
         """Broker time from which submissions may be missing here: the file was restored from a backup within
-        the last day. None: it was not. `now_msc`: wall clock.
+        the last day. None: it was not. `now_msc`: wall clock. Raises JournalError when that cannot be read.
         """
-        row = self._db.execute(
-            "SELECT MIN(since_msc) FROM restorations WHERE restored_msc > ?", (now_msc - _RESTORED_FOR_MS,)
-        ).fetchone()
+        try:
+            row = self._db.execute(
+                "SELECT MIN(since_msc) FROM restorations WHERE restored_msc > ?",
+                (now_msc - _RESTORED_FOR_MS,),
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise JournalError(str(database.unusable(self._path, error))) from error
         return None if row[0] is None else int(row[0])
 
     def find(self, magic: int, client_order_id: str) -> Entry | None:

@@ -1,6 +1,6 @@
 """The phase of every magic number while the gateway runs: which one is in force, what an order may do in it,
-what breaks it, and what was recorded in it. `phase_rules.py` and `phase_acceptance.py` decide, `phase_store.py`
-keeps, `phase_evidence.py` counts, `phase_money.py` asks the broker what money is worth.
+what breaks it, and what was recorded in it. `phase_rules.py` and `phase_acceptance.py` decide,
+`phase_store.py` keeps, `phase_evidence.py` counts, `phase_money.py` asks the broker what money is worth.
 """
 
 from __future__ import annotations
