@@ -8,13 +8,12 @@ import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from deploy.backup import copies, on_host
 from deploy.fleet.inventory import WINDOWS, Fleet
 from deploy.fleet.vault_password import read_password
-from deploy.remote import ssh
+from deploy.remote import script
 from mt5crs.foreign_text import shown_tree
 
 _TIMEOUT_S = 300
@@ -26,18 +25,10 @@ class BackupError(RuntimeError):
 
 def call(fleet: Fleet, host: str, *arguments: str, stdin: str = "") -> dict[str, Any]:
     """Run a verb of `on_host`. Raises BackupError."""
-    script = Path(on_host.__file__).read_text(encoding="utf-8")
-    command = ["python3", "-c", script, *arguments]
-    reply = ssh.run(fleet.hosts[host], command, stdin=stdin, timeout_s=_TIMEOUT_S)
-    if reply.status != 0:
-        raise BackupError(f"{host}: {reply.why}")
     try:
-        told = json.loads(reply.output)
-    except ValueError:
-        raise BackupError(f"{host} gave no answer that can be read") from None
-    if not isinstance(told, dict):
-        raise BackupError(f"{host} gave no answer that can be read")
-    return told
+        return script.ask(fleet.hosts[host], on_host, *arguments, stdin=stdin, timeout_s=_TIMEOUT_S)
+    except script.ScriptError as error:
+        raise BackupError(f"{host}: {error}") from None
 
 
 def hub_of(fleet: Fleet) -> str:

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from deploy.daily import on_host, reckoning
 from deploy.fleet.inventory import WINDOWS, Fleet
-from deploy.remote import ssh
+from deploy.remote import script
 from mt5crs.foreign_text import shown_tree
 from mt5crs.protocol.records import Deal
 
@@ -114,16 +113,10 @@ def _ask(fleet: Fleet, host: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         "gateway": host in fleet.in_group("gateway"),
         "prometheus": f"http://{shown}:{of['monitoring_prometheus_port']}" if on_hub else "",
     }
-    script = Path(on_host.__file__).read_text(encoding="utf-8")
-    command = ["python3", "-", json.dumps({**asked, **mine})]
-    reply = ssh.run(of, command, stdin=script, timeout_s=_TIMEOUT_S)
-    if reply.status != 0:
-        return {"error": reply.why}
     try:
-        told = json.loads(reply.output)
-    except ValueError:
-        told = None
-    return told if isinstance(told, dict) else {"error": "it gave no answer that can be read"}
+        return script.ask(of, on_host, json.dumps({**asked, **mine}), timeout_s=_TIMEOUT_S)
+    except script.ScriptError as error:
+        return {"error": str(error)}
 
 
 def _mode(fleet: Fleet) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ from deploy.preflight.facts import (
     Sections,
     Unknown,
 )
-from deploy.remote import ssh
+from deploy.remote import script
 from deploy.rollout import plan
 from deploy.rollout.batches import OrderError
 from deploy.rollout.generation import BundleError
@@ -78,10 +78,8 @@ def ask(fleet: Fleet, host: str) -> Asked | Unknown:
     """The one question to a host."""
     if host in fleet.in_group(WINDOWS):
         return Unknown("Windows hosts cannot be asked yet: look yourself, as docs/windows.md says")
-    script = Path(on_host.__file__).read_text(encoding="utf-8")
     sent = time.time()
-    command = ["python3", "-", json.dumps(question(fleet, host))]
-    reply = ssh.run(fleet.hosts[host], command, stdin=script, timeout_s=_TIMEOUT_S)
+    reply = script.run(fleet.hosts[host], on_host, json.dumps(question(fleet, host)), timeout_s=_TIMEOUT_S)
     received = time.time()
     if reply.status != 0:
         return Unknown(reply.why)
