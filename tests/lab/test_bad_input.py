@@ -246,7 +246,8 @@ def hiding(directory: Path, other: Path) -> tuple[str, ...]:
 def test_missing_tool_names_the_command(undisturbed: Fleet, tmp_path: Path) -> None:
     # Other tests use dist/ at the same time: only this run sees one without the tool.
     without = tmp_path / "dist"
-    shutil.copytree(PROJECT / "dist", without, ignore=shutil.ignore_patterns("mt5crs-release"))
+    ignored = shutil.ignore_patterns("mt5crs-release", ".cache", "mt5crs-images-*")
+    shutil.copytree(PROJECT / "dist", without, ignore=ignored)
     ran = undisturbed.pyinfra(before=hiding(PROJECT / "dist", without))
     assert ran.status != 0
     assert "build it with `make bundle`" in ran.output

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lab.handle import wait_until
+from mt5crs.broker.sim.backend import BROKER_CLOCK_OFFSET_MS
 from tests.lab.engines import Fleet
 
 BOOKS = "/var/lib/mt5crs/gateway/sim/broker.db"
@@ -133,20 +134,27 @@ def test_a_gateway_that_lost_its_disk_comes_back_from_a_proven_backup_and_is_hal
 
 
 def test_the_report_of_the_day_agrees_with_the_brokers_books(fleet: Fleet, tmp_path: Path) -> None:
-    day = time.strftime("%Y%m%d", time.gmtime())
-    told = operate(fleet, "report", "--date", day, "--json", "--output", str(tmp_path))
-    assert told.returncode == 0, told.stdout[-2000:] + told.stderr
-    report = json.loads(told.stdout)
+    found: list[dict[str, Any]] = []
+
+    def told() -> bool:
+        # The day at the broker: it has only just begun when this runs at ten in the evening.
+        day = time.strftime("%Y%m%d", time.gmtime(time.time() + BROKER_CLOCK_OFFSET_MS / 1000))
+        ran = operate(fleet, "report", "--date", day, "--json", "--output", str(tmp_path / day))
+        found.append(json.loads(ran.stdout))
+        orders = found[-1]["gateways"][0]["orders"].get("value", ())
+        return ran.returncode == 0 and any(one["result"] == "FILLED" for one in orders)
+
+    wait_until(told, 90, "a report in which nothing is unknown, with an order that was filled")
+    report = found[-1]
     (gateway,) = report["gateways"]
     assert gateway["money"]["value"]["books"]["equal"]
-    assert any(one["result"] == "FILLED" for one in gateway["orders"]["value"])
-    assert report["deployments"]["value"]
     assert not report["whole"]
-    early = operate(fleet, "report", "--date", "20200101", "--output", str(tmp_path))
+    assert len(list((tmp_path / report["date"].replace("-", "")).iterdir())) == 3
+    early = operate(fleet, "report", "--date", "20200101", "--output", str(tmp_path / "early"))
     assert early.returncode == 1
     assert "money: no data: the first deal of account" in early.stdout
     assert "alerts: no data: LookupError: Prometheus has no samples of that day" in early.stdout
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list((tmp_path / "early").iterdir())) == 3
 
 
 def test_a_phase_holds_back_orders_until_somebody_signs_for_more(fleet: Fleet, tmp_path: Path) -> None:
