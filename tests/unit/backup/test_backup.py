@@ -98,7 +98,7 @@ def test_what_is_kept_is_encrypted_and_every_damage_is_found(host: Path, tmp_pat
     assert kept.startswith(b"$ANSIBLE_VAULT;1.1;AES256")
     assert copies.opened(kept, PASSWORD, digest) == content
     with pytest.raises(CopyError, match="SHA-256"):
-        copies.opened(kept[:-2] + b"0\n", PASSWORD, digest)
+        copies.opened(kept[:-2] + bytes([kept[-2] ^ 1]) + kept[-1:], PASSWORD, digest)
     with pytest.raises(CopyError, match="another vault password"):
         copies.opened(kept, "wrong", digest)
     with pytest.raises(CopyError, match="cannot be unpacked"):
