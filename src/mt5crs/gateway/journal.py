@@ -95,6 +95,8 @@ class Journal:
         self._db = database.opened(path, _SCHEMA, durable=durable, threads=True)
         self._account = account
         self._unsent: Counter[int] = Counter()
+        # Only a file that no gateway has open is restored: what is known now stays so, and no order waits.
+        self._restorations = self._db.execute("SELECT since_msc, restored_msc FROM restorations").fetchall()
 
     def close(self) -> None:
         """Close the file."""
@@ -102,16 +104,10 @@ class Journal:
 
     def restored_since(self, now_msc: int) -> int | None:
         """Broker time from which submissions may be missing here: the file was restored from a backup within
-        the last day. None: it was not. `now_msc`: wall clock. Raises JournalError when that cannot be read.
+        the last day. None: it was not. `now_msc`: wall clock.
         """
-        try:
-            row = self._db.execute(
-                "SELECT MIN(since_msc) FROM restorations WHERE restored_msc > ?",
-                (now_msc - _RESTORED_FOR_MS,),
-            ).fetchone()
-        except sqlite3.Error as error:
-            raise JournalError(str(database.unusable(self._path, error))) from error
-        return None if row[0] is None else int(row[0])
+        lately = (since for since, at in self._restorations if at > now_msc - _RESTORED_FOR_MS)
+        return min(lately, default=None)
 
     def find(self, magic: int, client_order_id: str) -> Entry | None:
         """What is recorded under an id. Raises JournalError when that cannot be read."""

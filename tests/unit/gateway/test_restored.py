@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.backup import on_host
-from mt5crs.gateway.journal import replayed, restorations
+from mt5crs.gateway.journal import Journal, replayed, restorations
 from mt5crs.protocol.replies import Error, OrderResult
 from mt5crs.service.database import BrokenError
 from tests.unit.gateway.counter import MAGIC, Counter
@@ -106,9 +106,10 @@ def test_a_journal_that_was_never_restored_costs_no_look(tmp_path: Path) -> None
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
         db.execute("INSERT INTO restorations VALUES ('x', 5, 1000)")
         db.commit()
-    assert counter.journal.restored_since(2000) == 5
-    assert restorations(tmp_path / "journal.db") == [5]
-    assert counter.journal.restored_since(1000 + 25 * 3600_000) is None, "after a day it is over"
+    with closing(Journal(tmp_path / "journal.db", "x")) as again:  # the gateway is started after it
+        assert again.restored_since(2000) == 5
+        assert restorations(tmp_path / "journal.db") == [5]
+        assert again.restored_since(1000 + 25 * 3600_000) is None, "after a day it is over"
 
 
 def test_every_submission_of_a_journal_can_be_read_again(tmp_path: Path) -> None:
