@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from mt5crs_release.errors import FailedError
@@ -19,7 +19,12 @@ ACCOUNT = "mt5crs"
 SYSTEM_SID = "S-1-5-18"
 ADMINISTRATORS_SID = "S-1-5-32-544"
 _SDDL_ALIASES = {"SY": SYSTEM_SID, "BA": ADMINISTRATORS_SID}
+_SDDL_RIGHTS = {"FA": 0x1F01FF}
 _ACE = re.compile(r"\(([^)]*)\)")
+_SDDL = re.compile(
+    r"O:(?P<owner>[A-Z]{2}|S-[0-9-]+)(?:G:(?:[A-Z]{2}|S-[0-9-]+))?"
+    r"D:(?P<flags>[A-Z]*)(?P<entries>(?:\((?:[^;()]*;){5}[^;()]*\))*)\Z"
+)
 
 
 def protection(directory: PurePath, account: str) -> list[list[str]]:
@@ -85,6 +90,31 @@ def parse_rights(saved: str) -> dict[str, str]:
     """Return SDDL text by path from what ``icacls /save`` wrote: alternating lines of path and SDDL."""
     lines = [line for line in saved.lstrip("\ufeff").splitlines() if line.strip()]
     return dict(zip(lines[::2], lines[1::2], strict=True))
+
+
+def holds_alone(sddl: str, owner: str, rights: Mapping[str, int]) -> bool:
+    """Whether a directory belongs to ``owner``, and these SIDs have these rights on it and what it will hold,
+    nobody else any, and nothing is inherited; pure.
+
+    :param sddl: as ``(Get-Acl …).Sddl`` gives it
+    :param rights: access mask of each SID
+    """
+    match = _SDDL.match(sddl.strip())
+    if match is None or _SDDL_ALIASES.get(match["owner"], match["owner"]) != owner:
+        return False
+    entries = [entry.split(";") for entry in _ACE.findall(match["entries"])]
+    found = {
+        (kind, flags, _mask(mask), _SDDL_ALIASES.get(sid, sid))
+        for kind, flags, mask, _object, _inherits, sid, *_ in entries
+    }
+    return "P" in match["flags"] and found == {("A", "OICI", mask, sid) for sid, mask in rights.items()}
+
+
+def _mask(text: str) -> int:
+    """The access mask that one field of an entry stands for; -1: one of the many abbreviations."""
+    if text in _SDDL_RIGHTS:
+        return _SDDL_RIGHTS[text]
+    return int(text, 16) if text.startswith("0x") else -1
 
 
 def rights_problems(path: str, sddl: str, allowed: set[str]) -> Iterator[str]:

@@ -19,7 +19,9 @@ from winmodel import state
 _GRANT = re.compile(r"(\*?[^:]+):((?:\([A-Z]+\))*)([A-Z]+)\Z")
 _EXPRESSIONS = {
     re.compile(r"\(Get-LocalUser -Name '([^']+)'\)\.SID\.Value\Z"): lambda name: state.sid_of(name),
-    re.compile(r"\(Get-Acl -LiteralPath '([^']+)'\)\.Sddl\Z"): lambda path: _full_sddl(path),
+    re.compile(r"\(Get-Acl -LiteralPath '([^']+(?:','[^']+)*)'\)\.Sddl\Z"): lambda paths: "\n".join(
+        _full_sddl(path) for path in paths.split("','")
+    ),
 }
 _RIGHTS = {"F": "FullControl", "RX": "ReadAndExecute", "M": "Modify", "R": "Read"}
 _ERROR_UNKNOWN_SERVICE = 1060

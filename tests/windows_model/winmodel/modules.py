@@ -69,7 +69,7 @@ def _user(given: Answer, check: bool) -> Answer:
             now["users"][given["name"]] = wanted
             now["next_rid"] += 0 if user else 1
             state.effect("user", name=given["name"], created=not user)
-    return {"changed": changed, "name": given["name"]}
+    return {"changed": changed, "name": given["name"], "sid": wanted.get("sid", "")}
 
 
 def _user_right(given: Answer, check: bool) -> Answer:
