@@ -36,7 +36,9 @@ endif
 .PHONY: demo
 demo: setup lab-check bundle lab-up deploy verify rollback-drill ## fresh machine -> lab fleet deployed, verified, one part rolled back
 
+# Molecule's scenario leaves its Windows host to the lab tests, which add the rest of a fleet to it.
 .PHONY: test
+test: export MT5CRS_WINDOWS_LAB := winmol
 test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Molecule
 	@begin=$$SECONDS; for stage in $(TEST_STAGES); do \
 	  from=$$SECONDS; stage=$${stage//+/ }; echo "=== $$stage"; \
@@ -45,7 +47,7 @@ test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Mole
 	  echo "=== $$stage passed in $$((SECONDS - from)) s"; \
 	done; echo "=== all of: $(TEST_STAGES) passed in $$((SECONDS - begin)) s"
 # Joined by +: side by side, the output of each at its end.
-TEST_STAGES := test-fresh+lint unit faults+images-test lab-test verify molecule
+TEST_STAGES := test-fresh+lint unit faults+images-test molecule lab-test verify
 
 .PHONY: rollback-drill
 rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
@@ -140,7 +142,8 @@ images-test: setup bundle ## images built, the stack of compose.yml up, checked,
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), three files at a time, each on its lab fleet
 	$(PYTEST) tests/lab tests/faults/fleet --timeout 900 --budget 120 -m "not slow" \
-	  --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
+	  --numprocesses 3 --dist loadgroup --no-loadscope-reorder --durations=10
+	$(if $(MT5CRS_WINDOWS_LAB),$(RUN) molecule destroy -s windows)
 
 .PHONY: lab-test-long
 lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check (make long-list)
@@ -165,7 +168,7 @@ molecule-linux: setup bundle ## scenario default, then rollback on the fleet tha
 	$(RUN) molecule test -s rollback
 
 molecule-windows: setup bundle ## scenario windows
-	$(RUN) molecule test -s windows
+	$(RUN) molecule test -s windows $(if $(MT5CRS_WINDOWS_LAB),--destroy never)
 
 .PHONY: bench
 bench: setup ## all figures in one table, with their targets, the review among them (half an hour; BENCH=--quick: minutes)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from deploy.fleet.services import NAMES
 from lab import fleet as labs
 from lab.handle import Lab
-from tests.lab.engines import Fleet, generations_in, running_in
+from tests.lab.deployers import TOOL
+from tests.lab.engines import Fleet, Statuses, access_in, generations_in, running_in
 
 FIRST = "gw0"
 """What pytest-xdist calls its first process; the lab that this one tests stays for the next run."""
@@ -28,29 +31,61 @@ def lab_name() -> str:
     return name if worker() == FIRST else f"{name}-{worker()}"
 
 
+TRADING = "order-flow"
+"""Group of the tests that share the lab whose strategies trade all the time."""
 LONGEST = (
     "test_windows_gateway",
+    TRADING,
     "test_canary_secrets",
-    "test_controller",
-    "test_order_flow",
     "test_strategies",
     "test_bad_input",
     "test_deployment_record",
     "test_blue_green",
     "test_alerts",
 )
-"""Files in the order in which they are begun, so that none of the long ones is left alone at the end."""
+"""Groups in the order in which they are begun, so that none of the long ones is left alone at the end."""
 
 
+def group(item: pytest.Item) -> str:
+    """Tests of a group run in one process, one after the other: those of a file, or of a lab that is dear."""
+    return TRADING if "faults" in item.path.parts else item.path.stem
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin the longest files first; pytest-xdist hands out files in the order in which they come."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    """Begin the longest groups first; pytest-xdist hands them out in the order in which they come."""
+    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 def restore(fleet: Fleet) -> None:
     """Deploy what the inventory wants, in one step: how steps follow each other is not tried here."""
     ran = fleet.pyinfra("--data", "strategy=all_at_once")
     assert ran.status == 0, ran.output[-4000:]
+
+
+def go_back(fleet: Fleet, before: Statuses, now: Statuses) -> bool:
+    """Have each host take its own services back to where they were; whether that was all it takes.
+
+    A third of a deployment's work. Lists of who may do what never go back with a generation.
+    """
+    if access_in(now) != access_in(before) or before.keys() != now.keys():
+        return False
+    was = generations_in(before)
+    moved = [key for key, generation in generations_in(now).items() if was[key] != generation]
+
+    def roll_back(key: tuple[str, str]) -> bool:
+        host, service = key
+        done = fleet.lab.exec(host, [TOOL, "rollback", service, "--to", was[key]], check=False)
+        return done.returncode == 0
+
+    with ThreadPoolExecutor(len(fleet.lab.plan.hosts)) as pool:
+        for service in NAMES:
+            if not all(pool.map(roll_back, [key for key in moved if key[1] == service])):
+                return False
+    then = fleet.statuses()
+    return generations_in(then) == was and running_in(then)
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +104,10 @@ def deployed() -> Iterator[Fleet]:
 @pytest.fixture
 def fleet(deployed: Fleet) -> Iterator[Fleet]:
     """The deployed fleet; what a test changed is taken back, so that the next finds it as it was."""
-    before = deployed.generations()
+    before = deployed.statuses()
     yield deployed
     deployed.override()
     now = deployed.statuses()
-    if generations_in(now) != before or not running_in(now):
+    as_it_was = generations_in(now) == generations_in(before) and running_in(now)
+    if not as_it_was and not go_back(deployed, before, now):
         restore(deployed)

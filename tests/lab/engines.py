@@ -135,6 +135,11 @@ def generations_in(statuses: Statuses) -> dict[tuple[str, str], str]:
     return {key: str(now["current"]) for key, now in statuses.items()}
 
 
+def access_in(statuses: Statuses) -> dict[tuple[str, str], Any]:
+    """Who may do what at each service that says so."""
+    return {key: now["access"]["list"] for key, now in statuses.items() if now.get("access")}
+
+
 def running_in(statuses: Statuses) -> bool:
     """Whether each service is active and confirmed."""
     return all(

@@ -19,6 +19,7 @@ from lab import faults
 from lab.handle import wait_until
 from lab.state import PROJECT
 from tests.lab.engines import Fleet
+from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -184,29 +185,43 @@ def test_what_cannot_be_put_in_force_changes_nothing(
     assert host.in_force() == in_force
 
 
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        (["nft", "add", "rule", "inet", "mt5crs", "inbound", "tcp", "dport", "4444", "accept"], "baseline"),
-        (["rm", "/etc/ssh/sshd_config.d/10-mt5crs.conf"], "baseline"),
-        (["sh", "-c", "echo X11Forwarding yes >/etc/ssh/sshd_config.d/00-other.conf"], "baseline"),
-        (["sh", "-c", "echo 120 >/proc/sys/net/ipv4/tcp_keepalive_time"], "baseline"),
-        (["systemctl", "stop", "chrony.service"], "chrony"),
-        (["touch", "/etc/systemd/journald.conf.d/50-mt5crs.conf"], "journald"),
-    ],
-)
-def test_what_was_changed_by_hand_is_found_and_put_right(
-    deployed: Fleet, host: Host, change: list[str], word: str
-) -> None:
-    host.lab.exec(HOST, change)
-    assert host.stale() == [word]
-    host.lab.exec(HOST, ["rm", "-f", "/etc/ssh/sshd_config.d/00-other.conf"])
+SSHD = "/etc/ssh/sshd_config.d"
+SOMEBODY_ELSES = f"echo X11Forwarding yes >{SSHD}/00-other.conf"
+BY_HAND = {
+    # What somebody changes, and the way back that leaves only the next one to be found.
+    "nft add rule inet mt5crs inbound tcp dport 4444 accept": "systemctl reload mt5crs-baseline",
+    f"mv {SSHD}/10-mt5crs.conf /run/": f"mv /run/10-mt5crs.conf {SSHD}/",
+    SOMEBODY_ELSES: f"rm {SSHD}/00-other.conf",
+    "echo 120 >/proc/sys/net/ipv4/tcp_keepalive_time": "systemctl reload mt5crs-baseline",
+}
+
+
+def test_what_was_changed_by_hand_is_found_and_put_right(deployed: Fleet, host: Host) -> None:
+    def by_hand(what: str) -> None:
+        host.lab.exec(HOST, ["sh", "-c", what])
+
+    for change, way_back in BY_HAND.items():
+        by_hand(change)
+        assert host.stale() == ["baseline"], change
+        by_hand(way_back)
+        assert host.stale() == [], way_back
+    by_hand("systemctl stop chrony.service")
+    assert host.stale() == ["chrony"]
+    by_hand("touch /etc/systemd/journald.conf.d/50-mt5crs.conf")
+    assert sorted(host.stale()) == ["chrony", "journald"]
+
+    # All at once, but for the file of somebody else: a deployment does not remove what it has not brought.
+    for change in BY_HAND.keys() - {SOMEBODY_ELSES}:
+        by_hand(change)
+    assert sorted(host.stale()) == ["baseline", "chrony", "journald"]
     ran = deployed.pyinfra()
     assert ran.status == 0, ran.output[-4000:]
     assert host.stale() == []
 
 
-@pytest.mark.parametrize("engine", ["pyinfra", "ansible"])
+@pytest.mark.parametrize(
+    "engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=OTHER_ENGINE))]
+)
 def test_a_deployment_that_fails_takes_who_gets_in_back_with_it(fleet: Fleet, engine: str) -> None:
     def in_force(name: str) -> str:
         return fleet.lab.exec(name, ["sh", "-c", IN_FORCE]).stdout

@@ -162,9 +162,8 @@ def test_ansible_puts_back_what_was_confirmed_on_a_host_that_comes_back_in_time(
     assert fleet.running()
 
 
-@pytest.mark.parametrize(
-    "engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=OTHER_ENGINE))]
-)
+@pytest.mark.slow(reason="on a fleet of both systems it is tried in every run (test_windows_gateway.py)")
+@pytest.mark.parametrize("engine", ["pyinfra", "ansible"])
 def test_a_killed_rollback_of_the_fleet_is_settled_by_the_next_run(fleet: Fleet, engine: str) -> None:
     words = ("--data", "part=fleet") if engine == "pyinfra" else ("--tags", "fleet")
     before = fleet.generations()

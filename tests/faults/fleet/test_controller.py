@@ -23,7 +23,9 @@ from tests.faults.fleet.controller import (
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-SLOW = pytest.mark.slow(reason="every run has a sample of the moments: gateway active, half confirmed")
+SLOW = pytest.mark.slow(
+    reason="every run has a sample of the moments: half confirmed, and active (test_deployment_record.py)"
+)
 QUICK = ("--data", "strategy=all_at_once")
 ALLOWED = {OLD, NEW}
 CUT_S = 25.0
@@ -46,7 +48,7 @@ def next_run(arena: Arena, before: dict[tuple[str, str], str]) -> str:
     "moment",
     [
         pytest.param(STAGE, marks=SLOW),
-        ACTIVATE_GATEWAY,
+        pytest.param(ACTIVATE_GATEWAY, marks=SLOW),
         pytest.param(ACTIVATE_FIRST, marks=SLOW),
         pytest.param(ACTIVATE_SECOND, marks=SLOW),
         pytest.param(BEFORE_CONFIRM, marks=SLOW),
