@@ -84,6 +84,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "undo": _undo,
         "check": _check,
         "deployment": _deployment,
+        "audit-log": _audit_log,
     }
     return runners[options.command](host, options)
 
@@ -108,13 +109,30 @@ def _deployment(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     return kept.beat(options.id, options.phase, options.provisional, options.gone)
 
 
+def _audit_log(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.audit_log import AuditLog
+
+    log = AuditLog(host)
+    if options.action == "read":
+        return log.read()
+    if options.action == "witnessed":
+        return log.witnessed()
+    document = _document()
+    if options.action == "witness":
+        return log.witness(document)
+    acts, configuration = document.get("acts") or [], document.get("configuration")
+    if not isinstance(acts, list) or not all(isinstance(act, dict) for act in acts):
+        raise RefusedError("acts is no list of objects", remedy='send {"acts": [{"what": …}]}')
+    return log.append(acts, configuration, str(document.get("deployment") or ""))
+
+
 def _document() -> dict[str, Any]:
     try:
         found = json.loads(sys.stdin.read())
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise RefusedError("standard input is no JSON object", remedy="send the deployment's record")
+        raise RefusedError("standard input is no JSON object", remedy="send one, as `--help` says")
     return found
 
 
@@ -378,6 +396,8 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
         return "\n".join(healthy) or "no services"
     if command == "verify":
         return _verified_text(answer)
+    if command == "audit-log":
+        return json.dumps(answer, indent=2, sort_keys=True)
     if command == "install-units":
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
@@ -595,6 +615,16 @@ def parser() -> argparse.ArgumentParser:
     )
     deployment.add_argument(
         "--gone", metavar="WHY", help="beat: the deployer is dead, its lock is free to take"
+    )
+    logging = add(
+        "audit-log",
+        "On the Hub: the audit log of the fleet. On other hosts: what they have seen of it.",
+        service=None,
+    )
+    logging.add_argument(
+        "action",
+        choices=("append", "read", "witness", "witnessed"),
+        help='append reads {"acts": […]} on standard input, witness {"log", "n", "hash"}',
     )
     verifying = add(
         "verify",

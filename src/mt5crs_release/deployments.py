@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mt5crs_release import store
-from mt5crs_release.errors import BusyError, FailedError, RefusedError
+from mt5crs_release.audit_log import AuditLog
+from mt5crs_release.errors import BusyError, FailedError, RefusedError, ReleaseError
 from mt5crs_release.journal import timestamp
 from mt5crs_release.lock import Lock, boot_clock, boot_id
 from mt5crs_release.paths import Host
@@ -47,6 +48,7 @@ class Deployments:
     def __init__(self, host: Host) -> None:
         self.base = host.root / "var/lib/mt5crs/deployments"
         self._holder = self.base / "holder.json"
+        self._log = AuditLog(host)
 
     def holder(self) -> dict[str, Any] | None:
         """Return who deploys now, with the seconds since its last heartbeat and whether it is gone."""
@@ -59,7 +61,8 @@ class Deployments:
     def open(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Take the fleet's lock and begin a record.
 
-        :param request: the record so far; ``id``, ``who``, ``controller``, ``started`` at least
+        :param request: the record so far; ``id``, ``who``, ``controller``, ``started`` at least;
+            ``configuration``: what is to be deployed, for the audit log
         :raises BusyError: another deployer holds the lock; the message names it
         :raises RefusedError: the request is none
         """
@@ -69,6 +72,8 @@ class Deployments:
                 f"the deployment has no {', '.join(missing)}",
                 remedy="use deploy.py or site.yml, which send them",
             )
+        request = dict(request)
+        configuration = request.pop("configuration", None)
         store.ensure_directory(self.base.parent)
         store.ensure_directory(self.base, 0o700)
         with self._locked("open"):
@@ -84,13 +89,15 @@ class Deployments:
             limit = float(request.get("limit_s") or _LIMIT_S)
             # The lock first: a crash before the record is written leaves a holder that grows old.
             self._hold({**holder, "since": timestamp(), "limit_s": limit}, phase)
-            self._leave_behind(found, request)
+            died = self._leave_behind(found, request)
             self._write(record)
+            begun = _act("deployment.begun", request, hosts=list(request.get("hosts") or ()))
             return {
                 "changed": True,
                 "id": request["id"],
                 "took_over": took_over,
                 "unfinished": self._unfinished(str(request["id"])),
+                "audit_log": self._logged([begun, *died], configuration, str(request["id"])),
             }
 
     def beat(self, name: str, phase: str | None, provisional: list[str], gone: str | None) -> dict[str, Any]:
@@ -124,8 +131,7 @@ class Deployments:
         if record.get("id") != name:
             raise RefusedError("this is the record of another deployment", remedy="send its own record")
         with self._locked("close"):
-            for entry in document.get("settled") or ():
-                self._settle(entry, name)
+            acts = [self._settle(entry, record) for entry in document.get("settled") or ()]
             begun = self._find(name)
             found = _read(self._holder)
             if record.get("outcome") == INTERRUPTED and found is not None and found["id"] == name:
@@ -142,7 +148,8 @@ class Deployments:
                 self._holder.unlink()
             store.sync_directory(self.base)
             self._prune()
-            return {"changed": True, "id": name, "held": held}
+            ended = _act("deployment.ended", record, **_outcome(record))
+            return {"changed": True, "id": name, "held": held, "audit_log": self._logged([*acts, ended])}
 
     def listed(self) -> dict[str, Any]:
         """Return a summary of every deployment, newest first, and who deploys now."""
@@ -175,8 +182,24 @@ class Deployments:
         holder.update(now)
         store.replace_file(self._holder, _text({"format": FORMAT, **holder}), 0o600)
 
-    def _leave_behind(self, found: Mapping[str, Any] | None, request: Mapping[str, Any]) -> None:
+    def _logged(
+        self, acts: list[dict[str, Any]], configuration: Mapping[str, Any] | None = None, deployment: str = ""
+    ) -> dict[str, Any]:
+        """The head of the audit log with these acts in it; ``error``: why they are not.
+
+        A log that cannot be written keeps no deployment from going on, or from ending: its run says so.
+        """
+        try:
+            return self._log.append(acts, configuration, deployment)
+        except (ReleaseError, OSError, KeyError, TypeError, ValueError) as error:
+            told = error.message if isinstance(error, ReleaseError) else f"{type(error).__name__}: {error}"
+            return {"error": told, "acts": acts}
+
+    def _leave_behind(
+        self, found: Mapping[str, Any] | None, request: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """Close the records of deployments that died: nobody but the holder can be running."""
+        died = []
         for record in self._records():
             if record.get("outcome") != RUNNING or record["id"] == request["id"]:
                 continue
@@ -190,6 +213,8 @@ class Deployments:
                 f"Died{silent}; {request['who']} on {request['controller']} took the fleet's lock over."
             )
             self._write(record)
+            died.append(_act("deployment.died", request, died=record["id"], sentence=record["sentence"]))
+        return died
 
     def _unfinished(self, but: str) -> list[dict[str, Any]]:
         return [
@@ -198,12 +223,14 @@ class Deployments:
             if record.get("outcome") == INTERRUPTED and not record.get("settled") and record["id"] != but
         ]
 
-    def _settle(self, entry: Mapping[str, Any], by: str) -> None:
+    def _settle(self, entry: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
         record = self._find(str(entry.get("id")))
         if record is not None:
-            record["outcome"], record["settled"] = str(entry.get("outcome", "undone")), by
+            record["outcome"], record["settled"] = str(entry.get("outcome", "undone")), by["id"]
             record["sentence"] = f"{record.get('sentence') or ''} {entry.get('sentence') or ''}".strip()
             self._write(record)
+        told = {name: entry.get(name) for name in ("outcome", "sentence")}
+        return _act("deployment.settled", by, settled=entry.get("id"), **told)
 
     def _records(self) -> list[dict[str, Any]]:
         paths = sorted(self.base.glob("*.record.json"), reverse=True) if self.base.is_dir() else []
@@ -226,6 +253,38 @@ class Deployments:
         for record in self._records()[KEEP:]:
             if record.get("outcome") != INTERRUPTED or record.get("settled"):
                 self._path(record).unlink(missing_ok=True)
+
+
+def _act(what: str, of: Mapping[str, Any], **told: Any) -> dict[str, Any]:
+    """An act of a deployment, for the audit log."""
+    common = ("action", "engine", "environment", "controller", "why")
+    return {
+        "what": what,
+        "by": str(of.get("who") or "unknown"),
+        "deployment": of["id"],
+        **{name: of[name] for name in common if of.get(name)},
+        **told,
+    }
+
+
+def _outcome(record: Mapping[str, Any]) -> dict[str, Any]:
+    """How a deployment ended and what runs now where it changed something: names only, never a value."""
+    told = ("host", "service", "generation", "previous", "state", "version", "changes", "review")
+    services = [
+        {name: entry[name] for name in told if entry.get(name)}
+        for entry in record.get("services") or ()
+        if entry.get("changed") or entry.get("changes")
+    ]
+    failures = [
+        {name: entry.get(name) for name in ("host", "step", "message")}
+        for entry in record.get("failures") or ()
+    ]
+    return {
+        "outcome": record.get("outcome"),
+        "sentence": record.get("sentence"),
+        "services": services,
+        "failures": failures,
+    }
 
 
 def _read(path: Path) -> dict[str, Any] | None:
