@@ -79,6 +79,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
             if path.is_file() and not path.is_symlink() and "venv" not in path.relative_to(current).parts:
                 yield f"config/{name}/current/{path.relative_to(current)}", path.read_bytes()
     others = [*(STATE / "deployments").glob("*.json"), Path("/etc/mt5crs/allowed_signers")]
+    others += sorted((STATE / "audit-log").glob("*.json*"))
     others += [Path("/var/lib/prometheus/alertmanager") / name for name in ("silences", "nflog")]
     for path in others:
         if path.is_file():

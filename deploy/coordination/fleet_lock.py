@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.coordination import unfinished
+from deploy.coordination import audit_log, unfinished
 from deploy.coordination.companion import Companion
 from deploy.fleet.connection import only_connection
 from deploy.fleet.inventory import Fleet
+from deploy.fleet.snapshot import snapshot_of
 from deploy.remote import ssh
 from deploy.rollout.record import Failure, Rollout
 
@@ -56,15 +57,26 @@ class FleetLock:
     said: list[str] = field(default_factory=list)
     decision: dict[str, Any] = field(default_factory=dict)
     """What is carried out from here on, also by the next run if this one dies: `phase`, `provisional`."""
+    log: audit_log.Reach | None = None
+    """Where the audit log is and who is to see its end; None: nobody, until the lock is taken."""
     _beats: Companion | None = None
     _lost: str = ""
     _looked: float = field(default_factory=time.monotonic)
 
-    def take(self, rollout: Rollout, fleet: Fleet, *, last: bool, beat: bool = True) -> None:
+    def take(
+        self,
+        rollout: Rollout,
+        fleet: Fleet,
+        *,
+        last: bool,
+        beat: bool = True,
+        given: Collection[str] = (),
+    ) -> None:
         """Take the lock, then finish or undo what dead deployments have left. LockError when refused.
 
         last: the release tool should be on the Hub by now; before that, a Hub without it is asked again.
         beat: send heartbeats from here on; a short-lived process leaves that to another.
+        given: names of the settings that this run was given besides the inventory, for the audit log.
         """
         if self.held or os.environ.get(HELD):
             return
@@ -72,7 +84,13 @@ class FleetLock:
             if last:
                 self.said.append("no Hub in the inventory: no fleet lock, and the record is in reports/ only")
             return
-        request = {**rollout.record(), "hosts": list(fleet.hosts), "limit_s": LIMIT_S}
+        configuration, unread = _configuration(fleet, given) if rollout.action == "deploy" else (None, "")
+        request = {
+            **rollout.record(),
+            "hosts": list(fleet.hosts),
+            "limit_s": LIMIT_S,
+            "configuration": configuration,
+        }
         reply = ssh.run(self.hub, _OPEN, stdin=json.dumps(request), timeout_s=_CALL_TIMEOUT_S)
         answer = reply.document
         if reply.status is None or answer is None:
@@ -90,6 +108,9 @@ class FleetLock:
             error = answer.get("error") or {}
             raise LockError(f"{error.get('message')}. Nothing was changed; {error.get('remedy')}")
         self.held = True
+        self.log = audit_log.reach_of(fleet)
+        self.said += [unread] if unread else []
+        self._logged(answer.get("audit_log"))
         if beat:
             self.watch()
         taken = answer.get("took_over")
@@ -212,6 +233,17 @@ class FleetLock:
                 f"the record could not be kept on the Hub ({reply.why}); "
                 f"the lock frees itself after {LIMIT_S} s"
             )
+            return
+        told = (reply.document or {}).get("audit_log")
+        self._logged(told)
+        if self.log is not None and told is not None:
+            audit_log.show_head(self.log, told)
+
+    def _logged(self, told: Mapping[str, Any] | None) -> None:
+        """Say when what was done is not in the audit log; it is done all the same."""
+        why = audit_log.noted(self.log, told) if self.log is not None else ""
+        if why and why not in self.said:
+            self.said.append(why)
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         if self._beats is not None:
@@ -221,3 +253,11 @@ class FleetLock:
         assert self.hub is not None  # noqa: S101 -- only held with one
         command = [ssh.TOOL, "deployment", *words, "--json"]
         return ssh.run(self.hub, command, stdin=stdin, timeout_s=_CALL_TIMEOUT_S)
+
+
+def _configuration(fleet: Fleet, given: Collection[str]) -> tuple[dict[str, Any] | None, str]:
+    """What is to be deployed, for the audit log, or why not; that refuses no deployment."""
+    try:
+        return snapshot_of(fleet, given), ""
+    except OSError as error:
+        return None, f"the audit log gets no snapshot of the configuration: {error}"

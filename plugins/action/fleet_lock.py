@@ -21,6 +21,15 @@ from deploy.coordination.fleet_lock import HELD, FleetLock, LockError, hub_of
 from deploy.fleet.inventory import InventoryError, file_of, resolve
 from deploy.rollout.record import Rollout
 
+_OF_THE_RUN = frozenset(("access", "deployment", "lock", "part", "plan", "strategy", "to", "why"))
+"""Names that say something of the run, and set nothing."""
+
+
+def _held(lock: FleetLock) -> dict[str, Any] | None:
+    """What the callback needs to hold a lock and to end it; None when it is not held."""
+    log = vars(lock.log) if lock.log is not None else None
+    return {"hub": lock.hub, "settled": lock.settled, "log": log} if lock.held else None
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Takes the lock for the run whose record the callback plugin keeps."""
@@ -37,7 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if (task_vars or {}).get("ansible_facts", {}).get("fleet_lock_taken"):
             return {**result, "changed": False}
         try:
-            fleet = resolve(file_of(context.CLIARGS["inventory"]))
+            fleet = resolve(file_of(context.CLIARGS["inventory"]), settings)
             rollout = Rollout(
                 "ansible",
                 fleet.environment,
@@ -46,13 +55,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 why=str(settings.get("why") or ""),
             )
             lock = FleetLock(hub_of(fleet), rollout.id)
-            lock.take(rollout, fleet, last=bool(self._task.args.get("last", False)), beat=False)
+            last = bool(self._task.args.get("last", False))
+            lock.take(rollout, fleet, last=last, beat=False, given=set(settings) - _OF_THE_RUN)
         except (InventoryError, LockError) as error:
             return {**result, "failed": True, "msg": str(error)}
         return {
             **result,
             "changed": False,
             "rollout_said": lock.said,
-            "fleet_lock": {"hub": lock.hub, "settled": lock.settled} if lock.held else None,
+            "fleet_lock": _held(lock),
             "ansible_facts": {"fleet_lock_taken": lock.held},
         }

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from deploy.controller import extra_vars, tags
 from deploy.controller.stopping import StopRequests
 from deploy.coordination import unfinished
+from deploy.coordination.audit_log import Reach
 from deploy.coordination.deadlines import Deadlines
 from deploy.coordination.fleet_lock import FleetLock
 from deploy.fleet.inventory import explain, files_of, resolve
@@ -328,7 +329,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.rollout.undoes = str(data.get("rollout_undoes") or self.rollout.undoes)
         taken = data.get("fleet_lock")
         if taken and not self.lock.held:
-            self.lock = FleetLock(taken["hub"], self.rollout.id, held=True, settled=taken["settled"])
+            log = Reach(**taken["log"]) if taken["log"] else None
+            self.lock = FleetLock(taken["hub"], self.rollout.id, held=True, settled=taken["settled"], log=log)
             self.lock.watch()
         plan = data.get("rollout_plan")
         if plan is not None:

@@ -14,6 +14,7 @@ from mt5crs.foreign_text import safe
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "accept": ("mt5crs.checks.accept", "Take the broker's state as the reconciler's record (after a halt)."),
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
+    "audit-log": ("mt5crs.checks.audit_log", "Show and verify who changed what in a fleet."),
     "backup": ("mt5crs.checks.backup", "Back the fleet up, and prove that it can be restored."),
     "config": ("mt5crs.checks.config", "Explain settings: where from, what a change would restart."),
     "decommission": ("mt5crs.checks.decommission", "Take an Inf host out of the fleet for good."),
@@ -39,10 +40,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "strategy": ("mt5crs.develop.strategy", "Write a strategy of your own: new, check, run, pack."),
     "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
 }
-"""Name: module (which has a click command of the same name), one line of help."""
+"""Name: module (which has a click command of the same name, `-` as `_`), one line of help."""
 
 OF_A_FLEET: Final = frozenset(
     (
+        "audit-log",
         "backup",
         "config",
         "decommission",
@@ -76,7 +78,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
-        loaded = getattr(importlib.import_module(module), cmd_name)
+        loaded = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
         assert isinstance(loaded, click.Command)  # noqa: S101  (a slip in the table above)
         return loaded
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings, json_option
 from mt5crs.checks.gateways import Chosen, ask, fleet_of, of_fleet, on_the_controller
 from mt5crs.checks.report import table
@@ -268,6 +269,7 @@ def restore(host: str, service: str, name: str | None, yes: bool) -> None:
         click.confirm(f"Put {service} of {host} back to {of['id']}, {age} old?", abort=True)
     sent = base64.b64encode(content).decode()
     told = _or_fail(lambda: storing.call(fleet, host, "restore", service, str(of["id"]), stdin=sent))
+    acted("backup.restored", host=host, service=service, backup=str(of["id"]))
     click.echo(f"{host}: {', '.join(told['restored'])} of {service} are those of {of['id']}, {age} old")
     click.echo(f"what was there is in {told['before']}")
     for file, taken in told["taken_over"].items():

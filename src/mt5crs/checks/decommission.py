@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings
 from mt5crs.checks.gateways import Answer, Chosen, ask, fleet_of, of_fleet, on_the_controller
 from mt5crs.client.gateway import GatewayClient
@@ -181,6 +182,7 @@ def _end(made: Record, inventory: Path) -> None:
         with _step(f"remove keys, code and state from {made.host}"), _as_error(made.host, again):
             on_host.remove(made.connection)
     made.reached("done")
+    acted("host.decommissioned", host=made.host, magic=made.magic, reason=made.reason, lost=made.lost)
     left = "nothing on it was removed" if made.lost else f"on it remain: {on_host.REMAINS}"
     click.echo(f"{made.host} has left; {left}")
     if not made.lost:

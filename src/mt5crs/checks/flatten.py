@@ -9,8 +9,9 @@ from typing import Any
 import click
 import msgspec
 
+from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings, env_file_option, json_option
-from mt5crs.checks.gateways import ask, show, targets
+from mt5crs.checks.gateways import Answer, ask, show, targets
 from mt5crs.checks.report import table
 from mt5crs.client.errors import RefusedError
 from mt5crs.client.gateway import GatewayClient
@@ -54,8 +55,14 @@ def flatten(magic: int, dry_run: bool, env_file: Path | None, as_json: bool) -> 
 
     answers = ask(targets(env_file, magic), call)
     failed = show(answers, text, as_json=as_json)
+    if not dry_run:
+        acted("flatten", answers, magic=magic, steps=[step for answer in answers for step in _told(answer)])
     left = any(step.result not in _GOOD for answer in answers for step in answer.value or ())
     raise SystemExit(failed or (1 if left and not dry_run else 0))
+
+
+def _told(answer: Answer[list[Step]]) -> list[dict[str, Any]]:
+    return [{"what": step.what, "ticket": step.ticket, "result": step.result} for step in answer.value or ()]
 
 
 def _step(client: GatewayClient, magic: int, what: str, ticket: int, dry_run: bool) -> Step:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings, chosen_file, env_file_option, json_option
 from mt5crs.checks.env_modes import env_files_of_host, readable_by_others, readable_by_others_in_the_fleet
 from mt5crs.checks.gateways import Answer, Chosen, ask, fleet_of, show, targets
@@ -133,6 +134,7 @@ def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -
         return f"{_halts(answer.halts)}\n{answer.in_flight} submissions were already in the broker's hands"
 
     failed = show(answers, text, as_json=as_json)
+    acted("halt", answers, magic=magic, reason=reason)
     if all(answer.value is None for answer in answers):
         raise SystemExit(failed)
     in_force = "the halt is in force" + (" where it says so" if failed else "")
@@ -159,7 +161,9 @@ def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -
 def resume(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -> None:
     """Lift the halt of the fleet, or of one magic number (this also closes its circuit breaker)."""
     answers = _order_flow(requests.Resume, reason, magic, env_file)
-    raise SystemExit(show(answers, lambda answer: _halts(answer.halts), as_json=as_json))
+    failed = show(answers, lambda answer: _halts(answer.halts), as_json=as_json)
+    acted("resume", answers, magic=magic, reason=reason)
+    raise SystemExit(failed)
 
 
 def _order_flow(
@@ -198,4 +202,7 @@ def resolve(client_order_id: str, reason: str, magic: int, env_file: Path | None
     def text(answer: replies.OrderResult) -> str:
         return f"{client_order_id} {answer.outcome} {answer.message}".rstrip()
 
-    raise SystemExit(show(ask(targets(env_file, magic), call), text, as_json=as_json))
+    answers = ask(targets(env_file, magic), call)
+    failed = show(answers, text, as_json=as_json)
+    acted("order.resolved", answers, magic=magic, order=client_order_id, reason=reason)
+    raise SystemExit(failed)

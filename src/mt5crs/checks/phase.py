@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
+from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings, env_file_option, json_option
 from mt5crs.checks.gateways import ask, show, targets
 from mt5crs.checks.report import table
@@ -247,7 +248,11 @@ def promote(
             client, state, target, reason, by, key, days or target.record_days, overridden=not verdict.holds
         )
 
-    raise SystemExit(show(ask(targets(env_file, magic), call), _text, as_json=as_json))
+    answers = ask(targets(env_file, magic), call)
+    failed = show(answers, _text, as_json=as_json)
+    profile = next((answer.value.profile for answer in answers if answer.value is not None), to)
+    acted("phase.promoted", answers, magic=magic, to=profile, reason=reason, signer=by, override=override)
+    raise SystemExit(failed)
 
 
 def _give(
@@ -298,7 +303,10 @@ def demote(magic: int, to: str, reason: str, env_file: Path | None, as_json: boo
             requests.PhaseDemote, replies.PhaseState, magic=magic, profile=profile.name, reason=reason
         )
 
-    raise SystemExit(show(ask(targets(env_file, magic), call), _text, as_json=as_json))
+    answers = ask(targets(env_file, magic), call)
+    failed = show(answers, _text, as_json=as_json)
+    acted("phase.demoted", answers, magic=magic, to=profile.name, reason=reason)
+    raise SystemExit(failed)
 
 
 @phase.command()
@@ -325,4 +333,7 @@ def _trading(state: TradingState, magic: int, reason: str, env_file: Path | None
     def call(client: GatewayClient, _connection: ConnectionSettings) -> replies.PhaseState:
         return client.call(requests.PhaseTrading, replies.PhaseState, magic=magic, state=state, reason=reason)
 
-    raise SystemExit(show(ask(targets(env_file, magic), call), _text, as_json=as_json))
+    answers = ask(targets(env_file, magic), call)
+    failed = show(answers, _text, as_json=as_json)
+    acted("phase.trading", answers, magic=magic, to=state, reason=reason)
+    raise SystemExit(failed)
