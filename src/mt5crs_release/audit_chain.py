@@ -193,15 +193,23 @@ def _agrees(seen: Witness, hashes: Sequence[str]) -> bool:
 
 
 def _witnessed(witnesses: Iterable[Witness], log: str, hashes: Sequence[str]) -> Iterator[Finding]:
-    for seen in witnesses:
-        when = f" at {seen.at}" if seen.at else ""
-        if seen.log != log:
-            yield Finding(
-                0,
-                f"{seen.host} has seen another log, {seen.log[:8]} with {seen.n} records{when}; "
-                "it is not here",
-            )
-        elif seen.n > len(hashes):
-            yield Finding(seen.n, f"is missing: {seen.host} has seen it{when}")
-        elif not _agrees(seen, hashes):
-            yield Finding(seen.n, f"is not the one that {seen.host} has seen{when}")
+    """What other hosts have seen and is not so here; a finding names all that have seen the same."""
+    seen: dict[tuple[str, int, str], list[Witness]] = {}
+    for one in witnesses:
+        seen.setdefault((one.log, one.n, one.hash), []).append(one)
+    others: dict[str, tuple[int, list[Witness]]] = {}
+    for (of, n, _), by in seen.items():
+        if of != log:
+            others[of] = max(others.get(of, (0, by)), (n, by), key=lambda end: end[0])
+        elif n > len(hashes):
+            yield Finding(n, f"is missing: {_by(by)}")
+        elif not _agrees(by[0], hashes):
+            yield Finding(n, f"is another one than {_by(by)}")
+    for of, (n, by) in others.items():
+        yield Finding(0, f"there was another one, {of[:8]} with {n} records, which is not here: {_by(by)}")
+
+
+def _by(witnesses: Sequence[Witness]) -> str:
+    hosts = sorted({one.host for one in witnesses})
+    when = min((one.at for one in witnesses if one.at), default="")
+    return f"{', '.join(hosts)} saw it" + (f" at {when}" if when else "")

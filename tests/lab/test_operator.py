@@ -42,6 +42,22 @@ def test_the_fleet_is_halted_and_resumed_from_the_controller(fleet: Fleet) -> No
     assert operate(fleet, "deployments", "list", "--json").returncode == 0
 
 
+def test_the_audit_log_has_what_was_done_and_tells_when_it_was_changed(fleet: Fleet) -> None:
+    records = "/var/lib/mt5crs/audit-log/records.jsonl"
+    shown = json.loads(operate(fleet, "audit-log", "show", "--json", "--last", "1000").stdout)
+    assert {"deployment.begun", "configuration.changed", "deployment.ended"} <= {of["what"] for of in shown}
+    whole = operate(fleet, "audit-log", "verify")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert f"seen up to record {len(shown)} by gtw-01, inf-01, inf-02" in whole.stdout
+    fleet.lab.exec("hub-01", ["sh", "-c", f"cp -p {records} /root/kept && sed -i '$d' {records}"])
+    try:
+        cut = operate(fleet, "audit-log", "verify")
+    finally:
+        fleet.lab.exec("hub-01", ["sh", "-c", f"cp -p /root/kept {records}"])
+    assert cut.returncode == 2, cut.stdout + cut.stderr
+    assert f"record {len(shown)}: is missing: gtw-01, inf-01, inf-02 saw it" in cut.stdout
+
+
 def test_a_halt_names_every_host_whose_keys_others_can_read(fleet: Fleet) -> None:
     path = "/opt/mt5crs/strategy/current/.env"
     fleet.lab.exec("inf-02", ["chmod", "0640", path])

@@ -75,7 +75,7 @@ def _show(found: Verified, log: Log, signed: int) -> None:
     seen = f"seen up to record {found.witnessed} by {by}" if by else "seen by no other host"
     if found.findings:
         click.echo(
-            f"BROKEN: {len(found.findings)} findings in {found.records} records ({seen}). Keep it as it is "
+            f"BROKEN: {len(found.findings)} findings in {found.records} records. Keep it as it is "
             "(`audit-log export`); a backup of the Hub has what was there (docs/audit-log.md)"
         )
     elif found.records:

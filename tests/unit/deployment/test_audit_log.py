@@ -65,6 +65,7 @@ class Hosts:
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
     made = Hosts(tmp_path)
     monkeypatch.setattr(ssh, "run", made.run)
+    monkeypatch.setattr(audit_log, "PENDING", tmp_path / "reports")
     return made
 
 

@@ -274,7 +274,15 @@ def test_another_log_than_the_one_seen_is_found(log: AuditLog, tmp_path: Path) -
     seen = filled(log)
     other = AuditLog(Host(tmp_path / "anew"))
     other.append([act()])
-    assert any("has seen another log" in one.what for one in verified(other, *seen).findings)
+    (found,) = verified(other, *seen).findings
+    assert found.what.startswith(f"there was another one, {seen[0].log[:8]} with {seen[-1].n} records")
+
+
+def test_hosts_that_saw_the_same_are_named_together(log: AuditLog) -> None:
+    head = log.append([act()])
+    seen = [Witness(host, head["log"], 2, "b", f"2026-01-0{day}") for day, host in enumerate(HOSTS, start=1)]
+    (found,) = verified(log, *seen).findings
+    assert (found.n, found.what) == (2, "is missing: hub, inf-01 saw it at 2026-01-01")
 
 
 @pytest.mark.parametrize("left", [1, 20, 10_000])
