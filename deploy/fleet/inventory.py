@@ -123,15 +123,19 @@ def file_of(sources: Iterable[str] | None) -> Path:
 
 
 def resolve(
-    inventory: Path, extra: Mapping[str, Any] | None = None, on: Mapping[str, Mapping[str, Any]] | None = None
+    inventory: Path,
+    extra: Mapping[str, Any] | None = None,
+    on: Mapping[str, Mapping[str, Any]] | None = None,
+    instead: Mapping[Path, str | None] | None = None,
 ) -> Fleet:
     """Read an inventory with Ansible's own machinery.
 
     extra: variables that win over all others (Ansible's `-e`). on: host → variables that win on that host.
+    instead: texts that count in place of these files (None: as if it were not there); none is written.
     Expressions that cannot be resolved are listed in `Fleet.unresolved` and missing from the host's
     variables. Raises InventoryError for an inventory or vault that cannot be read.
     """
-    loader, manager = open_inventory(inventory)
+    loader, manager = open_inventory(inventory, instead)
     from ansible.errors import AnsibleError
     from ansible.vars.hostvars import HostVars
     from ansible.vars.manager import VariableManager
@@ -149,23 +153,63 @@ def resolve(
         raise InventoryError(explain(inventory, error)) from None
 
 
-def open_inventory(inventory: Path) -> tuple[Any, Any]:
+def open_inventory(inventory: Path, instead: Mapping[Path, str | None] | None = None) -> tuple[Any, Any]:
     """Ansible's loader, with the vault open, and its inventory manager. InventoryError as in `resolve`."""
     if not inventory.is_file():
         raise InventoryError(f"inventory {inventory} does not exist; name one such as inventory/lab.yml")
     prepare_ansible()
     from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
-    from ansible.parsing.dataloader import DataLoader
 
     _forget_variable_files()
-    loader = DataLoader()
+    loader = _loader({path.resolve(): text for path, text in (instead or {}).items()})
     loader.set_basedir(str(PROJECT))
     _open_vaults(loader, inventory)
     try:
         return loader, InventoryManager(loader=loader, sources=[str(inventory)])
     except AnsibleError as error:
         raise InventoryError(explain(inventory, error)) from None
+
+
+def _loader(instead: Mapping[Path, str | None]) -> Any:
+    """Ansible's loader of files, for which these texts count in place of what is on the disk."""
+    from ansible.parsing.dataloader import DataLoader
+
+    there = {path for path, text in instead.items() if text is not None}
+    directories = {directory for path in there for directory in path.parents}
+
+    class Loader(DataLoader):  # type: ignore[misc]
+        def _whole(self, path: str) -> Path:
+            return Path(self.path_dwim(path)).resolve()
+
+        def get_text_file_contents(self, file_name: str, encoding: str | None = None) -> Any:
+            whole = self._whole(file_name)
+            return (
+                instead[whole] or ""
+                if whole in instead
+                else super().get_text_file_contents(file_name, encoding)
+            )
+
+        def path_exists(self, path: str) -> Any:
+            whole = self._whole(path)
+            return whole in there or (
+                whole not in instead and (whole in directories or super().path_exists(path))
+            )
+
+        def is_directory(self, path: str) -> Any:
+            return self._whole(path) in directories or super().is_directory(path)
+
+        def is_file(self, path: str) -> Any:
+            whole = self._whole(path)
+            return whole in there or (whole not in instead and super().is_file(path))
+
+        def list_directory(self, path: str) -> list[str]:
+            whole = self._whole(path)
+            found = super().list_directory(path) if whole.is_dir() else []
+            new = {of.relative_to(whole).parts[0] for of in there if of.is_relative_to(whole)}
+            return [*found, *sorted(new - set(found))]
+
+    return Loader() if instead else DataLoader()
 
 
 def _forget_variable_files() -> None:

@@ -16,7 +16,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
     "audit-log": ("mt5crs.checks.audit_log", "Show and verify who changed what in a fleet."),
     "backup": ("mt5crs.checks.backup", "Back the fleet up, and prove that it can be restored."),
-    "config": ("mt5crs.checks.config", "Explain settings: where from, what a change would restart."),
+    "config": ("mt5crs.checks.config", "Explain settings, what a change would restart; history, rollback."),
     "decommission": ("mt5crs.checks.decommission", "Take an Inf host out of the fleet for good."),
     "deployments": ("mt5crs.checks.deployments", "Show who deployed what to the fleet, and what differs."),
     "fleet": ("mt5crs.checks.fleet", "Show every host: what runs, drift, trading, positions, alerts."),

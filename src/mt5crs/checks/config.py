@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mt5crs.checks.config_history import history, rollback
 from mt5crs.checks.connection import ConnectionSettings, json_option
-from mt5crs.checks.gateways import Chosen, ask, fleet_of, of_fleet, on_the_controller
+from mt5crs.checks.gateways import Chosen, ask, fleet_of, inventory_named, of_fleet, on_the_controller
 from mt5crs.checks.hosts import statuses
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
@@ -41,10 +42,8 @@ def config(context: click.Context) -> None:
         raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml config …")
 
 
-def _inventory() -> Path:
-    chosen = click.get_current_context().find_root().obj
-    assert isinstance(chosen, Chosen)  # noqa: S101  (the group above has seen to it)
-    return chosen.inventory
+config.add_command(history)
+config.add_command(rollback)
 
 
 @config.command()
@@ -59,10 +58,10 @@ def explain(host: str, key: str | None, as_json: bool) -> None:
     from deploy.fleet import layers
     from deploy.fleet.inventory import InventoryError
 
-    fleet = fleet_of(_inventory())
+    fleet = fleet_of(inventory_named())
     _require(host, fleet.hosts, "host", str(fleet.inventory))
     try:
-        of = layers.layers(_inventory())[host]
+        of = layers.layers(inventory_named())[host]
     except InventoryError as error:
         raise click.ClickException(str(error)) from None
     names = layers.names(of)
@@ -119,7 +118,7 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
     from deploy.rollout.generation import BundleError
     from deploy.rollout.impact import impact as compare
 
-    before = fleet_of(_inventory())
+    before = fleet_of(inventory_named())
     values = dict(_change(word) for word in changes)
     if host is not None:
         _require(host, before.hosts, "host", str(before.inventory))
@@ -127,7 +126,7 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
     for name in values:
         _require(name, known, "setting", str(before.inventory))
     try:
-        after = resolve(_inventory(), None if host else values, {host: values} if host else None)
+        after = resolve(inventory_named(), None if host else values, {host: values} if host else None)
         problems = check(after)
         if problems:
             raise click.ClickException("a deployment would refuse it:\n  " + "\n  ".join(problems))
@@ -161,7 +160,7 @@ def drift(as_json: bool) -> None:
 
     Exit status 0: the same; 2: something differs; 1: a host could not be asked, so nobody knows.
     """
-    fleet = fleet_of(_inventory())
+    fleet = fleet_of(inventory_named())
     from deploy.rollout import plan
     from deploy.rollout.batches import OrderError
     from deploy.rollout.generation import BundleError
@@ -205,7 +204,7 @@ def diff(other: Path, as_json: bool) -> None:
     A host's own settings, such as its address, are left out where hosts differ among themselves. Exit status
     0: the same, 2: they differ.
     """
-    first, second = fleet_of(_inventory()), fleet_of(other)
+    first, second = fleet_of(inventory_named()), fleet_of(other)
     rows = _differences(first, second)
     if as_json:
         click.echo(json.dumps([dict(zip(("name", "first", "second"), row, strict=True)) for row in rows]))

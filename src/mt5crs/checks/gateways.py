@@ -79,6 +79,13 @@ def targets(env_file: Path | None, magic: int | None = None) -> list[Target]:
     return fitting
 
 
+def inventory_named() -> Path:
+    """The inventory that `mt5crs --inventory` names; only below a group that has seen to it."""
+    chosen = click.get_current_context().find_root().obj
+    assert isinstance(chosen, Chosen)  # noqa: S101
+    return chosen.inventory
+
+
 def on_the_controller() -> None:
     """Make the project's own modules importable. UsageError where they are not, as on a host."""
     root = Path(mt5crs.__file__).resolve().parents[2]
