@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mt5crs.checks.config_exchange import export, import_
 from mt5crs.checks.config_history import history, rollback
 from mt5crs.checks.connection import ConnectionSettings, json_option
 from mt5crs.checks.gateways import Chosen, ask, fleet_of, inventory_named, of_fleet, on_the_controller
@@ -44,6 +45,8 @@ def config(context: click.Context) -> None:
 
 config.add_command(history)
 config.add_command(rollback)
+config.add_command(export)
+config.add_command(import_)
 
 
 @config.command()

@@ -64,6 +64,11 @@ class History:
         self.log.append([{"what": "deployment.begun", "by": "jane"}], snapshot_of(fleet), "an-id")
         return rendered(fleet)
 
+    def files(self) -> dict[str, str]:
+        """Every file of variables beside the inventory that is no key's."""
+        found = [path for kind in ("host_vars", "group_vars") for path in (self.beside / kind).rglob("*.yml")]
+        return {str(path): path.read_text() for path in found if path.name not in ("keys.yml", "vault.yml")}
+
     def read(self, _: object = None) -> Log:
         head = self.log._read_head(strict=False)
         assert head is not None
@@ -124,16 +129,18 @@ def random_change(rng: random.Random, history: History) -> None:
 
 def test_after_random_changes_every_configuration_comes_back_to_the_byte(history: History) -> None:
     rng = random.Random(20261130)  # noqa: S311 -- the same changes each time
-    wanted = [history.deploy()]
+    wanted, files = [history.deploy()], [history.files()]
     while len(wanted) < 5:
         random_change(rng, history)
         found = history.deploy()
         if history.log.snapshots.read_bytes().count(b"\n") > len(wanted):
             wanted.append(found)
+            files.append(history.files())
     for number in (2, 5, 1):
         done = history.run("rollback", str(number), "--yes")
         assert done.exit_code == 0, done.output
         assert rendered(history.fleet()) == wanted[number - 1], f"configuration {number}"
+        assert history.files() == files[number - 1], f"configuration {number}"
         assert "every setting is as in" in done.output or "already" in done.output
 
 
