@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "resolve": ("mt5crs.checks.operate", "Declare an unresolved order not executed."),
     "resume": ("mt5crs.checks.operate", "Lift a halt, on purpose and with a reason."),
     "review": ("mt5crs.review.command", "Review what changed before it is released."),
+    "secrets": ("mt5crs.checks.secrets", "Show who holds which secret, and what is wrong with one."),
     "standby": ("mt5crs.checks.standby", "Compare a candidate that stands by with what runs (blue/green)."),
     "strategy": ("mt5crs.develop.strategy", "Write a strategy of your own: new, check, run, pack."),
     "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
@@ -60,6 +61,7 @@ OF_A_FLEET: Final = frozenset(
         "report",
         "resolve",
         "resume",
+        "secrets",
         "status",
     )
 )

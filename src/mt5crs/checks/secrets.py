@@ -1,0 +1,142 @@
+"""`mt5crs --inventory … secrets`: who holds which key, what it lets them do, what is wrong with one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import click
+
+from mt5crs.checks.audit_log import log_of
+from mt5crs.checks.connection import json_option
+from mt5crs.checks.env_modes import readable_by_others_in_the_fleet
+from mt5crs.checks.gateways import Chosen, fleet_of, inventory_named, on_the_controller
+from mt5crs.checks.report import table
+from mt5crs_release.audit_chain import records_of, verify
+
+if TYPE_CHECKING:
+    from deploy.policy.holders import Age
+
+GOOD, UNKNOWN, WRONG = 0, 1, 2
+_SOON_DAYS = 30
+
+
+@click.group()
+@click.pass_context
+def secrets(context: click.Context) -> None:
+    """Tell who holds which secret of a fleet, and what is wrong with one. No secret is ever shown.
+
+    On the controller: `mt5crs --inventory inventory/<environment>.yml secrets who`.
+    """
+    on_the_controller()
+    if not isinstance(context.find_root().obj, Chosen):
+        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml secrets …")
+
+
+@secrets.command()
+@json_option
+def who(as_json: bool) -> None:
+    """Show every key, password and signer: where it is, what it lets its holder do, from where.
+
+    By the inventory; every secret is also in the vault, and who has its password has all. Asks no host.
+    """
+    from deploy.policy.holders import holders
+
+    found = holders(fleet_of(inventory_named()))
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found]))
+        return
+    rows = [(one.name, one.kind, one.held, one.may, one.accepted_from) for one in found]
+    click.echo(table(("NAME", "KIND", "HELD BY", "MAY", "ACCEPTED FROM"), rows))
+
+
+@secrets.command()
+@click.option(
+    "--max-age",
+    type=click.IntRange(1),
+    default=365,
+    show_default=True,
+    metavar="DAYS",
+    help="Older keys and passwords are to be replaced.",
+)
+@json_option
+def check(max_age: int, as_json: bool) -> None:
+    """Look for secrets that are old, weak, shared, written in plain files, or readable by others.
+
+    Asks every Linux host for the modes of its `.env`, and the Hub's audit log when each key was last changed.
+    Exit status 0: all well; 2: something is wrong; 1: something could not be looked at.
+    """
+    from deploy.fleet.inventory import InventoryError
+    from deploy.policy.enforcing import verdict_of
+    from deploy.policy.holders import holders
+
+    fleet = fleet_of(inventory_named())
+    try:
+        findings = verdict_of(fleet, identified=False).findings
+    except InventoryError as error:
+        raise click.ClickException(str(error)) from None
+    wrong = [
+        f"{one.rule} {one.scope}: {one.text}{f' (waived: {one.waiver})' if one.waiver else ''}"
+        for one in findings
+        if one.rule.startswith("SEC-")
+    ]
+    waived = sum(bool(one.waiver) for one in findings if one.rule.startswith("SEC-"))
+    files, modes = readable_by_others_in_the_fleet(fleet)
+    unknown = [line for line in modes if "could not be looked at" in line]
+    wrong += [line for line in modes if line not in unknown]
+    known, why = _ages()
+    if why:
+        unknown.append(f"how old the keys are: {why}")
+    names = {one.variable: one.name for one in holders(fleet) if one.variable}
+    old, soon = judged(names, known, max_age, datetime.now(timezone.utc)) if not why else ([], [])
+    if as_json:
+        told = {"wrong": [*wrong, *old], "soon": soon, "unknown": unknown, "files": files}
+        click.echo(json.dumps(told))
+    else:
+        for line in [*wrong, *old, *soon]:
+            click.echo(line)
+        for line in unknown:
+            click.echo(f"unknown: {line}", err=True)
+        if not (wrong or old or unknown):
+            click.echo(
+                f"{len(names)} keys and passwords: none is weak, shared, in a plain file or older than "
+                f"{max_age} days; {files} .env files of hosts are their owners' alone"
+            )
+    raise SystemExit(WRONG if len(wrong) > waived or old else UNKNOWN if unknown else GOOD)
+
+
+def _ages() -> tuple[Mapping[str, Age], str]:
+    """Since when each secret is what it is, or why that is not known."""
+    from deploy.policy.holders import ages
+
+    try:
+        log = log_of(None)
+    except click.ClickException as error:
+        return {}, error.message
+    if verify(log.records, log.head, log.snapshots, log.witnesses).findings:
+        return {}, "the audit log is broken, see `audit-log verify`"
+    return ages(records_of(log.records), [json.loads(line) for line in log.snapshots.splitlines()[:1]]), ""
+
+
+def judged(
+    names: Mapping[str, str], ages: Mapping[str, Age], max_age: int, now: datetime
+) -> tuple[list[str], list[str]]:
+    """Sentences on secrets that are too old, and on those that soon will be. Pure.
+
+    A secret that the log does not know yet is new: it was never deployed.
+    """
+    old, soon = [], []
+    for variable, name in names.items():
+        age = ages.get(variable)
+        if age is None:
+            continue
+        days = (now - age.since).days
+        least = "" if age.exact else "at least "
+        if days > max_age:
+            old.append(f"{name} is {least}{days} days old, more than {max_age}: replace it")
+        elif days > max_age - min(_SOON_DAYS, max_age // 2):
+            soon.append(f"{name} is {least}{days} days old: replace it within {max_age - days} days")
+    return old, soon
