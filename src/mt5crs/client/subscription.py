@@ -17,25 +17,24 @@ from mt5crs.protocol.events import AnyEvent, Heartbeat
 class Sequence:
     """Pure book-keeping: which event numbers have been seen, and whether something is missing."""
 
-    def __init__(self, topics: Iterable[str]) -> None:
-        """`topics` are those subscribed to; numbers of others in a heartbeat do not concern us."""
-        self._topics = frozenset(topics)
+    def __init__(self, topics: Iterable[str] | None) -> None:
+        """`topics` are those subscribed to; numbers of others in a heartbeat do not concern us. None: all."""
+        self._topics = None if topics is None else frozenset(topics)
         self._seen: dict[str, int] = {}
         self.stream = ""
 
     def reset(self, stream: str, seqs: Mapping[str, int]) -> None:
         """Start from a snapshot that contains all events up to `seqs`."""
         self.stream = stream
-        self._seen = {topic: seqs.get(topic, 0) for topic in self._topics}
+        self._seen = {topic: seqs.get(topic, 0) for topic in (seqs if self._topics is None else self._topics)}
 
     def accept(self, topic: str, event: AnyEvent) -> str | None:
         """Take one event; the reason for a resync when something was missed, else None."""
         if event.stream != self.stream:
             return f"gateway restarted (stream {self.stream or 'none'} to {event.stream})"
         if isinstance(event, Heartbeat):
-            behind = sorted(
-                name for name in self._topics if event.seqs.get(name, 0) > self._seen.get(name, 0)
-            )
+            topics = event.seqs if self._topics is None else self._topics
+            behind = sorted(name for name in topics if event.seqs.get(name, 0) > self._seen.get(name, 0))
             return f"the last events of {', '.join(behind)} were lost" if behind else None
         last = self._seen.get(topic, 0)
         if event.seq <= last:

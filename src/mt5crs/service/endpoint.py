@@ -1,18 +1,23 @@
 """The HTTP end point of a service: `/metrics` for Prometheus and `/health` as JSON (200 healthy, 503 not).
 
-A GET-only responder of its own, because http.server loads 40 ms of modules that a service never needs.
+A GET-only responder of its own, because http.server loads 40 ms of modules that a service never needs. What
+else a service shows is a function of its own, `site`; and an answer of it may stay open, as a feed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import math
 import os
 import selectors
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from mt5crs.protocol.addresses import is_ipv6, with_port
 from mt5crs.service.metrics import Registry
@@ -22,8 +27,34 @@ _TIMEOUT_S = 2.0
 _MOST_PEERS = 64
 """More at once, and the oldest has to go."""
 _PAUSE_S = 0.1
+_PATIENCE_S = 20.0
+"""For who takes what a site answers: it may be long, and the line slow."""
+_MOST_FEEDS, _MOST_BEHIND = 16, 4 * 1024 * 1024
+"""Open feeds; and bytes that the reader of one may be behind."""
 Health = Mapping[str, object]
 """At least `healthy` (bool) and `state` (str: starting, ready, unknown, halted, …)."""
+
+
+class Request(NamedTuple):
+    """A GET. `host` is what the client calls us, without a port; empty if it does not say."""
+
+    path: str
+    query: str
+    host: str
+
+
+class Answer(NamedTuple):
+    """What a site answers. `feed`: the connection stays open, and gets all that is published from then on."""
+
+    status: str
+    kind: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    feed: bool = False
+
+
+Site = Callable[[Request], "Answer | None"]
+"""None: there is no such page."""
 
 
 class _Peer:
@@ -34,6 +65,8 @@ class _Peer:
         self.deadline = deadline
         self.asked = b""
         self.answer: memoryview | None = None
+        self.feed = False
+        self.behind = bytearray()
 
 
 class Endpoint:
@@ -41,9 +74,23 @@ class Endpoint:
     and has two seconds for everything.
     """
 
-    def __init__(self, address: str, port: int, registry: Registry, health: Callable[[], Health]) -> None:
-        """Bind at once (port 0: any free one); raises OSError that names address and port if that fails."""
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        registry: Registry,
+        health: Callable[[], Health],
+        *,
+        site: Site | None = None,
+        settings: tuple[str, str] = ("METRICS_ADDRESS", "METRICS_PORT"),
+    ) -> None:
+        """Bind at once (port 0: any free one); raises OSError that names address and port if that fails.
+
+        site: what is served beside metrics and health. settings: names of those for address and port.
+        """
         self._registry = registry
+        self._site = site
+        self._published: deque[bytes] = deque(maxlen=10_000)
         self._health = health
         self._closed = False
         family = socket.AF_INET6 if is_ipv6(address) else socket.AF_INET
@@ -56,13 +103,14 @@ class Endpoint:
             self._socket.close()
             raise OSError(
                 f"cannot serve metrics on {with_port(address, port)}: {error.strerror}; "
-                "set METRICS_ADDRESS to an address of this host and METRICS_PORT to a free port"
+                f"set {settings[0]} to an address of this host and {settings[1]} to a free port"
             ) from error
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._socket, selectors.EVENT_READ)
         self._stop_heard, self._stop_bell = socket.socketpair()
+        self._stop_bell.setblocking(False)
         self._selector.register(self._stop_heard, selectors.EVENT_READ)
         self._peers: dict[socket.socket, _Peer] = {}
         self._spare = _spare()
@@ -74,8 +122,22 @@ class Endpoint:
         """Stop serving."""
         if not self._closed:
             self._closed = True
-            self._stop_bell.send(b"x")
+            with contextlib.suppress(BlockingIOError):  # it rings already
+                self._stop_bell.send(b"x")
             self._thread.join(_TIMEOUT_S)
+
+    @property
+    def readers(self) -> int:
+        """How many feeds are open."""
+        return sum(peer.feed for peer in list(self._peers.values()))
+
+    def publish(self, chunk: bytes) -> None:
+        """Give something to every open feed. From any thread; who is too far behind is let go."""
+        if self._closed:
+            return
+        self._published.append(chunk)
+        with contextlib.suppress(BlockingIOError, OSError):  # it rings already, or has just been closed
+            self._stop_bell.send(b"p")
 
     def _serve(self) -> None:
         try:
@@ -92,8 +154,11 @@ class Endpoint:
         for key, _ in self._selector.select(self._pause()):
             if key.fileobj is self._socket:
                 self._welcome()
-            elif key.fileobj is not self._stop_heard and (peer := self._peers.get(key.fileobj)):  # type: ignore[call-overload]
+            elif key.fileobj is self._stop_heard:
+                self._stop_heard.recv(4096)
+            elif peer := self._peers.get(key.fileobj):  # type: ignore[call-overload]
                 self._attend(peer)
+        self._feed()
         now = time.monotonic()
         for peer in list(self._peers.values()):
             if now >= peer.deadline:
@@ -103,7 +168,7 @@ class Endpoint:
             self._selector.register(self._socket, selectors.EVENT_READ)
 
     def _pause(self) -> float | None:
-        due = [peer.deadline for peer in self._peers.values()]
+        due = [peer.deadline for peer in self._peers.values() if peer.deadline != math.inf]
         if self._deaf_until:
             due.append(self._deaf_until)
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -124,7 +189,7 @@ class Endpoint:
             return
         connection.setblocking(False)
         if len(self._peers) >= _MOST_PEERS:
-            self._part(next(iter(self._peers.values())))
+            self._part(next(peer for peer in self._peers.values() if not peer.feed))
         self._peers[connection] = _Peer(connection, time.monotonic() + _TIMEOUT_S)
         self._selector.register(connection, selectors.EVENT_READ)
 
@@ -139,40 +204,108 @@ class Endpoint:
         try:
             if peer.answer is None:
                 chunk = peer.connection.recv(_MAX_REQUEST)
+                if peer.feed:
+                    if not chunk:
+                        self._part(peer)
+                    return
                 peer.asked += chunk
                 if b"\r\n\r\n" in peer.asked or len(peer.asked) >= _MAX_REQUEST:
-                    peer.answer = memoryview(self._answer(peer.asked))
+                    peer.answer = memoryview(self._answer(peer))
                     self._selector.modify(peer.connection, selectors.EVENT_WRITE)
                 elif not chunk:
                     self._part(peer)
                 return
             peer.answer = peer.answer[peer.connection.send(peer.answer) :]
-            if not peer.answer:
+            if peer.answer:
+                return
+            if not peer.feed:
                 self._part(peer)
+                return
+            peer.answer = None
+            self._go_on(peer)
         except BlockingIOError:
             return
         except OSError:
             self._part(peer)  # it went away; its loss
 
-    def _answer(self, request: bytes) -> bytes:
-        method, _, rest = request.partition(b" ")
-        path = rest.partition(b" ")[0].partition(b"?")[0]
+    def _feed(self) -> None:
+        """Hand out what was published."""
+        told = bytearray()
+        while self._published:
+            told += self._published.popleft()
+        if not told:
+            return
+        for peer in [each for each in self._peers.values() if each.feed]:
+            peer.behind += told
+            if len(peer.behind) > _MOST_BEHIND:
+                self._part(peer)
+            elif peer.answer is None:
+                self._go_on(peer)
+
+    def _go_on(self, peer: _Peer) -> None:
+        """Write what a feed is behind; without anything, wait for more as long as the reader is there."""
+        if not peer.behind:
+            peer.deadline = math.inf
+            self._selector.modify(peer.connection, selectors.EVENT_READ)
+            return
+        peer.answer, peer.behind = memoryview(bytes(peer.behind)), bytearray()
+        peer.deadline = time.monotonic() + _PATIENCE_S
+        self._selector.modify(peer.connection, selectors.EVENT_WRITE)
+
+    def _answer(self, peer: _Peer) -> bytes:
+        method, _, rest = peer.asked.partition(b" ")
+        target = rest.partition(b" ")[0]
+        path = target.partition(b"?")[0]
         if method != b"GET":
-            status, kind, body = "405 Method Not Allowed", "text/plain", "only GET\n"
+            answer = Answer("405 Method Not Allowed", "text/plain", b"only GET\n")
         elif path == b"/metrics":
-            status, kind, body = "200 OK", "text/plain; version=0.0.4; charset=utf-8", self._registry.render()
+            kind = "text/plain; version=0.0.4; charset=utf-8"
+            answer = Answer("200 OK", kind, self._registry.render().encode())
         elif path == b"/health":
             health = self._health()
             status = "200 OK" if health.get("healthy") else "503 Service Unavailable"
-            kind, body = "application/json", json.dumps(health, default=str) + "\n"
+            answer = Answer(status, "application/json", (json.dumps(health, default=str) + "\n").encode())
         else:
-            status, kind, body = "404 Not Found", "text/plain", "try /metrics or /health\n"
-        payload = body.encode()
-        head = (
-            f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(payload)}\r\n"
-            "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+            answer = self._from_site(peer, target) or Answer(
+                "404 Not Found", "text/plain", b"try /metrics or /health\n"
+            )
+        length = () if answer.feed else (("Content-Length", str(len(answer.body))),)
+        head = "".join(
+            f"{name}: {value}\r\n"
+            for name, value in (
+                ("Content-Type", answer.kind),
+                *length,
+                ("Cache-Control", "no-store"),
+                ("Connection", "close"),
+                *answer.headers,
+            )
         )
-        return head.encode() + payload
+        return f"HTTP/1.1 {answer.status}\r\n{head}\r\n".encode() + answer.body
+
+    def _from_site(self, peer: _Peer, target: bytes) -> Answer | None:
+        if self._site is None:
+            return None
+        peer.deadline = time.monotonic() + _PATIENCE_S
+        answer = self._site(_request(target, peer.asked))
+        if answer is not None and answer.feed:
+            if self.readers >= _MOST_FEEDS:
+                said = f"{_MOST_FEEDS} read along already; close a page\n".encode()
+                return Answer("503 Service Unavailable", "text/plain", said)
+            peer.feed = True
+        return answer
+
+
+def _request(target: bytes, asked: bytes) -> Request:
+    path, _, query = target.decode("ascii", "replace").partition("?")
+    host = ""
+    for line in asked.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"host":
+            host = value.strip().decode("ascii", "replace").lower()
+            break
+    if not host.endswith("]"):
+        host = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
+    return Request(path, query, host.strip("[]"))
 
 
 def _spare() -> int | None:
