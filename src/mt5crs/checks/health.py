@@ -11,7 +11,9 @@ import click
 from mt5crs.protocol.addresses import bracketed, reached_from_here, with_port
 from mt5crs.service import exits
 
-DEFAULT_PORTS = {"gateway": 9101, "reconciler": 9102, "strategy": 9103}
+DEFAULT_PORTS = {"gateway": 9101, "hub": 8083, "reconciler": 9102, "strategy": 9103}
+_NAMES = {"hub": ("HTTP_ADDRESS", "HTTP_PORT")}
+"""In `.env`, of those that serve more than metrics and health."""
 _STARTING = ("starting", "syncing")
 _TIMEOUT_S = 3.0
 
@@ -35,7 +37,7 @@ def ask_health(address: str, port: int, timeout_s: float = _TIMEOUT_S) -> tuple[
     except (IndexError, ValueError) as error:
         raise HealthCheckBrokenError(
             f"{with_port(address, port)} does not answer like a service of this product; "
-            "another program has taken the port, or METRICS_PORT differs"
+            "another program has taken the port, or METRICS_PORT (the Hub's HTTP_PORT) differs"
         ) from error
     if not isinstance(content, dict):
         raise HealthCheckBrokenError(f"/health of {with_port(address, port)} is not an object")
@@ -51,14 +53,16 @@ def exit_status_of(status: int, content: dict[str, object]) -> int:
 
 @click.command()
 @click.argument("service", type=click.Choice(sorted(DEFAULT_PORTS)))
-@click.option("--address", help="Address of its metrics end point; default METRICS_ADDRESS, else 127.0.0.1.")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port of it; default METRICS_PORT, else as shipped."
+    "--address", help="Address of its metrics end point; default: of the .env file, else 127.0.0.1."
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of it; default: of the .env file, else as shipped."
 )
 @click.option(
     "--env-file",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Take METRICS_ADDRESS and METRICS_PORT from this .env file.",
+    help="Take address and port from this .env file (METRICS_…, of the Hub HTTP_…).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def health(service: str, address: str | None, port: int | None, env_file: Path | None, as_json: bool) -> None:
@@ -67,16 +71,17 @@ def health(service: str, address: str | None, port: int | None, env_file: Path |
     78: the .env file cannot be used.
     """
     values: dict[str, str] = {}
+    address_name, port_name = _NAMES.get(service, ("METRICS_ADDRESS", "METRICS_PORT"))
     if env_file is not None:
         from mt5crs.settings import envfile
 
         try:
             values = envfile.read(env_file)
-            port = port or int(values.get("METRICS_PORT") or DEFAULT_PORTS[service])
+            port = port or int(values.get(port_name) or DEFAULT_PORTS[service])
         except (OSError, ValueError) as error:  # SettingsError is one
             click.echo(f"error: {error}", err=True)
             raise SystemExit(exits.CONFIGURATION) from error
-    address = reached_from_here(address or values.get("METRICS_ADDRESS") or "127.0.0.1")
+    address = reached_from_here(address or values.get(address_name) or "127.0.0.1")
     port = port or DEFAULT_PORTS[service]
     try:
         status, content = ask_health(address, port)

@@ -14,10 +14,11 @@ from mt5crs.settings.schema import SettingsError, load
 
 if TYPE_CHECKING:  # each service imports its own alone
     from mt5crs.settings.gateway import GatewaySettings
+    from mt5crs.settings.hub import HubSettings
     from mt5crs.settings.reconciler import ReconcilerSettings
     from mt5crs.settings.strategy import StrategySettings
 
-_Settings = TypeVar("_Settings", "GatewaySettings", "ReconcilerSettings", "StrategySettings")
+_Settings = TypeVar("_Settings", "GatewaySettings", "HubSettings", "ReconcilerSettings", "StrategySettings")
 
 
 class Service(Protocol):

@@ -1,0 +1,41 @@
+"""Figures that the Hub publishes of itself."""
+
+from __future__ import annotations
+
+from mt5crs.service.metrics import Registry
+
+
+class Figures:
+    """All metrics of the Hub, in one registry."""
+
+    def __init__(self) -> None:
+        self.registry = new = Registry()
+        self.listening = new.gauge(
+            "mt5crs_hub_listening",
+            "1 while the gateway is listened to and its books are known.",
+            ("gateway",),
+        )
+        self.age = new.gauge(
+            "mt5crs_hub_event_age_seconds", "Since a gateway was last heard (never: NaN).", ("gateway",)
+        )
+        self.events = new.counter(
+            "mt5crs_hub_events_total", "Events received, heartbeats included.", ("gateway",)
+        )
+        self.syncs = new.counter(
+            "mt5crs_hub_syncs_total", "Readings of a gateway's books, by outcome.", ("gateway", "outcome")
+        )
+        self.gaps = new.counter(
+            "mt5crs_hub_gaps_total", "Times in which a gateway was not listened to.", ("gateway",)
+        )
+        self.database = new.gauge("mt5crs_hub_database_bytes", "Disk space of what is in the database.")
+        self.alerts_known = new.gauge(
+            "mt5crs_hub_alerts_known", "1 while Prometheus answers what alerts there are."
+        )
+        self.readers = new.gauge("mt5crs_hub_stream_readers", "Connections that are told of changes.")
+
+    def expect(self, gateway: str) -> None:
+        """Show a gateway's series before anything is counted."""
+        for outcome in ("good", "failed"):
+            self.syncs.inc(gateway, outcome, by=0)
+        self.events.inc(gateway, by=0)
+        self.gaps.inc(gateway, by=0)

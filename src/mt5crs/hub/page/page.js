@@ -1,0 +1,261 @@
+"use strict";
+// Every text of others is set as text, never as markup. null is "not known", which is never shown as none.
+
+const gateways = new Map();
+let trades = [];
+let heard = 0, opened = false;
+const byId = (id) => document.getElementById(id);
+
+function el(tag, attributes, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) if (value !== null) made.setAttribute(name, value);
+  for (const child of children.flat()) if (child !== null) made.append(child);
+  return made;
+}
+function svg(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+const unknown = () => el("span", { class: "unknown" }, "unknown");
+const pill = (text, kind) => el("span", { class: "pill" + (kind ? " " + kind : "") }, text);
+const told = (value, format) => (value === null || value === undefined ? unknown() : format ? format(value) : String(value));
+const number = (digits) => (value) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const plain = (value) => value.toLocaleString("en", { maximumFractionDigits: 5 });
+const money = (currency) => (value) => el("span", { class: value < 0 ? "bad" : null }, number(2)(value) + (currency ? " " + currency : ""));
+const signed = (currency) => (value) => el("span", { class: value < 0 ? "bad" : value > 0 ? "good" : null }, (value > 0 ? "+" : "") + number(2)(value) + " " + currency);
+const brokerTime = (msc) => new Date(msc).toISOString().replace("T", " ").slice(0, 19);
+const clock = (seconds) => new Date(seconds * 1000).toLocaleString("sv"); // year first, the reader's own time
+function span(seconds) {
+  if (seconds < 10) return seconds.toFixed(1) + " s";
+  if (seconds < 120) return Math.round(seconds) + " s";
+  if (seconds < 7200) return Math.round(seconds / 60) + " min";
+  if (seconds < 172800) return Math.round(seconds / 3600) + " h";
+  return Math.round(seconds / 86400) + " days";
+}
+// An age goes on while nothing arrives.
+function age(seconds) {
+  if (seconds === null || seconds === undefined) return unknown();
+  const shown = el("span", { "data-since": String(Date.now() - seconds * 1000) }, span(seconds));
+  return el("span", {}, shown, " ago");
+}
+function figures(...pairs) {
+  return el("dl", {}, pairs.map(([name, value, kind]) => el("div", {}, el("dt", {}, name), el("dd", { class: kind || null }, value))));
+}
+function table(label, heads, rows, empty) {
+  if (rows === null) return el("p", { class: "unknown" }, "unknown");
+  if (!rows.length) return el("p", { class: "soft" }, empty);
+  const head = el("tr", {}, heads.map(([name, kind]) => el("th", { scope: "col", class: kind === "n" ? "n" : null }, name)));
+  const body = rows.map((row) => el("tr", {}, row.map((value, at) => el("td", { class: heads[at][1] || null }, value))));
+  return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": label }, el("table", {}, el("thead", {}, head), el("tbody", {}, body)));
+}
+
+function gauge(of) {
+  const share = of.used === null ? null : Math.min(1, of.used / of.most);
+  const kind = share === null ? "" : share >= 0.9 ? "bad" : share >= 0.7 ? "warn" : "";
+  const bar = svg("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("rect", { class: "track", width: "100", height: "4", rx: "2" }),
+    svg("rect", { class: "used " + kind, width: String((share || 0) * 100), height: "4", rx: "2" }));
+  const meter = share === null ? {} : { role: "meter", "aria-label": of.name, "aria-valuemin": "0", "aria-valuemax": String(of.most), "aria-valuenow": String(of.used) };
+  return el("div", { class: "gauge", ...meter }, el("span", {}, of.name, el("span", {}, told(of.used, plain), " of " + plain(of.most))), bar);
+}
+
+function phase(of) {
+  if (of === null) return unknown();
+  if (!of.enforced) return el("span", { class: "soft" }, "no phases here");
+  const kind = of.trading === "ACTIVE" ? "good" : of.trading === "REDUCING" ? "warn" : "bad";
+  const left = of.expires_in_s === null ? "" : ", record ends in " + span(of.expires_in_s);
+  return el("span", {}, "phase " + of.phase + (of.title ? " " + of.title : "") + left + " ", pill(of.trading, kind));
+}
+
+function magic(of) {
+  const marks = [];
+  if (of.dry_run) marks.push(pill("dry run", "warn"));
+  if (of.breaker_open) marks.push(pill("circuit breaker open", "bad"));
+  if (of.unresolved && of.unresolved.length) marks.push(pill(of.unresolved.length + " unresolved", "bad"));
+  return el("div", {},
+    el("h3", {}, "Magic number " + of.magic + (of.host ? ", " + of.host : "")),
+    el("p", { class: "note" }, phase(of.phase), " ", marks.flatMap((each) => [each, " "])),
+    of.phase && of.phase.enforced && of.phase.why ? el("p", { class: "soft note" }, of.phase.why) : null,
+    el("p", { class: "note soft" }, "profit of the day, as the gateway reckons its limits: ", told(of.daily_profit, number(2))),
+    of.gauges.length ? el("div", { class: "gauges" }, of.gauges.map(gauge)) : null);
+}
+
+function listening(of) {
+  const kind = { listening: "good", starting: "warn" }[of.listener.state] || "bad";
+  const words = { listening: "heard", not_kept: "cannot be kept" };
+  return pill(words[of.listener.state] || of.listener.state, kind);
+}
+
+function moneyOf(of) {
+  const account = of.account, currency = account ? account.currency : "";
+  const made = figures(
+    ["equity", told(account && account.equity, money(currency)), "big"],
+    ["open profit", told(account && account.profit, signed(currency)), "big"],
+    ["closed today, broker's day", told(of.today && of.today.net, signed(currency)), "big"],
+    ["balance", told(account && account.balance, money(currency))],
+    ["margin in use", told(account && account.margin, money(currency))],
+    ["trades today", told(of.today && of.today.trades)],
+    ["account", account ? account.login + ", " + account.server + " (" + account.trade_mode + ")" : unknown()],
+    ["terminal", account ? (account.connected ? (account.trade_allowed ? "connected" : "connected, trading not allowed") : "not connected") : unknown()],
+    ["release", told(of.version)]);
+  made.setAttribute("data-money", of.name);
+  return made;
+}
+
+function heardOf(of) {
+  return el("span", { class: "soft", "data-heard": of.name }, "last event ", age(of.listener.event_age_s));
+}
+
+function gateway(of) {
+  const account = of.account;
+  const state = of.state === null ? unknown() : pill(of.state, of.state === "ready" ? "good" : "bad");
+  const halts = of.halts === null ? [el("p", { class: "note" }, "Halts: ", unknown())]
+    : of.halts.map((each) => el("p", { class: "note bad" }, "HALT " + (each.scope === "fleet" ? "of the whole gateway" : "of " + each.magic) + " by " + each.client + ": " + each.reason));
+  const gaps = of.listener.gaps;
+  const old = of.current ? "" : "stale";
+  const rows = (which, make) => (of[which] === null ? null : of[which].map(make));
+  const more = (which) => (of[which] && of[which + "_in_all"] > of[which].length ? el("p", { class: "soft" }, of[which].length + " of " + of[which + "_in_all"] + " are shown.") : null);
+  const id = "gateway-" + of.name;
+  return el("section", { "aria-labelledby": id },
+    el("h2", { id }, of.name, state, listening(of), heardOf(of)),
+    of.listener.reason ? el("p", { class: "bad note" }, of.listener.reason) : null,
+    of.reason ? el("p", { class: "warn note" }, of.reason) : null,
+    halts,
+    of.current || !account ? null : el("p", { class: "warn note" }, "What follows was so when it was last heard; what is now is unknown."),
+    el("div", { class: old },
+      moneyOf(of),
+      el("div", { "data-curve": of.name }),
+      of.magics.map(magic),
+      el("h3", {}, "Positions"),
+      table("Positions of " + of.name, [["symbol", "name"], ["side"], ["lots", "n"], ["opened at", "n"], ["profit", "n"], ["magic", "n"], ["comment", "text"]],
+        rows("positions", (each) => [each.symbol, each.type, told(each.volume, plain), told(each.price_open, plain), told(each.profit, signed("")), each.magic, each.comment]), "No position is open."), more("positions"),
+      of.positions && of.positions.length ? el("p", { class: "soft" }, "Their profit is as the books were read, ", age(of.read_age_s), ".") : null,
+      el("h3", {}, "Working orders"),
+      table("Working orders of " + of.name, [["symbol", "name"], ["type"], ["lots", "n"], ["price", "n"], ["state"], ["magic", "n"], ["comment", "text"]],
+        rows("orders", (each) => [each.symbol, each.type, told(each.volume_current, plain), told(each.price_open, plain), each.state, each.magic, each.comment]), "No order is working."), more("orders")),
+    el("h3", {}, "What the Hub did not hear"),
+    el("p", { class: "soft note" }, of.listener.first_heard === null ? "It was never heard." : "Heard since " + clock(of.listener.first_heard) + "; deals kept from " +
+      (of.listener.history_from_msc === null ? "unknown" : brokerTime(of.listener.history_from_msc) + " on") + "."),
+    gaps.length ? table("Gaps of " + of.name, [["from", "time"], ["for", "n"], ["why", "text"]], gaps.map((each) => [clock(each.since), span(each.until - each.since), each.reason]), "") : null,
+    gaps.length ? el("p", { class: "soft" }, "Deals and closed orders of these times were read from the books; the account's money, refusals and what came and went in them are unknown.") : null);
+}
+
+function draw(of) {
+  gateways.set(of.name, of);
+  const place = byId("gateways"), id = "card-" + of.name;
+  const fresh = el("div", { id }, gateway(of)), old = byId(id);
+  const open = old && old.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
+  if (old) {
+    const curve = old.querySelector("[data-curve]"), empty = fresh.querySelector("[data-curve]");
+    if (curve && empty) empty.replaceWith(curve);
+    old.querySelectorAll(".wide").forEach((each) => {
+      const same = [...fresh.querySelectorAll(".wide")].find((other) => other.getAttribute("aria-label") === each.getAttribute("aria-label"));
+      if (same && each.scrollLeft) requestAnimationFrame(() => { same.scrollLeft = each.scrollLeft; });
+    });
+    old.replaceWith(fresh);
+    if (open) for (const each of fresh.querySelectorAll(".wide")) if (each.getAttribute("aria-label") === open) each.focus({ preventScroll: true });
+  } else place.append(fresh);
+}
+
+async function curve(name) {
+  const place = [...document.querySelectorAll("[data-curve]")].find((each) => each.getAttribute("data-curve") === name);
+  if (!place) return;
+  const answer = await fetch("api/equity?hours=24&gateway=" + encodeURIComponent(name));
+  if (!answer.ok) { place.replaceChildren(el("h3", {}, "Equity, last 24 hours"), unknown()); return; }
+  const of = await answer.json();
+  const points = of.points.filter((each) => each[2] !== null);
+  if (points.length < 2) { place.replaceChildren(el("h3", {}, "Equity, last 24 hours"), el("p", { class: "unknown" }, "too little was heard for a curve")); return; }
+  const first = points[0][0], last = points[points.length - 1][0], values = points.map((each) => each[2]);
+  const low = Math.min(...values), high = Math.max(...values), across = last - first || 1, up = high - low || 1;
+  const x = (at) => ((at - first) / across) * 720, y = (value) => 116 - ((value - low) / up) * 112;
+  const parts = [[]];
+  points.forEach((each, at) => {
+    // Nothing is drawn through a time that was not heard.
+    if (at && of.gaps.some((gap) => gap.since < each[0] && gap.until > points[at - 1][0] && gap.until - gap.since > 1)) parts.push([]);
+    parts[parts.length - 1].push(x(each[0]).toFixed(1) + "," + y(each[2]).toFixed(1));
+  });
+  const unheard = of.gaps.map((gap) => [Math.max(0, x(gap.since)), Math.min(720, x(gap.until))]).filter(([from, to]) => to > from)
+    .map(([from, to]) => svg("rect", { x: from.toFixed(1), y: "0", width: (to - from).toFixed(1), height: "120" }));
+  const picture = svg("svg", { class: "curve", viewBox: "0 0 720 120", preserveAspectRatio: "none", role: "img", "aria-label": "Equity from " + low.toFixed(2) + " to " + high.toFixed(2) + " " + of.currency },
+    ...unheard, ...parts.map((each) => svg("polyline", { points: each.length > 1 ? each.join(" ") : each[0] + " " + each[0] })));
+  place.replaceChildren(el("h3", {}, "Equity, last 24 hours"), picture,
+    el("div", { class: "soft ends" }, el("span", {}, clock(first)), el("span", {}, "from " + number(2)(low) + " to " + number(2)(high) + " " + of.currency), el("span", {}, clock(last))));
+}
+
+function drawHosts(of) {
+  const place = byId("hosts");
+  const cards = Object.entries(of.hosts).map(([name, services]) => {
+    const up = services === null ? [unknown()] : Object.entries(services).sort().map(([job, is]) => pill(job, is ? "good" : "bad"));
+    const p95 = of.order_p95_s && of.order_p95_s[name] !== undefined ? el("div", { class: "soft" }, "orders P95 " + (of.order_p95_s[name] * 1000).toFixed(0) + " ms (1 h)") : null;
+    return el("li", {}, el("strong", {}, name), up.length ? up : el("span", { class: "unknown" }, "not watched"), p95);
+  });
+  const latency = of.order_p95_s === null || !Object.keys(of.order_p95_s).length ? el("p", { class: "soft note" }, "Latency of orders: ", unknown()) : null;
+  const refused = of.refused === null ? el("p", { class: "soft note" }, "Refused orders: ", unknown())
+    : el("p", { class: "soft note" }, "Orders since the gateways started: " + (of.refused.filter((each) => each.count).map((each) => each.gateway + " " + each.magic + " " + each.outcome + " " + each.count).join(", ") || "none refused, rejected or unresolved"));
+  place.replaceChildren(of.known ? "" : el("p", { class: "bad note" }, "Which services run is unknown: " + of.reason), el("ul", { class: "hosts" }, cards), latency || "", refused);
+}
+
+function drawAlerts(of) {
+  const head = of.known ? el("p", { class: "note" }, of.counts.firing + of.counts.pending ? pill(of.counts.firing + " firing", of.counts.firing ? "bad" : "good") : pill("none fires", "good"), " ", of.counts.pending ? pill(of.counts.pending + " pending", "warn") : "", " ", el("span", { class: "soft" }, "asked ", age(of.age_s)))
+    : el("p", { class: "bad note" }, "What fires now is unknown: " + of.reason + (of.age_s === null ? "" : " What follows is " + span(of.age_s) + " old."));
+  const link = (each) => (/^https?:\/\//.test(each.runbook_url) ? el("a", { href: each.runbook_url, rel: "noreferrer" }, each.name) : el("span", {}, each.name));
+  const kind = (each) => (each.state === "resolved" ? "" : each.severity === "critical" ? "bad" : "warn");
+  const list = of.alerts.slice(0, 50);
+  byId("alerts").replaceChildren(head, list.length ? table("Alerts", [["alert", "name"], ["state"], ["host"], ["since", "time"], ["times", "n"], ["value", "n"], ["what", "text"]],
+    list.map((each) => [link(each), el("span", {}, pill(each.state, kind(each)), each.silenced ? " silenced" : each.silenced === null && each.state !== "resolved" ? el("span", { class: "unknown" }, " silenced: unknown") : ""),
+      each.host, told(each.since, clock), String(each.count), told(each.value, plain), each.summary]), "") : "",
+  of.alerts.length + of.left_out > list.length ? el("p", { class: "soft" }, (of.alerts.length + of.left_out - list.length) + " more: api/alerts/state") : "");
+}
+
+function drawTrades() {
+  byId("trades").replaceChildren(table("Latest trades", [["time", "time"], ["gateway"], ["symbol", "name"], ["what"], ["lots", "n"], ["price", "n"], ["result", "n"], ["magic", "n"], ["comment", "text"]],
+    trades.slice(-30).reverse().map((each) => [brokerTime(each.time_msc), each.gateway, each.symbol, each.type + " " + each.entry, told(each.volume, plain), told(each.price, plain),
+      told(each.net === undefined ? each.profit + each.commission + each.fee + each.swap : each.net, signed("")), each.magic, each.comment]), "The Hub keeps no trade yet."));
+}
+
+async function load() {
+  const [fleet, alerts, latest] = await Promise.all(["api/fleet", "api/alerts/state", "api/trades?last=30"].map(async (path) => {
+    const answer = await fetch(path);
+    if (!answer.ok) throw new Error(path + " answers " + answer.status);
+    return answer.json();
+  }));
+  heard = Date.now();
+  const names = new Set(fleet.gateways.map((each) => each.name));
+  for (const name of gateways.keys()) if (!names.has(name)) { gateways.delete(name); byId("card-" + name).remove(); }
+  fleet.gateways.forEach(draw);
+  drawHosts(fleet.hosts);
+  drawAlerts(alerts);
+  trades = latest.trades;
+  drawTrades();
+  for (const name of names) curve(name).catch(() => {});
+}
+
+function link(kind, ...content) { byId("link").replaceChildren(pill(kind === "good" ? "live" : "not live", kind), " ", el("span", { class: "soft" }, ...content)); }
+
+function connect() {
+  const stream = new EventSource("api/stream");
+  const on = (name, take) => stream.addEventListener(name, (event) => { heard = Date.now(); take(JSON.parse(event.data)); });
+  on("hello", () => { opened = true; link("good", "changes arrive by themselves"); load().catch((error) => link("bad", String(error.message))); });
+  on("gateway", draw);
+  on("money", (of) => {
+    const known = gateways.get(of.name), card = byId("card-" + of.name);
+    if (!known || !card) return;
+    const now = { ...known, account: of.account, listener: { ...known.listener, event_age_s: of.event_age_s } };
+    gateways.set(of.name, now);
+    card.querySelector("[data-money]").replaceWith(moneyOf(now));
+    card.querySelector("[data-heard]").replaceWith(heardOf(now));
+  });
+  on("alerts", drawAlerts);
+  on("hosts", drawHosts);
+  on("trade", (each) => { trades.push(each.deal ? { ...each.deal, gateway: each.gateway } : each); trades = trades.slice(-500); drawTrades(); });
+  stream.onerror = () => {
+    link("bad", "no connection to the Hub; what is shown is of ", heard ? clock(heard) : "unknown");
+    if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
+  };
+}
+
+setInterval(() => document.querySelectorAll("[data-since]").forEach((each) => { each.textContent = span(Math.max(0, Date.now() - Number(each.getAttribute("data-since"))) / 1000); }), 1000);
+setInterval(() => { if (opened) for (const name of gateways.keys()) curve(name).catch(() => {}); }, 30000);
+connect();

@@ -1,0 +1,343 @@
+"""The Hub's life: a listener for each gateway, a watch on the alerts, the page; pruning in between."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from mt5crs.client.connection import Peer
+from mt5crs.hub import views
+from mt5crs.hub.figures import Figures
+from mt5crs.hub.listener import Listener, Pace
+from mt5crs.hub.pages import Pages, message
+from mt5crs.hub.picture import account_of
+from mt5crs.hub.store import Bounds, Store
+from mt5crs.hub.watch import Watch
+from mt5crs.protocol import curve
+from mt5crs.service import notify
+from mt5crs.service.bounded import BoundedNotes
+from mt5crs.service.database import UnusableError
+from mt5crs.service.endpoint import Endpoint, Health
+from mt5crs.service.logs import Log
+from mt5crs.settings.hub import HubSettings
+
+_TICK_S = 0.2
+_PRUNE_S = 600.0
+_TOLD_EVERY_S = 0.5
+"""A gateway's changes are told together: at most so often."""
+_MONEY_EVERY_S = 1.0
+_COMMENT_S = 15.0
+"""So that a reader that has gone is noticed."""
+_GAPS_SHOWN = 10
+_MB = 1024 * 1024
+
+
+class Hub:
+    """Everything. `run` returns after `stop()`."""
+
+    def __init__(self, settings: HubSettings, log: Log) -> None:
+        """Opens state and end point; raises UnusableError or OSError that say what to correct."""
+        self._settings, self._log = settings, log
+        self._began = time.time()
+        self._stopping = threading.Event()
+        self._figures = Figures()
+        self._note = BoundedNotes(log.warning)
+        self._store = Store(
+            Path(settings.state_dir),
+            Bounds(
+                trades_days=settings.keep_trades_days,
+                samples_days=settings.keep_samples_days,
+                events_days=settings.keep_events_days,
+                events=settings.keep_events,
+                database_bytes=settings.database_mb * _MB,
+                file_bytes=settings.events_file_mb * _MB,
+            ),
+        )
+        self._not_kept = ""
+        self._changed: set[str] = set()
+        self._heard: set[str] = set()
+        self._traders = _traders(settings)
+        self._context: curve.Context = zmq.Context()
+        pace = Pace(
+            recheck_s=settings.recheck_interval_s,
+            status_s=settings.status_interval_s,
+            silence_s=settings.silence_timeout_s,
+            sample_s=settings.sample_interval_s,
+            first_history_days=settings.first_history_days,
+        )
+        self._listeners = {
+            name: Listener(
+                name,
+                _peer(settings, name),
+                pace,
+                self._store,
+                self._figures,
+                log,
+                context=self._context,
+                told=self._told,
+            )
+            for name in sorted(settings.gateways)
+        }
+        self._watch = Watch(
+            settings.prometheus_url,
+            settings.alertmanager_url,
+            settings.alerts_interval_s,
+            settings.keep_events_days * 86_400.0,
+            self._store,
+            self._figures,
+            log,
+            self._alerts_told,
+        )
+        self.endpoint = Endpoint(
+            settings.http_address,
+            settings.http_port,
+            self._figures.registry,
+            self.health,
+            site=Pages(self, lambda reason: self._note("page", "page.failed", reason=reason)),
+            settings=("HTTP_ADDRESS", "HTTP_PORT"),
+        )
+        self._show_figures()
+
+    def stop(self) -> None:
+        """Make `run` return soon (signal-safe)."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.endpoint.close()
+        listeners = list(self._listeners.values())
+        self._watch.stop()
+        for listener in listeners:
+            listener.stop()
+        self._watch.join(10.0)
+        for listener in listeners:
+            listener.join(10.0)
+        if not any(
+            listener.alive for listener in listeners
+        ):  # or it still uses its sockets, and we end anyway
+            self._context.destroy(0)
+        self._store.close()
+
+    def run(self) -> None:
+        """Listen, tell, prune."""
+        for listener in self._listeners.values():
+            listener.start()
+        self._watch.start()
+        notify.ready(f"listening to {len(self._listeners)} gateways")
+        next_prune = next_comment = next_told = next_heard = 0.0
+        fed = 0.0
+        interval = notify.watchdog_interval_s()
+        while not self._stopping.wait(_TICK_S):
+            now = time.monotonic()
+            if now >= next_told and self._changed:
+                self._tell(_taken(self._changed), self._gateway, "gateway")
+                next_told = now + _TOLD_EVERY_S
+            if now >= next_heard and self._heard:
+                self._tell(_taken(self._heard), self._money, "money")
+                next_heard = now + _MONEY_EVERY_S
+            if now >= next_comment:
+                self.endpoint.publish(b": still here\n\n")
+                next_comment = now + _COMMENT_S
+            if now >= next_prune:
+                next_prune = now + (_TICK_S if self._prune() else _PRUNE_S)
+            if interval is not None and now - fed >= interval and not self._dead():
+                notify.watchdog()
+                fed = now
+
+    # ---- what it is like ----
+
+    def health(self) -> Health:
+        """Healthy while it can keep and show; that a gateway is not heard is no fault of the Hub."""
+        heard = {name: each.known().state for name, each in self._listeners.items()}
+        dead = self._dead()
+        kept = [name for name, state in heard.items() if state == "not_kept"]
+        reason = ""
+        if dead:
+            reason = f"the thread {dead} has ended; see the journal"
+        elif self._not_kept or kept:
+            reason = self._not_kept or self._listeners[kept[0]].known().reason
+        return {
+            "healthy": not reason,
+            "state": "unknown" if reason else "ready",
+            "reason": reason,
+            "gateways": heard,
+            "alerts_known": not self._watch.seen.reason,
+        }
+
+    def _dead(self) -> str:
+        """A thread that has ended by itself; empty if none has."""
+        if self._stopping.is_set() or not self._watch.started:
+            return ""
+        if not self._watch.alive:
+            return "watch"
+        return next((name for name, each in self._listeners.items() if not each.alive), "")
+
+    def _show_figures(self) -> None:
+        for name, listener in self._listeners.items():
+            self._figures.expect(name)
+            self._figures.listening.from_callable(partial(_listening, listener), name)
+            self._figures.age.from_callable(partial(_age, listener), name)
+        self._figures.database.from_callable(self._size)
+        self._figures.readers.from_callable(lambda: float(self.endpoint.readers))
+
+    def _size(self) -> float:
+        try:
+            return float(self._store.size_bytes())
+        except UnusableError:
+            return float("nan")
+
+    def _prune(self) -> bool:
+        """Whether there is more to prune."""
+        try:
+            gone = self._store.prune()
+        except UnusableError as error:
+            self._not_kept = str(error)
+            self._note("prune", "prune.failed", reason=str(error))
+            return False
+        self._not_kept = ""
+        return gone > 0
+
+    # ---- what has changed ----
+
+    def _told(self, name: str, deals: list[dict[str, Any]], books: bool) -> None:
+        (self._changed if books else self._heard).add(name)
+        for deal in deals[-100:]:
+            self.endpoint.publish(message("trade", views.shown(deal)))
+
+    def _alerts_told(self) -> None:
+        if self.endpoint.readers:
+            self.endpoint.publish(message("alerts", self.alerts()))
+            self.endpoint.publish(message("hosts", self._hosts()))
+
+    def _tell(self, names: list[str], view: Callable[[str], dict[str, Any]], event: str) -> None:
+        if not self.endpoint.readers:
+            return
+        for name in names:
+            try:
+                self.endpoint.publish(message(event, view(name)))
+            except UnusableError as error:
+                self._note("tell", "page.failed", reason=str(error))
+
+    # ---- content of the pages ----
+
+    def fleet(self) -> Mapping[str, Any]:
+        """`/api/fleet`."""
+        return {
+            "now": time.time(),
+            "hub": {"up_s": round(time.time() - self._began, 1), "database_bytes": self._store.size_bytes()},
+            "hosts": self._hosts(),
+            "gateways": [self._gateway(name) for name in self._listeners],
+        }
+
+    def trades(
+        self, *, since_msc: int, after: int, limit: int, newest: bool, gateway: str | None, magic: str | None
+    ) -> Mapping[str, Any]:
+        """`/api/trades`: with `next` as the next `after`, and whether there is more."""
+        found = self._store.trades(
+            since_msc=since_msc,
+            after=after,
+            limit=limit if newest else limit + 1,
+            newest=newest,
+            gateway=gateway,
+            magic=magic,
+        )
+        shown = found[:limit]
+        return {
+            "trades": [views.shown(each) for each in shown],
+            "next": shown[-1]["id"] if shown else after,
+            "more": len(found) > limit,
+        }
+
+    def curve(self, gateway: str, since: float, points: int) -> Mapping[str, Any] | None:
+        """`/api/equity`: of the account that the gateway has now."""
+        if gateway not in self._listeners:
+            return None
+        picture = self._listeners[gateway].known().picture
+        gaps = self._store.gaps(gateway, 100, since)
+        if picture is None:
+            return {"gateway": gateway, "known": False, "points": [], "gaps": gaps}
+        found = self._store.curve(gateway, account_of(picture.identity), since, points)
+        currency = picture.account.currency
+        return {
+            "gateway": gateway,
+            "known": True,
+            **views.shown({"currency": currency, "gaps": gaps}),
+            "points": [list(each) for each in found],
+        }
+
+    def alerts(self) -> Mapping[str, Any]:
+        """`/api/alerts/state`."""
+        return views.alerts_state(self._watch.seen, time.time())
+
+    def _hosts(self) -> dict[str, Any]:
+        listed = {*self._settings.gateways, *self._settings.magic_numbers}
+        return views.hosts(self._watch.seen, listed)
+
+    def _money(self, name: str) -> dict[str, Any]:
+        return views.money(name, self._listeners[name].known(), time.time())
+
+    def _gateway(self, name: str) -> dict[str, Any]:
+        known = self._listeners[name].known()
+        today: tuple[float, int] | None = None
+        day = history = None
+        if known.picture is not None:
+            account = account_of(known.picture.identity)
+            day = views.day_start_msc(known.picture.broker_time_msc)
+            book = self._store.book(name, account)
+            history = book.from_msc if book else None
+            if known.state == "listening" and history is not None and history <= day:
+                today = self._store.realised(name, account, day)
+        heard = self._store.heard(name)
+        return views.gateway(
+            name,
+            known,
+            self._traders.get(name, {}),
+            now=time.time(),
+            today=today,
+            today_from_msc=day,
+            gaps=self._store.gaps(name, _GAPS_SHOWN),
+            first_heard=heard.first if heard else None,
+            history_from_msc=history,
+        )
+
+
+def _taken(names: set[str]) -> list[str]:
+    """What is in the set, which is empty then; others go on adding to it."""
+    taken = sorted(names.copy())
+    names.difference_update(taken)
+    return taken
+
+
+def _listening(listener: Listener) -> float:
+    return float(listener.known().state == "listening")
+
+
+def _age(listener: Listener) -> float:
+    heard = listener.known().heard_at
+    return float("nan") if heard is None else max(0.0, time.time() - heard)
+
+
+def _peer(settings: HubSettings, name: str) -> Peer:
+    return Peer(
+        host=settings.gateways[name],
+        port=settings.gateway_ports[name],
+        pub_port=settings.gateway_pub_ports[name],
+        server_key=settings.gateway_public_keys[name],
+        client_name=settings.client_name,
+        secret_key=settings.client_secret_key,
+    )
+
+
+def _traders(settings: HubSettings) -> dict[str, dict[int, views.Trader]]:
+    """Gateway → magic number → who trades it."""
+    found: dict[str, dict[int, views.Trader]] = {}
+    for host, magic in settings.magic_numbers.items():
+        of = found.setdefault(settings.magic_gateways[host], {})
+        of[magic] = views.Trader(host, settings.limits.get(host))
+    return found

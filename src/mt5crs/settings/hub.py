@@ -1,0 +1,155 @@
+"""Settings of the Hub's service (variables `hub_…`, environment names as in the reference)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from mt5crs.settings.baseline import network_problem
+from mt5crs.settings.gateway import Limits
+from mt5crs.settings.schema import LogLevel, Settings, setting
+
+_Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+_Magic = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+_ADDRESS = r"^(http://\S+)?\Z"
+
+
+class HubSettings(Settings, frozen=True, kw_only=True):
+    """Which gateways are listened to, what is kept of them and for how long, where it is shown."""
+
+    part: ClassVar[str] = "hub"
+
+    gateways: Annotated[
+        dict[str, str], setting("Address of every gateway to listen to, by host; from the inventory.")
+    ]
+    gateway_ports: Annotated[
+        dict[str, _Port], setting("TCP port of every gateway's request socket, by host; from the inventory.")
+    ]
+    gateway_pub_ports: Annotated[
+        dict[str, _Port], setting("TCP port of every gateway's event socket, by host; from the inventory.")
+    ]
+    gateway_public_keys: Annotated[
+        dict[str, str],
+        setting(
+            "CURVE public key of every gateway, by host.",
+            create="python -m deploy.keys --inventory inventory/<environment>.yml",
+        ),
+    ]
+    client_name: Annotated[
+        str,
+        setting(
+            "Name under which the gateways know the Hub: a client that may only observe.",
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z",
+        ),
+    ]
+    client_secret_key: Annotated[str, setting("CURVE secret key of the Hub.", kind="curve_secret_key")]
+    magic_numbers: Annotated[
+        dict[str, _Magic], setting("Magic number of every Inf host, by host; from the inventory.")
+    ] = msgspec.field(default_factory=dict)
+    magic_gateways: Annotated[
+        dict[str, str], setting("Gateway of every Inf host, by host; from the inventory.")
+    ] = msgspec.field(default_factory=dict)
+    limits: Annotated[
+        dict[str, Limits],
+        setting("What every Inf host's magic number may do, by host; from the inventory, to be shown."),
+    ] = msgspec.field(default_factory=dict)
+    http_address: Annotated[
+        str, setting("Address on which page, API, metrics and health are served.", kind="address")
+    ] = "127.0.0.1"
+    http_port: Annotated[int, setting("TCP port of page, API, metrics and health.", ge=0, le=65535)] = 8083
+    prometheus_url: Annotated[
+        str,
+        setting(
+            "Address of the Prometheus that is asked for alerts and hosts; empty: they are shown as unknown.",
+            pattern=_ADDRESS,
+        ),
+    ] = ""
+    alertmanager_url: Annotated[
+        str,
+        setting(
+            "Address of the Alertmanager that is asked for silences; empty: they are shown as unknown.",
+            pattern=_ADDRESS,
+        ),
+    ] = ""
+    first_history_days: Annotated[
+        int, setting("Days of history that are read from a gateway seen for the first time.", ge=0, le=3650)
+    ] = 30
+    recheck_interval_s: Annotated[
+        float,
+        setting("Seconds between two readings of a gateway's books while no event is missed.", ge=1, le=3600),
+    ] = 60.0
+    status_interval_s: Annotated[
+        float,
+        setting("Seconds between two questions for a gateway's halts, leases and phases.", ge=1, le=600),
+    ] = 10.0
+    silence_timeout_s: Annotated[
+        float,
+        setting("Seconds without a heartbeat after which the Hub counts as not listening.", ge=0.5, le=60),
+    ] = 5.0
+    alerts_interval_s: Annotated[
+        float, setting("Seconds between two questions to Prometheus and Alertmanager.", ge=0.2, le=600)
+    ] = 5.0
+    sample_interval_s: Annotated[
+        float, setting("Least seconds between two kept samples of an account's money.", ge=1, le=3600)
+    ] = 10.0
+    keep_trades_days: Annotated[
+        int, setting("Days that deals and closed orders are kept.", ge=1, le=3650)
+    ] = 400
+    keep_samples_days: Annotated[int, setting("Days that samples of accounts are kept.", ge=1, le=3650)] = 35
+    keep_events_days: Annotated[
+        int, setting("Days that events, gaps and resolved alerts are kept.", ge=1, le=3650)
+    ] = 35
+    keep_events: Annotated[
+        int, setting("Most events that are kept in the database.", ge=1000, le=100_000_000)
+    ] = 500_000
+    events_file_mb: Annotated[
+        int, setting("Most disk space of events.jsonl and its predecessor together, in MB.", ge=2, le=100_000)
+    ] = 100
+    database_mb: Annotated[
+        int,
+        setting(
+            "Most disk space of the database in MB: beyond it the oldest events, samples, then trades go.",
+            ge=4,
+            le=1_000_000,
+        ),
+    ] = 1000
+    state_dir: Annotated[str, setting("Directory of the durable state.", pattern=r"^/", variable=False)] = (
+        "/var/lib/mt5crs/hub"
+    )
+    log_level: Annotated[LogLevel, setting("Least severe level that is logged.")] = "INFO"
+
+    def problems(self) -> Iterable[str]:
+        """Gateways of which something is missing, Inf hosts of gateways that are not listened to."""
+        for name, told in (
+            ("GATEWAY_PORTS", self.gateway_ports),
+            ("GATEWAY_PUB_PORTS", self.gateway_pub_ports),
+            ("GATEWAY_PUBLIC_KEYS", self.gateway_public_keys),
+        ):
+            missing = sorted(set(self.gateways) - set(told))
+            if missing:
+                yield f"{name} has nothing for {', '.join(missing)}; GATEWAYS names them"
+        for host in sorted(set(self.magic_numbers) - set(self.magic_gateways)):
+            yield f"MAGIC_GATEWAYS has nothing for {host}; MAGIC_NUMBERS names it"
+
+
+class HubDeployment(Settings, frozen=True, kw_only=True):
+    """What only the deployment of the Hub's service uses."""
+
+    part: ClassVar[str] = "hub"
+
+    readers: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks that reach page and API, beside the controllers. There is no password: "
+            "whoever is there sees positions and money, and can change nothing.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
+
+    def problems(self) -> Iterable[str]:
+        """Readers that are no address."""
+        for reader in self.readers:
+            if problem := network_problem(reader):
+                yield f"hub_readers has {reader!r}: {problem}"
