@@ -26,6 +26,7 @@ from mt5crs.settings.schema import Field, fields
 _NOTE = "Made from src/mt5crs/settings by `python -m deploy.argument_specs`; edit there."
 _TITLES = {
     "baseline": "Prepare a host: user, packages, time, journal, firewall, sshd, kernel settings",
+    "hub": "Ship and start the Hub's service, which listens to the gateways and shows the fleet",
     "monitoring": "Prometheus, Alertmanager and node exporter",
 }
 

@@ -21,6 +21,7 @@ SERVICES = (
     Entry("gateway", kind="gateway", group="gateway"),
     Entry("reconciler", kind="inf", group="inf"),
     Entry("strategy", kind="inf", group="inf"),
+    Entry("hub", kind="hub", group="hub"),
     Entry("monitoring", kind="monitoring", group="all"),
 )
 """In the order in which they are activated; they are put back in the opposite one."""

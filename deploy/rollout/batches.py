@@ -2,8 +2,8 @@
 
 The baseline comes first, on all hosts at once: it touches nothing that trades, and what follows needs the
 ports that it opens. Gateways and Inf hosts are separate kinds of step, an Inf host's reconciler and strategy
-go together, and monitoring comes last. Which of the two is first follows from the protocol versions that run
-and are wanted.
+go together, then the Hub's service, and monitoring comes last. Which of the two is first follows from the
+protocol versions that run and are wanted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from deploy.fleet.services import SERVICES
 ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE = "rolling", "canary", "blue_green", "all_at_once"
 STRATEGIES = (ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE)
 
-BASELINE, GATEWAY, INF, MONITORING = "baseline", "gateway", "inf", "monitoring"
+BASELINE, GATEWAY, INF, HUB, MONITORING = "baseline", "gateway", "inf", "hub", "monitoring"
 KINDS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(service.name for service in SERVICES if service.kind == kind)
-    for kind in (BASELINE, GATEWAY, INF, MONITORING)
+    for kind in (BASELINE, GATEWAY, INF, HUB, MONITORING)
 }
 """Kind of step → the services it activates on a host, in this order."""
 
@@ -98,7 +98,7 @@ def steps(
         wanted = set(busy.get(kind, ()))
         hosts = [host for host in members.get(kind, ()) if host in wanted]
         made += [(kind, batch, ends) for batch, ends in _batches(policy, hosts, len(members.get(kind, ())))]
-    made += at_once_everywhere(MONITORING)
+    made += [*at_once_everywhere(HUB), *at_once_everywhere(MONITORING)]
     width = len(str(len(made)))
     return tuple(
         Step(f"{number:>{width}}/{len(made)} {_shown(hosts)}", kind, hosts, ends)

@@ -9,5 +9,5 @@ for service in reconciler strategy gateway; do
     export PYTHONDONTWRITEBYTECODE=1
     exec "$here/venv/bin/python" -m mt5crs "$@"
 done
-echo "mt5crs: no release runs on this host; use it on an Inf host or on the controller (--inventory). On the Hub: mt5crs-release deployment list" >&2
+echo "mt5crs: nothing that trades runs on this host; use it on an Inf host or on the controller (--inventory). On the Hub: mt5crs-release deployment list" >&2
 exit 1

@@ -29,7 +29,7 @@ def expected_peers(target: Node) -> dict[int, tuple[str, ...]]:
     peers: dict[int, tuple[str, ...]] = {}
     if not target.is_windows:
         peers[variable["monitoring_node_port"]] = ("hub",)
-    for service in target.services:
+    for service in set(target.services) - {"hub"}:
         peers[variable[f"{service}_metrics_port"]] = ("hub",)
     if "gateway" in target.groups:
         peers[variable["gateway_port"]] = ("inf", "hub")
@@ -37,6 +37,7 @@ def expected_peers(target: Node) -> dict[int, tuple[str, ...]]:
         for port in plain_ports(target):
             peers[port] = ()
     if "hub" in target.groups:
+        peers[variable["hub_http_port"]] = ()
         peers[variable["monitoring_prometheus_port"]] = ()
         peers[variable["monitoring_alertmanager_port"]] = ()
     return peers

@@ -11,7 +11,7 @@ from deploy.policy.rule import Broken, Rule
 
 _PORTS = {
     "all": ("baseline_ssh_port", "monitoring_node_port"),
-    "hub": ("monitoring_prometheus_port", "monitoring_alertmanager_port"),
+    "hub": ("hub_http_port", "monitoring_prometheus_port", "monitoring_alertmanager_port"),
     "inf": ("reconciler_metrics_port", "strategy_metrics_port"),
     "gateway": (
         "gateway_port",

@@ -117,7 +117,7 @@ def test_nothing_else_is_open(fleet: Fleet, tmp_path: Path) -> None:
     }
     # 546: answers to this host's own DHCPv6 questions, from the link only.
     assert {host: ports - {("udp", 546)} for host, ports in open_ports.items()} == {
-        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9090), ("udp", 123)},
+        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9090), ("tcp", 8083), ("udp", 123)},
         "inf-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9102), ("tcp", 9103)},
         "gtw-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9101), ("tcp", 5555), ("tcp", 5556)},
     }

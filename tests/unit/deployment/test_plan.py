@@ -49,6 +49,7 @@ def fleet(**settings: Any) -> Fleet:
 def status(host: str, digest: str = "new", protocol: tuple[int, int] | None = (1, 1)) -> dict[str, Any]:
     services = ["baseline", "monitoring"]
     services += ["gateway"] if host == "gtw-01" else []
+    services += ["hub"] if host == "hub-01" else []
     services += ["reconciler", "strategy"] if host.startswith("inf") else []
     told = {"min": protocol[0], "max": protocol[1]} if protocol else None
     return {
@@ -89,7 +90,10 @@ def test_only_services_that_change() -> None:
 
 def test_a_fresh_fleet_gets_everything() -> None:
     made = plans.make(fleet(), {host: {} for host in HOSTS})
-    assert [step.hosts for step in made.steps] == [HOSTS, ("gtw-01",), ("inf-01",), ("inf-02",), HOSTS]
+    assert [step.hosts for step in made.steps] == [
+        *(HOSTS, ("gtw-01",), ("inf-01",), ("inf-02",)),
+        *(("hub-01",), HOSTS),
+    ]
     assert made.steps[0].kind == BASELINE
     assert made.observed["inf-01"] == dict.fromkeys(
         ("baseline", "reconciler", "strategy", "monitoring"), plans.NOTHING
@@ -133,7 +137,7 @@ def test_protocol_versions_decide_the_order() -> None:
     for host in ("inf-01", "inf-02"):
         seen[host] = status(host, "old", protocol=(1, 1))
     made = plans.make(fleet(bundle=two), seen)
-    assert [step.kind for step in made.steps] == ["baseline", "inf", "inf", "gateway", "monitoring"]
+    assert [step.kind for step in made.steps] == ["baseline", "inf", "inf", "gateway", "hub", "monitoring"]
     seen["gtw-01"] = status("gtw-01", "old", protocol=(1, 1))
     with pytest.raises(OrderError, match="neither order works"):
         plans.make(fleet(bundle=two), seen)

@@ -41,7 +41,11 @@ def test_what_molecule_leaves_out_everywhere_is_taken() -> None:
     [
         ("site.yml", "Reconciler", "did you mean reconciler?"),
         ("site.yml", "fleet", "it has baseline,"),
-        ("rollback.yml", "typo", "it has access, baseline, fleet, gateway, monitoring, reconciler, strategy"),
+        (
+            "rollback.yml",
+            "typo",
+            "it has access, baseline, fleet, gateway, hub, monitoring, reconciler, strategy",
+        ),
     ],
 )
 def test_a_wrong_word_is_an_error(playbook: str, tag: str, hint: str, option: str, tmp_path: Path) -> None:

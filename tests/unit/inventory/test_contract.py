@@ -25,8 +25,8 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_variable_is_what_ansible_resolves(inventory: Path, tmp_path: Path) -> None:
     wanted = (
         "{% set all = {} %}{% for name in query('ansible.builtin.varnames', '^[a-z0-9_]+$') %}"
-        "{% if name.startswith(('fleet_', 'baseline_', 'gateway_', 'reconciler_', 'strategy_', 'monitoring_',"
-        " 'vault_', 'ansible_ssh_private', 'ansible_ssh_common',"
+        "{% if name.startswith(('fleet_', 'baseline_', 'gateway_', 'reconciler_', 'strategy_', 'hub_',"
+        " 'monitoring_', 'vault_', 'ansible_ssh_private', 'ansible_ssh_common',"
         " 'ansible_host', 'ansible_user', 'group_names', 'inventory_hostname')) %}"
         "{% set _ = all.update({name: lookup('ansible.builtin.vars', name)}) %}{% endif %}{% endfor %}"
         "{{ all | to_json }}\n"

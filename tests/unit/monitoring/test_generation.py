@@ -34,6 +34,7 @@ def test_everything_in_the_inventory_is_scraped(fleet: Fleet, hub: dict[str, Any
         "gateway": (("gateway",), 9101),
         "reconciler": (("inf",), 9102),
         "strategy": (("inf",), 9103),
+        "hub": (("hub",), 8083),
         "prometheus": (("hub",), 9090),
         "alertmanager": (("hub",), 9093),
     }

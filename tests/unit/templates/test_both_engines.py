@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from deploy.fleet import services
@@ -16,6 +17,7 @@ from deploy.fleet.rendering import render
 from deploy.fleet.settings import structs
 from mt5crs.settings.envfile import load_env_text, parse
 from mt5crs.settings.gateway import ClientsFile, GatewaySettings
+from mt5crs.settings.hub import HubSettings
 from mt5crs.settings.reconciler import ReconcilerSettings
 from mt5crs.settings.schema import Settings, fields
 from mt5crs.settings.strategy import StrategySettings
@@ -25,6 +27,7 @@ from tests.unit.fleets import EXTRA, SIGNER, ansible, make_inventory
 SERVICES = {service.name: service.group for service in services.SERVICES}
 LOADED: dict[str, type[Settings]] = {
     "gateway": GatewaySettings,
+    "hub": HubSettings,
     "reconciler": ReconcilerSettings,
     "strategy": StrategySettings,
 }
@@ -43,6 +46,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fleet_review_required": True,
         "fleet_phases": True,
         "fleet_phase_signers": {"alice": SIGNER},
+        "hub_readers": ["10.9.9.200", "10.8.0.0/16"],
         "gateway_profile_names": {"202401": "live_safe_atomic_v1"},
     }
     # One host whose strategy has a bundle of its own, one whose strategy comes with the core.
@@ -93,7 +97,8 @@ def test_every_setting_reaches_its_service(fleet: Fleet, service: str) -> None:
     assert set(parse(text)) == {field.env for field in fields(LOADED[service])}
     for field in fields(LOADED[service]):
         if field.variable is not None:
-            assert getattr(loaded, field.name) == fleet.hosts[host][field.variable], field.name
+            wanted = msgspec.convert(fleet.hosts[host][field.variable], field.base_type)
+            assert getattr(loaded, field.name) == wanted, field.name
 
 
 def test_env_files_are_private_and_nothing_else_holds_a_secret(fleet: Fleet) -> None:
@@ -110,8 +115,6 @@ def test_env_files_are_private_and_nothing_else_holds_a_secret(fleet: Fleet) -> 
 
 def test_clients_of_the_gateway(fleet: Fleet) -> None:
     specification = json.loads(render("release/gateway.json.j2", fleet.hosts["gtw-01"]))
-    import msgspec
-
     clients = msgspec.json.decode(specification["files"]["clients.json"]["content"], type=ClientsFile)
     assert set(clients.clients) == {
         *(f"inf-0{number}-{service}" for number in (1, 2) for service in ("reconciler", "strategy")),
@@ -139,7 +142,7 @@ def test_unit_is_sandboxed(fleet: Fleet, service: str, tmp_path: Path) -> None:
     host = hosts_of(fleet, service)[0]
     specification = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))
     units = {**specification["units"], **(specification.get("standby") or {"units": {}})["units"]}
-    assert len(units) == (1 if service == "gateway" else 2)
+    assert len(units) == (1 if service in ("gateway", "hub") else 2)
     for name, text in units.items():
         (tmp_path / name).write_text(text)
     command = [
