@@ -110,6 +110,7 @@ def question(fleet: Fleet, host: str) -> dict[str, Any]:
         address = str(of["fleet_address"])
         shown = f"[{address}]" if ":" in address else address
         asked["prometheus"] = f"http://{shown}:{of['monitoring_prometheus_port']}"
+        asked["health"]["hub"] = (of["hub_http_address"], of["hub_http_port"])
         asked["alertmanager"] = f"http://{shown}:{of['monitoring_alertmanager_port']}"
     return asked
 

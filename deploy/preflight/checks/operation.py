@@ -62,6 +62,21 @@ def _notified(look: Look) -> None:
             look.fail(host, "Prometheus has no Alertmanager to send alerts to")
 
 
+def _heard(look: Look) -> None:
+    for hub, said in look.health("hub", "hub"):
+        heard = said.get("gateways")
+        if not isinstance(heard, dict):
+            look.unknown(hub, "which gateways its service listens to")
+            continue
+        if not said.get("healthy"):
+            look.fail(hub, f"the Hub's service is {said.get('state')}: {said.get('reason')}")
+        for gateway in look.facts.in_group("gateway"):
+            if heard.get(gateway) != "listening":
+                look.fail(
+                    gateway, f"the Hub does not listen to it ({heard.get(gateway, 'it is not listed')})"
+                )
+
+
 def _silenced(look: Look) -> None:
     for host, silences in look.sections("silences", "hub"):
         for one in silences:
@@ -193,5 +208,13 @@ CHECKS = (
         "What failed or was interrupted may have left a fleet that nobody has looked at.",
         "`mt5crs … deployments show ID` says how it ended; deploy again, or roll back.",
         _last_deployment,
+    ),
+    Check(
+        "G-OPS-12",
+        "P2",
+        "The Hub listens to every gateway, and can keep what it hears",
+        "What it did not hear is missing on the page of the fleet: the account's money, refused orders.",
+        "`journalctl -u mt5crs-hub` on the Hub; docs/hub.md says what each state means.",
+        _heard,
     ),
 )

@@ -10,7 +10,7 @@ from deploy.preflight.checks.configuration import rules
 from deploy.preflight.facts import Unknown
 from mt5crs.settings.schema import fields
 
-_CODE = ("gateway", "reconciler", "strategy")
+_CODE = ("gateway", "hub", "reconciler", "strategy")
 
 
 def _env_rights(look: Look) -> None:

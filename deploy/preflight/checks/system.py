@@ -7,7 +7,7 @@ from deploy.preflight.facts import Unknown
 
 _LEAST_MEMORY = 10.0
 _OLDEST_PYTHON = (3, 11)
-_CODE = ("gateway", "reconciler", "strategy")
+_CODE = ("gateway", "hub", "reconciler", "strategy")
 
 
 def _answers(look: Look) -> None:

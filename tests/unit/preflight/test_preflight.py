@@ -62,7 +62,7 @@ __all__ = ["fleet"]
 NOW = 1_800_000_000.0
 DAY = 86400.0
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIExample"
-SERVICES = {"hub-01": ("monitoring",), "inf-01": ("reconciler", "strategy"), "gtw-01": ("gateway",)}
+SERVICES = {"hub-01": ("hub", "monitoring"), "inf-01": ("reconciler", "strategy"), "gtw-01": ("gateway",)}
 GROUPS = {"hub-01": "hub", "inf-01": "inf", "gtw-01": "gateway"}
 PORTS = {"node": dict.fromkeys(SERVICES, 9100), "gateway": {"gtw-01": 9101}, "reconciler": {"inf-01": 9102}}
 SETTINGS: dict[str, Any] = {
@@ -121,6 +121,7 @@ def sections(host: str) -> Sections:
             {
                 "reconciler": Section({"healthy": True, "mismatches": 0.0}),
                 "strategy": Section({"healthy": True, "state": "ready", "reason": ""}),
+                "hub": Section({"healthy": True, "gateways": {"gtw-01": "listening"}}),
             }
         ),
         reach=Section({"gtw-01:5555": "", "gtw-01:5556": ""}),
@@ -148,6 +149,7 @@ def sections(host: str) -> Sections:
     )
 
 
+STRAY = [EnvFile(f"/x/{name}/current/.env", name, 0o600, 0, []) for name in ("hub", "gateway")]
 GATEWAY = GatewaySaid(
     state="ready",
     reason="",
@@ -249,6 +251,10 @@ def clock(seconds: float) -> Change:
     return change
 
 
+def hears(gateways: dict[str, str], **said: Any) -> Change:
+    return on("hub-01", health={"hub": Section({"healthy": True, "gateways": gateways, **said})})
+
+
 def strategy(**said: Any) -> Change:
     of = {"reconciler": Section({"healthy": True, "mismatches": 0.0}), "strategy": Section(said)}
     return on("inf-01", health=of)
@@ -274,7 +280,7 @@ BREAKS: list[tuple[str, Change, str]] = [
     ("G-SEC-01", env("gtw-01", uid=1000), "owner 1000"),
     ("G-SEC-02", env("gtw-01", empty=["GATEWAY_SECRET_KEY"]), "GATEWAY_SECRET_KEY of gateway is empty"),
     ("G-SEC-02", on("gtw-01", env=[]), "gateway has no .env"),
-    ("G-SEC-03", env("hub-01"), "gateway does not belong on this host"),
+    ("G-SEC-03", on("hub-01", env=STRAY), "gateway does not belong on this host"),
     ("G-SEC-04", rule("SEC-002"), "SEC-002: it is broken"),
     ("G-SEC-05", project(secrets_in_history=("the secret x was written in commit 1",)), "commit 1"),
     ("G-SEC-06", on("inf-01", in_force="the firewall table inet mt5crs was changed"), "inf-01: the firewall"),
@@ -380,6 +386,13 @@ BREAKS: list[tuple[str, Change, str]] = [
     ("G-OPS-10", gateway(halts=((0, "news", "ops"),)), "everything is halted by ops: news"),
     ("G-OPS-11", on("hub-01", deployments=[]), "no deployment is recorded"),
     ("G-OPS-11", on("hub-01", deployments=[Deployment("d2", "now", "bob", "failed")]), "bob) is failed"),
+    ("G-OPS-12", hears({"gtw-01": "silent"}), "gtw-01: the Hub does not listen to it (silent)"),
+    ("G-OPS-12", hears({}), "it is not listed"),
+    (
+        "G-OPS-12",
+        hears({"gtw-01": "listening"}, healthy=False, state="unknown", reason="disk"),
+        "unknown: disk",
+    ),
     ("G-DOC-01", on("hub-01", runbook="<html>"), "no section for the alert Mt5crsHalted"),
     ("G-DOC-02", project(pages={}), "docs/runbook.md is missing"),
     ("G-DOC-03", project(old_pages=("docs/go-no-go.md",)), "not what the code says"),
