@@ -8,19 +8,21 @@ from typing import NamedTuple
 class Entry(NamedTuple):
     """A service: the kind of step that activates it, and the inventory group whose hosts have it.
 
-    Services of one kind are activated together on a host, so they have the same group.
+    Services of one kind are activated together on a host, so they have the same group. bound_to: it restarts
+    whenever that service of its host does (`BindsTo=` in its unit).
     """
 
     name: str
     kind: str
     group: str
+    bound_to: str = ""
 
 
 SERVICES = (
     Entry("baseline", kind="baseline", group="all"),
     Entry("gateway", kind="gateway", group="gateway"),
     Entry("reconciler", kind="inf", group="inf"),
-    Entry("strategy", kind="inf", group="inf"),
+    Entry("strategy", kind="inf", group="inf", bound_to="reconciler"),
     Entry("hub", kind="hub", group="hub"),
     Entry("monitoring", kind="monitoring", group="all"),
 )

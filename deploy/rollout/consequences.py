@@ -6,12 +6,13 @@ From the plan and what the hosts said; pure. What is not known is called so, nev
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.fleet.services import SERVICES, Entry
 from deploy.rollout.batches import GATEWAY
-from deploy.rollout.plan import Plan
+from deploy.rollout.plan import NOTHING, Plan
 from mt5crs_release import access_list
 from mt5crs_release.access_list import AccessList
 
@@ -80,14 +81,23 @@ def _lists(plan: Plan, statuses: Statuses) -> Iterator[tuple[str, AccessList | N
 
 def _restarts(plan: Plan) -> Iterator[str]:
     """`reconciler, strategy on inf-01, inf-02`: hosts with the same services together."""
-    services: dict[str, list[str]] = {}
-    for (host, service), work in plan.work.items():
-        if work.todo.activate:
-            services.setdefault(host, []).append(service)
+    activated = {member for member, work in plan.work.items() if work.todo.activate}
     hosts: dict[str, list[str]] = {}
-    for host, names in services.items():
-        hosts.setdefault(", ".join(names), []).append(host)
+    for host in dict.fromkeys(host for host, _ in plan.work):
+        names = [
+            one.name
+            for one in SERVICES
+            if (host, one.name) in activated or _goes_along(plan, host, one, activated)
+        ]
+        if names:
+            hosts.setdefault(", ".join(names), []).append(host)
     return (f"{names} on {', '.join(of)}" for names, of in hosts.items())
+
+
+def _goes_along(plan: Plan, host: str, service: Entry, activated: Collection[tuple[str, str]]) -> bool:
+    """Whether a service that stays on its generation restarts with one that it is bound to."""
+    runs = plan.observed.get(host, {}).get(service.name, NOTHING) != NOTHING
+    return runs and (host, service.bound_to) in activated
 
 
 def _access(now: AccessList | None, wanted: AccessList) -> Iterator[str]:

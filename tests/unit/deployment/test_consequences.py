@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from deploy.fleet.rendering import TEMPLATES
+from deploy.fleet.services import SERVICES
 from deploy.remote import holdings
 from deploy.rollout import consequences
 from deploy.rollout.batches import GATEWAY
 from deploy.rollout.consequences import Held
 from deploy.rollout.generation import Desired, Todo
-from deploy.rollout.plan import Plan, Work
+from deploy.rollout.plan import NOTHING, Plan, Work
 
 
 def listed(**clients: tuple[str, int]) -> dict[str, Any]:
@@ -51,6 +53,36 @@ def test_it_says_what_restarts_and_that_access_stays() -> None:
         "  restarts   gateway on gtw-01",
         "  restarts   reconciler, strategy on inf-01, inf-02",
     ]
+
+
+def test_a_strategy_restarts_with_the_reconciler_that_it_is_bound_to() -> None:
+    todo = Todo(stage=True, activate=True)
+    work = {
+        (host, service): Work(Desired(service, "{}", None, "d", 180), todo if activated else Todo())
+        for host in ("inf-01", "inf-02")
+        for service, activated in (("reconciler", True), ("strategy", False))
+    }
+    runs = {"reconciler": "0001-a confirmed", "strategy": "0001-b confirmed"}
+    observed = {"inf-01": runs, "inf-02": {**runs, "strategy": NOTHING}}
+    made = Plan("lab", "rolling", (), {}, observed, {}, work)
+    assert consequences.shown(made, {}, {}) == [
+        "consequences:",
+        "  restarts   reconciler, strategy on inf-01",
+        "  restarts   reconciler on inf-02",
+    ]
+
+
+def test_what_is_bound_to_another_service_is_what_the_units_say() -> None:
+    bound = {
+        path.name: [line.partition("=")[2] for line in path.read_text().splitlines() if "BindsTo=" in line]
+        for path in (TEMPLATES / "systemd").glob("mt5crs-*.service.j2")
+        if "standby" not in path.name
+    }
+    assert {name: units for name, units in bound.items() if units} == {
+        f"mt5crs-{one.name}.service.j2": [f"mt5crs-{one.bound_to}.service"]
+        for one in SERVICES
+        if one.bound_to
+    }
 
 
 def test_a_host_that_leaves_or_is_renumbered_is_warned_of_with_what_it_holds() -> None:
