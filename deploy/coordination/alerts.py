@@ -5,8 +5,10 @@ The Hub is asked over SSH, since its Prometheus answers within the fleet only. W
 
 An alert counts when it began to fire after the roll-out had begun and is critical, or concerns a host that
 was activated already. What fired before does not count, nor what was pending, since its cause is older: a
-release that mends it must get through. None of the rules we ship fires because of a restart: a start on
-request is no abnormal exit, a target may be gone for 30 s, and what is not ready yet has longer still.
+release that mends it must get through. What is about a host that the inventory does not name does not count
+either: it is shut out on purpose, and Prometheus watches it until the last step. None of the rules we ship
+fires because of a restart: a start on request is no abnormal exit, a target may be gone for 30 s, and what
+is not ready yet has longer still.
 """
 
 from __future__ import annotations
@@ -104,6 +106,11 @@ def on_hub(variables: Mapping[str, Any]) -> Ask:
     return ask
 
 
+def of_strangers(now: Collection[Alert], members: Collection[str]) -> frozenset[Alert]:
+    """Alerts about hosts that the inventory does not name (any more)."""
+    return frozenset(alert for alert in now if alert.host and alert.host not in members)
+
+
 def counting(
     now: Collection[Alert], before: Collection[Alert], touched: Collection[str]
 ) -> tuple[Alert, ...]:
@@ -119,21 +126,26 @@ def counting(
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a check ended: alerts that count, why Prometheus could not be asked ('' if it could)."""
+    """How a check ended: alerts that count, why Prometheus could not be asked ('' if it could).
+
+    left_out: new alerts about hosts that are not in the inventory.
+    """
 
     alerts: tuple[Alert, ...] = ()
     unknown: str = ""
+    left_out: tuple[Alert, ...] = ()
 
 
 @dataclass
 class Watch:
     """The alerts of one roll-out, from before its first activation until it is confirmed.
 
-    ask: how Prometheus is asked. unknown_budget_s: seconds the whole roll-out may wait for an answer.
-    clock, sleep: seconds. stopped: ends a check at once.
+    ask: how Prometheus is asked. members: the hosts of the inventory. unknown_budget_s: seconds the whole
+    roll-out may wait for an answer. clock, sleep: seconds. stopped: ends a check at once.
     """
 
     ask: Ask
+    members: Collection[str]
     unknown_budget_s: float
     clock: Callable[[], float]
     sleep: Callable[[float], None]
@@ -182,4 +194,8 @@ class Watch:
         if self.before is None:
             # It could not be asked at the beginning: what has fired since may have fired then.
             self.before = now
-        return Verdict(alerts=counting(now, self.before, touched))
+        strangers = of_strangers(now, self.members)
+        return Verdict(
+            alerts=counting(now - strangers, self.before, touched),
+            left_out=tuple(sorted(strangers - self.before)),
+        )

@@ -65,7 +65,7 @@ class StepCheck:
     def _watched(self) -> Watch:
         ask = on_hub(self.fleet.hosts[self.fleet.in_group("hub")[0]])
         budget_s = float(self.variables["fleet_alerts_unknown_s"])
-        return Watch(ask, budget_s, time.monotonic, self._sleep, self.stopped)
+        return Watch(ask, self.fleet.hosts, budget_s, time.monotonic, self._sleep, self.stopped)
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -114,6 +114,11 @@ class StepCheck:
         verdict = self._watch.check(touched, watch_s)
         if verdict.unknown:
             self._say(f"alerts after {step}: {verdict.unknown}")
+        if verdict.left_out:
+            self._say(
+                "about hosts that are not in the inventory, so not counted: "
+                + ", ".join(map(str, verdict.left_out))
+            )
         if verdict.alerts and self.variables["fleet_alerts_firing"] == "report":
             self._say(f"firing since the roll-out began: {', '.join(map(str, verdict.alerts))}")
             self._sleep(watch_s)

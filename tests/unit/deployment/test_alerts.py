@@ -14,6 +14,7 @@ from deploy.coordination.alerts import Alert, UnknownError, Verdict, Watch, coun
 from deploy.coordination.step_check import StepCheck, judge
 from deploy.fleet.inventory import Fleet
 
+MEMBERS = ("hub-01", "inf-01", "gtw-01")
 SILENT = Alert("Mt5crsGatewaySilent", "gtw-01", "critical")
 SLOW = Alert("Mt5crsStartupSyncSlow", "inf-01", "warning")
 EVERYWHERE = Alert("Fleet", "", "critical")
@@ -36,7 +37,7 @@ class Hub:
         self.now += seconds
 
     def watch(self, budget_s: float = 20) -> Watch:
-        return Watch(self.ask, budget_s, lambda: self.now, self.sleep)
+        return Watch(self.ask, MEMBERS, budget_s, lambda: self.now, self.sleep)
 
 
 def firing(*alerts: Alert) -> Callable[[], frozenset[Alert]]:
@@ -62,6 +63,17 @@ def test_new_alerts_count_when_critical_or_about_a_host_of_the_rollout(
     now: list[Alert], before: list[Alert], touched: list[str], counts: list[Alert]
 ) -> None:
     assert counting(now, before, touched) == tuple(counts)
+
+
+def test_a_host_that_left_the_inventory_does_not_end_the_rollout_that_shuts_it_out() -> None:
+    left = Alert(SILENT.name, "inf-02", "critical", (("seen_from", "inf"),))
+    hub = Hub(firing(), firing(left))
+    watch = hub.watch()
+    watch.begin()
+    assert watch.check(["gtw-01"], 5) == Verdict(left_out=(left,))
+    assert hub.now == 5
+    hub.answers = [firing(left, SILENT, EVERYWHERE)]
+    assert watch.check(["gtw-01"]).alerts == (EVERYWHERE, SILENT)
 
 
 def test_an_alert_that_fired_before_does_not_end_the_rollout() -> None:
@@ -187,7 +199,7 @@ def prometheus(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[Alert]]:
 
 
 def checks(**settings: Any) -> StepCheck:
-    fleet = Fleet(Path("lab.yml"), "lab", {"hub-01": {}}, {"hub": ("hub-01",)})
+    fleet = Fleet(Path("lab.yml"), "lab", {name: {} for name in MEMBERS}, {"hub": ("hub-01",)})
     return StepCheck(fleet, {**SETTINGS, **settings})
 
 
