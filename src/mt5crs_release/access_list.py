@@ -17,6 +17,7 @@ AccessList = dict[str, Any]
 
 _PROOFS = {"clients": "key", "legacy": "address"}
 """What a client is known by, in either part of the list."""
+_HOSTS_OWN = ("magics", "addresses")
 _ANYWHERE = "anywhere"
 _FORMER = {"clients": "former_key", "legacy": "former_address"}
 _ENTRY = {part: {proof: str, "permissions": list, "magics": list} for part, proof in _PROOFS.items()}
@@ -123,14 +124,14 @@ def both(left: AccessList, wanted: AccessList) -> AccessList:
 def carried(now: AccessList, older: AccessList) -> AccessList:
     """Return the list ``now`` for a fleet that goes back to a release whose own list was ``older``.
 
-    Only magic numbers that were replaced go along: they are the host's own setting, and no key.
+    Only magic numbers and addresses that were replaced go along: they are the host's own, and no key.
     """
     found: AccessList = {part: dict(entries) for part, entries in now.items()}
     for part in _PROOFS:
         for name, entry in now[part].items():
-            then = older[part].get(name, entry)["magics"]
-            if set(then) - set(entry["magics"]) and set(entry["magics"]) - set(then):
-                found[part][name] = {**entry, "magics": then}
+            then = older[part].get(name, entry)
+            own = {what: then[what] for what in _HOSTS_OWN if _replaced(entry.get(what), then.get(what))}
+            found[part][name] = {**entry, **own}
     left, back = _magics(now) - _magics(found), _magics(found) - _magics(now)
     found["limits"] = {
         **{magic: limits for magic, limits in now["limits"].items() if magic not in left},
@@ -183,6 +184,11 @@ def _addresses(
     if "addresses" not in old and "addresses" not in new:
         return {}
     return {"addresses": combined(old.get("addresses", []), new.get("addresses", []))}
+
+
+def _replaced(now: list[Any] | None, then: list[Any] | None) -> bool:
+    """Whether something takes the place of something: neither list has all of the other."""
+    return bool(set(then or ()) - set(now or ())) and bool(set(now or ()) - set(then or ()))
 
 
 def _kept_addresses(now: list[str], wanted: list[str]) -> list[str]:

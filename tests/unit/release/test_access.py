@@ -30,6 +30,8 @@ def listed(limits: dict[str, Any] | None = None, **clients: dict[str, Any]) -> A
 ONE = listed(inf_01=client("a1", 1), inf_02=client("b1", 2))
 REVOKED = listed(inf_01=client("a1", 1))
 ROTATED = listed(inf_01=client("a2", 1), inf_02=client("b1", 2))
+HERE = listed(inf_01={**client("a1", 1), "addresses": ["10.0.0.1"]}, inf_02=client("b1", 2))
+THERE = listed(inf_01={**client("a1", 1), "addresses": ["10.0.0.2"]}, inf_02=client("b1", 2))
 RENUMBERED = listed(inf_01=client("a1", 11), inf_02=client("b1", 2))
 ADDED = listed(inf_01=client("a1", 1), inf_02=client("b1", 2), inf_03=client("c1", 3))
 
@@ -143,6 +145,25 @@ def test_a_fleet_goes_back_with_its_magic_numbers_but_lets_no_key_in_again(host:
     assert (host.running(), keys(host)) == ("three", {"a2", "b1"})
     assert host.run("undo", "--access")[0] == 0
     assert (host.running(), keys(host)) == ("two", {"a1", "b1"})
+
+
+def test_a_fleet_goes_back_with_the_addresses_of_its_hosts(host: FakeHost) -> None:
+    deploy(host, "one", HERE, *NOW, "--deployment", "d1")
+    deploy(host, "two", THERE, *NOW, "--deployment", "d2")
+    assert host.run("undo", "--hold", "60")[0] == 0
+    assert set(in_force(host)["clients"]["inf_01"]["addresses"]) == {"10.0.0.1", "10.0.0.2"}
+    assert host.run("undo", "--deployment", "d2", "--judge")[0] == 0
+    assert host.run("confirm", "gateway")[0] == 0
+    assert in_force(host)["clients"] == HERE["clients"]
+    assert told(host)["own"] is True
+
+
+@pytest.mark.parametrize("then", [[], ["10.0.0.1", "10.0.0.2"]])
+def test_a_fleet_that_goes_back_accepts_no_key_from_more_places(then: list[str]) -> None:
+    now = listed(inf_01={**client("a1", 1), "addresses": ["10.0.0.1"]})
+    older = listed(inf_01={**client("a1", 1), "addresses": then})
+    assert carried(now, older) == now
+    assert carried(now, listed(inf_01=client("a1", 1))) == now
 
 
 def test_an_access_list_is_taken_back_by_name_and_restarts_nothing(host: FakeHost) -> None:
@@ -270,6 +291,10 @@ def test_no_change_of_a_list_lets_anybody_do_more_than_one_of_the_two(
                 assert not [one for one in told if f"number {magic}:" in one and "symbols" not in one]
         assert limits
     back = carried(now, wanted)
+    assert carried(back, wanted) == back
+    for name, entry in now["clients"].items():
+        places, then = entry.get("addresses"), back["clients"][name].get("addresses")
+        assert not places or (then and (then == places or set(places) - set(then)))
     assert [entry["key"] for entry in back["clients"].values()] == [
         entry["key"] for entry in now["clients"].values()
     ]
