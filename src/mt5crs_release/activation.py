@@ -532,8 +532,14 @@ def _rollback_target(session: Session, to: str | None) -> Generation:
         problem = f"{name} has failed: {entry.left_because}"
     else:
         problem = f"{name} was never confirmed, so nothing shows that it works"
-    choice = _names([entry for entry in allowed if entry.name != session.state.current])
-    raise RefusedError(problem, remedy=f"choose with --to from: {choice}; nothing was changed")
+    others = [entry for entry in allowed if entry.name != session.state.current]
+    remedy = (
+        f"choose with --to from: {_names(others)}"
+        if others
+        else "there is no other one here either: leave this host out of the rollback (--limit), or take it "
+        "out of the fleet (`mt5crs --inventory … decommission HOST`)"
+    )
+    raise RefusedError(problem, remedy=f"{remedy}; nothing was changed")
 
 
 def _names(entries: list[Generation]) -> str:

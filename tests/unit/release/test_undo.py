@@ -76,6 +76,7 @@ def test_only_what_the_deployment_brought_goes_back(host: FakeHost) -> None:
     assert status == 2
     assert refused["error"]["message"].startswith(f"deployment {FIRST} cannot be undone on this host")
     assert refused["error"]["message"].count("no earlier confirmed generation") == 3
+    assert "leave this host out of the rollback (--limit)" in refused["error"]["remedy"]
 
 
 def test_a_deployment_that_no_longer_runs_changes_nothing(host: FakeHost) -> None:
