@@ -153,7 +153,9 @@ def _undid(status: Mapping[str, Any], decided: Mapping[str, str]) -> str:
 
 def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
     """Finish or undo a deployment on every host that can be asked."""
-    hosts = [host for host in record.get("hosts") or fleet.hosts if host in fleet.hosts]
+    named = [str(host) for host in record.get("hosts") or fleet.hosts]
+    hosts = [host for host in named if host in fleet.hosts]
+    gone = [host for host in named if host not in fleet.hosts]
     statuses = _statuses(fleet, hosts)
     silent = [host for host in hosts if host not in statuses]
     failures = [
@@ -173,7 +175,11 @@ def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
     sentence = f"{word} by the next run: {'; '.join(did) or 'nothing was left to do on the hosts'}."
     if silent:
         sentence += f" Not asked, they go back by themselves: {', '.join(silent)}."
+    if gone:
+        sentence += f" Not in the inventory any more, so not asked: {', '.join(gone)}."
     lines = did or ["nothing is left of it on the hosts"]
+    if gone:
+        lines.append(f"not in the inventory any more, so not asked what it left there: {', '.join(gone)}")
     if silent:
         lines.append(f"could not be asked, goes back by itself: {', '.join(silent)}")
     answers = [answer for _, answer in done if answer.good]

@@ -203,6 +203,13 @@ def test_windows_gateways_are_settled_with_the_rest(monkeypatch: pytest.MonkeyPa
     assert made[1][2] == {"windows_calls": {"gtw-02": ["rollback", "gateway", "--to", "1-g", "--json"]}}
 
 
+def test_a_host_that_left_the_inventory_is_told_as_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows_says(monkeypatch, {"gtw-02": status(gateway=("2-g", None))}, [])
+    done = settle(FLEET, {**MIXED, "hosts": [*FLEET.hosts, "inf-09"]})
+    assert done.lines[-1] == "not in the inventory any more, so not asked what it left there: inf-09"
+    assert "so not asked: inf-09." in done.sentence
+
+
 def test_a_windows_gateway_that_does_not_answer_is_not_taken_for_rolled_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
