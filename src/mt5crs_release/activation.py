@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from mt5crs_release import access, before, cutover, generation, health, machine, runtime_marker, standby
+from mt5crs_release import (
+    access,
+    before,
+    changes,
+    cutover,
+    generation,
+    health,
+    machine,
+    runtime_marker,
+    standby,
+)
 from mt5crs_release.access_list import AccessList, Changes
+from mt5crs_release.dependence import AGREED
 from mt5crs_release.errors import FailedError, InterruptedRunError, RefusedError, ReleaseError
 from mt5crs_release.generation import Content
 from mt5crs_release.journal import timestamp
@@ -164,10 +175,12 @@ def rollback(
     accept_state_format: int | None = None,
     dry_run: bool = False,
     lets_in: AccessList | None = None,
+    alone: bool = False,
 ) -> dict[str, Any]:
     """Return to a generation that was confirmed once, and confirm it at once.
 
     :param to: the generation; ``None``: the confirmed one that ran before
+    :param alone: those who need the service stay as they are, so what they agreed on with it has to stay
     :param lets_in: the access list to go with it; ``None``: the one in force stays, whatever ran then
     :raises RefusedError: there is none, or it was never confirmed; the message lists what there is
     :raises FailedError: it is not healthy; what ran before the rollback runs again
@@ -182,6 +195,8 @@ def rollback(
         access.require_kept(session, content)
     if entry.name == session.state.current and session.state.transaction is None:
         return result(session, entry, changed=False, reason=f"{entry.name} is running already")
+    if alone:
+        _require_agreed(session, entry)
     if dry_run:
         answer = result(session, entry, changed=True, reason=f"would roll back to {entry.name}")
         return {**answer, "protocol": runtime_marker.protocol(session.host, entry.runtime)}
@@ -191,6 +206,22 @@ def rollback(
             return result(session, entry, changed=True, reason=f"rolled back to {entry.name}")
     policy = replace(content.health, min_healthy_s=min(content.health.min_healthy_s, _ROLLBACK_MIN_HEALTHY_S))
     return _run(session, entry, content, 0.0, policy, rollback=True, lets_in=lets_in)
+
+
+def _require_agreed(session: Session, entry: Generation) -> None:
+    """:raises RefusedError: who needs the service would ask at another address, or for another key"""
+    left = session.state.current
+    if left is None:
+        return
+    found = changes.between(session.paths.generation(left), session.paths.generation(entry.name))
+    broken = [name for name in AGREED.get(session.service, ()) if f".env {name}" in found]
+    if broken:
+        raise RefusedError(
+            f"{session.service} {entry.name} has another {', '.join(broken)}: "
+            "going back to it alone cuts off all who use it",
+            remedy="roll the fleet back (--data part=fleet, --tags fleet; one host: `mt5crs-release undo`), "
+            f"or name it (to={entry.name}) once those have gone back; nothing was changed",
+        )
 
 
 def give_access_back(session: Session, to: str | None, *, dry_run: bool = False) -> dict[str, Any]:

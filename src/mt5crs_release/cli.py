@@ -238,7 +238,11 @@ def _rollback(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
     with _session(host, options) as session:
         return rollback(
-            session, options.to, accept_state_format=options.accept_state_format, dry_run=options.dry_run
+            session,
+            options.to,
+            accept_state_format=options.accept_state_format,
+            dry_run=options.dry_run,
+            alone=options.to is None,
         )
 
 

@@ -405,3 +405,23 @@ def test_state_of_an_older_tool_can_be_undone(shared: FakeHost) -> None:
         path.write_text(json.dumps(document))
     assert shared.run("undo")[0] == 0
     assert running(shared) == OLD
+
+
+def with_port(port: int) -> dict[str, Any]:
+    made = specification(f"port {port}")
+    made["files"][".env"]["content"] += f"GATEWAY_PORT='{port}'\nLOG_LEVEL='{port}'\n"
+    return made
+
+
+def test_what_others_agreed_on_does_not_go_back_alone(host: FakeHost) -> None:
+    for port, deployment in ((5555, FIRST), (5565, SECOND)):
+        assert host.run("stage", "gateway", spec=with_port(port))[0] == 0
+        assert host.run("activate", "gateway", "--confirm-timeout", "0", "--deployment", deployment)[0] == 0
+    first = host.run("list", "gateway")[1]["generations"][0]["generation"]
+    for words in ((), ("--dry-run",)):
+        status, refused = host.run("rollback", "gateway", *words)
+        assert status == 2
+        assert "has another GATEWAY_PORT: going back to it alone cuts off" in refused["error"]["message"]
+        assert f"to={first}" in refused["error"]["remedy"]
+    assert host.run("undo", "--dry-run")[0] == 0
+    assert host.run("rollback", "gateway", "--to", first)[0] == 0
