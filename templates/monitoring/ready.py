@@ -3,13 +3,24 @@
 Exit status: 0 healthy, 1 unhealthy (no answer, or another status), 75 still starting (503).
 """
 
+import http.client
 import sys
 import urllib.error
 import urllib.request
 
 HEALTHY, UNHEALTHY, STARTING = 0, 1, 75
+
+
+class _FromItself(urllib.request.HTTPHandler):
+    """Asks from the address that is asked: a service need not let in the interface's first one."""
+
+    def http_open(self, request):
+        host = http.client.HTTPConnection(request.host).host
+        return self.do_open(http.client.HTTPConnection, request, source_address=(host, 0))
+
+
 # Never through a proxy that the environment may name: the addresses are the host's own.
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({}), _FromItself()).open
 
 
 def look(url: str) -> "tuple[int, str]":

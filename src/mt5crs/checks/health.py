@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from pathlib import Path
@@ -24,7 +25,7 @@ class HealthCheckBrokenError(Exception):
 
 def ask_health(address: str, port: int, timeout_s: float = _TIMEOUT_S) -> tuple[int, dict[str, object]]:
     """HTTP status and body of /health. Raises OSError or HealthCheckBrokenError."""
-    with socket.create_connection((address, port), timeout=timeout_s) as connection:
+    with _connected(address, port, timeout_s) as connection:
         connection.settimeout(timeout_s)
         connection.sendall(f"GET /health HTTP/1.0\r\nHost: {bracketed(address)}\r\n\r\n".encode())
         answer = b""
@@ -42,6 +43,19 @@ def ask_health(address: str, port: int, timeout_s: float = _TIMEOUT_S) -> tuple[
     if not isinstance(content, dict):
         raise HealthCheckBrokenError(f"/health of {with_port(address, port)} is not an object")
     return status, content
+
+
+def _connected(address: str, port: int, timeout_s: float) -> socket.socket:
+    """A connection from the very address that is asked, if it is this host's.
+
+    The kernel would take the interface's first address, and a service lets in none but the one it has.
+    """
+    try:
+        return socket.create_connection((address, port), timeout_s, source_address=(address, 0))
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+    return socket.create_connection((address, port), timeout_s)
 
 
 def exit_status_of(status: int, content: dict[str, object]) -> int:

@@ -71,7 +71,7 @@ class SelfTest:
         try:
             secure_client(socket, self._server_public, self._secret)
             addresses.prepare(socket, self._host)
-            socket.connect(addresses.end_point(self._host, self._port))
+            socket.connect(addresses.from_itself(self._host, self._port))
             if not self._await(socket, zmq.POLLOUT, timeout_s):
                 return False
             socket.send(encode(Ping(v=VERSION, id="self", client=SELF, magic=0)))

@@ -33,6 +33,14 @@ def end_point(host: str, port: int | str) -> str:
     return f"tcp://{bracketed(host)}:{port}"
 
 
+def from_itself(host: str, port: int | str) -> str:
+    """The same for a port of this host, asked from the address that it is bound to.
+
+    The kernel would take the interface's first address, which a service need not let in.
+    """
+    return f"tcp://{bracketed(host)}:0;{bracketed(host)}:{port}"
+
+
 def prepare(socket: zmq.Socket[Any], host: str) -> None:
     """Before a socket connects to a host or binds to it: libzmq looks at IPv6 only when asked to."""
     if is_ipv6(host):
