@@ -147,7 +147,11 @@ lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), th
 
 .PHONY: lab-test-long
 lab-test-long: setup bundle lab-up ## all of them, also what only repeats a check (make long-list)
-	$(PYTEST) tests/lab --timeout 900 --budget 120
+	$(PYTEST) tests/lab --ignore tests/lab/lifecycle/test_matrix.py --timeout 900 --budget 120
+
+.PHONY: lifecycle-long
+lifecycle-long: setup bundle ## every change of a fleet's life, each walk, both engines, under order flow (many hours; PAIRS=1: half)
+	MT5CRS_LIFECYCLE_PAIRS=$(PAIRS) $(PYTEST) tests/lab/lifecycle -m slow --timeout 0 -s
 
 .PHONY: long-list
 long-list: setup ## what only the long targets run, and why

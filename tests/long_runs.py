@@ -6,8 +6,12 @@ which. Without a reason nothing is collected.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
 import pytest
 
+MANY = 50
 OTHER_ENGINE = "the other engine is tried in every run; what decides is the same code"
 MOLECULE = "a Molecule scenario of every run does the same"
 
@@ -29,8 +33,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name, reason in reasons.items():
             by_reason.setdefault(str(reason), []).append(name)
         for reason, names in by_reason.items():
-            print(f"\n{reason}:", *names, sep="\n  ")
+            print(f"\n{reason}:", *shown(names), sep="\n  ")
         items.clear()
+
+
+def shown(names: Sequence[str]) -> Iterator[str]:
+    """The tests by name; one with very many cases once, with their number."""
+    cases = Counter(name.partition("[")[0] for name in names)
+    told = set()
+    for name in names:
+        test = name.partition("[")[0]
+        if cases[test] <= MANY:
+            yield name
+        elif test not in told:
+            told.add(test)
+            yield f"{test} ({cases[test]} cases)"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -54,6 +54,8 @@ class Fleet:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.plan = lab.plan
+        """The hosts that the inventory names; the lab may have more."""
         self.inventory = lab.directory.inventory
         self.group_vars = self.inventory.parent / "group_vars" / "lab"
 
@@ -79,7 +81,6 @@ class Fleet:
 
     def override(self, **settings: Any) -> None:
         """Set variables of the environment, beside its keys; none: take them all back.
-
         With a secret among them the file is a vault, since the policy refuses secrets in plain files.
         """
         path = self.group_vars / OVERRIDES
@@ -95,7 +96,7 @@ class Fleet:
 
     def hosts(self, service: str) -> list[str]:
         """The hosts that run a service."""
-        return [host.name for host in self.lab.plan.hosts if host.name.startswith(SERVICES[service])]
+        return [host.name for host in self.plan.hosts if host.name.startswith(SERVICES[service])]
 
     def pids(self) -> dict[tuple[str, str], str]:
         """Main process of every service on every host."""
@@ -116,7 +117,7 @@ class Fleet:
 
     def statuses(self) -> Statuses:
         """What the release tool says of every service of every host, all asked at once."""
-        hosts = [host.name for host in self.lab.plan.hosts]
+        hosts = [host.name for host in self.plan.hosts]
         with ThreadPoolExecutor(len(hosts)) as pool:
             answers = zip(hosts, pool.map(self.status, hosts), strict=True)
         return {(host, service): now for host, of in answers for service, now in of.items()}

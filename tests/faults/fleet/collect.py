@@ -53,19 +53,20 @@ def all_books(fleet: Fleet) -> list[Books]:
     """The records of every Inf host's magic number."""
     resolved = resolve(fleet.inventory, {}).hosts
     return [
-        _books(fleet, host, int(str(resolved[host]["strategy_magic_number"])))
+        books_of(fleet, host, int(str(resolved[host]["strategy_magic_number"])))
         for host in fleet.hosts("strategy")
     ]
 
 
 def deals_so_far(fleet: Fleet) -> int:
     """How many deals the broker has executed."""
-    rows = _ask(fleet, "gtw-01", n=(BROKER, "SELECT count(*) FROM deals", []))["n"]
+    rows = ask(fleet, "gtw-01", n=(BROKER, "SELECT count(*) FROM deals", []))["n"]
     return int(rows[0][0])
 
 
-def _books(fleet: Fleet, host: str, magic: int) -> Books:
-    broker = _ask(
+def books_of(fleet: Fleet, host: str, magic: int) -> Books:
+    """The records of a magic number that a host trades, or traded."""
+    broker = ask(
         fleet,
         "gtw-01",
         deals=(BROKER, DEALS, [magic]),
@@ -76,7 +77,7 @@ def _books(fleet: Fleet, host: str, magic: int) -> Books:
             [magic],
         ),
     )
-    inf = _ask(
+    inf = ask(
         fleet,
         host,
         intents=(STRATEGY, "SELECT client_order_id, state FROM intent WHERE magic = ?", [magic]),
@@ -117,7 +118,8 @@ def _recorded(rows: list[list[Any]]) -> dict[int, float]:
     return _positions(msgspec.msgpack.decode(bytes.fromhex(rows[0][0]))["positions"])
 
 
-def _ask(fleet: Fleet, host: str, **asked: tuple[str, str, list[int]]) -> dict[str, list[list[Any]]]:
+def ask(fleet: Fleet, host: str, **asked: tuple[str, str, list[int]]) -> dict[str, list[list[Any]]]:
+    """Name → rows, for a database, a query and its values each."""
     command = ["/usr/bin/python3", "-c", READ, json.dumps(asked)]
     answers: dict[str, list[list[Any]]] = json.loads(fleet.lab.exec(host, command).stdout)
     return answers
