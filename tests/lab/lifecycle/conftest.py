@@ -31,6 +31,8 @@ SETTINGS = {
     # What a killed run leaves waits for the next one, however slow the machine.
     "fleet_confirm_timeout_s": 180,
     "fleet_alerts_unknown_s": 1,
+    # What gateway and Inf share keeps them apart from the one's step to the other's, long on a slow machine.
+    "monitoring_alert_gateway_silence_s": 60,
     "fleet_step_pause_s": 0,
     "strategy_tick_interval_s": 0.2,
     "strategy_strategy_options": {"hold_s": 0.5},
