@@ -81,12 +81,16 @@ class Fleet:
 
     def override(self, **settings: Any) -> None:
         """Set variables of the environment, beside its keys; none: take them all back.
+
+        Those of the project's own group_vars/lab win over them, so what is set there needs host_vars.
         With a secret among them the file is a vault, since the policy refuses secrets in plain files.
         """
         path = self.group_vars / OVERRIDES
         if not settings:
             path.unlink(missing_ok=True)
             return
+        ours = yaml.safe_load((PROJECT / "group_vars" / "lab" / "main.yml").read_text())
+        assert not settings.keys() & ours.keys(), "no effect: group_vars/lab/main.yml wins"
         text = "---\n" + yaml.safe_dump(settings)
         if any(
             field.secret and name in settings for part in PARTS for name, field in variables_of(part).items()

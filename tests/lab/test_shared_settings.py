@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -19,8 +20,8 @@ SHARED = {
     "fleet_alerts_firing": "report",
     "gateway_port": 5565,
     "gateway_pub_port": 5566,
-    "fleet_magic_number": "{{ 880001 + groups['inf'].index(inventory_hostname) }}",
 }
+FIRST_MAGIC = 880001
 HEALTH = """
 import json, pathlib, sys
 state = json.loads(pathlib.Path("/opt/mt5crs/strategy/state.json").read_text())
@@ -34,11 +35,28 @@ path.write_text(json.dumps(manifest))
 @pytest.fixture
 def sharing(fleet: Fleet) -> Iterator[Fleet]:
     """The fleet; a test that fails must not leave it to the next one, step by step, with the new ports."""
-    before = fleet.generations()
+    before, beside = fleet.generations(), fleet.inventory.parent / "host_vars"
+    beside.mkdir()
     yield fleet
+    shutil.rmtree(beside)
     if fleet.generations() != before:
         fleet.override(fleet_alerts_firing="report")
         fleet.pyinfra("--data", "strategy=all_at_once")
+
+
+def renumber(fleet: Fleet) -> set[int]:
+    """Give every strategy another magic number, in variables of its host: those win over the project's."""
+    numbers = dict(enumerate(fleet.hosts("strategy"), FIRST_MAGIC))
+    for number, host in numbers.items():
+        path = fleet.inventory.parent / "host_vars" / f"{host}.yml"
+        path.write_text(json.dumps({"fleet_magic_number": number}))
+    return set(numbers)
+
+
+def traded(fleet: Fleet) -> set[int]:
+    """The magic numbers that the gateway lets anybody trade."""
+    access = fleet.status("gtw-01")["gateway"]["access"]["list"]
+    return {int(magic) for magic in access["limits"]}
 
 
 def roll_back(fleet: Fleet, engine: str) -> Ran:
@@ -60,12 +78,14 @@ def test_what_services_share_goes_back_with_the_whole_fleet_or_not_at_all(
     sharing: Fleet, fails_with: str, works_with: str
 ) -> None:
     fleet = sharing
-    before = fleet.generations()
+    before, magics = fleet.generations(), traded(fleet)
     fleet.override(**SHARED)
+    renumbered = renumber(fleet)
     ran = fleet.pyinfra("--data", "strategy=all_at_once")
     assert ran.status == 0, ran.output[-3000:]
     released = fleet.generations()
     assert released != before
+    assert traded(fleet) == renumbered
 
     manifest = f"/opt/mt5crs/strategy/generations/{before['inf-02', 'strategy']}/manifest.json"
     health = json.loads(fleet.lab.exec("inf-02", ["cat", manifest]).stdout)["health"]
@@ -77,12 +97,14 @@ def test_what_services_share_goes_back_with_the_whole_fleet_or_not_at_all(
     assert (failure["host"], failure["step"]) == ("inf-02", "judge")
     assert "gateway on gtw-01" in ran.record["put_back"]
     assert fleet.generations() == released
+    assert traded(fleet) == renumbered
     assert fleet.running()
 
     needs(fleet, "inf-02", **health)
     ran = roll_back(fleet, works_with)
     assert ran.status == 0, ran.output[-3000:]
     assert fleet.generations() == before
+    assert traded(fleet) == magics
     assert fleet.running()
     assert ran.record["seconds"] < SECONDS
     changed = {(entry["host"], entry["service"]) for entry in ran.record["services"] if entry["changed"]}
