@@ -92,6 +92,16 @@ class Course:
         self.runs.append(f"{what} {time.monotonic() - began:.1f} s")
         return ran
 
+    def renew(self) -> None:
+        """Want generations beside the change that no host has seen: moments are those of a new one."""
+        number = time.time() % 100_000
+        self.description.set(
+            gateway_heartbeat_interval_s=round(0.5 + number / 1e6, 6),
+            reconciler_recheck_interval_s=round(10 + number / 1e6, 6),
+            strategy_tick_interval_s=round(0.2 + number / 1e6, 6),
+        )
+        self.description.write()
+
     # --- what is looked at --------------------------------------------------------------------------------
 
     def state(self) -> State:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from tests.faults.fleet.controller import Moment
-from tests.lab.lifecycle.changes import GATEWAY, LAST, TRADING, Back, Change, Member
+from tests.faults.fleet.controller import Controller, Moment
+from tests.lab.lifecycle.changes import GATEWAY, LAST, Back, Change
 from tests.lab.lifecycle.course import OUTPUT, Course, State, require_as_told, restarted
 from tests.lab.lifecycle.description import Saved
 
@@ -77,8 +77,9 @@ def interrupted(number: signal.Signals, when: str) -> Callable[[Course, Change],
     def walk(course: Course, change: Change) -> None:
         before, saved = course.state(), course.description.saved()
         change.make(course.description, course.fleet.lab)
+        course.renew()
         controller = course.begin()
-        controller.wait_for(_moment(change, when))
+        controller.wait_for(_moment(controller, when))
         controller.hit(number)
         ended = controller.end()
         assert ended.status == (-number if number == signal.SIGKILL else 128 + number), ended.output[-OUTPUT:]
@@ -193,12 +194,10 @@ def _same(before: State, now: State) -> bool:
     return {key: now.contents.get(key) for key in before.contents} == before.contents
 
 
-def _moment(change: Change, when: str) -> Moment:
-    """When the first service of a change is being activated, or the last one waits to be confirmed."""
-    order: dict[str, int] = {service: number for number, service in enumerate(TRADING)}
-    members: list[Member] = sorted(change.restarts, key=lambda member: (order[member[1]], member[0]))
-    if not members:
-        members = [(GATEWAY, "baseline")]
-    host, service = members[0] if when == "early" else members[-1]
-    states = ("activating", "provisional", "confirmed") if when == "early" else ("provisional", "confirmed")
-    return Moment(f"{when}: {service} on {host}", host, service, states)
+def _moment(controller: Controller, when: str) -> Moment:
+    """When the gateway is being activated, or the last strategy of those that ran before waits."""
+    if when == "early":
+        return Moment("early", GATEWAY, "gateway", ("activating", "provisional"))
+    members = {host.name for host in controller.fleet.plan.hosts}
+    last = max(host for host, service in controller.known if service == "strategy" and host in members)
+    return Moment("late", last, "strategy", ("provisional", "confirmed"))
