@@ -136,8 +136,8 @@ class Course:
         assert ran.record["outcome"] == "unchanged", ran.output[-OUTPUT:]
         assert self.state() == before
 
-    def require_trading(self, hosts: Collection[str]) -> None:
-        """Each of these hosts trades, and no order was doubled, no position lost, none sent too late."""
+    def require_orders(self, hosts: Collection[str]) -> dict[str, int]:
+        """Each of these hosts sends an order from now on; host → its magic number."""
         magics = {host: magic for host, magic in self.magics().items() if host in hosts}
         began = _now_msc()
 
@@ -147,6 +147,11 @@ class Course:
             return all(pause * 1000 < span[1] - span[0] for pause in found.values())
 
         wait_until(all_trade, TRADES_S, f"an order of each of {', '.join(magics)}")
+        return magics
+
+    def require_trading(self, hosts: Collection[str]) -> None:
+        """Each of these hosts trades, and no order was doubled, no position lost, none sent too late."""
+        magics = self.require_orders(hosts)
         found = [text for text in self._violations(magics) if text not in self.known]
         assert not found, "\n".join(found[:20])
 

@@ -33,7 +33,7 @@ def test_the_rest_trades_on_and_the_host_trades_again_once_it_is_back(course: Co
     ran = course.deploy()
     assert ran.status == 0, ran.output[-OUTPUT:]
     assert restarted(before, course.state()) == CHANGE.restarts
-    course.require_trading([FIRST])
+    course.require_orders([FIRST])
     course.description.restore(saved)
     ran = course.deploy()
     assert ran.status == 0, ran.output[-OUTPUT:]
