@@ -187,6 +187,8 @@ def _snapshot(number: int) -> dict[str, Any]:
     for host, why in log.silent.items():
         click.echo(f"{host} was not asked whether the log is whole ({why})", err=True)
     lines = log.snapshots.splitlines()
+    if not lines:
+        raise click.ClickException("no configuration was deployed since there is an audit log")
     if number > len(lines):
         raise click.UsageError(f"there is no configuration {number}; `config history` has 1 to {len(lines)}")
     return dict(json.loads(lines[number - 1]))

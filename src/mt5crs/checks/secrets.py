@@ -92,6 +92,7 @@ def check(max_age: int, as_json: bool) -> None:
         unknown.append(f"how old the keys are: {why}")
     names = {one.variable: one.name for one in holders(fleet) if one.variable}
     old, soon = judged(names, known, max_age, datetime.now(timezone.utc)) if not why else ([], [])
+    began = None if why else known_since(names, known)
     if as_json:
         told = {"wrong": [*wrong, *old], "soon": soon, "unknown": unknown, "files": files}
         click.echo(json.dumps(told))
@@ -101,10 +102,13 @@ def check(max_age: int, as_json: bool) -> None:
         for line in unknown:
             click.echo(f"unknown: {line}", err=True)
         if not (wrong or old or unknown):
+            aged = "" if began else f" or older than {max_age} days"
             click.echo(
-                f"{len(names)} keys and passwords: none is weak, shared, in a plain file or older than "
-                f"{max_age} days; {files} .env files of hosts are their owners' alone"
+                f"{len(names)} keys and passwords: none is weak, shared, in a plain file{aged}; "
+                f"{files} .env files of hosts are their owners' alone"
             )
+        if began:
+            click.echo(f"how old they are is known since {began:%Y-%m-%d} only, when the audit log began")
     raise SystemExit(WRONG if len(wrong) > waived or old else UNKNOWN if unknown else GOOD)
 
 
@@ -118,7 +122,15 @@ def _ages() -> tuple[Mapping[str, Age], str]:
         return {}, error.message
     if verify(log.records, log.head, log.snapshots, log.witnesses).findings:
         return {}, "the audit log is broken, see `audit-log verify`"
-    return ages(records_of(log.records), [json.loads(line) for line in log.snapshots.splitlines()[:1]]), ""
+    snapshots = [json.loads(line) for line in log.snapshots.splitlines()[:1]]
+    if not snapshots:
+        return {}, "no configuration was deployed since there is an audit log"
+    return ages(records_of(log.records), snapshots), ""
+
+
+def known_since(names: Mapping[str, str], ages: Mapping[str, Age]) -> datetime | None:
+    """Since when the log knows the secrets that may be older than it; None: there are none. Pure."""
+    return min((age.since for name in names if (age := ages.get(name)) and not age.exact), default=None)
 
 
 def judged(

@@ -12,11 +12,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from deploy.coordination.audit_log import Log
 from deploy.fleet.inventory import Fleet
 from deploy.policy.holders import CONTROLLER, Age, ages, holders
 from mt5crs.__main__ import main
 from mt5crs.checks import secrets
-from mt5crs.checks.secrets import judged
+from mt5crs.checks.secrets import judged, known_since
 from tests.unit.fleets import SIGNER, make_fleet
 
 NOW = datetime(2026, 12, 1, tzinfo=timezone.utc)
@@ -60,6 +61,13 @@ def test_a_key_is_old_after_its_days_and_due_before(days: int, which: str) -> No
     assert all(f"ops is at least {days} days old" in line for line in [*old, *soon])
 
 
+def test_what_may_be_older_than_the_log_is_said_to_be() -> None:
+    began, later = NOW - timedelta(days=3), NOW - timedelta(days=1)
+    both = {"a": Age(later, exact=True), "b": Age(began, exact=False)}
+    assert known_since({"a": "ops", "b": "strategy"}, both) == began
+    assert known_since({"a": "ops", "new": "never deployed"}, both) is None
+
+
 def run(fleet: Fleet, *words: str) -> tuple[int, str]:
     done = CliRunner().invoke(main, ["--inventory", str(fleet.inventory), "secrets", *words])
     return done.exit_code, done.output
@@ -80,6 +88,10 @@ def test_check_does_not_call_good_what_it_could_not_look_at(
     monkeypatch.setattr(secrets, "readable_by_others_in_the_fleet", lambda _: (5, []))
     status, text = run(fleet, "check")
     assert (status, "unknown: how old the keys are: the Hub is silent" in text) == (1, True), text
+    monkeypatch.setattr(secrets, "log_of", lambda _: Log(b"", b"", None, (), {}))
+    status, text = run(fleet, "check")
+    assert (status, "how old the keys are: no configuration was deployed since" in text) == (1, True), text
+    monkeypatch.setattr(secrets, "log_of", silent)
     mode = ["/opt/.env of inf-01 has mode 0644, must be 0600; deploy again"]
     monkeypatch.setattr(secrets, "readable_by_others_in_the_fleet", lambda _: (5, mode))
     assert run(fleet, "check")[0] == 2
