@@ -277,7 +277,7 @@ def _append(path: Path, size: int, content: bytes) -> int:
     new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        if size and _last_byte(descriptor, size) != b"\n":
             content = b"\n" + content  # a line that something else left torn stays its own
         try:
             written = 0
@@ -293,6 +293,11 @@ def _append(path: Path, size: int, content: bytes) -> int:
     if new:
         store.sync_directory(path.parent)
     return size + len(content)
+
+
+def _last_byte(descriptor: int, size: int) -> bytes:
+    os.lseek(descriptor, size - 1, os.SEEK_SET)  # what is written goes to the end all the same
+    return os.read(descriptor, 1)
 
 
 def _cut(path: Path, size: int) -> None:

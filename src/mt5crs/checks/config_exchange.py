@@ -34,7 +34,7 @@ def _services(fleet: Fleet, host: str, service: str | None) -> list[str]:
     there = [name for name in services_with_env() if has_service(fleet, host, name)]
     if service is not None and service not in there:
         raise click.UsageError(f"{host} has no {service}; it has {', '.join(there) or 'no such service'}")
-    if not there:
+    if not there:  # a host of none of the three groups
         raise click.UsageError(f"{host} has no service that reads an .env")
     return [service] if service is not None else there
 

@@ -126,5 +126,5 @@ def test_every_mistake_is_told_with_its_line(
 
 def test_wrong_words_are_one_sentence(run: Any) -> None:
     assert "did you mean inf-01" in run("export", "inf-1")[2]
-    assert "hub-01 has no service that reads an .env" in run("export", "hub-01", "--format", "env")[2]
+    assert "hub-01 has no strategy; it has hub" in run("export", "hub-01", "--service", "strategy")[2]
     assert "gtw-01 has no strategy" in run("export", "gtw-01", "--service", "strategy")[2]

@@ -76,7 +76,6 @@ def test_only_what_the_deployment_brought_goes_back(host: FakeHost) -> None:
     assert status == 2
     assert refused["error"]["message"].startswith(f"deployment {FIRST} cannot be undone on this host")
     assert refused["error"]["message"].count("no earlier confirmed generation") == 3
-    assert "leave this host out of the rollback (--limit)" in refused["error"]["remedy"]
 
 
 def test_a_deployment_that_no_longer_runs_changes_nothing(host: FakeHost) -> None:
@@ -411,6 +410,14 @@ def with_port(port: int) -> dict[str, Any]:
     made = specification(f"port {port}")
     made["files"][".env"]["content"] += f"GATEWAY_PORT='{port}'\nLOG_LEVEL='{port}'\n"
     return made
+
+
+def test_a_host_that_is_new_says_how_the_others_can_go_back(host: FakeHost) -> None:
+    assert host.run("stage", "gateway", spec=with_port(5555))[0] == 0
+    assert host.run("activate", "gateway", "--confirm-timeout", "0", "--deployment", FIRST)[0] == 0
+    status, refused = host.run("undo")
+    assert status == 2
+    assert "leave this host out of the rollback (--limit)" in refused["error"]["remedy"]
 
 
 def test_what_others_agreed_on_does_not_go_back_alone(host: FakeHost) -> None:
