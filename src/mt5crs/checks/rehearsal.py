@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -40,22 +41,32 @@ class RehearsalError(Exception):
 
 _PORTS = range(20_000, 32_768)
 _next_port = itertools.count(secrets.randbelow(len(_PORTS)))
+_claims: deque[socket.socket] = deque()
+_CLAIMED_AT_ONCE = 128
 
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody on loopback uses now.
 
     They lie below those that Linux and Windows give to outgoing connections, of which one could take a port
-    before the service that it is meant for; and a process gives each of them only once.
+    before the service that it is meant for; and a process gives each of them only once. Another process that
+    is at the same numbers passes over those that this one has given lately, whose service may not have begun:
+    the same numbers of UDP, which nobody else uses, are the claim.
     """
     found: list[int] = []
     while len(found) < count:
         port = _PORTS[next(_next_port) % len(_PORTS)]
-        with socket.socket() as trial:
-            try:
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+            with socket.socket() as trial:
                 trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        if len(_claims) > _CLAIMED_AT_ONCE:
+            _claims.popleft().close()
         found.append(port)
     return found
 

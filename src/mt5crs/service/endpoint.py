@@ -122,7 +122,7 @@ class Endpoint:
         """Stop serving."""
         if not self._closed:
             self._closed = True
-            with contextlib.suppress(BlockingIOError):  # it rings already
+            with contextlib.suppress(OSError):  # it rings already, or its thread has seen it and is gone
                 self._stop_bell.send(b"x")
             self._thread.join(_TIMEOUT_S)
 

@@ -257,3 +257,20 @@ def test_a_reader_that_does_not_read_is_let_go_and_keeps_nobody_waiting() -> Non
             reader.close()
     finally:
         endpoint.close()
+
+
+def test_it_closes_although_its_thread_is_gone_already() -> None:
+    endpoint = Endpoint("127.0.0.1", 0, Registry(), lambda: {"healthy": True})
+
+    class Bell:
+        def send(self, _: bytes) -> int:
+            bell.send(b"p")  # something to tell: the thread sees that it is to end, and closes everything
+            endpoint._thread.join(5)
+            return bell.send(b"x")
+
+        def close(self) -> None:
+            bell.close()
+
+    bell, endpoint._stop_bell = endpoint._stop_bell, Bell()  # type: ignore[assignment]
+    endpoint.close()
+    assert not endpoint._thread.is_alive()
