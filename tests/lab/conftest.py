@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.fleet.services import NAMES
 from lab import fleet as labs
@@ -46,17 +48,28 @@ LONGEST = (
 """Groups in the order in which they are begun, so that none of the long ones is left alone at the end."""
 
 
-def group(item: pytest.Item) -> str:
+def group(nodeid: str) -> str:
     """Tests of a group run in one process, one after the other: those of a file, or of a lab that is dear."""
-    return TRADING if "faults" in item.path.parts else item.path.stem
+    file = PurePosixPath(nodeid.partition("::")[0])
+    return TRADING if "faults" in file.parts else file.stem
 
 
-@pytest.hookimpl(tryfirst=True)
+class ByLab(LoadScopeScheduling):
+    """pytest-xdist's scheduler of groups, with the groups above."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByLab:
+    """Hand out tests group by group."""
+    return ByLab(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin the longest groups first; pytest-xdist hands them out in the order in which they come."""
-    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(group(item.nodeid), len(order)))
 
 
 def restore(fleet: Fleet) -> None:
