@@ -33,7 +33,7 @@ def test_the_fleet_is_halted_and_resumed_from_the_controller(fleet: Fleet) -> No
     halted = operate(fleet, "halt", "--reason", "drill")
     try:
         assert halted.returncode == 0, halted.stderr
-        assert "only their owners can read the .env files (5)" in halted.stdout
+        assert "only their owners can read the .env files (6)" in halted.stdout
         status = json.loads(operate(fleet, "status", "--json").stdout)
         assert [halt["reason"] for halt in status["gtw-01"]["halts"]] == ["drill"]
     finally:
@@ -119,7 +119,7 @@ def test_a_gateway_that_lost_its_disk_comes_back_from_a_proven_backup_and_is_hal
     drill = operate(fleet, "backup", "drill", "--json")
     assert drill.returncode == 0, drill.stdout + drill.stderr
     proven = json.loads(drill.stdout)
-    assert proven["databases"] == 6
+    assert proven["databases"] == 7
     refused = operate(fleet, "backup", "restore", "gtw-01", "gateway", "--yes")
     assert (refused.returncode, "mt5crs-gateway.service is active; stop it first" in refused.stderr) == (
         1,
