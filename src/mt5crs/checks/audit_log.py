@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt5crs.checks.connection import json_option
-from mt5crs.checks.gateways import Chosen, fleet_of
+from mt5crs.checks.gateways import Chosen, chosen_fleet, fleet_of
 from mt5crs.checks.report import table
 from mt5crs_release.audit_chain import Finding, Head, Verified, Witness, records_of, verify
 
@@ -236,11 +236,7 @@ def log_of(directory: Path | None) -> Log:
 
     if directory is not None:
         return _exported(directory)
-    chosen = click.get_current_context().find_root().obj
-    if not isinstance(chosen, Chosen):
-        raise click.UsageError(
-            "name the fleet: mt5crs --inventory inventory/<environment>.yml audit-log …; or --directory"
-        )
+    chosen = chosen_fleet("audit-log …; or --directory")
     try:
         return log_of_fleet.fetch(log_of_fleet.reach_of(fleet_of(chosen.inventory)))
     except log_of_fleet.LogError as error:

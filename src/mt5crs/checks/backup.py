@@ -14,7 +14,7 @@ import click
 
 from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings, json_option
-from mt5crs.checks.gateways import Chosen, ask, fleet_of, of_fleet, on_the_controller
+from mt5crs.checks.gateways import Chosen, ask, chosen_fleet, fleet_of, of_fleet
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
@@ -30,16 +30,13 @@ _BACK_MS = 5 * 60_000
 
 
 @click.group()
-@click.pass_context
-def backup(context: click.Context) -> None:
+def backup() -> None:
     """Copy every host while it trades, keep the copies on the Hub, and prove that they can be restored.
 
     On the controller: `mt5crs --inventory inventory/<environment>.yml backup run`. Copies are encrypted with
     the environment's vault password; the Hub cannot read them.
     """
-    on_the_controller()
-    if not isinstance(context.find_root().obj, Chosen):
-        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml backup …")
+    chosen_fleet("backup …")
 
 
 def _fleet() -> Fleet:

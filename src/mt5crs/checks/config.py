@@ -16,7 +16,13 @@ import click
 from mt5crs.checks.config_exchange import export, import_
 from mt5crs.checks.config_history import history, rollback
 from mt5crs.checks.connection import ConnectionSettings, json_option
-from mt5crs.checks.gateways import Chosen, ask, fleet_of, inventory_named, of_fleet, on_the_controller
+from mt5crs.checks.gateways import (
+    ask,
+    chosen_fleet,
+    fleet_of,
+    inventory_named,
+    of_fleet,
+)
 from mt5crs.checks.hosts import statuses
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
@@ -32,15 +38,12 @@ _WIDTH = 60
 
 
 @click.group()
-@click.pass_context
-def config(context: click.Context) -> None:
+def config() -> None:
     """Explain settings: where a value comes from, what changing it would do.
 
     On the controller: `mt5crs --inventory inventory/<environment>.yml config explain inf-01 gateway_port`.
     """
-    on_the_controller()
-    if not isinstance(context.find_root().obj, Chosen):
-        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml config …")
+    chosen_fleet("config …")
 
 
 config.add_command(history)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt5crs.checks.connection import ConnectionSettings
-from mt5crs.checks.gateways import Chosen, ask, fleet_of, of_fleet, on_the_controller
+from mt5crs.checks.gateways import ask, chosen_fleet, fleet_of, of_fleet
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import Deal
@@ -32,18 +32,14 @@ _TRIES = 5
     type=click.Path(path_type=Path, file_okay=False),
     help="Directory of the files; by default reports/daily of the project.",
 )
-@click.pass_context
-def report(context: click.Context, date: str | None, as_json: bool, output: Path | None) -> None:
+def report(date: str | None, as_json: bool, output: Path | None) -> None:
     """Report a day of the fleet: money, orders, latency, alerts, deployments, what stands out.
 
     Written as HTML, JSON and text. What is not known is said, with the reason, and never shown as zero.
 
     Exit status 1: the report cannot be made, or something in it is not known.
     """
-    on_the_controller()
-    chosen = context.find_root().obj
-    if not isinstance(chosen, Chosen):
-        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml report")
+    chosen = chosen_fleet("report")
     from deploy.daily import page
     from deploy.daily.asking import document
     from deploy.daily.reckoning import DAY_MS, bounds

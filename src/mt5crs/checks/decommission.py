@@ -24,7 +24,7 @@ import click
 
 from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings
-from mt5crs.checks.gateways import Answer, Chosen, ask, fleet_of, of_fleet, on_the_controller
+from mt5crs.checks.gateways import Answer, Chosen, ask, chosen_fleet, fleet_of, of_fleet
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import LeaseInfo
@@ -52,9 +52,7 @@ class LeavingError(click.ClickException):
 @click.option("--lost", is_flag=True, help="The host is gone for good: it cannot be stopped or asked.")
 @click.option("--look", is_flag=True, help="Only say what would be done, and what stands against it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_context
 def decommission(
-    context: click.Context,
     host: str,
     reason: str,
     hand_over: str | None,
@@ -68,12 +66,7 @@ def decommission(
     them. Interrupted, it goes on when it is called again. Exit status 0: done, or --look found nothing
     against it; 1: not.
     """
-    on_the_controller()
-    chosen = context.find_root().obj
-    if not isinstance(chosen, Chosen):
-        raise click.UsageError(
-            "name the fleet: mt5crs --inventory inventory/<environment>.yml decommission HOST"
-        )
+    chosen = chosen_fleet("decommission HOST")
     from deploy.decommission import record
 
     fleet = fleet_of(chosen.inventory)

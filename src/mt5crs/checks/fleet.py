@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt5crs.checks.connection import ConnectionSettings, json_option
-from mt5crs.checks.gateways import Answer, Chosen, ask, fleet_of, of_fleet, on_the_controller
+from mt5crs.checks.gateways import Answer, ask, chosen_fleet, fleet_of, of_fleet
 from mt5crs.checks.hosts import statuses
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
@@ -126,16 +126,12 @@ def _held(positions: int, orders: int) -> str:
 
 @click.command()
 @json_option
-@click.pass_context
-def fleet(context: click.Context, as_json: bool) -> None:
+def fleet(as_json: bool) -> None:
     """Show every host: generations, drift, trading state, halts, positions, alerts. Changes nothing.
 
     Exit status 0: all well; 2: something needs attention; 1: something could not be found out.
     """
-    on_the_controller()
-    chosen = context.find_root().obj
-    if not isinstance(chosen, Chosen):
-        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml fleet")
+    chosen = chosen_fleet("fleet")
     of = fleet_of(chosen.inventory)
     with ThreadPoolExecutor(2) as pool:
         gateways = pool.submit(_gateways, of, chosen.operator)

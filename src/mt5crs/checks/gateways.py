@@ -95,6 +95,15 @@ def on_the_controller() -> None:
         sys.path.insert(0, str(root))
 
 
+def chosen_fleet(words: str) -> Chosen:
+    """The fleet that `mt5crs --inventory … <words>` names. UsageError without one, and on a host."""
+    on_the_controller()
+    chosen = click.get_current_context().find_root().obj
+    if not isinstance(chosen, Chosen):
+        raise click.UsageError(f"name the fleet: mt5crs --inventory inventory/<environment>.yml {words}")
+    return chosen
+
+
 def fleet_of(inventory: Path) -> Fleet:
     """The resolved fleet; only on the controller, in the project's directory."""
     on_the_controller()

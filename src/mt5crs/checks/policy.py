@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from mt5crs.checks.connection import json_option
-from mt5crs.checks.gateways import Chosen, fleet_of, on_the_controller
+from mt5crs.checks.gateways import Chosen, chosen_fleet, fleet_of
 from mt5crs.checks.report import table
 from mt5crs.settings.schema import did_you_mean
 
@@ -16,15 +16,12 @@ REFUSED = 2
 
 
 @click.group()
-@click.pass_context
-def policy(context: click.Context) -> None:
+def policy() -> None:
     """Judge a fleet's configuration by rules; each deployment does it before it touches anything.
 
     On the controller: `mt5crs --inventory inventory/<environment>.yml policy check`.
     """
-    on_the_controller()
-    if not isinstance(context.find_root().obj, Chosen):
-        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml policy …")
+    chosen_fleet("policy …")
 
 
 @policy.command()

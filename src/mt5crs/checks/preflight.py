@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mt5crs.checks.connection import ConnectionSettings, json_option
-from mt5crs.checks.gateways import Chosen, Target, ask, fleet_of, of_fleet, on_the_controller
+from mt5crs.checks.gateways import Target, ask, chosen_fleet, fleet_of, of_fleet
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
@@ -64,8 +64,7 @@ def _not_run() -> Iterator[None]:
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     help="Write the result as JSON to this file as well.",
 )
-@click.pass_context
-def preflight(context: click.Context, as_json: bool, report: Path | None) -> None:
+def preflight(as_json: bool, report: Path | None) -> None:
     """Decide whether the fleet may trade: GO, or NO-GO when a check of priority P0 fails. Changes nothing.
 
     Every host, gateway and the Hub are asked once. What could not be looked at fails like what is wrong.
@@ -73,10 +72,7 @@ def preflight(context: click.Context, as_json: bool, report: Path | None) -> Non
 
     Exit status 0: GO; 2: NO-GO; 1: it could not run.
     """
-    on_the_controller()
-    chosen = context.find_root().obj
-    if not isinstance(chosen, Chosen):
-        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml preflight")
+    chosen = chosen_fleet("preflight")
     of = fleet_of(chosen.inventory)
     decision = _decision(of, chosen.operator)
     document = json.dumps(plain(decision), indent=2) + "\n"

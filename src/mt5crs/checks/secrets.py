@@ -13,7 +13,7 @@ import click
 from mt5crs.checks.audit_log import log_of
 from mt5crs.checks.connection import json_option
 from mt5crs.checks.env_modes import readable_by_others_in_the_fleet
-from mt5crs.checks.gateways import Chosen, fleet_of, inventory_named, on_the_controller
+from mt5crs.checks.gateways import chosen_fleet, fleet_of, inventory_named
 from mt5crs.checks.report import table
 from mt5crs_release.audit_chain import records_of, verify
 
@@ -25,15 +25,12 @@ _SOON_DAYS = 30
 
 
 @click.group()
-@click.pass_context
-def secrets(context: click.Context) -> None:
+def secrets() -> None:
     """Tell who holds which secret of a fleet, and what is wrong with one. No secret is ever shown.
 
     On the controller: `mt5crs --inventory inventory/<environment>.yml secrets who`.
     """
-    on_the_controller()
-    if not isinstance(context.find_root().obj, Chosen):
-        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml secrets …")
+    chosen_fleet("secrets …")
 
 
 @secrets.command()
