@@ -207,15 +207,16 @@ def _login(
         return subprocess.CompletedProcess(argv, 255, "", "no answer to SSH")
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait until `condition()` holds. LabError that names `what` if it does not within `timeout_s`."""
+def wait_until(
+    condition: Callable[[], bool], timeout_s: float, what: str, seen: Callable[[], object] | None = None
+) -> None:
+    """Wait until `condition()` holds; else LabError that names `what`, and what was `seen` last."""
     deadline = time.monotonic() + timeout_s
     pause = POLL_S
     while not condition():
         if time.monotonic() >= deadline:
-            raise LabError(
-                f"{what} did not happen within {timeout_s:.0f} s: look at the host with `lab status`"
-            )
+            advice = "look at the host with `lab status`" if seen is None else f"last seen: {seen()}"
+            raise LabError(f"{what} did not happen within {timeout_s:.0f} s: {advice}")
         time.sleep(pause)
         # Entering a host costs more than a tenth of a second of a core: what takes long is asked less often.
         pause = min(pause * 1.3, LONGEST_POLL_S)
