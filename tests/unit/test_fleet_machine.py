@@ -40,6 +40,7 @@ from mt5crs.gateway.reader import Query, Reader
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.gateway.server import _OFFICE
 from mt5crs.gateway.stream import Stream
+from mt5crs.gateway.unfilled import Unfilled
 from mt5crs.gateway.watch import Watch
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.codec import decode_reply, decode_request, encode
@@ -302,8 +303,16 @@ class Fleet(RuleBasedStateMachine):
         terminal: Any = Errands()
         clocks: dict[str, Any] = {"monotonic": self.seconds}
         store = PhaseStore(self.directory / "control.db", "x", **clocks, durable=False)
+        unfilled = Unfilled(**clocks)
         self.phases = Phases(
-            store, self.control, self.broker, "x", lambda *_, **__: None, signers=None, **clocks
+            store,
+            self.control,
+            self.broker,
+            "x",
+            lambda *_, **__: None,
+            signers=None,
+            unfilled=unfilled,
+            **clocks,
         )
         self.office = Office(
             self.control, self.desk, terminal, stream, self.phases, 10, lambda *_, **__: None

@@ -5,7 +5,7 @@ thread.
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -30,6 +30,7 @@ from .pending import SEARCHED_BACK_MS, Effect, Pending, Seen, market_order
 from .phases import Phases
 from .refusal import Refusal
 from .stream import Stream
+from .unfilled import Unfilled
 from .watch import Watch
 
 _WIDE_MARGIN_MS = 26 * 3600_000
@@ -70,11 +71,15 @@ class Desk:
         resolve_after_s: float = 30.0,
         max_clock_skew_s: float = 60.0,
         monotonic: Callable[[], float] = elapsed_s,
+        answered: Callable[[float], None] = lambda _seconds: None,
+        dealt: Callable[[int], None] = lambda _magic: None,
+        unfilled: Unfilled | None = None,
     ) -> None:
         """`note(event, **fields)` logs; `login` and `server` are the only account that may be traded, and
         only if `phase` takes its kind. After `books_lag_s` an order that the books do not show is unresolved;
         a person may declare it not executed when `resolve_after_s` have passed since it was sent. While the
-        broker's time is not known to `max_clock_skew_s`, no order is sent.
+        broker's time is not known to `max_clock_skew_s`, no order is sent. `answered` is told how long an
+        order took that the broker was asked about, `dealt` the magic number of each new deal.
         """
         self._broker = broker
         self._journal = journal
@@ -88,6 +93,9 @@ class Desk:
         self._phase = phase
         self._phases = phases
         self._note = note
+        self._answered = answered
+        self._dealt = dealt
+        self._unfilled = unfilled or Unfilled(monotonic)
         self._failures = journal.failures()
         self._unresolved: dict[tuple[int, str], Entry] = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.unresolved()
@@ -144,12 +152,22 @@ class Desk:
                 found[key[0]] = found.get(key[0], 0) + 1
         return found
 
+    def account(self) -> tuple[Books, Mapping[int, float], Mapping[int, Limits]] | None:
+        """Books, results of the day and limits in force as of the last look; None before the first.
+
+        Safe to call from another thread.
+        """
+        return None if self._noticed is None else (self._noticed, self._daily, self._in_force())
+
+    def _in_force(self) -> dict[int, Limits]:
+        own, phases = self._limits(), self._phases
+        return own if phases is None else {each: phases.tightened(each, own[each]) for each in own}
+
     def guards(self) -> list[GuardInfo]:
         """What the risk gate knows, per magic number with limits. Safe to call from another thread."""
         found = []
         daily = self._daily
-        for magic, own in sorted(self._limits().items()):
-            limits = own if self._phases is None else self._phases.tightened(magic, own)
+        for magic, limits in sorted(self._in_force().items()):
             failures = self._failures.get(magic, 0)
             result = daily.get(magic, math.nan)
             most = limits.max_consecutive_failures
@@ -351,8 +369,12 @@ class Desk:
                 return self._not_sent(entry, error)
         self._watch.settle()
         answer = self._conclude(entry, trade, result, books)
+        took_ms = waited_ms()
+        self._answered(took_ms / 1000)
+        if isinstance(request, ask.OrderSend) and isinstance(answer, OrderResult):
+            self._unfilled.answered(request.magic, answer.outcome)
         if phases is not None:
-            phases.concluded(request.magic, answer, waited_ms())
+            phases.concluded(request.magic, answer, took_ms)
         return answer
 
     def _require_settled(self, request: ask.Submission) -> None:
@@ -412,6 +434,9 @@ class Desk:
             self._pending.notice(self._noticed, books, fresh, self._limits())
         self._noticed = books
         self._look_for_others(fresh)
+        for deal in fresh:
+            self._dealt(deal.magic)
+            self._unfilled.dealt(deal.magic)
         self._pending.look(books)
         self._daily = self._results_today(books)
         if self._phases is not None:

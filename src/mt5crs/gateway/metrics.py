@@ -13,9 +13,12 @@ from mt5crs.protocol.fields import Outcome
 from mt5crs.protocol.replies import Error, OrderResult, Reply
 from mt5crs.service.metrics import Registry
 
+from .account_figures import AccountFigures
 from .terminal import State
 
 _REFUSED = "REFUSED"
+FAILURES = ("BUSY", "NOT_READY", "BROKER", "INTERNAL")
+"""Refusals that another moment, or a healthy terminal, would have spared the client."""
 CUT_REASONS = ("source", "total", "incomplete", "frames", "subscriptions", "forbidden", "rate")
 
 
@@ -30,7 +33,8 @@ class GatewayMetrics:
         self.refused = self.registry.counter(
             "mt5crs_gateway_refused_total", "Requests and connections refused, by reason.", ("reason",)
         )
-        for reason in ("connection", "address"):  # no listed key; one that is not accepted from there
+        # No listed key; one that is not accepted from there; what the client is not to blame for.
+        for reason in ("connection", "address", *FAILURES):
             self.refused.inc(reason, by=0)
         self.orders = self.registry.counter(
             "mt5crs_gateway_orders_total",
@@ -98,6 +102,37 @@ class GatewayMetrics:
             "Until the record of the phase runs out (none: +Inf).",
             ("magic",),
         )
+        self.order_seconds = self.registry.histogram(
+            "mt5crs_gateway_order_seconds", "From the arrival of an order to the broker's answer to it."
+        )
+        self.deals = self.registry.counter(
+            "mt5crs_gateway_deals_total", "Deals of the magic numbers with limits.", ("magic",)
+        )
+        self.unfilled = self.registry.gauge(
+            "mt5crs_gateway_unfilled_orders",
+            "Orders that the broker was asked for since the last deal, or the gateway's start.",
+            ("magic",),
+        )
+        self.unfilled_for = self.registry.gauge(
+            "mt5crs_gateway_unfilled_seconds", "Since the first of them was asked for.", ("magic",)
+        )
+        self.balance = self.registry.gauge(
+            "mt5crs_gateway_account_balance", "The account's balance, in its currency (not known: NaN)."
+        )
+        self.equity = self.registry.gauge(
+            "mt5crs_gateway_account_equity", "The account's equity, in its currency (not known: NaN)."
+        )
+        self.margin_free = self.registry.gauge(
+            "mt5crs_gateway_account_margin_free", "Its free margin, in its currency (not known: NaN)."
+        )
+        self.drawdown = self.registry.gauge(
+            "mt5crs_gateway_drawdown",
+            "How far the day's result is below its best of the day, in account currency.",
+            ("magic",),
+        )
+        self.limit_used = self.registry.gauge(
+            "mt5crs_gateway_limit_used_ratio", "How much of a limit is used.", ("magic", "limit")
+        )
         self.disk = self.registry.gauge(
             "mt5crs_gateway_disk_free_ratio", "Free part of the disk that the books and the journal are on."
         )
@@ -147,6 +182,21 @@ class GatewayMetrics:
         self.phase.replace({magic: float(number) for magic, (number, _) in phases.items()})
         self.phase_left.replace({magic: left for magic, (_, left) in phases.items()})
 
+    def show_unfilled(self, unfilled: Mapping[int, tuple[int, float]]) -> None:
+        """Show how many orders, and for how many seconds, each magic number has had without a deal."""
+        self.unfilled.replace({magic: asked for magic, (asked, _) in unfilled.items()})
+        self.unfilled_for.replace({magic: since for magic, (_, since) in unfilled.items()})
+
+    def show_account(self, figures: AccountFigures | None) -> None:
+        """Show money and limits; None: they are not known now."""
+        money = (math.nan,) * 3
+        if figures is not None:
+            money = (figures.balance, figures.equity, figures.margin_free)
+        for gauge, value in zip((self.balance, self.equity, self.margin_free), money, strict=True):
+            gauge.set(value)
+        self.drawdown.replace(figures.drawdowns if figures is not None else {})
+        self.limit_used.replace(figures.limits_used if figures is not None else {})
+
     def expect_clients(self, names: Collection[str]) -> None:
         """Show every client's series before anything is refused."""
         for name in names:
@@ -158,6 +208,7 @@ class GatewayMetrics:
         """Show every outcome before it is counted: how far a new series has risen, Prometheus cannot tell."""
         for outcome in (*get_args(Outcome), _REFUSED):
             self.orders.inc(magic, outcome, by=0)
+        self.deals.inc(magic, by=0)
 
     def count_order(self, magic: int, reply: Reply, limits: Collection[int]) -> None:
         """Count the answer to a submission; who may not trade at all cannot make series of its own."""

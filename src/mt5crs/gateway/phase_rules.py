@@ -74,7 +74,7 @@ def check_order(terms: OrderTerms, profile: Profile, facts: OrderFacts) -> None:
             f"the limit is {limits.max_orders_per_minute}",
             "send fewer orders",
         )
-    after = risk.exposure_after(terms, facts.positions, facts.orders, netting=facts.netting)
+    after = risk.exposure(facts.positions, facts.orders, terms, netting=facts.netting)
     instruments = sorted(symbol for symbol, lots in after.items() if lots > 0)
     if len(instruments) > limits.max_instruments:
         raise beyond(

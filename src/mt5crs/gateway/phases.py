@@ -28,6 +28,7 @@ from .phase_evidence import count, facts
 from .phase_money import PhaseMoney
 from .phase_store import Act, PhaseStore, Standing, Stats
 from .refusal import Refusal
+from .unfilled import Unfilled
 
 _WRITTEN_EVERY_MS = 60_000
 _MINUTE_MS = 60_000
@@ -46,6 +47,7 @@ class Phases:
         *,
         signers: Mapping[str, str] | None,
         ceiling: Callable[[int], str] = lambda _: "",
+        unfilled: Unfilled,
         monotonic: Callable[[], float],
     ) -> None:
         """`signers` None: this gateway uses no phases. `ceiling`: name of the highest profile that settings
@@ -59,6 +61,7 @@ class Phases:
         self._signers = signers
         self._ceiling = ceiling
         self._monotonic = monotonic
+        self._unfilled = unfilled
         self._lock = threading.RLock()
         self._standings = store.standings()
         self._records: dict[int, PhaseRecord] = {}
@@ -408,6 +411,8 @@ class Phases:
                     magic, profile, rollback, f"{count} submissions in a row failed (CIRCUIT_BREAKER_OPEN)"
                 )
                 continue
+            if self._unfilled_too_long(magic, profile):
+                continue
             rollback, limit = profile.rollback_on("daily_loss"), profile.limits.daily_loss
             if rollback is None or limit is None or result is None or result >= 0:
                 continue
@@ -422,6 +427,18 @@ class Phases:
                     rollback,
                     f"the day's loss is {-result:.2f} {currency}, the limit is {bound:.2f}",
                 )
+
+    def _unfilled_too_long(self, magic: int, profile: Profile) -> bool:
+        """Whether a magic number had no deal for so long, and so many orders, that it was acted on."""
+        rollback = profile.rollback_on("no_fills")
+        asked, took = self._unfilled.of(magic)
+        if rollback is None or asked < (rollback.after_orders or 1) or took < (rollback.after_s or 0):
+            return False
+        self._unfilled.dealt(magic)  # once a halt is lifted, it begins anew
+        self._roll_back(
+            magic, profile, rollback, f"{asked} orders in {took:.0f} s and no deal (LIVE_NO_FILLS)"
+        )
+        return True
 
     def _worst(self, magic: int, result: float) -> None:
         stats = self._standings[magic].stats

@@ -143,7 +143,7 @@ def check_order(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
 
 
 def _check_exposure(terms: OrderTerms, limits: Limits, facts: Facts) -> None:
-    after = exposure_after(terms, facts.positions, facts.orders, netting=facts.netting)
+    after = exposure(facts.positions, facts.orders, terms, netting=facts.netting)
     require_within(
         "max_position_volume",
         sum(after.values()),
@@ -168,10 +168,10 @@ def _value_per_lot(field: str, symbol: str, facts: Facts) -> float:
         raise cannot_compute(field, refusal.message.removeprefix("value cannot be checked: ")) from refusal
 
 
-def exposure_after(
-    terms: OrderTerms, positions: Iterable[Position], orders: Iterable[Order], *, netting: bool
+def exposure(
+    positions: Iterable[Position], orders: Iterable[Order], terms: OrderTerms | None = None, *, netting: bool
 ) -> dict[str, float]:
-    """Largest volume per symbol that can be open once this order and all working ones are filled, in lots.
+    """Largest volume per symbol that can be open once all working orders, and a new one, are filled, in lots.
 
     Hedging: longs and shorts add up. Netting: the larger of the two directions, each in its worst order of
     fills.
@@ -185,8 +185,9 @@ def exposure_after(
     for order in orders:
         side = buys if order.type.startswith("BUY") else sells
         side[order.symbol] = side.get(order.symbol, 0.0) + order.volume_current
-    side = buys if terms.side == "BUY" else sells
-    side[terms.symbol] = side.get(terms.symbol, 0.0) + terms.volume
+    if terms is not None:
+        side = buys if terms.side == "BUY" else sells
+        side[terms.symbol] = side.get(terms.symbol, 0.0) + terms.volume
     symbols = {*held, *buys, *sells}
     if not netting:
         return {s: held.get(s, 0.0) + buys.get(s, 0.0) + sells.get(s, 0.0) for s in symbols}

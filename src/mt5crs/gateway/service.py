@@ -25,6 +25,7 @@ from mt5crs.service.logs import Log
 from mt5crs.settings.gateway import GatewaySettings
 from mt5crs.settings.schema import fields
 
+from .account_figures import AccountFigures, DayBest, limits_used
 from .authenticator import Authenticator
 from .clients import BARRED, WRONG_ADDRESS, Clients
 from .connections import Connections
@@ -46,6 +47,7 @@ from .selftest import SelfTest
 from .server import Server
 from .stream import Stream
 from .terminal import Terminal
+from .unfilled import Unfilled
 from .watch import Watch
 
 _SELFTEST_INTERVAL_S = 5.0
@@ -171,6 +173,7 @@ class Gateway:
         self._outbox = Outbox()
         self.stream = Stream(os.urandom(8).hex(), self._outbox.put)
         ledger = Ledger(broker)
+        self._unfilled = Unfilled()
         self.phases = Phases(
             PhaseStore(state / "control.db", account),
             self.control,
@@ -179,6 +182,7 @@ class Gateway:
             self._note,
             signers=settings.phase_signers if settings.phases else None,
             ceiling=settings.highest_profile,
+            unfilled=self._unfilled,
             monotonic=elapsed_s,
         )
         self._cleanup.callback(self.phases.close)
@@ -199,7 +203,11 @@ class Gateway:
             books_lag_s=settings.books_lag_s,
             resolve_after_s=settings.resolve_after_s,
             max_clock_skew_s=settings.max_clock_skew_s,
+            answered=self.metrics.order_seconds.observe,
+            dealt=self._count_deal,
+            unfilled=self._unfilled,
         )
+        self._best = DayBest()
         reader = Reader(broker, self.desk, watch, ledger, self.control, self.stream)
         self.terminal = Terminal(
             broker,
@@ -374,6 +382,7 @@ class Gateway:
         metrics.terminal.set(float(self.terminal.view().connected and state != "terminal_hung"))
         metrics.ready.set(float(state == "ready"))
         metrics.show_terminal(self.terminal.state())
+        metrics.show_account(self._account_figures() if state == "ready" else None)
         metrics.quotes_missing.set(len(self.terminal.quotes_missing()))
         metrics.queue.set(self.terminal.queue_length())
         skew = self._watch.skew.ms()
@@ -386,12 +395,30 @@ class Gateway:
         # A magic number whose limits were taken away may still have an order under way.
         metrics.unresolved.replace({**dict.fromkeys(limited, 0), **self.desk.unresolved_by_magic()})
         metrics.breaker.replace({guard.magic: float(guard.breaker_open) for guard in guards})
+        metrics.show_unfilled(self._unfilled.figures(limited))
         for magic in (0, *limited):
             metrics.expect_orders(magic)
         metrics.expect_clients([peer.name for peer in self.clients.access().by_key.values()])
         self._note_bounded.settle()
         if self._death():
             self.stop()
+
+    def _account_figures(self) -> AccountFigures | None:
+        known = self.desk.account()
+        if known is None:
+            return None
+        books, daily, limits = known
+        return AccountFigures(
+            balance=books.account.balance,
+            equity=books.account.equity,
+            margin_free=books.account.margin_free,
+            drawdowns=self._best.drawdowns(books.time_msc, daily),
+            limits_used=limits_used(books, daily, limits),
+        )
+
+    def _count_deal(self, magic: int) -> None:
+        if magic in self.clients.access().limits:
+            self.metrics.deals.inc(magic)
 
     def _death(self) -> str:
         """Which thread has ended by itself, and why; empty while none has. Only a restart cures it."""

@@ -27,7 +27,7 @@ FactName = Literal[
     "latency_p95_ms",
 ]
 """What a gateway records of a phase (docs/phases.md says how each is counted)."""
-Trigger = Literal["daily_loss", "consecutive_failures", "terminal_lost"]
+Trigger = Literal["daily_loss", "consecutive_failures", "terminal_lost", "no_fills"]
 Action = Literal["demote", "halt"]
 
 
@@ -75,11 +75,15 @@ class Criterion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Rollback(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the gateway does by itself when something happens. `after_s` belongs to terminal_lost."""
+    """What the gateway does by itself when something happens.
+
+    `after_s` belongs to what must last, terminal_lost and no_fills; `after_orders` to no_fills.
+    """
 
     on: Trigger
     do: Action
     after_s: Annotated[float, Meta(gt=0, le=86_400)] | None = None
+    after_orders: Annotated[int, Meta(ge=1, le=10_000)] | None = None
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,8 +154,10 @@ def _problems(profile: Profile, name: str) -> Iterator[str]:
             if each.at_least is None and each.at_most is None:
                 yield f"{which}: {each.fact} has neither at_least nor at_most"
     for each in profile.rollback:
-        if (each.on == "terminal_lost") != (each.after_s is not None):
-            yield f"rollback: after_s belongs to terminal_lost and to nothing else (here: {each.on})"
+        if (each.on in ("terminal_lost", "no_fills")) != (each.after_s is not None):
+            yield f"rollback: after_s belongs to terminal_lost and no_fills alone (here: {each.on})"
+        if (each.on == "no_fills") != (each.after_orders is not None):
+            yield f"rollback: after_orders belongs to no_fills alone (here: {each.on})"
         if each.on == "daily_loss" and limits.daily_loss is None:
             yield "rollback: daily_loss is a trigger, but limits.daily_loss is null"
     triggers = [each.on for each in profile.rollback]

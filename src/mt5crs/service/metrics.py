@@ -103,8 +103,11 @@ class Gauge(_Metric):
             self._values[key] = float(value)
 
     def replace(self, values: Mapping[Any, float]) -> None:
-        """Set the series of a gauge with one label, by the label's value; those not named are gone."""
-        fresh = {self._key((label,)): float(value) for label, value in values.items()}
+        """Set all series, by the label's value (several labels: a tuple); those not named are gone."""
+        fresh = {
+            self._key(label if isinstance(label, tuple) else (label,)): float(value)
+            for label, value in values.items()
+        }
         with self._lock:
             self._values = fresh
 
@@ -141,8 +144,9 @@ class Histogram(_Metric):
     ) -> None:
         super().__init__(name, help_text, label_names)
         self.buckets = tuple(sorted(buckets))
-        self._counts: dict[LabelValues, list[int]] = {}
-        self._sums: dict[LabelValues, float] = {}
+        empty = [0] * (len(self.buckets) + 1)
+        self._counts: dict[LabelValues, list[int]] = {} if label_names else {(): empty}
+        self._sums: dict[LabelValues, float] = {} if label_names else {(): 0.0}
 
     def observe(self, value: float, *labels: object) -> None:
         """Record one observation."""

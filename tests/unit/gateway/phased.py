@@ -16,6 +16,7 @@ from mt5crs.gateway.ledger import Ledger
 from mt5crs.gateway.phase_store import PhaseStore
 from mt5crs.gateway.phases import Phases
 from mt5crs.gateway.stream import Stream
+from mt5crs.gateway.unfilled import Unfilled
 from mt5crs.gateway.watch import Watch
 from mt5crs.phases.profile import profiles
 from mt5crs.phases.record import PhaseRecord, sign, text_of
@@ -77,6 +78,7 @@ class Phased(Counter):
         path = self.directory / "control.db"
         self.control = Control(path, ACCOUNT, **clocks, wall_msc=self.wall, durable=False)
         stream, ledger = Stream("s", lambda _: None), Ledger(self.broker)
+        unfilled = Unfilled(**clocks)
         self.phases = Phases(
             PhaseStore(path, ACCOUNT, **clocks, wall_msc=self.wall, durable=False),
             self.control,
@@ -85,6 +87,7 @@ class Phased(Counter):
             lambda event, **_: self.notes.append(event),
             signers=signers(*self.listed),
             ceiling=lambda _: self.ceiling,
+            unfilled=unfilled,
             **clocks,
         )
         self.desk = Desk(
@@ -99,6 +102,7 @@ class Phased(Counter):
             SERVER,
             lambda event, **_: self.notes.append(event),
             phases=self.phases,
+            unfilled=unfilled,
             **clocks,
         )
 

@@ -426,6 +426,47 @@ def test_failures_in_a_row_halt_the_magic_number(micro: Phased) -> None:
     assert len(micro.control.halts()) == 1
 
 
+def test_orders_without_a_deal_for_half_an_hour_halt_the_magic_number(micro: Phased) -> None:
+    """No more than four orders, or no more than half an hour, is not enough; a deal begins it anew."""
+    waiting: dict[str, Any] = {**WORTH, "type": "LIMIT", "price": 1.09}
+
+    def asked(times: int) -> None:
+        micro.epoch = micro.control.acquire(MAGIC, "c", "run", 60_000)
+        for _ in range(times):
+            reply = micro.order(**waiting)
+            assert isinstance(reply, OrderResult)
+            assert reply.outcome == "PLACED", reply
+            micro.cancel(reply.order)
+
+    asked(4)
+    micro.now += 1_900_000
+    micro.desk.look()
+    assert micro.control.halts() == []
+    micro.epoch = micro.control.acquire(MAGIC, "c", "run", 60_000)
+    filled(micro.order(**WORTH))
+    asked(5)
+    micro.now += 1_700_000
+    micro.desk.look()
+    assert micro.control.halts() == []
+    micro.now += 200_000
+    micro.desk.look()
+    [halt] = micro.control.halts()
+    assert (halt.magic, halt.client) == (MAGIC, "gateway")
+    assert halt.reason == "no_fills: 5 orders in 1900 s and no deal (LIVE_NO_FILLS)"
+    micro.control.resume("MAGIC", MAGIC, "ops", "looked")
+    micro.desk.look()
+    assert micro.control.halts() == []  # it begins anew
+
+
+def test_a_working_order_that_is_filled_later_is_a_deal(micro: Phased) -> None:
+    reply = micro.order(**WORTH, type="LIMIT", price=1.09)
+    assert isinstance(reply, OrderResult)
+    assert micro.phases._unfilled.of(MAGIC)[0] == 1
+    micro.price(1.0898)
+    micro.desk.look()
+    assert micro.phases._unfilled.of(MAGIC)[0] == 0
+
+
 def test_a_terminal_that_is_lost_for_too_long_halts_live_phases_only(micro: Phased) -> None:
     micro.phases.terminal(usable=False)
     micro.now += 59_000

@@ -75,6 +75,10 @@ def test_everything_wrong_is_told_at_once() -> None:
         ({"name": "live_other_v1"}, "the file is live_safe_atomic_v1"),
         ({"exit": [{"fact": "fills"}]}, "fills has neither at_least nor at_most"),
         ({"rollback": [{"on": "terminal_lost", "do": "halt"}]}, "after_s belongs to terminal_lost"),
+        (
+            {"rollback": [{"on": "no_fills", "do": "halt", "after_s": 60}]},
+            "after_orders belongs to no_fills alone",
+        ),
         ({"rollback": [{"on": "weather", "do": "halt"}]}, "rollback: Invalid enum value 'weather'"),
         ({"currency": "dollars"}, "currency: "),
     ],

@@ -51,3 +51,17 @@ def test_a_counter_never_falls_and_a_name_is_taken_once() -> None:
         counter.inc(by=-1)
     with pytest.raises(ValueError, match="registered twice"):
         registry.gauge("mt5crs_x_total", "X again.")
+
+
+def test_a_histogram_without_labels_begins_at_zero() -> None:
+    """How far a series that is new has risen, Prometheus cannot tell."""
+    registry = Registry()
+    registry.histogram("seconds", "Help.", buckets=(1.0,))
+    assert "seconds_count 0" in registry.render()
+
+
+def test_a_gauge_is_replaced_by_all_its_labels() -> None:
+    gauge = Registry().gauge("used", "Help.", ("magic", "limit"))
+    gauge.replace({(1, "a"): 0.5, (1, "b"): 0.25})
+    gauge.replace({(1, "b"): 1.0})
+    assert gauge.samples() == ['used{magic="1",limit="b"} 1']
