@@ -22,6 +22,8 @@ from deploy.remote import ssh
 from mt5crs.foreign_text import shown_tree
 
 CRITICAL = "critical"
+_OF_MONEY = ("concerns", "money")
+"""Label of alerts about what the market and the strategy do."""
 ASK_TIMEOUT_S = 15
 POLL_S = 2.0
 _ANSWER_TIMEOUT_S = 5
@@ -63,8 +65,13 @@ Ask = Callable[[int], frozenset[Alert]]
 
 
 def expression(within_s: int) -> str:
-    """PromQL for the alerts that fired within the last seconds; 0: that fire now or are pending."""
-    return f'max_over_time(ALERTS{{alertstate="firing"}}[{within_s}s])' if within_s > 0 else "ALERTS"
+    """PromQL for the alerts that fired within the last seconds; 0: that fire now or are pending.
+
+    What only informs is no alert here.
+    """
+    if within_s > 0:
+        return f'max_over_time(ALERTS{{alertstate="firing",severity!="info"}}[{within_s}s])'
+    return 'ALERTS{severity!="info"}'
 
 
 def read(text: str) -> frozenset[Alert]:
@@ -114,12 +121,17 @@ def of_strangers(now: Collection[Alert], members: Collection[str]) -> frozenset[
 def counting(
     now: Collection[Alert], before: Collection[Alert], touched: Collection[str]
 ) -> tuple[Alert, ...]:
-    """Alerts that end a roll-out: new since it began, and critical or about a host it has touched."""
+    """Alerts that end a roll-out: new since it began, and critical or about a host it has touched.
+
+    What concerns the money is no fault of a release.
+    """
     return tuple(
         sorted(
             alert
             for alert in now
-            if alert not in before and (alert.severity == CRITICAL or alert.host in touched)
+            if alert not in before
+            and _OF_MONEY not in alert.labels
+            and (alert.severity == CRITICAL or alert.host in touched)
         )
     )
 

@@ -95,7 +95,7 @@ def alerts(asked: dict[str, Any]) -> list[dict[str, Any]]:
     found = _ask(
         asked,
         "query_range",
-        query='ALERTS{alertstate="firing"}',
+        query='ALERTS{alertstate="firing",severity!="info"}',
         start=asked["from_utc_msc"] / 1000,
         end=asked["until"],
         step=_STEP_S,

@@ -230,7 +230,7 @@ def firing(prometheus: str) -> list[dict[str, str]]:
     return [
         {name: str(one["labels"].get(name, "")) for name in ("alertname", "host", "severity")}
         for one in told
-        if one["state"] == "firing"
+        if one["state"] == "firing" and one["labels"].get("severity") != "info"
     ]
 
 

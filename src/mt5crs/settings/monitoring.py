@@ -131,6 +131,64 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = 5
+    alert_no_fills_orders: Annotated[
+        int,
+        setting("So many orders of a magic number without a deal alert, once they last.", ge=1, in_env=False),
+    ] = 5
+    alert_no_fills_s: Annotated[
+        int,
+        setting(
+            "How long orders are without a deal, in seconds since the first of them, until that alerts.",
+            ge=1,
+            in_env=False,
+        ),
+    ] = 1800
+    alert_failing_requests_percent: Annotated[
+        float,
+        setting(
+            "Requests that fail for the gateway's or the terminal's sake, in percent of all, alert.",
+            gt=0,
+            le=100,
+            in_env=False,
+        ),
+    ] = 20.0
+    alert_rejected_orders_percent: Annotated[
+        float,
+        setting(
+            "Orders that the broker rejects, in percent of those of a quarter of an hour, alert.",
+            gt=0,
+            le=100,
+            in_env=False,
+        ),
+    ] = 20.0
+    alert_order_latency_s: Annotated[
+        float,
+        setting(
+            "Orders of which five in a hundred take longer to be answered, in seconds, alert.",
+            gt=0,
+            in_env=False,
+        ),
+    ] = 1.0
+    alert_drawdown_percent: Annotated[
+        float,
+        setting(
+            "A day's result that falls from its best by more than this, in percent of the balance, alerts.",
+            gt=0,
+            in_env=False,
+        ),
+    ] = 5.0
+    alert_low_balance: Annotated[
+        float,
+        setting("A balance of this, in account currency, or less alerts.", ge=0, in_env=False),
+    ] = 0.0
+    alert_free_margin_percent: Annotated[
+        float,
+        setting("Free margin below this, in percent of the equity, alerts.", ge=0, lt=100, in_env=False),
+    ] = 20.0
+    alert_limit_used_percent: Annotated[
+        float,
+        setting("A limit of a magic number that is used to this, in percent, alerts.", gt=0, in_env=False),
+    ] = 90.0
     alert_refused_requests: Annotated[
         int,
         setting(

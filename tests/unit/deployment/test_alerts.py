@@ -15,6 +15,7 @@ from deploy.coordination.step_check import StepCheck, judge
 from deploy.fleet.inventory import Fleet
 
 MEMBERS = ("hub-01", "inf-01", "gtw-01")
+UNFILLED = Alert("Mt5crsNoFills", "gtw-01", "critical", (("concerns", "money"),))
 SILENT = Alert("Mt5crsGatewaySilent", "gtw-01", "critical")
 SLOW = Alert("Mt5crsStartupSyncSlow", "inf-01", "warning")
 EVERYWHERE = Alert("Fleet", "", "critical")
@@ -57,6 +58,7 @@ def down() -> frozenset[Alert]:
         ([SLOW], [], ["inf-02"], []),
         ([EVERYWHERE, SLOW], [], [], [EVERYWHERE]),
         ([SILENT], [Alert(SILENT.name, "gtw-02", "critical")], [], [SILENT]),
+        ([UNFILLED], [], ["gtw-01"], []),
     ],
 )
 def test_new_alerts_count_when_critical_or_about_a_host_of_the_rollout(
@@ -100,8 +102,8 @@ def test_the_whole_rollout_is_asked_about() -> None:
     hub.now = 41.3
     watch.check([])
     assert hub.asked[-1] == (41.3, 42)
-    assert expression(42) == 'max_over_time(ALERTS{alertstate="firing"}[42s])'
-    assert expression(0) == "ALERTS", "what is pending at the beginning has an older cause"
+    assert expression(42) == 'max_over_time(ALERTS{alertstate="firing",severity!="info"}[42s])'
+    assert expression(0) == 'ALERTS{severity!="info"}', "what is pending at the beginning has an older cause"
 
 
 def test_a_silent_prometheus_is_waited_for() -> None:

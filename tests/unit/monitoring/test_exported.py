@@ -25,6 +25,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Series]]
     with Fleet(directory) as fleet:
         for service in ("gateway", "reconciler", "strategy"):
             fleet.start_ready(service)
+        # They are brought up to date once a second, and what is not known yet is left out.
+        fleet.wait(
+            lambda: any(series.name == "mt5crs_gateway_drawdown" for series in of_services(fleet)), "money"
+        )
         yield of_services(fleet) + of_debian() + of_review(directory)
 
 

@@ -107,7 +107,7 @@ def test_the_webhook_is_a_secret_of_alertmanager_alone(fleet: Fleet) -> None:
 
 def test_without_a_webhook_alerts_are_only_shown(hub: dict[str, Any]) -> None:
     receivers = yaml.safe_load(hub["files"]["alertmanager.yml"]["content"])["receivers"]
-    assert receivers == [{"name": "fleet"}]
+    assert receivers == [{"name": "fleet"}, {"name": "information"}]
 
 
 def test_a_webhook_that_the_sandbox_would_cut_off_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,11 @@ def figures(series: Series) -> float:
     )
 
 
+def repeated(value: float, more: int) -> str:
+    """A value, and so many times more, as promtool reads it: it knows no short form of what is no number."""
+    return " ".join(["NaN"] * (more + 1)) if math.isnan(value) else f"{value!r}x{more}"
+
+
 def firing(configuration: Path, before: Sequence[Series], after: Sequence[Series]) -> set[str]:
     """Alerts that fire some time after the series went from what they were before to what they are now."""
     was = {str(series): series for series in before}
@@ -49,7 +55,7 @@ def firing(configuration: Path, before: Sequence[Series], after: Sequence[Series
         values = (
             f"0+{STEP_S}x200"
             if series.name in CLOCKS
-            else f"{figures(first)!r}x{CHANGE_S // STEP_S} {figures(series)!r}x200"
+            else f"{repeated(figures(first), CHANGE_S // STEP_S)} {repeated(figures(series), 200)}"
         )
         rows.append({"series": str(series), "values": values})
     looks = [
@@ -66,6 +72,7 @@ def firing(configuration: Path, before: Sequence[Series], after: Sequence[Series
     done = run_promtool("test", "rules", "state.test.yml", cwd=configuration)
     said = done.stdout + done.stderr
     assert "SUCCESS" in said or "FAILED" in said, said
+    assert "parse error" not in said, said
     return set(re.findall(r"alertname: (\w+), time", said))
 
 
@@ -140,6 +147,18 @@ def test_states_of_the_gateway(limited: tuple[Running, Caller], configuration: P
 
     gateway.broker(do="trade", symbol="EURUSD", side="BUY", volume=0.1, magic=0)
     assert firing(configuration, before, of_gateway(gateway)) == {"Mt5crsPositionsUnowned"}
+
+
+def test_states_of_the_money(limited: tuple[Running, Caller], configuration: Path) -> None:
+    gateway, trader = limited
+    before = of_gateway(gateway)
+    for _ in range(4):
+        trader.order(volume=gateway.limits[str(MAGIC)]["max_order_volume"])
+    gateway.broker(do="price", symbol="EURUSD", bid=1.05, ask=1.0501)
+    assert firing(configuration, before, of_gateway(gateway)) == {
+        "Mt5crsLimitNear",
+        "Mt5crsDrawdown",
+    }
 
 
 def test_what_the_broker_shows_otherwise_than_expected(
