@@ -13,12 +13,14 @@ CONTROLLER = "the controller"
 _PASSWORDS = {
     "gateway_mt5_password": "trade the whole account, past every limit",
     "monitoring_webhook_url": "post into the channel of alerts",
+    "monitoring_watchdog_url": "pretend that the Hub is alive",
     "baseline_windows_account_password": "log in as the gateway's account",
 }
 """Secrets that are no keys, and what who has one may do."""
 _GROUP_OF = {
     "gateway_mt5_password": "gateway",
     "monitoring_webhook_url": "hub",
+    "monitoring_watchdog_url": "hub",
     "baseline_windows_account_password": "windows",
 }
 

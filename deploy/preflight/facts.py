@@ -283,6 +283,8 @@ class Facts:
     project: Project
     webhook: bool = False
     """Whether alerts are posted somewhere."""
+    watchdog: bool = False
+    """Whether a sign of life of the Hub is."""
 
     def in_group(self, group: str) -> tuple[str, ...]:
         """Hosts of a group."""

@@ -62,8 +62,14 @@ def gather(fleet: Fleet, gateways: Mapping[str, GatewaySaid | Unknown], old_page
         policy=_policy(fleet),
         differs=_differs(fleet, answers),
         project=project,
-        webhook=all(bool(fleet.hosts[hub].get("monitoring_webhook_url")) for hub in fleet.in_group("hub")),
+        webhook=_each_hub_has(fleet, "monitoring_webhook_url"),
+        watchdog=_each_hub_has(fleet, "monitoring_watchdog_url"),
     )
+
+
+def _each_hub_has(fleet: Fleet, variable: str) -> bool:
+    hubs = fleet.in_group("hub")
+    return bool(hubs) and all(bool(fleet.hosts[hub].get(variable)) for hub in hubs)
 
 
 def _host(fleet: Fleet, host: str) -> Host:

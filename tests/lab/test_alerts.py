@@ -99,6 +99,7 @@ def webhook(fleet: Fleet) -> Iterator[Fleet]:
     fleet.lab.exec("hub-01", start)
     fleet.override(
         monitoring_webhook_url=f"http://{address}:8099/hook?token={CANARY}",
+        monitoring_watchdog_url=f"http://{address}:8099/alive?token={CANARY}",
         monitoring_webhook_networks=[address],
     )
     ran = fleet.pyinfra()
@@ -112,13 +113,11 @@ def test_a_critical_alert_is_posted_to_the_webhook(webhook: Fleet, gateway: Unit
     lab = webhook.lab
     lab.exec("inf-01", ["systemctl", "kill", "-s", "KILL", "mt5crs-reconciler.service"])
 
-    def posted() -> bool:
-        return (
-            '"Mt5crsAbnormalExit"'
-            in lab.exec("hub-01", ["cat", "/run/webhook-test.jsonl"], check=False).stdout
-        )
+    def posted() -> str:
+        return lab.exec("hub-01", ["cat", "/run/webhook-test.jsonl"], check=False).stdout
 
-    wait_until(posted, FIRES_WITHIN_S, "the alert at the webhook")
+    wanted = ('"Mt5crsAbnormalExit"', '"Mt5crsWatchdog"')
+    wait_until(lambda: all(alert in posted() for alert in wanted), FIRES_WITHIN_S, f"{wanted}", seen=posted)
     seen_by_others = lab.exec("hub-01", ["sh", "-c", "ps axww; journalctl -b --no-pager"]).stdout
 
     assert CANARY not in seen_by_others

@@ -15,8 +15,6 @@ from tests.lab.engines import Fleet, Ran
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
-WEBHOOK = "monitoring_webhook_url"
-
 
 # Runs on each host until its input ends: every command line and temporary file that was ever there.
 LOOK = """
@@ -68,11 +66,10 @@ def canaries(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
     secret = {name: f for part in PARTS for name, f in variables_of(part).items() if f.secret}
     # Keys are random already and serve as their own canaries; all other secrets get one.
     planted = {
-        name: f"canary-{uuid.uuid4().hex}"
+        name: f"{'http://127.0.0.1:9/' if name.endswith('_url') else 'canary-'}{uuid.uuid4().hex}"
         for name, field in secret.items()
         if field.kind != "curve_secret_key"
     }
-    planted[WEBHOOK] = f"http://127.0.0.1:9/{uuid.uuid4().hex}"
     fleet.override(**planted, monitoring_webhook_networks=["127.0.0.1/32"])
     resolved = resolve(fleet.inventory)
     found = {

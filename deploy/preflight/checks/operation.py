@@ -89,6 +89,12 @@ def _told(look: Look) -> None:
         look.fail(FLEET, "monitoring_webhook_url is not set: alerts are shown on the Hub and sent to nobody")
 
 
+def _watched(look: Look) -> None:
+    look.saw()
+    if not look.facts.watchdog:
+        look.fail(FLEET, "monitoring_watchdog_url is not set: nobody is told when the Hub is dead")
+
+
 def _kill_switch(look: Look) -> None:
     for host, acts in look.sections("acts", "gateway"):
         of_fleet = [act for act in acts if act.magic == 0]
@@ -216,5 +222,13 @@ CHECKS = (
         "What it did not hear is missing on the page of the fleet: the account's money, refused orders.",
         "`journalctl -u mt5crs-hub` on the Hub; docs/hub.md says what each state means.",
         _heard,
+    ),
+    Check(
+        "G-OPS-13",
+        "P2",
+        "Somebody notices when the Hub is dead",
+        "A Hub that is down raises no alert: only the absence of a sign of life tells of it.",
+        "Set monitoring_watchdog_url to a service that tells you when nothing comes (docs/monitoring.md).",
+        _watched,
     ),
 )

@@ -62,11 +62,20 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = ""
+    watchdog_url: Annotated[
+        str,
+        setting(
+            "Address that a sign of life is posted to every minute (alert Mt5crsWatchdog, Alertmanager's "
+            "webhook format): that of a service which tells somebody when it stops. Empty: none is.",
+            secret=True,
+            in_env=False,
+        ),
+    ] = ""
     webhook_networks: Annotated[
         list[str],
         setting(
-            "Addresses and networks that Alertmanager may talk to besides the fleet: the webhook's, and the "
-            "name server's when the webhook is given by name. Its sandbox refuses all others.",
+            "Addresses and networks that Alertmanager may talk to besides the fleet: those of webhook and "
+            "watchdog, and the name server's when one is given by name. Its sandbox refuses all others.",
             in_env=False,
         ),
     ] = msgspec.field(default_factory=list)
@@ -260,14 +269,16 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
                 "monitoring_node_port, monitoring_prometheus_port and monitoring_alertmanager_port must "
                 f"differ; they are {ports[0]}, {ports[1]} and {ports[2]}"
             )
-        if self.webhook_url:
-            parts = urlsplit(self.webhook_url)
+        for name, url in (("webhook", self.webhook_url), ("watchdog", self.watchdog_url)):
+            if not url:
+                continue
+            parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                yield "monitoring_webhook_url is no http:// or https:// address; correct it in the vault"
+                yield f"monitoring_{name}_url is no http:// or https:// address; correct it in the vault"
             if not self.webhook_networks:
                 yield (
-                    "monitoring_webhook_url is set, but monitoring_webhook_networks is empty: Alertmanager "
-                    "could not reach it; list the webhook's network (and the name server's)"
+                    f"monitoring_{name}_url is set, but monitoring_webhook_networks is empty: Alertmanager "
+                    f"could not reach it; list the {name}'s network (and the name server's)"
                 )
         for network in self.webhook_networks:
             try:

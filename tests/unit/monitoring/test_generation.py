@@ -107,7 +107,16 @@ def test_the_webhook_is_a_secret_of_alertmanager_alone(fleet: Fleet) -> None:
 
 def test_without_a_webhook_alerts_are_only_shown(hub: dict[str, Any]) -> None:
     receivers = yaml.safe_load(hub["files"]["alertmanager.yml"]["content"])["receivers"]
-    assert receivers == [{"name": "fleet"}, {"name": "information"}]
+    assert receivers == [{"name": "fleet"}, {"name": "information"}, {"name": "watchdog"}]
+
+
+def test_a_sign_of_life_goes_to_the_watchdog_alone(fleet: Fleet) -> None:
+    made = specification(fleet.hosts["hub-01"], monitoring_watchdog_url=WEBHOOK)
+    config = yaml.safe_load(made["files"]["alertmanager.yml"]["content"])
+    posting = [receiver["name"] for receiver in config["receivers"] if "webhook_configs" in receiver]
+    assert posting == ["watchdog"]
+    first = next(route for route in config["route"]["routes"] if "critical" not in str(route))
+    assert (first["matchers"], first["receiver"]) == (['alertname="Mt5crsWatchdog"'], "watchdog")
 
 
 def test_a_webhook_that_the_sandbox_would_cut_off_is_refused() -> None:

@@ -176,6 +176,7 @@ GOOD = Facts(
     differs=dict.fromkeys(SERVICES, ()),
     project=Project((), dict.fromkeys(NEEDED, "text"), (), {"x.tar": True}),
     webhook=True,
+    watchdog=True,
 )
 
 
@@ -372,6 +373,7 @@ BREAKS: list[tuple[str, Change, str]] = [
     ("G-OPS-06", on("hub-01", notified=[]), "no Alertmanager"),
     ("G-OPS-07", on("hub-01", silences=[Silence("ann", "noise", "alertname=X", "then")]), "by ann: noise"),
     ("G-OPS-08", lambda facts: replace(facts, webhook=False), "sent to nobody"),
+    ("G-OPS-13", lambda facts: replace(facts, watchdog=False), "nobody is told when the Hub is dead"),
     ("G-OPS-09", on("gtw-01", acts=[Act(NOW, "halt", 0)]), "no halt of the whole fleet and resume"),
     (
         "G-OPS-09",
@@ -429,6 +431,7 @@ def test_of_a_fleet_of_which_nothing_is_known_nothing_passes() -> None:
         policy=nothing,
         differs=nothing,
         webhook=False,
+        watchdog=False,
         project=Project(nothing, {}, ("docs/go-no-go.md",), {}),
     )
     assert [name for name, one in results(facts).items() if one.verdict != "FAIL"] == []
@@ -445,7 +448,7 @@ def test_a_fleet_without_hosts_passes_nothing_that_is_asked_of_hosts() -> None:
     facts = replace(GOOD, hosts={}, answers={}, gateways={})
     passed = {name for name, one in results(facts).items() if one.verdict == "PASS"}
     # What is looked at on this machine, or in the configuration.
-    local = {"G-SEC-04", "G-SEC-05", "G-SEC-07", "G-SEC-10", "G-DAT-12", "G-OPS-08"}
+    local = {"G-SEC-04", "G-SEC-05", "G-SEC-07", "G-SEC-10", "G-DAT-12", "G-OPS-08", "G-OPS-13"}
     assert passed <= local | {f"G-DOC-0{number}" for number in (2, 3, 4, 6)}
 
 
