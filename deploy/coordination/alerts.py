@@ -22,8 +22,8 @@ from deploy.remote import ssh
 from mt5crs.foreign_text import shown_tree
 
 CRITICAL = "critical"
-_OF_MONEY = ("concerns", "money")
-"""Label of alerts about what the market and the strategy do."""
+_CONCERNS = "concerns"
+"""Label of alerts about what no release changes: the money, backups."""
 ASK_TIMEOUT_S = 15
 POLL_S = 2.0
 _ANSWER_TIMEOUT_S = 5
@@ -123,14 +123,14 @@ def counting(
 ) -> tuple[Alert, ...]:
     """Alerts that end a roll-out: new since it began, and critical or about a host it has touched.
 
-    What concerns the money is no fault of a release.
+    What a label says to concern something else is no fault of a release.
     """
     return tuple(
         sorted(
             alert
             for alert in now
             if alert not in before
-            and _OF_MONEY not in alert.labels
+            and _CONCERNS not in dict(alert.labels)
             and (alert.severity == CRITICAL or alert.host in touched)
         )
     )

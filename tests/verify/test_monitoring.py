@@ -56,6 +56,15 @@ def alert_rules(hub: Node) -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
+OF_STRATEGIES = ("reconciler", "strategy", "breaker", "drawdown", "limit_used", "unfilled")
+"""In the name or a condition of what is exported only where a strategy is deployed."""
+FIRST_OF = {
+    "mt5crs_review_": "mt5crs_review_runs_total",
+    "mt5crs_backup_": "mt5crs_backup_timestamp_seconds",
+    "mt5crs_restore_": "mt5crs_restore_proven_timestamp_seconds",
+}
+
+
 def test_alert_rules_are_loaded(hub: Node) -> None:
     rules = alert_rules(hub)
     assert rules
@@ -65,17 +74,15 @@ def test_alert_rules_are_loaded(hub: Node) -> None:
 def test_what_the_rules_look_at_is_there(hub: Node, fleet: tuple[Node, ...]) -> None:
     """A rule on a series that nobody exports never fires, and nobody sees it."""
     scraped_targets(hub)
-    reviewed = ask(hub, "query?query=mt5crs_review_runs_total")["result"]
+    trading = any("strategy" in node.services for node in fleet)
+    begun = {prefix: bool(ask(hub, f"query?query={first}")["result"]) for prefix, first in FIRST_OF.items()}
     missing = {}
     for rule in alert_rules(hub):
         for selector in selectors(rule["query"]):
-            of_inf = "reconciler" in str(selector) or "strategy" in str(selector)
-            if (of_inf or "breaker" in selector.name) and not any(
-                "strategy" in node.services for node in fleet
-            ):
+            if not trading and any(part in str(selector) for part in OF_STRATEGIES):
                 continue
-            if selector.name.startswith("mt5crs_review_") and not reviewed:
-                continue  # before the first review on this Hub
+            if any(selector.name.startswith(prefix) for prefix in begun if not begun[prefix]):
+                continue  # before the first review, backup or drill on this Hub
             if ("host", "=~", "") in selector.conditions:
                 continue  # hosts of a kind that this fleet has not
             if not ask(hub, f"query?query={quote(str(selector))}")["result"]:

@@ -198,6 +198,14 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         float,
         setting("A limit of a magic number that is used to this, in percent, alerts.", gt=0, in_env=False),
     ] = 90.0
+    alert_backup_age_h: Annotated[
+        int,
+        setting(
+            "A newest backup, or a last proven restore, that is older than this, in hours, alerts.",
+            ge=1,
+            in_env=False,
+        ),
+    ] = 26
     alert_refused_requests: Annotated[
         int,
         setting(
