@@ -9,6 +9,12 @@ release that mends it must get through. What is about a host that the inventory 
 either: it is shut out on purpose, and Prometheus watches it until the last step. None of the rules we ship
 fires because of a restart: a start on request is no abnormal exit, a target may be gone for 30 s, and what
 is not ready yet has longer still.
+
+Hosts that were ill when it began recover while it goes on, since it mends them: those that a dead run was
+put back on, and those about which something critical fired or was pending. Such a host may start again and
+again until its gateway lets it in, or come to the end of a long start-up sync then; Prometheus tells of it a
+moment later, and of some things for minutes. So what it tells of such a host until the host itself has been
+activated for a moment has an older cause. Whether what was activated is healthy, the host says itself.
 """
 
 from __future__ import annotations
@@ -60,18 +66,19 @@ class Alert:
         return f"{self.name} ({self.severity}{f', {self.host}' if self.host else ''})"
 
 
-Ask = Callable[[int], frozenset[Alert]]
-"""Alerts that fired within the last so many seconds; 0: that fire now or are pending. UnknownError."""
+Ask = Callable[[int, int], frozenset[Alert]]
+"""Alerts as `expression` says. UnknownError."""
 
 
-def expression(within_s: int) -> str:
-    """PromQL for the alerts that fired within the last seconds; 0: that fire now or are pending.
+def expression(within_s: int, ago_s: int = 0) -> str:
+    """PromQL for the alerts that fired within so many seconds; 0: that fire now or are pending.
 
-    What only informs is no alert here.
+    ago_s: as one would have been told so long ago. What only informs is no alert here.
     """
-    if within_s > 0:
-        return f'max_over_time(ALERTS{{alertstate="firing",severity!="info"}}[{within_s}s])'
-    return 'ALERTS{severity!="info"}'
+    if within_s <= 0:
+        return 'ALERTS{severity!="info"}'
+    offset = f" offset {ago_s}s" if ago_s > 0 else ""
+    return f'max_over_time(ALERTS{{alertstate="firing",severity!="info"}}[{within_s}s]{offset})'
 
 
 def read(text: str) -> frozenset[Alert]:
@@ -101,8 +108,8 @@ def on_hub(variables: Mapping[str, Any]) -> Ask:
     shown = f"[{address}]" if ":" in address else address
     url = f"http://{shown}:{variables['monitoring_prometheus_port']}"
 
-    def ask(within_s: int) -> frozenset[Alert]:
-        command = ["python3", "-c", _ASK, url, expression(within_s)]
+    def ask(within_s: int, ago_s: int) -> frozenset[Alert]:
+        command = ["python3", "-c", _ASK, url, expression(within_s, ago_s)]
         reply = ssh.run(variables, command, timeout_s=ASK_TIMEOUT_S)
         if reply.status is None:
             raise UnknownError(f"the Hub cannot be reached: {reply.why}")
@@ -153,7 +160,9 @@ class Watch:
     """The alerts of one roll-out, from before its first activation until it is confirmed.
 
     ask: how Prometheus is asked. members: the hosts of the inventory. unknown_budget_s: seconds the whole
-    roll-out may wait for an answer. clock, sleep: seconds. stopped: ends a check at once.
+    roll-out may wait for an answer. clock, sleep: seconds. stopped: ends a check at once. shows_s: seconds
+    after which Prometheus has seen and judged what changed on a host. ill: hosts that were not well when it
+    began. until: from when on what is about one of them counts, once it is activated.
     """
 
     ask: Ask
@@ -165,25 +174,33 @@ class Watch:
     before: frozenset[Alert] | None = None
     began: float = 0.0
     waited_s: float = 0.0
+    shows_s: float = 0.0
+    ill: frozenset[str] = frozenset()
+    until: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> Verdict:
         """Remember what fires or is pending already; if that cannot be asked, the first check asks again."""
         self.began = self.clock()
         try:
-            self.before = self.ask(0)
+            self._remember(self.ask(0, 0))
         except UnknownError as error:
             return Verdict(unknown=str(error))
         return Verdict()
 
-    def check(self, touched: Sequence[str], watch_s: float = 0.0) -> Verdict:
+    def _remember(self, before: frozenset[Alert]) -> None:
+        self.before = before
+        self.ill |= {alert.host for alert in before if alert.severity == CRITICAL and alert.host}
+
+    def check(self, touched: Sequence[str], watch_s: float = 0.0, waiting: Collection[str] = ()) -> Verdict:
         """Look now and, for `watch_s` seconds, again and again; ends at the first alert that counts.
 
+        waiting: hosts where something that trades has yet to be activated.
         When Prometheus does not answer it waits, as long as the budget lasts.
         """
         until = self.clock() + watch_s
         while True:
             asked = self.clock()
-            verdict = self._look(touched)
+            verdict = self._look(touched, waiting)
             if verdict.unknown:
                 left = self.unknown_budget_s - self.waited_s
                 if left <= 0 or self.stopped():
@@ -197,17 +214,30 @@ class Watch:
                 return verdict
             self.sleep(min(POLL_S, left))
 
-    def _look(self, touched: Sequence[str]) -> Verdict:
+    def _look(self, touched: Sequence[str], waiting: Collection[str]) -> Verdict:
+        moment = self.clock()
         try:
             # Rounded up, and an interval more: a sample just at the edge is not missed.
-            now = self.ask(int(self.clock() - self.began) + 1)
+            now = self.ask(int(moment - self.began) + 1, 0)
+            if self.before is None:
+                # It could not be asked at the beginning: what has fired since may have fired then.
+                self._remember(now)
+            before = (self.before or frozenset()) | self._of_ill(now, waiting, moment)
         except UnknownError as error:
             return Verdict(unknown=str(error))
-        if self.before is None:
-            # It could not be asked at the beginning: what has fired since may have fired then.
-            self.before = now
+        self.before = before
         strangers = of_strangers(now, self.members)
-        return Verdict(
-            alerts=counting(now - strangers, self.before, touched),
-            left_out=tuple(sorted(strangers - self.before)),
-        )
+        found = counting(now - strangers, before, touched)
+        return Verdict(alerts=found, left_out=tuple(sorted(strangers - before)))
+
+    def _of_ill(self, now: frozenset[Alert], waiting: Collection[str], moment: float) -> frozenset[Alert]:
+        """What is about hosts that were ill, and has its cause in what they ran before. UnknownError."""
+        for host in self.ill.difference(waiting):
+            self.until.setdefault(host, moment + self.shows_s)
+        ended = {host: at for host, at in self.until.items() if host in self.ill and at <= moment}
+        found = {alert for alert in now if alert.host in self.ill and alert.host not in ended}
+        for at in set(ended.values()):
+            told = self.ask(int(at - self.began) + 1, int(moment - at))
+            found |= {alert for alert in told if ended.get(alert.host) == at}
+        self.ill -= ended.keys()
+        return frozenset(found)

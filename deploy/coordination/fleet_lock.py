@@ -55,6 +55,8 @@ class FleetLock:
     held: bool = False
     settled: list[dict[str, str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    put_back: tuple[str, ...] = ()
+    """Hosts on which dead runs were settled when the lock was taken, for whoever judges alerts afterwards."""
     decision: dict[str, Any] = field(default_factory=dict)
     """What is carried out from here on, also by the next run if this one dies: `phase`, `provisional`."""
     log: audit_log.Reach | None = None
@@ -138,6 +140,7 @@ class FleetLock:
         said = f"unfinished deployment {str(record['id'])[:8]} of {record.get('who')}"
         self.said.append(f"{said}, in phase '{record.get('phase') or 'unknown'}'")
         done = unfinished.settle(fleet, record)
+        self.put_back = tuple(dict.fromkeys([*self.put_back, *done.hosts]))
         self.said += [f"  {line}" for line in done.lines]
         if done.failures:
             self.release({"id": self.id, "outcome": "unchanged"})

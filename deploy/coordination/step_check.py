@@ -7,7 +7,7 @@ ones have their turn, hosts are looked at again (`deploy.coordination.holding`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -47,6 +47,7 @@ class StepCheck:
             before = kept["watch"]["before"]
             watch.began, watch.waited_s = float(kept["watch"]["began"]), float(kept["watch"]["waited_s"])
             watch.before = None if before is None else frozenset(Alert.of(one) for one in before)
+            watch.ill, watch.until = frozenset(kept["watch"]["ill"]), dict(kept["watch"]["until"])
             made._watch = watch
         return made
 
@@ -59,25 +60,34 @@ class StepCheck:
                 "began": self._watch.began,
                 "waited_s": self._watch.waited_s,
                 "before": None if before is None else [asdict(alert) for alert in sorted(before)],
+                "ill": sorted(self._watch.ill),
+                "until": self._watch.until,
             }
         return {"checks": self.checks, "watch": watch}
 
     def _watched(self) -> Watch:
-        ask = on_hub(self.fleet.hosts[self.fleet.in_group("hub")[0]])
+        hub = self.fleet.hosts[self.fleet.in_group("hub")[0]]
         budget_s = float(self.variables["fleet_alerts_unknown_s"])
-        return Watch(ask, self.fleet.hosts, budget_s, time.monotonic, self._sleep, self.stopped)
+        # A host is asked once in an interval, the rules looked at once in another; an answer takes its time.
+        shows_s = 2 * float(hub["monitoring_scrape_interval_s"]) + 1
+        ask, members = on_hub(hub), self.fleet.hosts
+        return Watch(ask, members, budget_s, time.monotonic, self._sleep, self.stopped, shows_s=shows_s)
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self.stopped() and (left := until - time.monotonic()) > 0:
             time.sleep(min(_NAP_S, left))
 
-    def begin(self, monitored: bool) -> None:
-        """Remember which alerts fire before anything is activated. monitored: the Hub runs Prometheus."""
+    def begin(self, monitored: bool, put_back: Collection[str] = ()) -> None:
+        """Remember which alerts fire before anything is activated.
+
+        monitored: the Hub runs Prometheus. put_back: hosts on which dead runs were settled before.
+        """
         if not self.fleet.in_group("hub") or not monitored:
             self.said.append("no Prometheus runs on the Hub yet: alerts are not looked at")
             return
         self._watch = self._watched()
+        self._watch.ill = frozenset(put_back)
         verdict = self._watch.begin()
         firing = sorted(self._watch.before or ())
         if firing:
@@ -86,18 +96,24 @@ class StepCheck:
             self.said.append(f"alerts: {verdict.unknown}; asked again after the first step")
 
     def after(
-        self, step: str, touched: Sequence[str], given: Iterable[Given], watch_s: float
+        self,
+        step: str,
+        touched: Sequence[str],
+        given: Iterable[Given],
+        watch_s: float,
+        waiting: Collection[str] = (),
     ) -> Failure | None:
         """Check a step that is done, for `watch_s` seconds or until something is wrong.
 
-        touched: hosts activated so far. given: what waits there for its confirmation.
+        touched: hosts activated so far. given: what waits there for its confirmation. waiting: hosts where
+        something that trades has yet to be activated.
         """
         self.checks += 1
         given = tuple(given)
         until = time.monotonic() + watch_s
         while True:
             left = max(0.0, until - time.monotonic())
-            failure = self._alerts(step, touched, min(LOOK_S, left))
+            failure = self._alerts(step, touched, min(LOOK_S, left), waiting)
             if failure is None:
                 found = holding.look(given, self._ask(), self.stopped, sleep=self._sleep)
                 failure = None if found is None else holding.failure(found, step)
@@ -107,11 +123,13 @@ class StepCheck:
     def _ask(self) -> holding.Ask:
         return holding.on_hosts(self.fleet)
 
-    def _alerts(self, step: str, touched: Sequence[str], watch_s: float) -> Failure | None:
+    def _alerts(
+        self, step: str, touched: Sequence[str], watch_s: float, waiting: Collection[str]
+    ) -> Failure | None:
         if self._watch is None:
             self._sleep(watch_s)
             return None
-        verdict = self._watch.check(touched, watch_s)
+        verdict = self._watch.check(touched, watch_s, waiting)
         if verdict.unknown:
             self._say(f"alerts after {step}: {verdict.unknown}")
         if verdict.left_out:

@@ -96,6 +96,8 @@ class Settled:
     answers: list[ToolAnswer] = field(default_factory=list)
     """What was said to the calls that succeeded."""
     failures: list[str] = field(default_factory=list)
+    hosts: tuple[str, ...] = ()
+    """All hosts it was about, if anything was done or goes back by itself; others depend on that."""
     overtook: bool = False
     """Whether services have left a generation that was confirmed: a plan from before that does not count."""
 
@@ -183,7 +185,10 @@ def settle(fleet: Fleet, record: Mapping[str, Any]) -> Settled:
     if silent:
         lines.append(f"could not be asked, goes back by itself: {', '.join(silent)}")
     answers = [answer for _, answer in done if answer.good]
-    return Settled(outcome, sentence, lines, answers, failures, overtakes(action for action, _ in done))
+    moved = tuple(hosts) if done or silent else ()
+    return Settled(
+        outcome, sentence, lines, answers, failures, moved, overtakes(action for action, _ in done)
+    )
 
 
 def overtakes(actions: Iterable[Action]) -> bool:

@@ -18,7 +18,8 @@ from deploy.coordination.deadlines import Deadlines
 from deploy.coordination.holding import Given
 from deploy.coordination.step_check import StepCheck, watch_s
 from deploy.operations.context import fleet
-from deploy.rollout.batches import Step
+from deploy.operations.locking import lock_of
+from deploy.rollout.batches import Step, waiting
 from deploy.rollout.plan import Plan
 from deploy.rollout.record import Rollout
 
@@ -50,7 +51,7 @@ _checks: dict[str, StepCheck] = {}
 def begun(rollout: Rollout, check: StepCheck, plan: Plan) -> Generator[FunctionCommand, None, None]:
     """Everything is staged everywhere: look at the alerts before the first activation."""
     if not rollout.failed:
-        yield FunctionCommand(_begin, (check, plan), {})
+        yield FunctionCommand(_begin, (rollout, check, plan), {})
 
 
 @operation()
@@ -62,8 +63,8 @@ def checked(
         yield FunctionCommand(_check, (rollout, check, plan, step), {})
 
 
-def _begin(check: StepCheck, plan: Plan) -> None:
-    check.begin(plan.monitored(check.fleet.in_group("hub")))
+def _begin(rollout: Rollout, check: StepCheck, plan: Plan) -> None:
+    check.begin(plan.monitored(check.fleet.in_group("hub")), lock_of(rollout).put_back)
     _say(check)
 
 
@@ -74,7 +75,8 @@ def _check(rollout: Rollout, check: StepCheck, plan: Plan, step: Step) -> None:
         for entry in rollout.results.values()
         if entry.waits and entry.generation
     ]
-    failure = check.after(f"step {step.name.strip()}", plan.touched(step), given, seconds)
+    ahead = waiting(plan.steps, plan.steps.index(step) + 1, check.fleet.hosts)
+    failure = check.after(f"step {step.name.strip()}", plan.touched(step), given, seconds, ahead)
     _say(check)
     if failure is not None and not rollout.interrupted:
         rollout.fail(failure)

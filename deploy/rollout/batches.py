@@ -106,6 +106,17 @@ def steps(
     )
 
 
+def waiting(steps: Sequence[Step], done: int, hosts: Iterable[str]) -> frozenset[str]:
+    """Of which hosts trading is not as it will be after the first `done` steps.
+
+    Those whose gateway, reconciler or strategy has its step yet, and while any has, those without a step.
+    """
+    later = [step for step in steps[done:] if step.kind not in (HUB, MONITORING)]
+    been = {host for step in steps[:done] for host in step.hosts}
+    ahead = {host for step in later for host in step.hosts}
+    return frozenset(ahead | (set(hosts) - been if later else set()))
+
+
 def _shown(hosts: Sequence[str]) -> str:
     """`inf-01, inf-02`, or `inf-01 … inf-10 (10)`: a step's hosts on one line of the narration."""
     if len(hosts) <= 2:

@@ -22,7 +22,7 @@ from deploy.coordination.holding import Given
 from deploy.coordination.step_check import StepCheck, watch_s
 from deploy.fleet.connection import only_connection
 from deploy.fleet.inventory import Fleet, file_of
-from deploy.rollout.batches import Step
+from deploy.rollout.batches import Step, waiting
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -48,7 +48,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         reached = {name: only_connection(of) for name, of in every.items()}
         for hub in known["groups"].get("hub", ()):
             reached[hub] |= {
-                name: every[hub][name] for name in ("fleet_address", "monitoring_prometheus_port")
+                name: every[hub][name]
+                for name in ("fleet_address", "monitoring_prometheus_port", "monitoring_scrape_interval_s")
             }
         fleet = Fleet(file_of(context.CLIARGS["inventory"]), "", reached, known["groups"])
         variables = known["hostvars"][known["inventory_hostname"]]
@@ -61,7 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if unplanned:
                 return {**result, "failed": True, "msg": unplanned}
             check = StepCheck(fleet, variables)
-            check.begin(bool(plan["monitored"]))
+            check.begin(bool(plan["monitored"]), _put_back(every))
         else:
             check = StepCheck.restored(fleet, variables, kept)
             kind, batch = self._task.args["kind"], set(known["ansible_play_batch"])
@@ -73,7 +74,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 for host, of in every.items()
                 for service, generation in of.get("release_provisional", {}).items()
             ]
-            failure = check.after(f"step {steps[done - 1].name.strip()}", tuple(touched), given, seconds)
+            name, ahead = f"step {steps[done - 1].name.strip()}", waiting(steps, done, every)
+            failure = check.after(name, tuple(touched), given, seconds, ahead)
         said, check.said = check.said, []
         return {
             **result,
@@ -82,6 +84,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "rollout_said": said,
             "rollout_failure": asdict(failure) if failure is not None else None,
         }
+
+
+def _put_back(every: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Hosts on which dead runs were settled, which the action `fleet_lock` tells the hosts of its play."""
+    told = (of.get("ansible_facts", {}).get("fleet_put_back") for of in every.values())
+    return next((tuple(one) for one in told if one), ())
 
 
 def _newer(kept: Mapping[str, Any]) -> int:

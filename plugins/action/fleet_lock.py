@@ -64,5 +64,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "changed": False,
             "rollout_said": lock.said,
             "fleet_lock": _held(lock),
-            "ansible_facts": {"fleet_lock_taken": lock.held},
+            "ansible_facts": {"fleet_lock_taken": lock.held, "fleet_put_back": list(lock.put_back)},
         }

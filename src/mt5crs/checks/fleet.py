@@ -179,7 +179,7 @@ def _alerts(of: Fleet) -> list[tuple[str, str]] | str:
     variables = of.hosts[hubs[0]]
     within_s = _ALERTS_WITHIN * int(variables["monitoring_scrape_interval_s"])
     try:
-        found = alerts.on_hub(variables)(within_s)
+        found = alerts.on_hub(variables)(within_s, 0)
     except alerts.UnknownError as error:
         return str(error)
     return sorted((alert.host, f"{alert.name} ({alert.severity})") for alert in found)

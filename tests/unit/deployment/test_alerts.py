@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from deploy.coordination import step_check
-from deploy.coordination.alerts import Alert, UnknownError, Verdict, Watch, counting, expression, read
+from deploy.coordination.alerts import (
+    Alert,
+    UnknownError,
+    Verdict,
+    Watch,
+    counting,
+    expression,
+    read,
+)
 from deploy.coordination.step_check import StepCheck, judge
 from deploy.fleet.inventory import Fleet
 
@@ -27,10 +35,10 @@ class Hub:
     def __init__(self, *answers: Callable[[], frozenset[Alert]]) -> None:
         self.answers = list(answers)
         self.now = 0.0
-        self.asked: list[tuple[float, int]] = []
+        self.asked: list[tuple[float, int, int]] = []
 
-    def ask(self, within_s: int) -> frozenset[Alert]:
-        self.asked.append((self.now, within_s))
+    def ask(self, within_s: int, ago_s: int) -> frozenset[Alert]:
+        self.asked.append((self.now, within_s, ago_s))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer()
 
@@ -38,7 +46,7 @@ class Hub:
         self.now += seconds
 
     def watch(self, budget_s: float = 20) -> Watch:
-        return Watch(self.ask, MEMBERS, budget_s, lambda: self.now, self.sleep)
+        return Watch(self.ask, MEMBERS, budget_s, lambda: self.now, self.sleep, shows_s=11)
 
 
 def firing(*alerts: Alert) -> Callable[[], frozenset[Alert]]:
@@ -101,9 +109,78 @@ def test_the_whole_rollout_is_asked_about() -> None:
     watch.begin()
     hub.now = 41.3
     watch.check([])
-    assert hub.asked[-1] == (41.3, 42)
-    assert expression(42) == 'max_over_time(ALERTS{alertstate="firing",severity!="info"}[42s])'
+    assert hub.asked[-1] == (41.3, 42, 0)
+    fired = 'ALERTS{alertstate="firing",severity!="info"}'
+    assert expression(42) == f"max_over_time({fired}[42s])"
+    assert expression(42, 7) == f"max_over_time({fired}[42s] offset 7s)"
     assert expression(0) == 'ALERTS{severity!="info"}', "what is pending at the beginning has an older cause"
+
+
+EXIT = Alert("Mt5crsAbnormalExit", "inf-01", "critical", (("name", "mt5crs-reconciler.service"),))
+FAILING = Alert("Mt5crsStartupSyncFailing", "inf-01", "critical")
+
+
+@pytest.mark.parametrize(("before", "put_back"), [([FAILING], []), ([], ["inf-01"])])
+def test_a_host_that_was_ill_recovers_from_a_step_before_its_own(
+    before: list[Alert], put_back: list[str]
+) -> None:
+    """The gateway's step lets a moved host in again: its old reconciler ends a long start-up sync."""
+    hub = Hub(firing(*before))
+    watch = hub.watch()
+    watch.ill = frozenset(put_back)
+    watch.begin()
+    hub.answers = [firing(SLOW, EXIT)]
+    assert watch.check(["gtw-01", "inf-01"], waiting=["inf-01"]) == Verdict(), "its firewall had its step"
+    assert watch.check(["gtw-01", "inf-01"]) == Verdict()
+    hub.answers = [firing(SLOW, SILENT)]
+    assert watch.check(["gtw-01", "inf-01"]).alerts == (SILENT,), "elsewhere what is new counts as ever"
+
+
+def test_what_ran_before_on_an_ill_host_is_told_a_moment_after_its_step() -> None:
+    """It exited just before its step, which Prometheus has seen a moment later, and tells for minutes."""
+    hub = Hub(firing(FAILING))
+    watch = hub.watch()
+    watch.begin()
+    hub.answers = [firing()]
+    assert watch.check(["inf-01"]) == Verdict()
+    hub.answers = [firing(EXIT)]
+    assert watch.check(["inf-01"], 30) == Verdict()
+
+
+def test_what_showed_in_that_moment_is_asked_for_when_nobody_looked() -> None:
+    hub = Hub(firing(FAILING))
+    watch = hub.watch()
+    watch.begin()
+    hub.now = 40.0
+    hub.answers = [firing()]
+    assert watch.check(["inf-01"]) == Verdict()
+    hub.now = 60.0
+    hub.answers = [firing(EXIT, SLOW, SILENT), firing(EXIT)]
+    assert watch.check(["inf-01"]).alerts == (SILENT, SLOW), "of the ill host, what showed later counts"
+    assert hub.asked[-2:] == [(60.0, 61, 0), (60.0, 52, 9)]
+
+
+def test_a_host_that_was_ill_is_none_any_more_after_that_moment() -> None:
+    hub = Hub(firing(FAILING))
+    watch = hub.watch()
+    watch.begin()
+    hub.answers = [firing()]
+    watch.check(["inf-01"], 12)
+    hub.answers = [firing(EXIT)]
+    assert watch.check(["inf-01"]).alerts == (EXIT,)
+
+
+def test_the_moment_is_looked_at_again_when_prometheus_was_silent() -> None:
+    hub = Hub(firing(FAILING))
+    watch = hub.watch(budget_s=0)
+    watch.begin()
+    hub.answers = [firing()]
+    watch.check(["inf-01"])
+    hub.now = 20.0
+    hub.answers = [firing(EXIT), down]
+    assert watch.check(["inf-01"]).unknown
+    hub.answers = [firing(EXIT), firing(EXIT)]
+    assert watch.check(["inf-01"]) == Verdict()
 
 
 def test_a_silent_prometheus_is_waited_for() -> None:
@@ -193,15 +270,16 @@ def prometheus(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[Alert]]:
     """What the Hub answers, one after the other; the last one for ever."""
     answers: list[frozenset[Alert]] = [frozenset()]
 
-    def on_hub(_variables: Any) -> Callable[[int], frozenset[Alert]]:
-        return lambda _within_s: answers.pop(0) if len(answers) > 1 else answers[0]
+    def on_hub(_variables: Any) -> Callable[[int, int], frozenset[Alert]]:
+        return lambda _within_s, _ago_s: answers.pop(0) if len(answers) > 1 else answers[0]
 
     monkeypatch.setattr(step_check, "on_hub", on_hub)
     return answers
 
 
 def checks(**settings: Any) -> StepCheck:
-    fleet = Fleet(Path("lab.yml"), "lab", {name: {} for name in MEMBERS}, {"hub": ("hub-01",)})
+    variables = {"monitoring_scrape_interval_s": 0}
+    fleet = Fleet(Path("lab.yml"), "lab", dict.fromkeys(MEMBERS, variables), {"hub": ("hub-01",)})
     return StepCheck(fleet, {**SETTINGS, **settings})
 
 
@@ -209,9 +287,10 @@ def test_a_check_goes_on_where_another_process_has_left_it(prometheus: list[froz
     """Ansible has a process of its own for every task."""
     prometheus[:] = [frozenset({SLOW}), frozenset({SLOW, SILENT})]
     first = checks()
-    first.begin(monitored=True)
+    first.begin(monitored=True, put_back=["hub-01"])
     assert any("firing or pending already" in text for text in first.said)
     kept = json.loads(json.dumps(first.kept()))
+    assert kept["watch"]["ill"] == ["hub-01"]
     second = StepCheck.restored(first.fleet, first.variables, kept)
     assert second.kept() == first.kept()
     failure = second.after("step 1/2", ["inf-01"], [], 0)

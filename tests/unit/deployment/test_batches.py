@@ -24,6 +24,7 @@ from deploy.rollout.batches import (
     at_once,
     order_of,
     steps,
+    waiting,
 )
 
 CONTROL, GTW = "hub-01", "gtw-01"
@@ -61,6 +62,18 @@ def test_rolling_through_the_lab() -> None:
         "6/6 hub-01 … gtw-01 (4)",
     ]
     assert made[2].services == ("reconciler", "strategy")
+
+
+def test_who_trades_as_it_will_be() -> None:
+    members = fleet(2)
+    made = steps(
+        Policy(), members, {BASELINE: [GTW, "inf-01"], GATEWAY: [GTW], INF: ["inf-01"], HUB: [CONTROL]}
+    )
+    everyone = members[BASELINE]
+    assert waiting(made, 0, everyone) == set(everyone)
+    assert waiting(made, 1, everyone) == {CONTROL, GTW, "inf-01", "inf-02"}
+    assert waiting(made, 2, everyone) == {CONTROL, "inf-01", "inf-02"}
+    assert waiting(made, 3, everyone) == set(), "the Hub and the monitoring trade nothing"
 
 
 def test_canary_widens_and_ends_each_stage() -> None:

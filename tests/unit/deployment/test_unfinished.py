@@ -196,6 +196,7 @@ def test_windows_gateways_are_settled_with_the_rest(monkeypatch: pytest.MonkeyPa
     done = settle(FLEET, MIXED)
 
     assert done.lines == ["gateway on gtw-02 rolled back to 1-g"]
+    assert done.hosts == ("inf-01", "gtw-02"), "who depends on what has moved is concerned as well"
     assert [(answer.host, answer.verb, answer.service) for answer in done.answers] == [
         ("gtw-02", "rollback", "gateway")
     ]
