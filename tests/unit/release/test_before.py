@@ -78,3 +78,65 @@ def test_one_that_cannot_count_alone_is_not_confirmed(host: FakeHost, at_once: b
     assert "systemctl reload" in answer["error"]["message"]
     assert host.run("status")[1]["services"]["gateway"]["current"] == one
     assert before(host) == (None, None)
+
+
+OLD = "IPAddressAllow=localhost 192.0.2.1\nIPAddressAllow=192.0.2.7"
+NEW = "IPAddressAllow=localhost 192.0.2.1\nIPAddressAllow=2001:db8::7"
+"""A peer moves from 192.0.2.7 to 2001:db8::7."""
+
+
+def admitted_too(host: FakeHost) -> list[str]:
+    """What is below /run for the unit: the drop-in's lines, if there is one."""
+    found = sorted((host.root / "run/systemd/system").glob(f"{UNIT}.d/*"))
+    assert len(found) <= 1
+    return found[0].read_text().splitlines() if found else []
+
+
+def unit(text: str) -> dict[str, Any]:
+    return specification(text.replace("\n", " "), units={UNIT: text})
+
+
+def stage(host: FakeHost, text: str) -> None:
+    status, answer = host.run("stage", "gateway", spec=unit(text))
+    assert status == 0, answer
+
+
+def test_a_unit_admits_the_peers_of_before_until_the_confirmation(host: FakeHost) -> None:
+    stage(host, OLD)
+    assert host.run("activate", "gateway", *NOW)[0] == 0
+    assert admitted_too(host) == []
+    stage(host, NEW)
+    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert admitted_too(host) == ["[Service]", "IPAddressAllow=192.0.2.7"]
+    assert host.run("confirm", "gateway")[0] == 0
+    assert admitted_too(host) == []
+    assert not (host.root / f"run/systemd/system/{UNIT}.d").exists()
+
+
+def test_a_revert_admits_the_peers_of_what_runs_again_alone(host: FakeHost) -> None:
+    stage(host, OLD)
+    host.run("activate", "gateway", *NOW)
+    stage(host, NEW)
+    host.run("activate", "gateway", "--confirm-timeout", "60")
+    assert host.run("revert", "gateway")[0] == 0
+    assert admitted_too(host) == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(OLD, OLD + " 192.0.2.8"), (OLD, "free"), ("free", NEW)])
+def test_a_unit_that_leaves_nobody_out_needs_no_drop_in(host: FakeHost, before: str, after: str) -> None:
+    stage(host, before)
+    host.run("activate", "gateway", *NOW)
+    stage(host, after)
+    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert admitted_too(host) == []
+
+
+def test_a_drop_in_of_a_unit_counts_as_the_unit(host: FakeHost) -> None:
+    def with_drop_in(peers: str) -> dict[str, Any]:
+        return specification("one", units={UNIT: "one", f"{UNIT}.d/mt5crs.conf": peers})
+
+    host.run("stage", "gateway", spec=with_drop_in(OLD))
+    host.run("activate", "gateway", *NOW)
+    host.run("stage", "gateway", spec=with_drop_in(NEW))
+    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert admitted_too(host) == ["[Service]", "IPAddressAllow=192.0.2.7"]
