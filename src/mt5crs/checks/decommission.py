@@ -2,7 +2,8 @@
 
 Works on the controller. What was found out decides (`deploy.decommission.decision`). What is done is done in
 an order in which nothing is lost when it ends anywhere: stop, look again, fetch, take out of the inventory,
-deploy the rest (which revokes), remove.
+deploy the rest (which revokes), remove. Nobody deploys meanwhile: it holds the fleet's lock for all but the
+deployment, which takes it itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -96,7 +97,7 @@ def _begin(
     yes: bool,
 ) -> Record | None:
     """Up to the inventory without the host; None when it was only to be looked at."""
-    from deploy.decommission import decision, inventory_file, on_host
+    from deploy.decommission import decision
     from deploy.decommission.record import Record
     from deploy.fleet.connection import only_connection
 
@@ -104,10 +105,7 @@ def _begin(
         raise click.UsageError(
             f"{host} is no Inf host. A Hub or gateway leaves by hand (docs/runbook.md, Hosts that leave)"
         )
-    try:
-        without = inventory_file.without(chosen.inventory.read_text(encoding="utf-8"), host)
-    except (OSError, UnicodeDecodeError, inventory_file.NotEditableError) as error:
-        raise LeavingError(f"{error}; nothing was changed") from None
+    _without(chosen.inventory, host)
     of = _look(fleet, chosen.operator, host)
     against = list(decision.refusals(of, hand_over=hand_over, lost=lost))
     _say(of, chosen.inventory, hand_over, lost=lost)
@@ -133,11 +131,22 @@ def _begin(
         lost=lost,
         connection=only_connection(fleet.hosts[host]),
     )
+    with _alone(fleet, f"{host} leaves: {reason}", "call this again after that") as require:
+        _leave(made, fleet, chosen, of, require)
+    return made
+
+
+def _leave(made: Record, fleet: Fleet, chosen: Chosen, of: Leaving, require: Callable[[], None]) -> None:
+    """Stop it, fetch its data, take it out of the inventory. require: raises once the lock is lost."""
+    from deploy.decommission import decision, on_host
+
+    host, hand_over = made.host, made.hand_over
     made.reached("begun")
-    if not lost:
+    if not made.lost:
         with _step(f"stop {host}"), _as_error(host, "it still trades, nothing else was changed"):
             on_host.stop(made.connection)
         made.reached("stopped")
+        require()
         held = _settled(fleet, chosen.operator, host, of)
         against = [held] if isinstance(held, str) else list(decision.of_books(of, held, hand_over=hand_over))
         if against:
@@ -151,10 +160,20 @@ def _begin(
             made.data.write_bytes(content)
             made.data_sha256 = hashlib.sha256(content).hexdigest()
         made.reached("fetched")
+    require()
     with _step(f"take it out of {chosen.inventory.name}, forget its keys"):
-        _out(chosen.inventory, without)
+        _out(chosen.inventory, _without(chosen.inventory, host))
     made.reached("out")
-    return made
+
+
+def _without(inventory: Path, host: str) -> str:
+    """The inventory's text without the host."""
+    from deploy.decommission import inventory_file
+
+    try:
+        return inventory_file.without(inventory.read_text(encoding="utf-8"), host)
+    except (OSError, UnicodeDecodeError, inventory_file.NotEditableError) as error:
+        raise LeavingError(f"{error}; the inventory was not changed") from None
 
 
 def _end(made: Record, inventory: Path) -> None:
@@ -172,7 +191,11 @@ def _end(made: Record, inventory: Path) -> None:
             )
         made.reached("revoked")
     if not made.lost:
-        with _step(f"remove keys, code and state from {made.host}"), _as_error(made.host, again):
+        with (
+            _alone(fleet_of(inventory), f"{made.host} has left: {made.reason}", again),
+            _step(f"remove keys, code and state from {made.host}"),
+            _as_error(made.host, again),
+        ):
             on_host.remove(made.connection)
     made.reached("done")
     acted("host.decommissioned", host=made.host, magic=made.magic, reason=made.reason, lost=made.lost)
@@ -201,7 +224,7 @@ def _look(fleet: Fleet, operator: str | None, host: str) -> Leaving:
         holder = (told.document or {}).get("holder")
         if told.status != 0 or told.document is None:
             deploying = f"whether somebody deploys is unknown: the Hub says: {told.why}"
-        elif holder:
+        elif holder and not holder["gone"]:  # from a dead one the lock is taken over
             deploying = f"{holder['who']} on {holder['controller']} deploys now"
     books = _books(fleet, operator, gateway, magic)
     return Leaving(
@@ -312,6 +335,19 @@ def _step(what: str) -> Iterator[None]:
         click.echo("failed")
         raise
     click.echo(f"{time.monotonic() - began:.1f} s")
+
+
+@contextmanager
+def _alone(fleet: Fleet, why: str, then: str) -> Iterator[Callable[[], None]]:
+    """Under the fleet's lock. LeavingError, naming who has it, when that cannot be had."""
+    from deploy.coordination.alone import alone
+    from deploy.coordination.fleet_lock import LockError
+
+    try:
+        with alone(fleet, "decommission", why, click.echo) as require:
+            yield require
+    except LockError as error:
+        raise LeavingError(f"{error}; {then}") from None
 
 
 @contextmanager
