@@ -88,7 +88,15 @@ def books_of(fleet: Fleet, host: str, magic: int) -> Books:
         deals=[_deal(json.loads(row[0])) for row in broker["deals"]],
         positions=_positions([json.loads(row[0]) for row in broker["positions"]]),
         submissions=[
-            Submission(name, comment, int(epoch), state, json.loads(request).get("volume"), sent=sent_msc > 0)
+            Submission(
+                name,
+                comment,
+                int(epoch),
+                state,
+                json.loads(request).get("volume"),
+                # What was refused has a moment too, by another clock than the broker's.
+                sent=sent_msc > 0 and state != "refused",
+            )
             for name, comment, epoch, state, request, sent_msc in broker["submissions"]
         ],
         intents=dict(inf["intents"]),
