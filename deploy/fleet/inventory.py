@@ -116,10 +116,23 @@ def files_of(sources: Iterable[str] | None) -> list[Path]:
 
 def file_of(sources: Iterable[str] | None) -> Path:
     """The first inventory file among Ansible's sources. InventoryError when there is none."""
+    sources = list(sources or ())
     found = files_of(sources)
     if not found:
+        for source in sources:
+            require_file(Path(source))
         raise InventoryError("no inventory file is given; name one: -i inventory/<environment>.yml")
     return found[0]
+
+
+def require_file(inventory: Path) -> None:
+    """InventoryError for a directory: a fleet is one file, from which its environment and vault follow."""
+    if inventory.is_dir():
+        there = ", ".join(sorted(path.name for path in inventory.glob("*.y*ml"))) or "none"
+        raise InventoryError(
+            f"inventory {inventory} is a directory, and one file describes a fleet; name the file (there: "
+            f"{there})"
+        )
 
 
 def resolve(
@@ -155,6 +168,7 @@ def resolve(
 
 def open_inventory(inventory: Path, instead: Mapping[Path, str | None] | None = None) -> tuple[Any, Any]:
     """Ansible's loader, with the vault open, and its inventory manager. InventoryError as in `resolve`."""
+    require_file(inventory)
     if not inventory.is_file():
         raise InventoryError(f"inventory {inventory} does not exist; name one such as inventory/lab.yml")
     prepare_ansible()
@@ -259,7 +273,25 @@ def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager:
     groups = {
         str(name): tuple(str(host) for host in members) for name, members in manager.get_groups_dict().items()
     }
-    return Fleet(inventory, environment_of(inventory), hosts, groups, tuple(unresolved), origins)
+    environment = _environment(inventory, hosts, origins)
+    return Fleet(inventory, environment, hosts, groups, tuple(unresolved), origins)
+
+
+def _environment(
+    inventory: Path, hosts: Mapping[str, Mapping[str, Any]], origins: Mapping[tuple[str, str], str]
+) -> str:
+    """The environment of a fleet. InventoryError when hosts say another one than decided on the vault."""
+    environment = environment_of(inventory)
+    for host, variables in hosts.items():
+        said = str(variables.get("fleet_environment") or environment)
+        if said != environment:
+            where = origins.get((host, "fleet_environment"))
+            raise InventoryError(
+                f"fleet_environment of {host} is {said!r}{f' ({where})' if where else ''}, but {inventory} "
+                f"is of {environment!r}: an inventory is of one environment, which its file says itself "
+                f"(`fleet_environment: {said}` below `vars:`), since that decides which vault is opened"
+            )
+    return environment
 
 
 def is_constant(value: Any) -> bool:

@@ -169,9 +169,17 @@ def _named(fleet: Fleet, name: str, host: str) -> str:
     return f"{name} ({origin})" if origin else name
 
 
+_PLACE = "inventory/<environment>.yml"
+
+
+def _shown_path(path: Path) -> str:
+    whole = path.resolve()
+    return str(whole.relative_to(PROJECT) if whole.is_relative_to(PROJECT) else path)
+
+
 def _missing(fleet: Fleet, host: str, field: Field, reason: str | None) -> str:
     remedy = (
-        f"create it with `{field.create.replace('<environment>', fleet.environment)}`"
+        f"create it with `{field.create.replace(_PLACE, _shown_path(fleet.inventory))}`"
         if field.create
         else "set it in group_vars/ or the inventory"
     )

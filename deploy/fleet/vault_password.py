@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -28,8 +29,21 @@ class VaultPasswordMissingError(RuntimeError):
 
 
 def environment_of(inventory: Path) -> str:
-    """Environment an inventory file describes: its name, or `lab` for the inventories of further labs."""
-    return "lab" if ".lab" in inventory.resolve().parts else inventory.stem
+    """Environment an inventory file describes.
+
+    What the file itself says with `fleet_environment`, once and in plain words; else its name. It is needed
+    before variables are read, since it says which vault to open. `lab` for the inventories of further labs.
+    """
+    if ".lab" in inventory.resolve().parts:
+        return "lab"
+    try:
+        said = set(_SAID.findall(inventory.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError):
+        said = set()
+    return said.pop() if len(said) == 1 else inventory.stem
+
+
+_SAID = re.compile(r"""^[^#\n]*?\bfleet_environment["']?\s*:\s*["']?([\w.-]+)""", re.MULTILINE)
 
 
 def password_file(inventory: Path) -> Path:
@@ -41,13 +55,13 @@ def password_file(inventory: Path) -> Path:
     chosen = os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE")
     if chosen:
         return Path(chosen).expanduser()
-    inventory = inventory.resolve()
+    inventory, environment = inventory.resolve(), environment_of(inventory)
     if ".lab" in inventory.parts:
         return inventory.parent / "vault-password"
-    if inventory.stem == "lab":
+    if environment == "lab":
         return PROJECT / ".lab" / "default" / "vault-password"
     base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return base / "mt5crs" / f"vault-password-{inventory.stem}"
+    return base / "mt5crs" / f"vault-password-{environment}"
 
 
 def vault_lib(password: str) -> Any:

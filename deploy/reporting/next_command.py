@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from deploy.fleet.vault_password import inventories
 from deploy.rollout.record import Rollout
 
 _LOOKS = {"pyinfra": ("--dry",), "ansible": ("--check", "-C", "--diff", "-D", "-CD", "-DC")}
@@ -45,9 +46,12 @@ def _words(rollout: Rollout) -> list[str]:
     """What was typed, with the program's plain name; for a run that nobody typed, the usual words."""
     words = shlex.split(rollout.command)
     file = _FILE[rollout.engine, rollout.action]
-    if any(Path(word).name == file for word in words):
-        return [Path(words[0]).name, *words[1:]]
     inventory = _inventory(rollout)
+    if any(Path(word).name == file for word in words):
+        words = [Path(words[0]).name, *words[1:]]
+        if rollout.engine == "ansible" and not inventories(words):
+            words[1:1] = ["-i", inventory]  # it came from ANSIBLE_INVENTORY, or is the default
+        return words
     named = [inventory] if rollout.engine == "pyinfra" else ["-i", inventory]
     return [_PROGRAM[rollout.engine], *named, file]
 

@@ -29,7 +29,7 @@ from deploy.coordination import unfinished
 from deploy.coordination.audit_log import Reach
 from deploy.coordination.deadlines import Deadlines
 from deploy.coordination.fleet_lock import FleetLock
-from deploy.fleet.inventory import explain, files_of, resolve
+from deploy.fleet.inventory import InventoryError, explain, files_of, require_file, resolve
 from deploy.fleet.vault_password import environment_of, vault_files
 from deploy.remote import ssh
 from deploy.remote.release_call import LOOK_AGAIN, call_of, document_of, not_told
@@ -104,6 +104,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if wrong:
             self._display.error(wrong)
             raise SystemExit(1)
+        try:
+            for source in (
+                () if files_of(context.CLIARGS["inventory"]) else context.CLIARGS["inventory"] or ()
+            ):
+                require_file(Path(source))
+        except InventoryError as error:
+            self._display.error(str(error))
+            raise SystemExit(1) from None
         self.inventory = next(iter(files_of(context.CLIARGS["inventory"])), LAB_INVENTORY)
         self.deadlines = Deadlines(self.inventory)
         self._open_vaults(playbook._loader, self.inventory)

@@ -28,7 +28,11 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
 
     environment: Annotated[
         str,
-        setting("Name of the environment, as in inventory/<environment>.yml.", min_length=1, in_env=False),
+        setting(
+            "Name of the environment, in the inventory file itself: it decides which vault is opened.",
+            min_length=1,
+            in_env=False,
+        ),
     ]
     networks: Annotated[
         list[str],

@@ -40,6 +40,12 @@ def test_the_same_command_again() -> None:
     assert same == "pyinfra -y '/a b/staging.py' rollback.py --data part=gateway --limit gtw-01"
 
 
+def test_an_inventory_that_came_from_the_environment_is_named() -> None:
+    """ANSIBLE_INVENTORY before one command is not there for the next one."""
+    told = rollout("ansible", "ansible-playbook site.yml --check", inventory="inventory/production.yml")
+    assert next_command.again(told) == "ansible-playbook -i inventory/production.yml site.yml --check"
+
+
 def test_a_run_that_nobody_typed_names_the_usual_one() -> None:
     told = rollout("ansible", "/x/molecule test -s default", inventory=".lab/molecule/inventory.yml")
     assert next_command.again(told) == "ansible-playbook -i .lab/molecule/inventory.yml site.yml"

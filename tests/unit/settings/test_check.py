@@ -80,7 +80,7 @@ def plain(address: str, *permissions: str) -> dict[str, Any]:
             "strategy_client_secret_key",
             ...,
             "inf-01",
-            r"missing; create it with `python -m deploy.keys --inventory inventory/lab.yml`",
+            r"missing; create it with `python -m deploy.keys --inventory .*inventory\.yml`",
         ),
         ("strategy_strategy_options", {"a": "it's"}, "inf-01", r"single quote"),
         ("gateway_mt5_server", "a\nb", "gtw-01", r"cannot be written to \.env"),
