@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "latency": ("mt5crs.checks.latency", "Measure the ZeroMQ round trip to a gateway."),
     "leases": ("mt5crs.checks.operate", "Show who may trade which magic number."),
     "link": ("mt5crs.checks.link", "Audit the link to the gateway in nine layers."),
+    "orders": ("mt5crs.checks.operate", "Show working orders, and orders whose fate is not known."),
     "phase": ("mt5crs.checks.phase", "Show, check and change the production phase of a magic number."),
     "phoenix": ("mt5crs.checks.phoenix", "Kill services with open positions and check what comes back."),
     "policy": ("mt5crs.checks.policy", "Judge a fleet's configuration by the rules that it has to keep."),
@@ -45,6 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 
 OF_A_FLEET: Final = frozenset(
     (
+        "accept",
         "audit-log",
         "backup",
         "config",
@@ -54,6 +56,7 @@ OF_A_FLEET: Final = frozenset(
         "fleet",
         "halt",
         "leases",
+        "orders",
         "phase",
         "policy",
         "positions",

@@ -39,6 +39,7 @@ def test_the_fleet_is_halted_and_resumed_from_the_controller(fleet: Fleet) -> No
     finally:
         assert operate(fleet, "resume", "--reason", "drill").returncode == 0
     assert operate(fleet, "status").stdout.startswith("gtw-01\ngateway ")
+    assert set(json.loads(operate(fleet, "orders", "--json").stdout)) == {"gtw-01"}
     assert operate(fleet, "deployments", "list", "--json").returncode == 0
 
 

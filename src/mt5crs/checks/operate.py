@@ -1,11 +1,13 @@
-"""Commands that ask or tell gateways: status, leases, positions, halt, resume. One gateway, or a fleet's."""
+"""Commands that ask or tell gateways: status, positions, halt and the like. One gateway, or a fleet's."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings, chosen_file, env_file_option, json_option
@@ -14,7 +16,7 @@ from mt5crs.checks.gateways import Answer, Chosen, ask, fleet_of, show, targets
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
-from mt5crs.protocol.records import HaltInfo
+from mt5crs.protocol.records import HaltInfo, Order
 
 
 def _halts(halts: list[HaltInfo]) -> str:
@@ -103,11 +105,50 @@ def _books_text(answer: replies.Snapshot) -> str:
     ]
     lines = [table(("POSITION", "TICKET", "MAGIC", "SYMBOL", "SIDE", "VOLUME", "OPEN", "PROFIT"), rows)]
     if answer.orders:
-        orders = [
-            (o.ticket, o.magic, o.symbol, o.type, o.volume_current, o.price_open)
-            for o in sorted(answer.orders, key=lambda o: o.ticket)
-        ]
-        lines.append(table(("ORDER", "MAGIC", "SYMBOL", "TYPE", "VOLUME", "PRICE"), orders))
+        lines.append(_working_text(answer.orders))
+    return "\n".join(lines)
+
+
+def _working_text(orders: Sequence[Order]) -> str:
+    rows = [
+        (o.ticket, o.magic, o.symbol, o.type, o.volume_current, o.price_open)
+        for o in sorted(orders, key=lambda o: o.ticket)
+    ]
+    return table(("ORDER", "MAGIC", "SYMBOL", "TYPE", "VOLUME", "PRICE"), rows)
+
+
+class _Orders(msgspec.Struct, frozen=True):
+    """Orders of all magic numbers: working at the broker; magic number → client order ids of unknown fate."""
+
+    working: Sequence[Order]
+    unresolved: Mapping[int, Sequence[str]]
+
+
+@click.command()
+@env_file_option
+@json_option
+def orders(env_file: Path | None, as_json: bool) -> None:
+    """Show the working orders of every magic number, and the orders whose fate nobody knows.
+
+    Of the latter by the id that `resolve` wants. Exit status 1 if there is one, or a gateway does not say.
+    """
+
+    def look(client: GatewayClient, connection: ConnectionSettings) -> _Orders:
+        status = _status(client, connection)
+        books = client.snapshot(connection.magic_number, history_since_msc=None, whole_account=True)
+        unresolved = {guard.magic: guard.unresolved for guard in status.guards if guard.unresolved}
+        return _Orders(books.orders, unresolved)
+
+    answers = ask(targets(env_file), look)
+    failed = show(answers, _orders_text, as_json=as_json)
+    unknown = any(answer.value.unresolved for answer in answers if answer.value is not None)
+    raise SystemExit(failed or (1 if unknown else 0))
+
+
+def _orders_text(of: _Orders) -> str:
+    lines = [_working_text(of.working) if of.working else "no working order"]
+    rows = [(name, magic) for magic, names in sorted(of.unresolved.items()) for name in names]
+    lines.append(table(("FATE NOT KNOWN", "MAGIC"), rows) if rows else "no order whose fate is not known")
     return "\n".join(lines)
 
 

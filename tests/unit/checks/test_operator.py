@@ -87,6 +87,22 @@ def test_phoenix_declares_what_was_cut_off_on_its_way_and_only_that(fleet: Fleet
     assert trader.order().outcome == "FILLED"
 
 
+def test_orders_tells_those_whose_fate_is_not_known_by_the_id_that_resolve_wants(
+    fleet: Fleet, trader: Trader
+) -> None:
+    quiet = ops(fleet, "orders")
+    assert (quiet.returncode, quiet.stdout.splitlines()) == (
+        0,
+        ["no working order", "no order whose fate is not known"],
+    )
+    fleet.broker(do="faults", faults={"send": [{"kind": "lose_request"}]})
+    assert trader.order(client_order_id="lost").outcome == "UNRESOLVED"
+    told = ops(fleet, "orders")
+    assert told.returncode == 1, told.stderr
+    assert "lost" in told.stdout.partition("FATE NOT KNOWN")[2]
+    assert json.loads(ops(fleet, "orders", "--json").stdout)["unresolved"] == {str(MAGIC): ["lost"]}
+
+
 def test_flatten_needs_a_halt_and_then_closes_everything(fleet: Fleet, trader: Trader) -> None:
     fleet.broker(do="price", symbol="EURUSD", bid=1.1, ask=1.1001)
     trader.order()
