@@ -50,6 +50,8 @@ description:
 
 LAB_INVENTORY = Path("inventory/lab.yml")
 ACTIONS = {"site.yml": "deploy", "rollback.yml": "rollback"}
+OPERATE = "operate.yml"
+"""Keeps no record; only its words are checked."""
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TOUCHING = ("Activate", "Move back", "Judge", "Confirm", "Put back", "Roll back")
 """How the plays begin that change what runs."""
@@ -91,8 +93,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Begin a record if it is one of our playbooks."""
-        action = ACTIONS.get(Path(playbook._file_name).name)
-        if action is None or context.CLIARGS.get("syntax") or context.CLIARGS.get("listtasks"):
+        playbook_name = Path(playbook._file_name).name
+        action = ACTIONS.get(playbook_name)
+        if (
+            (action is None and playbook_name != OPERATE)
+            or context.CLIARGS.get("syntax")
+            or context.CLIARGS.get("listtasks")
+        ):
             return
         sys.stdout, sys.stderr = (
             safe(sys.stdout),
@@ -104,6 +111,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if wrong:
             self._display.error(wrong)
             raise SystemExit(1)
+        if action is None:
+            return
         try:
             for source in (
                 () if files_of(context.CLIARGS["inventory"]) else context.CLIARGS["inventory"] or ()
