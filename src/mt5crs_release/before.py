@@ -37,8 +37,8 @@ def remember(session: Session, entering: Content, leaving: str | None) -> None:
             store.replace_file(path, f"[Service]\nIPAddressAllow={' '.join(peers)}\n".encode(), 0o644)
 
 
-def forget(session: Session) -> bool:
-    """Remove the pointer and the drop-ins; return whether systemd has to read its units again.
+def forget(session: Session) -> list[str]:
+    """Remove the pointer and the drop-ins; return the units that had one: systemd is to read them again.
 
     :raises OSError: the disk is broken
     """
@@ -48,7 +48,7 @@ def forget(session: Session) -> bool:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others' drop-ins keep the directory
             path.parent.rmdir()
-    return bool(found)
+    return sorted({path.parent.name.removesuffix(".d") for path in found})
 
 
 def _drop_in(session: Session) -> str:
@@ -96,7 +96,11 @@ def take_effect(session: Session, content: Content) -> None:
     """
     access.end(session, session.state.transaction, confirmed=True)
     session.enter("reloading units")
-    if forget(session):
+    narrowed = forget(session)
+    if narrowed:
+        session.systemd.reload()
+        for unit in narrowed:
+            session.systemd.filter_again(unit)
         session.systemd.reload()
     timeout_s = content.health.progress_deadline_s
     for unit in content.reload_on_confirm:

@@ -6,11 +6,15 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from mt5crs_release.errors import FailedError
 from mt5crs_release.gate import UnitSample
 
 _QUICK_S = 30.0
+_NEUTRAL = "IPAccounting"
+_NOTED = "/run/systemd/system.control"
+"""Where systemd notes properties that are set until the next boot."""
 _STARTS_AT_BOOT = ("enabled", "static", "alias", "indirect")
 _PROPERTIES = "Id,ActiveState,SubState,Result,NRestarts,ExecMainStatus,MainPID,InvocationID"
 
@@ -74,6 +78,19 @@ class Systemd:
     def reload_unit(self, unit: str, timeout_s: float) -> str | None:
         """Make running ``unit`` read its configuration again; return why it failed, if it did."""
         return self._start_job("reload", unit, timeout_s)
+
+    def filter_again(self, unit: str) -> None:
+        """Have what runs of ``unit`` filtered by the peers that its files name now (``IPAddressAllow=``).
+
+        A reload alone leaves the kernel's filter as it was. Any property that has to do with it makes systemd
+        apply it anew, also one that is set to what it is; what systemd notes of that is removed.
+
+        :raises FailedError: systemd refused
+        """
+        shown = self._run(["systemctl", "show", "-p", _NEUTRAL, "--value", unit]).stdout.strip()
+        self._run(["systemctl", "set-property", "--runtime", unit, f"{_NEUTRAL}={shown or 'no'}"])
+        for noted in Path(_NOTED).glob(f"{unit}.d/50-{_NEUTRAL}.conf"):
+            noted.unlink()
 
     def restart_later(self, units: Sequence[str]) -> None:
         """Queue restarts without waiting: what ``units`` depend on may come later.

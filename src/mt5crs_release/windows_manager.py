@@ -119,6 +119,9 @@ class WindowsServices:
         """Windows has no such thing."""
         return f"{unit} cannot be reloaded: Windows services are restarted"
 
+    def filter_again(self, _unit: str) -> None:
+        """Nothing to do: services have no peers of their own here, the firewall has."""
+
     def restart_later(self, units: Sequence[str]) -> None:
         """Restart ``units``: the launcher does not wait for the health of what it starts.
 

@@ -111,6 +111,8 @@ def test_a_unit_admits_the_peers_of_before_until_the_confirmation(host: FakeHost
     assert host.run("confirm", "gateway")[0] == 0
     assert admitted_too(host) == []
     assert not (host.root / f"run/systemd/system/{UNIT}.d").exists()
+    # Reading the units again does not touch the filter of what runs; this has it made anew.
+    assert (host.systemd / "properties").read_text() == f"{UNIT} IPAccounting=no\n"
 
 
 def test_a_revert_admits_the_peers_of_what_runs_again_alone(host: FakeHost) -> None:
