@@ -74,13 +74,13 @@ def directory_of(inventory: Path) -> Path:
     return PROJECT / "group_vars" / environment
 
 
-def ensure_password(inventory: Path) -> str:
+def ensure_password(inventory: Path, directory: Path | None = None) -> str:
     """The vault password of this inventory, made (256 random bits, mode 0600) when there is none yet.
 
-    KeysError if there is a vault already: a new password could not open it.
+    directory: where its vault lies. KeysError if there is a vault already: a new password could not open it.
     """
     path = password_file(inventory)
-    if not path.exists() and not (directory_of(inventory) / "vault.yml").exists():
+    if not path.exists() and not ((directory or directory_of(inventory)) / "vault.yml").exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(path, secrets.token_hex(32) + "\n", 0o600)
     try:
@@ -89,16 +89,19 @@ def ensure_password(inventory: Path) -> str:
         raise KeysError(str(error)) from None
 
 
-def make(inventory: Path, *, rotate: Iterable[str] = (), prune: bool = False) -> Plan:
+def make(
+    inventory: Path, *, rotate: Iterable[str] = (), prune: bool = False, directory: Path | None = None
+) -> Plan:
     """Make the missing (and the rotated) key pairs of an inventory; returns what was done.
 
-    prune: also forget the keys of hosts that are gone. Raises KeysError.
+    prune: also forget the keys of hosts that are gone. directory: where they lie, if not where this
+    inventory has them. Raises KeysError.
     """
     if not inventory.exists():
         raise KeysError(f"{inventory} does not exist; name an inventory such as inventory/lab.yml")
-    directory = directory_of(inventory)
+    directory = directory or directory_of(inventory)
     vault_path, keys_path = directory / "vault.yml", directory / "keys.yml"
-    password = ensure_password(inventory)
+    password = ensure_password(inventory, directory)
     vault = _read_vault(vault_path, password) if vault_path.exists() else {}
     public = yaml.safe_load(keys_path.read_text(encoding="utf-8")) if keys_path.exists() else {}
 
