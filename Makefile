@@ -47,7 +47,7 @@ test: setup ## everything CI demands: lint, types, unit, faults, lab fleet, Mole
 	  echo "=== $$stage passed in $$((SECONDS - from)) s"; \
 	done; echo "=== all of: $(TEST_STAGES) passed in $$((SECONDS - begin)) s"
 # Joined by +: side by side, the output of each at its end.
-TEST_STAGES := test-fresh+lint unit faults+images-test molecule lab-test verify
+TEST_STAGES := test-fresh+lint unit faults+images-test windows-contract+molecule lab-test verify
 
 .PHONY: rollback-drill
 rollback-drill: setup ## change one setting of the reconciler on the lab, then roll it back by tag
@@ -91,7 +91,7 @@ unit: setup ## unit tests
 	$(PYTEST) tests/unit --numprocesses 3 --dist worksteal --durations=10
 
 .PHONY: windows-contract
-windows-contract: setup ## the real MetaTrader5 package under Wine: is it what the fake and the backend take it for?
+windows-contract: setup ## under Wine: the real MetaTrader5 package, its wheels, gateways and their terminal processes
 	$(PYTEST) tests/windows_contract -m 'not slow'
 
 .PHONY: windows-contract-long
@@ -126,6 +126,10 @@ attack: setup bundle lab-up ## every attack of a peer, one by one, on the lab wh
 .PHONY: states-long
 states-long: setup ## random histories of the trading state machines (RUNS=100000 each: hours; 10000: half an hour)
 	MT5CRS_MACHINE_RUNS=$(RUNS) $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/gateway/test_phase_machine.py tests/unit/test_fleet_machine.py --timeout 0
+
+.PHONY: kills-long
+kills-long: setup ## the terminal process killed at random moments of random histories (RUNS=10000: a quarter of an hour)
+	MT5CRS_KILLS=$(RUNS) $(PYTEST) tests/unit/gateway/test_killed_terminal.py -s --timeout 0
 
 .PHONY: mutations
 mutations: setup ## break the trading core on purpose, one fault at a time: a test must go red for each (minutes)

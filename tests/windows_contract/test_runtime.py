@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from deploy import wheelhouse
-from deploy.bundle import contents, origin
+from deploy.bundle import wheelhouse
+from deploy.bundle.archive import origin
+from deploy.bundle.build import contents
 from lab.state import PROJECT
 from lab.wine import PYTHON_VERSION, Windows
 
@@ -35,7 +36,10 @@ def unpacked(directory: Path, without: frozenset[str]) -> Path:
     "without",
     [
         frozenset({"metatrader5", "numpy"}),
-        pytest.param(frozenset(), marks=pytest.mark.slow),  # numpy has two thousand files
+        pytest.param(
+            frozenset(),
+            marks=pytest.mark.slow(reason="numpy has two thousand files, and is installed as the others are"),
+        ),
     ],
     ids=["quick", "all"],
 )
