@@ -53,8 +53,15 @@ def main() -> None:
 @click.option(
     "--debian", type=click.Choice([*RELEASES, "mixed"]), help="Debian release of the hosts. [new lab: 13]"
 )
+@click.option(
+    "--gateway",
+    type=click.Choice(["linux", "wine"]),
+    help="wine: its host has Wine and a Python for Windows (gateway_platform: wine). [new lab: linux]",
+)
 @click.option("--mirror", envvar="LAB_DEBIAN_MIRROR", help="Debian mirror for building the image.")
-def up(name: str, hosts: int | None, debian: str | None, mirror: str | None) -> None:
+def up(
+    name: str, hosts: int | None, debian: str | None, gateway: fleet.Gateway | None, mirror: str | None
+) -> None:
     """Boot the lab, or what is down of it, and wait until it can be deployed to."""
     outcomes: list[fleet.Phase] = []
 
@@ -64,7 +71,7 @@ def up(name: str, hosts: int | None, debian: str | None, mirror: str | None) -> 
 
     _console.print(f"lab {name}")
     with _console.status(f"booting lab {name} (building an image, once, takes about 40 s)"):
-        plan = fleet.up(name, report, hosts, debian, mirror)
+        plan = fleet.up(name, report, hosts, debian, mirror, gateway=gateway)
     seconds = sum(phase.seconds for phase in outcomes)
     did = next(phase.outcome for phase in outcomes if phase.name == "hosts")
     if "booted" in did or "started" in did:

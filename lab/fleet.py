@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lab import image, inventory, machine, namespace, ssh
+from lab import image, inventory, machine, namespace, ssh, wine
 from lab.errors import LabError
 from lab.faults import heal
 from lab.handle import Lab
@@ -48,6 +48,7 @@ class Phase:
 
 
 Report = Callable[[Phase], None]
+Gateway = Literal["linux", "wine"]
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,11 @@ def up(
     host_count: int | None = None,
     debian: str | None = None,
     mirror: str | None = None,
+    *,
+    gateway: Gateway | None = None,
 ) -> Plan:
     """Boot a lab, or what is missing of it, and wait until every host can be deployed to.
+    `gateway`: whether the gateway's host has Wine.
 
     A lab that runs is left alone; hosts that are down are started; a failed `up` is completed by the next
     one. LabError if the machine cannot run it, or if the lab exists in another shape than asked for.
@@ -97,13 +101,14 @@ def up(
             outcome.append(machine.raise_inotify_limit())
         with _phase(report, "network") as outcome, namespace.machine_lock():
             podman = _connect(directory)
-            plan, made = _prepare(directory, podman, host_count, debian)
+            plan, made = _prepare(directory, podman, host_count, debian, gateway)
             outcome.append(f"{plan.network} {'created' if made else 'unchanged'}")
         references = {}
-        for release in sorted({host.debian for host in plan.hosts}):
-            with _phase(report, f"image Debian {release}") as outcome:
-                there = image.exists(podman, release)
-                references[release] = image.build(podman, release, mirror)
+        for release, has_wine in sorted({(host.debian, host.wine) for host in plan.hosts}):
+            with _phase(report, f"image {'with Wine' if has_wine else f'Debian {release}'}") as outcome:
+                extra = wine.of_a_host(wine.open_windows(mirror)) if has_wine else None
+                there = image.exists(podman, release, extra)
+                references[release, has_wine] = image.build(podman, release, mirror, extra)
                 outcome.append("unchanged" if there else "built")
         with _phase(report, "inventory") as outcome:
             ssh.write_keys(directory, plan)
@@ -148,7 +153,11 @@ def _connect(directory: LabDirectory) -> Podman:
 
 
 def _prepare(
-    directory: LabDirectory, podman: Podman, host_count: int | None, debian: str | None
+    directory: LabDirectory,
+    podman: Podman,
+    host_count: int | None,
+    debian: str | None,
+    gateway: Gateway | None = None,
 ) -> tuple[Plan, bool]:
     """Decide on the plan and make its network; tell whether the network is new. Under `machine_lock`."""
     others = {network["name"]: network for network in podman.networks()}
@@ -164,10 +173,11 @@ def _prepare(
             podman.run("network", "rm", "--force", network_name(directory.name))
             existing = None
         network = choose_network(directory.name, networks_in_use(others.values()))
-        plan = make_plan(directory.name, network, host_count or DEFAULT_HOSTS, debian or "13")
+        has_wine = gateway == "wine"
+        plan = make_plan(directory.name, network, host_count or DEFAULT_HOSTS, debian or "13", wine=has_wine)
         directory.save(plan)
     else:
-        _refuse_other_shape(plan, host_count, debian)
+        _refuse_other_shape(plan, host_count, debian, gateway)
     if existing is None:
         podman.run(*network_argv(plan, directory.project))
     return plan, existing is None
@@ -183,11 +193,21 @@ def _refuse_foreign(directory: LabDirectory, labels: dict[str, str]) -> None:
         )
 
 
-def _refuse_other_shape(plan: Plan, host_count: int | None, debian: str | None) -> None:
-    wanted = make_plan(plan.name, plan.network, host_count or len(plan.hosts), debian or _debian_of(plan))
+def _refuse_other_shape(
+    plan: Plan, host_count: int | None, debian: str | None, gateway: Gateway | None
+) -> None:
+    has_wine = any(host.wine for host in plan.hosts)
+    wanted = make_plan(
+        plan.name,
+        plan.network,
+        host_count or len(plan.hosts),
+        debian or _debian_of(plan),
+        wine=has_wine if gateway is None else gateway == "wine",
+    )
     if wanted != plan:
         raise LabError(
-            f"lab {plan.name} exists with {len(plan.hosts)} hosts and Debian {_debian_of(plan)}: "
+            f"lab {plan.name} exists with {len(plan.hosts)} hosts and Debian {_debian_of(plan)}"
+            f"{', its gateway with Wine' if has_wine else ''}: "
             f"remove it with `.venv/bin/python -m lab down --name {plan.name}` first, or choose another "
             "--name"
         )
@@ -242,7 +262,7 @@ def _generate_secrets(directory: LabDirectory) -> str:
     return f"{made} key pairs made" if made else "keys unchanged"
 
 
-def _start(lab: Lab, references: dict[str, str]) -> str:
+def _start(lab: Lab, references: dict[tuple[str, bool], str]) -> str:
     """Create missing containers and start dead ones; say how many of which."""
     present = lab.podman.containers(lab.plan.name)
     limits = allowed_limits()
@@ -259,7 +279,7 @@ def _start(lab: Lab, references: dict[str, str]) -> str:
             lab.podman.run("rm", "--force", container["Names"][0])
         seed = lab.directory.seed(host.name)
         lab.podman.run(
-            *run_argv(lab.plan, host, references[host.debian], seed, lab.directory.project, limits)
+            *run_argv(lab.plan, host, references[host.debian, host.wine], seed, lab.directory.project, limits)
         )
         return "booted"
 

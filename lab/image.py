@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
@@ -20,6 +21,17 @@ DEFINITION = Path(__file__).resolve().parent / "rootfs"
 REPOSITORY = "localhost/mt5crs-lab"
 BUILD_TIMEOUT_S = 900.0
 _UNNEEDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What hosts of a kind have beyond the others: Debian packages, and directories of this machine, each
+    copied into one of the host's. `name` is part of the image's.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    copied: tuple[tuple[Path, str], ...]
 
 
 def packages(text: str) -> list[str]:
@@ -44,14 +56,21 @@ def root_argv(
     return [*argv, mirror] if mirror else argv
 
 
-def build_argv(debian: str, definition: Path, target: Path, mirror: str | None) -> list[str]:
+def build_argv(
+    debian: str, definition: Path, target: Path, mirror: str | None, extra: Extra | None = None
+) -> list[str]:
     """Return mmdebstrap's arguments that write the root file system of a lab host to `target` (a tar)."""
+    included = packages((definition / "packages.apt").read_text())
     hooks = [
         str(definition / "customize"),
         f"upload {definition / 'lab-init'} {INIT}",
         f'chmod 0755 "$1{INIT}"',
     ]
-    return root_argv(debian, packages((definition / "packages.apt").read_text()), hooks, target, mirror)
+    if extra is not None:
+        included += extra.packages
+        for source, into in extra.copied:
+            hooks += [f'mkdir -p "$1{into}"', f"copy-in {source} {into}"]
+    return root_argv(debian, included, hooks, target, mirror)
 
 
 def write_root(argv: Sequence[str]) -> None:
@@ -78,44 +97,48 @@ def write_root(argv: Sequence[str]) -> None:
         )
 
 
-def reference(debian: str) -> str:
+def _tag(debian: str, extra: Extra | None) -> str:
+    return f"{REPOSITORY}:{extra.name if extra else ''}debian{debian}-"
+
+
+def reference(debian: str, extra: Extra | None = None) -> str:
     """Return the image's name. It changes with every file it is made from: a stale image is never used."""
     digest = hashlib.sha256()
-    recipe = build_argv(debian, DEFINITION, Path("root.tar"), None)
+    recipe = build_argv(debian, DEFINITION, Path("root.tar"), None, extra)
     digest.update("\0".join(recipe).replace(str(DEFINITION), ".").encode())
     for file in sorted(DEFINITION.iterdir()):
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    return f"{REPOSITORY}:debian{debian}-{digest.hexdigest()[:12]}"
+    return _tag(debian, extra) + digest.hexdigest()[:12]
 
 
-def exists(podman: Podman, debian: str) -> bool:
+def exists(podman: Podman, debian: str, extra: Extra | None = None) -> bool:
     """Tell whether podman has the image already."""
-    return podman.run("image", "exists", reference(debian), check=False).returncode == 0
+    return podman.run("image", "exists", reference(debian, extra), check=False).returncode == 0
 
 
-def forget_older(podman: Podman, debian: str) -> None:
+def forget_older(podman: Podman, debian: str, extra: Extra | None = None) -> None:
     """Remove images of earlier definitions; podman keeps those that some lab still runs on."""
     listed = podman.run("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
     for name in listed:
-        if name.startswith(f"{REPOSITORY}:debian{debian}-") and name != reference(debian):
+        if name.startswith(_tag(debian, extra)) and name != reference(debian, extra):
             podman.run("rmi", name, check=False)
 
 
-def build(podman: Podman, debian: str, mirror: str | None = None) -> str:
+def build(podman: Podman, debian: str, mirror: str | None = None, extra: Extra | None = None) -> str:
     """Build and import the image of a Debian release unless it is there; return its name.
 
     Takes about 40 s and needs a Debian mirror. LabError if the mirror or the disk fails.
     """
-    name = reference(debian)
+    name = reference(debian, extra)
     RUN.mkdir(mode=0o700, exist_ok=True)
     with (RUN / f"image-debian{debian}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if exists(podman, debian):
+        if exists(podman, debian, extra):
             return name
         with tempfile.TemporaryDirectory(prefix="mt5crs-lab-image-") as scratch:
             archive = Path(scratch) / "root.tar"
-            write_root(build_argv(debian, DEFINITION, archive, mirror))
+            write_root(build_argv(debian, DEFINITION, archive, mirror, extra))
             # By way of this process: podman's namespace may not see where temporary files lie.
             podman.run("import", f"/proc/{os.getpid()}/root{archive}", name, timeout_s=300)
-        forget_older(podman, debian)
+        forget_older(podman, debian, extra)
     return name

@@ -21,7 +21,11 @@ def render(plan: Plan) -> str:
     """Return the text of the YAML inventory of `plan`. Keys lie beside it."""
     groups: dict[str, Any] = {}
     for group in _GROUPS:
-        hosts = {host.name: {"ansible_host": host.address} for host in plan.hosts if host.group == group}
+        hosts = {
+            host.name: {"ansible_host": host.address} | ({"gateway_platform": "wine"} if host.wine else {})
+            for host in plan.hosts
+            if host.group == group
+        }
         groups[group] = {"hosts": hosts}
     tree = {
         "lab": {

@@ -26,12 +26,16 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
 @dataclass(frozen=True)
 class Host:
-    """One host: its inventory name, its group, its address and its Debian release (`12` or `13`)."""
+    """One host: its inventory name, its group, its address and its Debian release (`12` or `13`).
+
+    `wine`: it has Wine and a Python for Windows (`gateway_platform: wine`).
+    """
 
     name: str
     group: Group
     address: str
     debian: str
+    wine: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,11 @@ def choose_network(name: str, taken: Collection[str]) -> str:
     raise LabError("no free /24 left in 10.203.0.0/16: remove a lab that is no longer needed with `down`")
 
 
-def make_plan(name: str, network: str, host_count: int = DEFAULT_HOSTS, debian: str = "13") -> Plan:
+def make_plan(
+    name: str, network: str, host_count: int = DEFAULT_HOSTS, debian: str = "13", *, wine: bool = False
+) -> Plan:
     """Lay out a lab: one hub, one gateway, the rest Inf. `debian` is `12`, `13` or `mixed` (alternating).
+    `wine`: the gateway's host has Wine.
 
     Addresses: hub .11, gateway .31, Inf 1 to 10 at .21 to .30 and from the eleventh on at .41 and up.
     """
@@ -119,6 +126,10 @@ def make_plan(name: str, network: str, host_count: int = DEFAULT_HOSTS, debian: 
         )
     if debian != "mixed" and debian not in RELEASES:
         raise LabError(f"Debian {debian} is not known to the lab: use 12, 13 or mixed")
+    if wine and name == DEFAULT_NAME:
+        raise LabError(
+            "the default lab is that of inventory/lab.yml, whose gateway has no Wine: give this one a --name"
+        )
     base = ipaddress.IPv4Network(network).network_address
     slots: list[tuple[str, Group, int]] = [("hub-01", "hub", 11)]
     for number in range(1, host_count - 1):
@@ -127,5 +138,10 @@ def make_plan(name: str, network: str, host_count: int = DEFAULT_HOSTS, debian: 
     hosts = []
     for index, (host_name, group, offset) in enumerate(slots):
         release = ("13", "12")[index % 2] if debian == "mixed" else debian
-        hosts.append(Host(host_name, group, str(base + offset), release))
+        has_wine = wine and group == "gateway"
+        if has_wine and release != "13":
+            raise LabError(
+                "Debian 12 has Wine 8, which terminals refuse: a gateway with Wine needs --debian 13"
+            )
+        hosts.append(Host(host_name, group, str(base + offset), release, has_wine))
     return Plan(name, network, tuple(hosts))

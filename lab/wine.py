@@ -23,7 +23,7 @@ from pathlib import Path
 from deploy.bundle.wheelhouse import WINDOWS, Requirement, WheelError, collect, locked_requirements
 from deploy.controller.programs import MissingProgramError
 from lab.errors import LabError
-from lab.image import root_argv, write_root
+from lab.image import Extra, root_argv, write_root
 from lab.machine import program
 from lab.state import PROJECT
 
@@ -31,6 +31,8 @@ VARIABLE = "MT5CRS_WINDOWS_PYTHON"
 ROOTS = Path("/var/cache/mt5crs-lab")
 PYTHON_VERSION = "3.12"
 PYTHON = Path("opt/python")
+ON_A_HOST = "/opt/mt5crs-wine"
+"""Where a lab host has that Python: the default of `gateway_wine_python`."""
 PREFIX = Path("opt/prefix")
 WINE, WINESERVER = "/usr/lib/wine/wine64", "/usr/lib/wine/wineserver64"
 PACKAGES = ("wine64",)
@@ -50,7 +52,7 @@ ENVIRONMENT = {
     "WINEPREFIX": f"/{PREFIX}",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-# $1 root, $2 an empty directory, $3 "kept" or "thrown" for what is written, then FROM TO pairs up to "--".
+# $1 root, $2 an empty directory, $3 "kept" or "thrown" for what is written, then FROM TO ro|rw up to "--".
 _ENTER = """
 set -eu
 root=$1 scratch=$2 written=$3
@@ -68,8 +70,8 @@ mount -t proc proc "$root/proc"
 while [ "$1" != -- ]; do
     mkdir -p "$root$2"
     mount --bind "$1" "$root$2"
-    mount -o remount,bind,ro "$root$2"
-    shift 2
+    mount -o "remount,bind,$3" "$root$2"
+    shift 3
 done
 shift
 exec chroot "$root" "$@"
@@ -80,12 +82,14 @@ _BOOT = f"{WINE} wineboot --init && {WINESERVER} --wait"
 
 @dataclass(frozen=True)
 class Windows:
-    """Wine with Python. `shared`: directories of this machine, read-only in the root under the given path.
-    `variables`: the environment of what runs; nothing comes from this process.
+    """Wine with Python. `shared`: directories of this machine, read-only in the root under the given path;
+    `written`: the same, to write in. `variables`: the environment of what runs; nothing comes from this
+    process.
     """
 
     root: Path
     shared: Mapping[Path, str] = field(default_factory=dict)
+    written: Mapping[Path, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def argv(self, scratch: Path, *command: str) -> list[str]:
@@ -93,7 +97,9 @@ class Windows:
 
         `scratch` is an empty directory of this run. Killing what this starts ends all that runs in there.
         """
-        return _enter(self.root, scratch, "thrown", self.shared, self.variables, [WINE, *command])
+        places = [(each, "ro") for each in self.shared.items()]
+        places += [(each, "rw") for each in self.written.items()]
+        return _enter(self.root, scratch, "thrown", places, self.variables, [WINE, *command])
 
     def python(
         self, *arguments: str, stdin: str = "", timeout_s: float = 60.0
@@ -152,6 +158,11 @@ def open_windows(mirror: str | None = None) -> Windows:
     return Windows(root)
 
 
+def of_a_host(windows: Windows) -> Extra:
+    """What a gateway's host has for `gateway_platform: wine`; its prefix the gateway makes itself."""
+    return Extra("wine-", PACKAGES, ((windows.root / PYTHON, ON_A_HOST),))
+
+
 def _forget_older() -> None:
     for older in ROOTS.glob("wine-*/"):
         if "making" in older.name or time.time() - older.stat().st_mtime > UNUSED_S:
@@ -191,7 +202,7 @@ def _make(root: Path, source: Path, requirements: Sequence[Requirement], mirror:
         empty = Path(scratch) / "empty"
         empty.mkdir()
         done = _run(
-            _enter(root, empty, "kept", {}, {}, ["/bin/sh", "-c", _BOOT]), "wineboot", BOOT_TIMEOUT_S, ""
+            _enter(root, empty, "kept", [], {}, ["/bin/sh", "-c", _BOOT]), "wineboot", BOOT_TIMEOUT_S, ""
         )
     if not (root / PREFIX / "system.reg").is_file():
         raise LabError(f"Wine made no prefix: {done.stderr.strip()[-300:]}")
@@ -219,13 +230,13 @@ def _enter(
     root: Path,
     scratch: Path,
     written: str,
-    shared: Mapping[Path, str],
+    shared: Sequence[tuple[tuple[Path, str], str]],
     variables: Mapping[str, str],
     command: Sequence[str],
 ) -> list[str]:
     namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     enter = [program("unshare"), *namespaces, "/bin/sh", "-c", _ENTER, "sh", str(root), str(scratch), written]
-    places = [part for item in shared.items() for part in map(str, item)]
+    places = [part for (source, target), how in shared for part in (str(source), target, how)]
     environment = [f"{name}={value}" for name, value in {**ENVIRONMENT, **variables}.items()]
     return [*enter, *places, "--", "/usr/bin/env", "-i", *environment, *command]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lab import image
-from lab.image import DEFINITION, build_argv, packages, reference
+from lab.image import DEFINITION, Extra, build_argv, packages, reference
 
 
 def test_packages_are_read_without_comments_and_blank_lines() -> None:
@@ -35,3 +35,17 @@ def test_image_name_changes_with_each_file_of_the_definition_and_with_nothing_el
         file.write_text(file.read_text().replace("e", "E", 1))
         seen.add(reference("13"))
     assert len(seen) == 2 + len(list(copy.iterdir()))
+
+
+def test_an_image_with_more_is_another_and_leaves_the_plain_one_as_it_is() -> None:
+    extra = Extra("wine-", ("wine64",), ((Path("/var/cache/wine-1/opt/python"), "/opt/mt5crs-wine"),))
+    argv = build_argv("13", DEFINITION, Path("/tmp/root.tar"), None, extra)
+    assert "wine64" in next(each for each in argv if each.startswith("--include=")).split(",")
+    hooks = [each.removeprefix("--customize-hook=") for each in argv if each.startswith("--customize-hook=")]
+    assert hooks[-2:] == [
+        'mkdir -p "$1/opt/mt5crs-wine"',
+        "copy-in /var/cache/wine-1/opt/python /opt/mt5crs-wine",
+    ]
+    assert reference("13", extra).startswith(f"{image.REPOSITORY}:wine-debian13-")
+    newer = Extra("wine-", extra.packages, ((Path("/var/cache/wine-2/opt/python"), "/opt/mt5crs-wine"),))
+    assert len({reference("13"), reference("13", extra), reference("13", newer)}) == 3

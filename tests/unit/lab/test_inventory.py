@@ -38,3 +38,13 @@ def test_pyinfra_side_is_the_one_of_the_committed_inventory() -> None:
         return [ast.dump(node) for node in ast.parse(text).body[1:]]  # without the docstring
 
     assert statements(PYINFRA) == statements((PROJECT / "inventory/lab.py").read_text())
+
+
+def test_a_gateway_with_wine_is_deployed_as_such() -> None:
+    rendered = yaml.safe_load(render(make_plan("x", "10.203.7.0/24", wine=True)))
+    hosts = {
+        name: values
+        for group in rendered["lab"]["children"].values()
+        for name, values in group["hosts"].items()
+    }
+    assert [name for name, values in hosts.items() if values.get("gateway_platform") == "wine"] == ["gtw-01"]

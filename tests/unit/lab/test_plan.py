@@ -97,3 +97,17 @@ def test_damaged_or_foreign_record_is_refused_with_the_remedy(text: str) -> None
 def test_unknown_host_is_answered_with_the_names_there_are() -> None:
     with pytest.raises(LabError, match="hub-01, inf-01, gtw-01"):
         make_plan("x", "10.203.7.0/24", 3).host("inf-9")
+
+
+def test_only_the_gateway_of_a_lab_of_its_own_has_wine_and_debian_13() -> None:
+    plan = make_plan("x", "10.203.7.0/24", wine=True)
+    assert [host.name for host in plan.hosts if host.wine] == ["gtw-01"]
+    assert plan_from_json(plan.to_json()) == plan
+    older = (
+        plan.to_json().replace('"wine": false', '"debian": "13"').replace('"wine": true', '"debian": "13"')
+    )
+    assert not any(host.wine for host in plan_from_json(older).hosts)  # written before there was a choice
+    with pytest.raises(LabError, match="give this one a --name"):
+        make_plan("default", "10.203.0.0/24", wine=True)
+    with pytest.raises(LabError, match=r"Wine 8.*--debian 13"):
+        make_plan("x", "10.203.7.0/24", 3, "12", wine=True)

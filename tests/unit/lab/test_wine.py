@@ -64,10 +64,16 @@ def test_the_root_is_named_by_what_it_is_made_of(tmp_path: Path) -> None:
 
 
 def test_a_program_gets_the_named_directories_and_variables_and_nothing_else(tmp_path: Path) -> None:
-    windows = Windows(tmp_path, shared={Path("/srv/a b"): "/opt/a"}, variables={"STATE_DIR": r"C:\s"})
+    windows = Windows(
+        tmp_path,
+        shared={Path("/srv/a b"): "/opt/a"},
+        written={Path("/srv/state"): "/state"},
+        variables={"STATE_DIR": r"C:\s"},
+    )
     argv = windows.argv(Path("/scratch"), "python.exe", "-V")
     entered = argv[argv.index("sh") + 1 :]
-    assert entered[:7] == [str(tmp_path), "/scratch", "thrown", "/srv/a b", "/opt/a", "--", "/usr/bin/env"]
-    assert entered[7] == "-i"
+    assert entered[:3] == [str(tmp_path), "/scratch", "thrown"]
+    assert entered[3:9] == ["/srv/a b", "/opt/a", "ro", "/srv/state", "/state", "rw"]
+    assert entered[9:12] == ["--", "/usr/bin/env", "-i"]
     assert r"STATE_DIR=C:\s" in entered
     assert entered[-3:] == [wine.WINE, "python.exe", "-V"]
