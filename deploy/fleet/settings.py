@@ -104,6 +104,7 @@ def form_problems(fleet: Fleet) -> list[str]:
     found += _check_fleet(fleet)
     found += _check_jumps(fleet)
     found += _check_accounts(fleet)
+    found += _check_wine(fleet)
     found += _check_rollout(fleet)
     found += _check_bundles(fleet)
     return _merge(found, tuple(fleet.hosts))
@@ -322,6 +323,16 @@ def _check_accounts(fleet: Fleet) -> Iterator[str]:
             yield (
                 f"{host}: {_named(fleet, 'gateway_mt5_login', host)} is the account of {owner}, too; "
                 "an account has one gateway, give this one another account or take it out of the group"
+            )
+
+
+def _check_wine(fleet: Fleet) -> Iterator[str]:
+    """Wine is for Linux hosts."""
+    for host in fleet.in_group(WINDOWS):
+        if fleet.hosts.get(host, {}).get("gateway_platform") == "wine":
+            yield (
+                f"{host}: {_named(fleet, 'gateway_platform', host)} is wine on a Windows host; "
+                "set it to native, or take the host out of the group windows"
             )
 
 

@@ -225,7 +225,7 @@ def terminal_process(table: Table, directory: Path, samples: int) -> None:
     started: list[Process] = []
 
     def spawn() -> Process:
-        started.append(Process(process.MODULE, process.environment([])))
+        started.append(Process(process.command(process.MODULE), process.environment([])))
         return started[-1]
 
     simulator = Simulator(directory=str(directory / "sim"), profile=Profile())

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Protocol
 
 MODULE = "mt5crs.broker.terminal"
@@ -55,18 +55,23 @@ def environment(secret: Iterable[str], environ: Mapping[str, str] = os.environ) 
     return {name: value for name, value in environ.items() if name not in hidden}
 
 
-class Process:
-    """`python -m MODULE`. Ends when this process does."""
+def command(module: str) -> list[str]:
+    """What runs a module as a child of this process, by the same interpreter."""
+    return [sys.executable, "-m", module, str(os.getpid())]
 
-    def __init__(self, module: str, environ: Mapping[str, str]) -> None:
-        """Start it; does not wait until it answers. Raises OSError."""
+
+class Process:
+    """A terminal process. Ends when this process does."""
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        """Start it (`command`, or `Wine.command`); does not wait until it answers. Raises OSError."""
         suspended = 0
         if sys.platform == "win32":
             from mt5crs_release import windows_job
 
             suspended = windows_job.CREATE_SUSPENDED
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, str(os.getpid())],
+            list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -6,6 +6,7 @@ have been executed. Nothing of a broker's package ever runs in the gateway's pro
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +16,18 @@ import msgspec
 from msgspec import Struct
 
 from mt5crs.protocol.records import Deal, Identity, Order, Position, SymbolSpec, Tick
+from mt5crs.service.elapsed import elapsed_s
 
 from . import wire
-from .interface import Books, BrokerError, Calculation, CheckOutcome, TradeRequest, TradeResult
+from .interface import (
+    Books,
+    BrokerError,
+    Calculation,
+    CheckOutcome,
+    TooLateError,
+    TradeRequest,
+    TradeResult,
+)
 from .process import Child
 from .wire import Change, Kind, Opening, Status
 
@@ -70,12 +80,19 @@ class RemoteBroker:
         deadlines: Deadlines,
         *,
         lost: Callable[[Cause, str, str], None] = lambda *_: None,
+        other_clock: bool = False,
     ) -> None:
-        """`lost(cause, reason, said)` is told of each process that was lost, and what it wrote last."""
+        """`lost(cause, reason, said)` is told of each process that was lost, and what it wrote last.
+
+        other_clock: `elapsed_s` of the process is not this one's (under Wine), but goes on as it does.
+        """
         self._spawn = spawn
         self._opening = wire.encode(opening)
         self._deadlines = deadlines
         self._lost = lost
+        self._other_clock = other_clock
+        self._ahead_s: float | None = None
+        """By how much the clock of the process is ahead, at least; None until it has told."""
         self._child: Child | None = None
         self._pipes: wire.Pipes | None = None
         self._opened = False
@@ -102,6 +119,7 @@ class RemoteBroker:
             raise BrokerError(NO_CONNECTION, f"the terminal process cannot be started: {error}") from error
         self._child, self._pipes = child, wire.Pipes(child.answers, child.questions)
         self._opened = False
+        self._ahead_s = None
         self._positions = self._orders = None
         self._processes += 1
 
@@ -231,6 +249,8 @@ class RemoteBroker:
         whole = self._positions is None or self._orders is None
         positions, orders, self._positions, self._orders = self._positions, self._orders, None, None
         change: Change = self._ask(Kind.BOOKS, b"\xc3" if whole else b"\xc2")
+        if self._other_clock:  # what the answer took makes it look behind, so an order's time ends too early
+            self._ahead_s = change.elapsed_s - elapsed_s()
         self._positions = positions = positions if change.positions is None else change.positions
         self._orders = orders = orders if change.orders is None else change.orders
         if positions is None or orders is None:
@@ -291,8 +311,15 @@ class RemoteBroker:
     def send(self, request: TradeRequest) -> TradeResult | None:
         """Hand the request over, once. None or BrokerError: it may have been executed or not."""
         self._market.clear()
+        if self._other_clock:
+            request = msgspec.structs.replace(request, until_s=self._on_its_clock(request.until_s))
         result: TradeResult | None = self._ask(Kind.SEND, wire.encode(request))
         return result
+
+    def _on_its_clock(self, until_s: float) -> float:
+        if until_s != math.inf and self._ahead_s is None:
+            raise TooLateError(-1, "the clock of the terminal process is not known before its books are read")
+        return until_s + (self._ahead_s or 0.0)
 
 
 def opening_of(backend: Literal["sim", "mt5"], state_dir: str, configuration: Struct) -> Opening:

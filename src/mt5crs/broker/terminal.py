@@ -137,6 +137,7 @@ class Server:
             positions=None if positions == before[0] else positions,
             orders=None if orders == before[1] else orders,
             version=books.version,
+            elapsed_s=elapsed_s(),
         )
 
 

@@ -25,7 +25,7 @@ from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, Sy
 
 from .interface import BrokerError, Calculation, CheckOutcome, TradeRequest, TradeResult
 
-VERSION = 2
+VERSION = 3
 """Both sides must speak the same; they are parts of one release, but of two installations under Wine."""
 MAX_BODY_BYTES = MAX_REPLY_BYTES
 _HEADER = struct.Struct("<IIB")
@@ -82,6 +82,8 @@ class Change(Struct, frozen=True, kw_only=True):
     positions: list[Position] | None
     orders: list[Order] | None
     version: int | None
+    elapsed_s: float
+    """Of the terminal process, just before it answered: under Wine its clock is not the gateway's."""
 
 
 class Failure(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from mt5crs.broker.mt5 import terminal_of
 from mt5crs.broker.process import Process
 from mt5crs.broker.remote import Cause, Deadlines, RemoteBroker, opening_of
 from mt5crs.broker.sim.profile import Profile, Simulator
+from mt5crs.broker.wine import Wine, windows_path
 from mt5crs.protocol import addresses
 from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secure_server
 from mt5crs.service import notify, sole
@@ -65,37 +66,61 @@ _LOCK_PATIENCE_S = 2.0
 _SIM_START_S = 30.0
 _MT5_START_MARGIN_S = 30.0
 """The package's `initialize` may outlive its own timeout."""
+_PREFIX_S = 180.0
+"""Wine makes a prefix at its first start: 20 s of computing."""
 
 
 def open_broker(
     settings: GatewaySettings, lost: Callable[[Cause, str, str], None]
 ) -> tuple[RemoteBroker, int, str]:
     """The configured broker in a process of its own, and login and server of the only account it may show."""
-    start_s = _SIM_START_S
+    start_s, under_wine = _SIM_START_S, settings.platform == "wine"
+    state = windows_path(settings.state_dir) if under_wine else settings.state_dir
     if settings.backend == "mt5":
         login, server = settings.mt5_login, settings.mt5_server
-        opening = opening_of("mt5", settings.state_dir, terminal_of(settings))
+        opening = opening_of("mt5", state, terminal_of(settings))
         start_s = settings.mt5_timeout_s + _MT5_START_MARGIN_S
     else:
         login, server = settings.sim_login, settings.sim_server
-        opening = opening_of("sim", settings.state_dir, _simulator(settings))
-    hidden = [each.env for each in fields(GatewaySettings) if each.env is not None]
+        opening = opening_of("sim", state, _simulator(settings, state))
     broker = RemoteBroker(
-        lambda: Process(process.MODULE, process.environment(hidden)),
+        _spawner(settings),
         opening,
         Deadlines(
-            start_s=start_s,
+            start_s=start_s + (_PREFIX_S if under_wine and not _prefix(settings).exists() else 0.0),
             read_s=settings.terminal_read_deadline_s,
             order_s=settings.terminal_order_deadline_s,
         ),
         lost=lost,
+        other_clock=under_wine,
     )
     return broker, login, server
 
 
-def _simulator(settings: GatewaySettings) -> Simulator:
+def _spawner(settings: GatewaySettings) -> Callable[[], Process]:
+    """What starts a terminal process, which may know neither these settings nor the service manager."""
+    hidden = [each.env for each in fields(GatewaySettings) if each.env is not None]
+    if settings.platform == "native":
+        return lambda: Process(process.command(process.MODULE), process.environment(hidden))
+    wine = Wine(program=settings.wine_program, python=settings.wine_python, prefix=str(_prefix(settings)))
+
+    def spawn() -> Process:
+        if problem := wine.problem():
+            raise OSError(problem)
+        environ = wine.environment(process.environment(hidden))
+        return Process(wine.command(process.MODULE, os.getpid()), environ)
+
+    return spawn
+
+
+def _prefix(settings: GatewaySettings) -> Path:
+    """Wine's own directory of this gateway: one prefix for each, so that none meets another's terminal."""
+    return Path(settings.state_dir).absolute() / "wine"
+
+
+def _simulator(settings: GatewaySettings, state: str) -> Simulator:
     return Simulator(
-        directory=str(Path(settings.state_dir) / "sim"),
+        directory=f"{state}/sim",
         profile=Profile(
             login=settings.sim_login,
             server=settings.sim_server,

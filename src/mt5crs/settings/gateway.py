@@ -51,10 +51,26 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
     backend: Annotated[
         Literal["sim", "mt5"],
         setting(
-            "Broker behind the gateway: sim (simulated, persistent) or mt5 (MetaTrader 5 terminal, Windows).",
+            "Broker behind the gateway: sim (simulated, persistent) or mt5 (MetaTrader 5 terminal: Windows, "
+            "or Linux with Wine).",
             env="GATEWAY_BACKEND",
         ),
     ] = "sim"
+    platform: Annotated[
+        Literal["native", "wine"],
+        setting(
+            "What runs the terminal process: native (the gateway's own Python) or wine (a Python for Windows "
+            "under Wine, on a Linux host).",
+            env="GATEWAY_PLATFORM",
+        ),
+    ] = "native"
+    wine_program: Annotated[
+        str, setting("Path of Wine's loader on the host (wine).", pattern=r"^/[^']*\Z")
+    ] = "/usr/lib/wine/wine64"
+    wine_python: Annotated[
+        str,
+        setting("Path of python.exe for Windows on the host (wine); Linux path.", pattern=r"^/[^']*\Z"),
+    ] = "/opt/mt5crs-wine/python/python.exe"
     account_phase: Annotated[
         Phase,
         setting(

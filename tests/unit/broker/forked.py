@@ -123,6 +123,7 @@ def forked_broker(
     fate: Fate | None = None,
     deadlines: Deadlines | None = None,
     lost: Callable[..., None] = lambda *_: None,
+    other_clock: bool = False,
 ) -> RemoteBroker:
     """A broker in a forked process; `run` instead of `opener` for one that is no terminal process at all."""
     settings: Any = Simulator(directory=str(directory / "sim"), profile=Profile(balance=1e6))
@@ -132,4 +133,5 @@ def forked_broker(
         opening_of("sim", str(directory), settings),
         deadlines or Deadlines(start_s=10, read_s=10, order_s=10),
         lost=lost,
+        other_clock=other_clock,
     )

@@ -360,10 +360,10 @@ def test_failed_attempts_are_made_with_new_processes(tmp_path: Path) -> None:
 _GATEWAY = """
 import os, sys
 from pathlib import Path
-from mt5crs.broker.process import Process, environment
+from mt5crs.broker.process import Process, command, environment
 from mt5crs.broker import remote
 from mt5crs.broker.sim.profile import Profile, Simulator
-child = Process("tests.unit.broker.stuck_terminal", environment([]))
+child = Process(command("tests.unit.broker.stuck_terminal"), environment([]))
 simulator = Simulator(directory=sys.argv[1] + "/sim", profile=Profile())
 opening = remote.opening_of("sim", sys.argv[1], simulator)
 broker = remote.RemoteBroker(lambda: child, opening, remote.Deadlines(start_s=60, read_s=60, order_s=60))

@@ -54,6 +54,14 @@ def test_two_gateways_of_one_account_are_told(fleet: Fleet) -> None:
     assert not [each for each in check(both) if "is the account of" in each]
 
 
+def test_wine_on_a_windows_host_is_told(fleet: Fleet) -> None:
+    under_wine = with_value(fleet, "gateway_platform", "wine", "gtw-01")
+    assert not check(under_wine)
+    (found,) = check(replace(under_wine, groups={**fleet.groups, "windows": ("gtw-01",)}))
+    assert "gtw-01: gateway_platform" in found
+    assert "is wine on a Windows host" in found
+
+
 def plain(address: str, *permissions: str) -> dict[str, Any]:
     return {"old": {"address": address, "permissions": ["observe", *permissions], "magics": [7]}}
 
