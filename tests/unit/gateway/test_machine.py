@@ -58,8 +58,13 @@ SHOWING = st.just(Showing()) | st.builds(
     history_lag_ms=LAG_MS,
     deals_lag_ms=LAG_MS,
     odd_records=st.booleans(),
+    loading=st.sampled_from([False] * 5 + [True]),
+    no_prices=st.sampled_from([[]] * 5 + [["EURUSD"]]),
+    tick_value=st.sampled_from(["", "", "", "zero", "nan"]),
+    comments=st.sampled_from(["", "", "", "cut", "rewritten", "dropped"]),
+    clock_ahead_ms=st.sampled_from([0, 0, 0, 600_000, -600_000]),
 )
-"""Every list of the terminal is late by itself."""
+"""Every list is late by itself; it loads, has no prices, rewrites comments, its clock is wrong."""
 
 
 class Machine(RuleBasedStateMachine):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -158,3 +158,26 @@ def test_only_what_just_happened_is_read_for_an_order_that_is_found_there(
     asked.clear()
     lost(counter)
     assert max(asked) >= 5 * 60_000
+
+
+@pytest.mark.parametrize("comments", ["cut", "rewritten", "dropped"])
+def test_what_a_broker_makes_of_comments_calls_no_executed_order_failed(
+    tmp_path: Path, comments: Literal["cut", "rewritten", "dropped"]
+) -> None:
+    """26 characters are enough. Without them an order without a reply is unresolved, and not given up."""
+    counter = Counter(tmp_path)
+    counter.showing(comments=comments)
+    answered = counter.order()
+    assert isinstance(answered, OrderResult)
+    assert answered.outcome == "FILLED"
+    if comments == "cut":
+        counter.broker.faults.send.append(SendFault(kind="lose_reply"))
+        found = counter.order()
+        assert isinstance(found, OrderResult)
+        assert (found.outcome, found.evidence) == ("FILLED", "books")
+        return
+    unknown = lost(counter, SendFault(kind="lose_reply"))
+    wait(counter, RESOLVE_AFTER_S * 2)
+    assert told(counter, unknown).outcome == "UNRESOLVED"
+    with pytest.raises(Refusal, match="may have changed its comment"):
+        declare(counter, unknown)

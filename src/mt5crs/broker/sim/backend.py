@@ -155,7 +155,8 @@ class SimulatedBroker:
         terminal = self.faults.terminal
         if terminal.lags():
             positions, orders = self._shown_late()
-        if terminal.odd_records:
+        positions, orders = terminal.commented(positions), terminal.commented(orders)
+        if terminal.odd_records and not terminal.loading:
             positions, orders = [*positions, *ODD_POSITIONS], [*orders, *ODD_ORDERS]
         return Books(
             time_msc=self._time + terminal.clock_ahead_ms,
@@ -163,7 +164,7 @@ class SimulatedBroker:
             account=account,
             positions=positions,
             orders=orders,
-            version=None if terminal.lags() or terminal.odd_records else self._version,
+            version=self._version if terminal.plain() else None,
         )
 
     def _shown_late(self) -> tuple[list[Position], list[Order]]:
@@ -178,16 +179,17 @@ class SimulatedBroker:
         """Deals since a time."""
         self._advance()
         self._query()
-        odd = ODD_DEALS if self.faults.terminal.odd_records and since_msc <= 0 else []
+        terminal = self.faults.terminal
+        odd = ODD_DEALS if terminal.odd_records and not terminal.loading and since_msc <= 0 else []
         return [*odd, *self._shown_deals(self._store.deals(since_msc))]
 
     def _shown_deals(self, deals: list[Deal]) -> list[Deal]:
         terminal = self.faults.terminal
         if terminal.loading:
             return []
-        if not terminal.deals_lag_ms:
-            return deals
-        return [deal for deal in deals if deal.time_msc <= self._time - terminal.deals_lag_ms]
+        if terminal.deals_lag_ms:
+            deals = [deal for deal in deals if deal.time_msc <= self._time - terminal.deals_lag_ms]
+        return terminal.commented(deals)
 
     def closed_orders(self, since_msc: int) -> list[Order]:
         """Closed orders since a time."""
@@ -198,7 +200,9 @@ class SimulatedBroker:
             return []
         until = self._time - terminal.history_lag_ms
         orders = self._store.closed_orders(since_msc)
-        return [o for o in orders if o.time_done_msc <= until] if terminal.history_lag_ms else orders
+        if terminal.history_lag_ms:
+            orders = [each for each in orders if each.time_done_msc <= until]
+        return terminal.commented(orders)
 
     def deals_of_position(self, identifier: int) -> list[Deal]:
         """Deals of a position."""

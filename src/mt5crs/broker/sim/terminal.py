@@ -6,7 +6,7 @@ itself. All knobs at rest: the terminal shows everything at once.
 
 import math
 from collections import deque
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -15,6 +15,9 @@ from mt5crs.protocol.records import Deal, Order, Position, SymbolSpec
 
 Lag = Annotated[int, Meta(ge=0, le=600_000)]
 _KEPT = 10_000
+_CUT_TO = 26
+"""What some brokers keep of a comment."""
+Record = TypeVar("Record", Position, Order, Deal)
 
 
 class Showing(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +39,8 @@ class Showing(Struct, kw_only=True, forbid_unknown_fields=True):
     """How far the time that the terminal's user goes by is ahead of the server's, which is on the records."""
     odd_records: bool = False
     """Records of other people that no request of ours could make: see ODD_POSITIONS and the like."""
+    comments: Literal["", "cut", "rewritten", "dropped"] = ""
+    """What the broker makes of them: cut after 26 characters, another text, as at a stop, or none."""
     login_at_send: int = 0
     """The account is switched to this one just before the next request, which that account then gets."""
 
@@ -48,6 +53,21 @@ class Showing(Struct, kw_only=True, forbid_unknown_fields=True):
             or self.deals_lag_ms
             or self.loading
         )
+
+    def plain(self) -> bool:
+        """Whether the lists are those of the server, so that its version of them is theirs."""
+        return not (self.lags() or self.odd_records or self.comments)
+
+    def commented(self, records: list[Record]) -> list[Record]:
+        """Records with their comments as shown."""
+        if not self.comments:
+            return records
+        return [msgspec.structs.replace(each, comment=self._comment(each.comment)) for each in records]
+
+    def _comment(self, comment: str) -> str:
+        if self.comments == "cut":
+            return comment[:_CUT_TO]
+        return "[sl 1.08500]" if self.comments == "rewritten" else ""
 
     def spec(self, spec: SymbolSpec) -> SymbolSpec:
         """A contract specification as shown."""
