@@ -68,6 +68,9 @@ def test_a_file_is_replaced_and_a_directory_is_not(kernel: Kernel, tmp_path: Pat
         kernel.rename_directory(tmp_path / "a", tmp_path / "b")
     kernel.rename_directory(tmp_path / "a", tmp_path / "c")
     assert (tmp_path / "c").is_dir()
+
+
+def test_a_volume_is_flushed(kernel: Kernel, tmp_path: Path) -> None:
     kernel.flush_volume(tmp_path)
 
 
