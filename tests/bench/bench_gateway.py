@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import multiprocessing
 import os
@@ -144,7 +145,7 @@ def fill(directory: Path, count: int) -> None:
     store.close()
 
 
-def gateway_with(directory: Path, positions: int) -> Running:
+def gateway_with(directory: Path, positions: int, program: str = "mt5crs.gateway") -> Running:
     """A started gateway with so many positions."""
     fill(directory, positions)
     gateway = Running(
@@ -153,6 +154,7 @@ def gateway_with(directory: Path, positions: int) -> Running:
     gateway.environment["SIM_BALANCE"] = "1000000000"
     gateway.environment["CLIENT_REQUESTS_PER_S"] = "1000000"
     gateway.limits[str(MAGIC)]["max_position_volume"] = 1e6
+    gateway.program = program
     return gateway.start()
 
 
@@ -220,6 +222,46 @@ def memory(
     table.add("gateway CPU at rest", idle, "%", 1, "over 10 s")
 
 
+def boundary(table: Table, directory: Path, samples: int) -> None:
+    """Two gateways in turns, with a terminal process and with the broker in their own."""
+    kinds = {"beside": "mt5crs.gateway", "within": "tests.bench.in_process"}
+    with contextlib.ExitStack() as stack:
+        callers = []
+        for name, program in kinds.items():
+            (directory / name).mkdir()
+            gateway = gateway_with(directory / name, 100, program)
+            stack.callback(gateway.close)
+            callers.append(gateway.client("strategy"))
+        numbers = itertools.count()
+        head: dict[str, Any] = {"v": 1, "id": "bench", "client": "strategy", "magic": MAGIC}
+        sync = encode(requests.SyncAll(**head, whole_account=False, history_since_msc=None))
+        exchanges: dict[str, tuple[Callable[[Caller], object], int]] = {
+            "PING": (lambda caller: exchange(caller, encode(requests.Ping(**head))), samples),
+            "SYNC_ALL of 100 positions": (lambda caller: exchange(caller, sync), samples),
+            "ORDER_SEND": (lambda caller: ordered(caller, next(numbers)), samples // 4),
+        }
+        for name, (ask, count) in exchanges.items():
+            for caller in callers:
+                caller.lease()
+            beside, within = (functools.partial(ask, each) for each in callers)
+            (p50, _), (e50, _) = take_turns(beside, within, count)
+            note = f"{p50:.0f} us, {e50:.0f} us within one process"
+            table.add(f"{name} with a terminal process, P50", p50 / e50, "times", 1.1, note)
+
+
+def exchange(caller: Caller, frame: bytes) -> bytes:
+    """One request and its answer, as bytes."""
+    caller.socket.send(frame)
+    return caller.socket.recv()
+
+
+def ordered(caller: Caller, number: int) -> None:
+    """An order that is filled."""
+    result = caller.order(volume=0.01, client_order_id=f"turn-{number}")
+    if not isinstance(result, OrderResult) or result.outcome != "FILLED":
+        raise RuntimeError(f"order failed: {result}")
+
+
 def terminal_process(table: Table, directory: Path, samples: int) -> None:
     """The boundary alone: a question and its answer, memory, and another process when one was killed."""
     started: list[Process] = []
@@ -274,6 +316,7 @@ def run(table: Table, *, samples: int, messages: int) -> None:
             orders(table, gateway, caller, directory, samples // 2)
         finally:
             gateway.close()
+        boundary(table, directory, samples)
         terminal_process(table, directory / "alone", samples)
         gateway = gateway_with(directory / "large", 10_000)
         try:
