@@ -31,7 +31,13 @@ DIRECTORIES = (
 RENDERED = {
     "/etc/chrony/chrony.conf": "chrony.conf.j2",
     "/etc/default/chrony": "chrony.default.j2",
+    "/etc/issue": "banner.j2",
+    "/etc/issue.net": "banner.j2",
+    "/etc/modprobe.d/50-mt5crs.conf": "modprobe.conf.j2",
     "/etc/mt5crs/allowed_signers": "allowed_signers.j2",
+    "/etc/profile.d/50-mt5crs.sh": "profile.sh.j2",
+    "/etc/security/limits.d/50-mt5crs.conf": "limits.conf.j2",
+    "/etc/systemd/coredump.conf.d/50-mt5crs.conf": "coredump.conf.j2",
     "/etc/systemd/journald.conf.d/50-mt5crs.conf": "journald.conf.j2",
 }
 # What has to take notice when a file changes; the same words that stale.sh prints.

@@ -106,6 +106,40 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
             "rsa-sha2-256-cert-v01@openssh.com",
         ]
     )
+    banner: Annotated[
+        str,
+        setting(
+            "What a console shows before somebody logs in (/etc/issue); sshd does not send it.",
+            pattern=r"^[ -\[\]-~]{1,500}\Z",
+            in_env=False,
+        ),
+    ] = (
+        "Private system. Access is restricted to those whom its owner has authorised; what is done here is "
+        "recorded and monitored."
+    )
+    shell_idle_s: Annotated[
+        int,
+        setting(
+            "Seconds after which the unused prompt of a login shell ends; 0: never.",
+            ge=0,
+            le=86400,
+            in_env=False,
+        ),
+    ] = 1800
+    kernel_modules_refused: Annotated[
+        list[Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,55}\Z")]],
+        setting(
+            "Kernel modules that are not loaded: protocols, buses and file systems that no host needs. "
+            "Take out what yours does.",
+            in_env=False,
+        ),
+    ] = msgspec.field(
+        default_factory=lambda: [
+            *("dccp", "rds", "sctp", "tipc"),
+            *("firewire-core", "firewire-ohci", "usb-storage"),
+            *("cramfs", "freevxfs", "hfs", "hfsplus", "jffs2"),
+        ]
+    )
     access_confirm_s: Annotated[
         int,
         setting(
