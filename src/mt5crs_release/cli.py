@@ -55,6 +55,10 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
         _require(host, options.service)
         return list_generations(load(options.service, host.service(options.service).state))
+    if options.command == "intact":
+        from mt5crs_release.intact import check
+
+        return check(host)
     if options.command == "verify":
         from mt5crs_release.provenance import verify
 
@@ -402,6 +406,12 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
         return _verified_text(answer)
     if command == "audit-log":
         return json.dumps(answer, indent=2, sort_keys=True)
+    if command == "intact":
+        same = [f"{what}: as it was built" for what in answer["looked_at"]]
+        return (
+            "\n".join([*same, *(f"{what}: no record to judge it by" for what in answer["unknown"])])
+            or "nothing to look at"
+        )
     if command == "install-units":
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
@@ -581,6 +591,11 @@ def parser() -> argparse.ArgumentParser:
         "--to", metavar="G", help="generation that brought it (default: what runs, or the one before that)"
     )
     add("check", "Wait until what runs is healthy; without SERVICE: all services.", locking, service="?")
+    add(
+        "intact",
+        "Compare every byte of what runs, and of all runtimes, with what was built and staged.",
+        service=None,
+    )
     add("status", "What runs; without SERVICE: all services.", service="?")
     add("list", "All generations of a service.")
     prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")
@@ -648,7 +663,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the statement that names FILE (default: one beside it)",
     )
-    add("install-units", "Install the unit that reverts unconfirmed generations at boot.", dry, service=None)
+    add(
+        "install-units",
+        "Install the tool's units: what reverts at boot, what compares hourly.",
+        dry,
+        service=None,
+    )
     return whole
 
 

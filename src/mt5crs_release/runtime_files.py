@@ -1,8 +1,9 @@
 """What the files of a runtime are: recorded when it is built, compared before anything is made to run from it
 and whenever somebody asks. Seen is what was done to them since, not what was wrong in the bundle.
 
-Size, mode and times of a file tell at once that nothing was done to it (no program can set `ctime`); only
-where they differ the content is read. That keeps the comparison to some milliseconds.
+Size, mode and times of a file tell at once that nothing was done to it (no program can set `ctime`; root can
+set the clock, or write past the file system). Only where they differ the content is read. That keeps the
+comparison to some milliseconds. What looks at leisure (`intact.py`) reads every byte.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mt5crs_release.paths import COMPLETE
 
 RECORD = ".files"
 _SHOWN = 5
+_CHUNK = 1 << 20
 
 
 def record(runtime: Path) -> str:
@@ -30,11 +32,12 @@ def record(runtime: Path) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def problems(runtime: Path, what: str = "runtime") -> list[str]:
+def problems(runtime: Path, what: str = "runtime", *, read_all: bool = False) -> list[str]:
     """How a runtime differs from its record: the first few, and how many more; empty when it does not.
 
     A runtime whose marker names no record was built by an older tool, and is not judged. What a bundle brings
     besides code is kept and watched in the same way; ``what`` is the word for it.
+    ``read_all``: read every byte, also where no time tells of a change.
 
     :raises PermissionError: whoever asks may not read it, so whether it differs is not known
     """
@@ -46,7 +49,7 @@ def problems(runtime: Path, what: str = "runtime") -> list[str]:
         if hashlib.sha256(text).hexdigest() != digest:
             return [f"the record of its {what} was changed"]
         known: dict[str, list[Any]] = json.loads(text)
-        found = list(_compared(runtime, known, what))
+        found = list(_compared(runtime, known, what, read_all=read_all))
     except PermissionError:
         raise
     except (OSError, ValueError, AttributeError) as error:
@@ -56,22 +59,30 @@ def problems(runtime: Path, what: str = "runtime") -> list[str]:
     return found
 
 
-def _compared(runtime: Path, known: dict[str, list[Any]], what: str) -> Iterator[str]:
+def judged(runtime: Path) -> bool:
+    """Whether there is a record to judge a runtime by; one of an older tool has none.
+
+    :raises OSError, ValueError: its marker cannot be read
+    """
+    return json.loads((runtime / COMPLETE).read_bytes()).get("files") is not None
+
+
+def _compared(runtime: Path, known: dict[str, list[Any]], what: str, *, read_all: bool) -> Iterator[str]:
     there = dict(_walk(str(runtime)))
     for name, wanted in known.items():
         path = there.pop(name, None)
         if path is None:
             yield f"{name} of its {what} is missing"
-        elif not _same(path, wanted):
+        elif not _same(path, wanted, read_all=read_all):
             yield f"{name} of its {what} was changed"
     for name in sorted(there):
         yield f"{name} was added to its {what}"
 
 
-def _same(path: str, wanted: list[Any]) -> bool:
+def _same(path: str, wanted: list[Any], *, read_all: bool) -> bool:
     content, *facts = wanted
     now = _facts(path)
-    if now == facts and not stat.S_ISLNK(now[0]):
+    if not read_all and now == facts and not stat.S_ISLNK(now[0]):
         return True
     return bool(now[0] == facts[0]) and bool(_content(path) == content)
 
@@ -99,4 +110,8 @@ def _content(path: str) -> str:
     file = Path(path)
     if file.is_symlink():
         return str(file.readlink())
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:  # data of a strategy may be larger than memory
+        while chunk := opened.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

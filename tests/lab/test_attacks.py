@@ -242,6 +242,31 @@ def test_nobody_at_another_host_reaches_alertmanager(battlefield: Range) -> None
     assert battlefield.lab.exec("hub-01", ["python3", "-c", FETCH, url]).stdout.strip() == "OK"
 
 
+RUNTIME = (
+    'file=$(ls "$(readlink -f /opt/mt5crs/strategy/current/venv)"'
+    "/lib/python3*/site-packages/mt5crs/version.py); "
+)
+TAMPER = RUNTIME + 'cp -p "$file" /run/version.py; echo "# mine" >>"$file"; touch -r /run/version.py "$file"'
+MEND = RUNTIME + 'cat /run/version.py >"$file"; touch -r /run/version.py "$file"; rm /run/version.py'
+LOOK = ["systemctl", "start", "mt5crs-release-intact.service"]
+
+
+@pytest.mark.slow(reason="the alert outlives the test by five minutes, and those after it would see it")
+def test_code_that_was_changed_on_a_host_alerts(battlefield: Range) -> None:
+    """What the timer does hourly, at once."""
+    lab = battlefield.lab
+    unit = Unit(lab, PEER, "mt5crs-release-intact.service")
+    lab.exec(PEER, LOOK)
+    lab.exec(PEER, ["sh", "-c", TAMPER])
+    try:
+        assert lab.exec(PEER, LOOK, check=False).returncode != 0
+        assert unit.state() == "failed"
+        wait_until(lambda: ("Mt5crsCodeChanged", PEER) in alerts(lab), 60, "the alert")
+    finally:
+        lab.exec(PEER, ["sh", "-c", MEND])
+        lab.exec(PEER, LOOK)
+
+
 @pytest.mark.slow(reason="test_many_at_once runs most of them together")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_each(battlefield: Range, name: str) -> None:
