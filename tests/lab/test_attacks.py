@@ -1,7 +1,8 @@
 """Peers that mean harm, while a strategy trades: every way that `tests/lab/attacker.py` knows, every key.
 
-Attacks come from inf-02: without a key, with an observer's, a trader's, one stolen from another host, and an
-operator's, which is accepted from everywhere. Orders, and an emergency halt, go on beside them.
+Attacks come from inf-02: without a key, with an observer's, a trader's, and those stolen from another host
+and from an operator. An operator's own key floods from the Hub, where it is accepted. Orders, and an
+emergency halt, go on beside them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.lab.units_and_alerts import FETCH, Unit, alerts
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-PEER, TRADER, GATEWAY = "inf-02", "inf-01", "gtw-01"
+PEER, TRADER, GATEWAY, HUB = "inf-02", "inf-01", "gtw-01", "hub-01"
 PROGRAM = Path(__file__).with_name("attacker.py")
 MOST_MEMORY_MB = 250
 """At the worst moment; at rest the gateway has about 45 MB."""
@@ -45,6 +46,7 @@ class Seen:
 
     series: str
     alert: str
+    attacker: str = PEER
 
 
 REFUSED = 'mt5crs_gateway_client_refused_total{{client="{}"}}'
@@ -61,7 +63,7 @@ ATTACKS = {
     "others_events": Seen(CUT.format("forbidden"), BOUNDS),
     "observer_flood": Seen(REFUSED.format(f"{PEER}-reconciler"), CLIENT),
     "trader_flood": Seen(REFUSED.format(f"{PEER}-strategy"), CLIENT),
-    "operator_flood": Seen(REFUSED.format("ops"), CLIENT),
+    "operator_flood": Seen(REFUSED.format("ops"), CLIENT, attacker=HUB),
 }
 """Attack → how it shows."""
 
@@ -77,7 +79,8 @@ class Range:
 
     def run(self, host: str, what: str, seconds: float, given: str = "") -> dict[str, Any]:
         """Run the program there until it ends; what it printed."""
-        launch = 'exec "$(readlink -f /opt/mt5crs/strategy/current/venv)/bin/python" -c "$@"'
+        service = "hub" if host == HUB else "strategy"
+        launch = f'exec "$(readlink -f /opt/mt5crs/{service}/current/venv)/bin/python" -c "$@"'
         command = ["sh", "-c", launch, "sh", PROGRAM.read_text(), what, str(seconds)]
         done = self.lab.exec(host, command, input_text=given, timeout_s=seconds + 60, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
@@ -152,7 +155,8 @@ def under(field: Range, names: list[str], seconds: float) -> None:
     trading = orders_of_the_strategy(field)
 
     def attack() -> None:
-        attacked.update(field.run(PEER, ",".join(names), seconds, field.stolen()))
+        (attacker,) = {ATTACKS[name].attacker for name in names}
+        attacked.update(field.run(attacker, ",".join(names), seconds, field.stolen()))
 
     thread = threading.Thread(target=attack)
     thread.start()
@@ -217,7 +221,7 @@ while time.monotonic() < end:
 def test_slow_clients_of_health_keep_nobody_waiting(battlefield: Range) -> None:
     """From the Hub, the only other host that gets there. The release tool's gate asks the same."""
     lab, address = battlefield.lab, battlefield.lab.plan.host(GATEWAY).address
-    slow = threading.Thread(target=lab.exec, args=("hub-01", ["python3", "-c", SLOW, address]))
+    slow = threading.Thread(target=lab.exec, args=(HUB, ["python3", "-c", SLOW, address]))
     slow.start()
     took = []
     while slow.is_alive():

@@ -192,7 +192,12 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=list)
     operators: Annotated[
         list[ListedClient],
-        setting("Clients on the controller: people and tools that operate the gateway.", in_env=False),
+        setting(
+            "Clients on the controller: people and tools that operate the gateway. Their keys are accepted "
+            "from the controllers (`baseline_ssh_sources`) and the Hub, unless `addresses` of one names "
+            "others.",
+            in_env=False,
+        ),
     ] = msgspec.field(default_factory=list)
     magic_number: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None,

@@ -35,7 +35,8 @@ def test_every_key_is_named_with_its_holder_and_what_it_may(fleet: Fleet) -> Non
     assert strategy.accepted_from == fleet.hosts["inf-01"]["fleet_address"]
     ops = found["client key", "ops"]
     assert (ops.held, ops.may) == (CONTROLLER, "observe, administer")
-    assert ops.accepted_from == "everywhere that the firewall lists"
+    controllers = fleet.hosts["gtw-01"]["baseline_ssh_sources"]
+    assert ops.accepted_from == ", ".join([*controllers, fleet.hosts["hub-01"]["fleet_address"]])
     assert found["gateway key", "gtw-01"].held == "gtw-01"
     assert found["release signer", "test"].may == "sign code that hosts accept"
     listed = {name for kind, name in found if kind == "client key"}

@@ -126,7 +126,11 @@ def test_clients_of_the_gateway(fleet: Fleet) -> None:
     assert clients.clients["hub-01-monitor"].permissions == ["observe"]
     for name, client in clients.clients.items():
         host = name.rpartition("-")[0]
-        assert client.addresses == ([fleet.hosts[host]["fleet_address"]] if host else [])
+        of_operators = [
+            *fleet.hosts["gtw-01"]["baseline_ssh_sources"],
+            fleet.hosts["hub-01"]["fleet_address"],
+        ]
+        assert client.addresses == ([fleet.hosts[host]["fleet_address"]] if host else of_operators)
     assert set(clients.limits) == {"202401", "202402"}
     secrets = {
         fleet.hosts["inf-01"]["strategy_client_secret_key"],
