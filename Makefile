@@ -240,6 +240,12 @@ docs: setup ## regenerate what is generated: protocol, settings, commands, polic
 	@$(RUN) python -m deploy.policy_reference
 	@$(RUN) python -m deploy.preflight_reference
 
+# `uv export` of what uv.lock has; pip takes nothing else with --require-hashes.
+.PHONY: host-requirements
+host-requirements: setup ## regenerate tests/host-requirements.txt, what the tests of host programs need, with hashes
+	@$(UV) export --frozen --quiet --no-default-groups --group hosts --extra windows --no-emit-project --no-header \
+	  --no-annotate --format requirements.txt --output-file tests/host-requirements.txt
+
 .PHONY: clean
 clean: ## remove build results and reports (not the lab, not keys)
 	rm -rf dist reports .mypy_cache .ruff_cache .hypothesis .coverage*

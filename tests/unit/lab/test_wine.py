@@ -1,4 +1,5 @@
 import hashlib
+import re
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from deploy.bundle.wheelhouse import Requirement
 from lab import wine
 from lab.errors import LabError
 from lab.wine import VARIABLE, Windows, archive
+
+_ENTRY = re.compile(r"^(\w+)==(\S+) ((?:.*\\\n)*.*)$", re.MULTILINE)
+_HASH = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 def packed(path: Path, *names: str) -> Path:
@@ -77,3 +81,14 @@ def test_a_program_gets_the_named_directories_and_variables_and_nothing_else(tmp
     assert entered[9:12] == ["--", "/usr/bin/env", "-i"]
     assert r"STATE_DIR=C:\s" in entered
     assert entered[-3:] == [wine.WINE, "python.exe", "-V"]
+
+
+def test_what_users_install_by_hand_is_what_is_tried() -> None:
+    """windows/wine-requirements.txt is written from uv.lock; versions and hashes must be its own."""
+    text = (wine.PROJECT / "windows" / "wine-requirements.txt").read_text(encoding="utf-8")
+    of_hand = {
+        name: (version, tuple(sorted(_HASH.findall(rest)))) for name, version, rest in _ENTRY.findall(text)
+    }
+    tried = {each.name: (each.version, tuple(sorted(each.hashes))) for each in wine._requirements()}
+    assert of_hand.keys() == {"metatrader5", "msgspec", "numpy"}
+    assert {name: tried[name] for name in of_hand} == of_hand

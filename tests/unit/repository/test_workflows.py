@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.controller.programs import require
+
 ROOT = Path(__file__).resolve().parents[3]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 USED = re.compile(r"^\s*(?:- )?uses: *(.+)$", re.MULTILINE)
@@ -123,6 +125,43 @@ def test_what_a_step_runs_is_there(where: str, script: str) -> None:
     found = list(commands(script))
     assert found
     assert {" ".join(each): said for each in found if (said := problem(each))} == {}
+
+
+def installs() -> list[list[str]]:
+    """Every call of pip in a workflow and in what it may be told to do by hand, PowerShell included."""
+    texts = [step.get("run", "") for path in WORKFLOWS for step in steps(path)]
+    texts += [(ROOT / name).read_text(encoding="utf-8") for name in ("docs/windows.md", "lab/setup-python")]
+    lines = "\n".join(texts).replace("\\\n", " ").splitlines()
+    return [line.split() for line in lines if re.search(r"\bpip3? install\b", line)]
+
+
+def test_nothing_is_installed_but_by_hash_or_from_here() -> None:
+    """A package index that lies, or a release that was taken over, is noticed before its code runs."""
+    found = installs()
+    assert len(found) >= 6
+    of_here = {"--no-deps", "--no-build-isolation"}
+    unbound = [
+        " ".join(each)
+        for each in found
+        if not {"--require-hashes", ":all:"} <= set(each) and not (of_here <= set(each) and each[-1] == ".")
+    ]
+    assert unbound == []
+
+
+def test_the_hashes_are_those_of_the_lock() -> None:
+    kept = ROOT / "tests" / "host-requirements.txt"
+    command = re.search(r"\$\(UV\) export (.*?)--output-file", (ROOT / "Makefile").read_text(), re.DOTALL)
+    assert command
+    arguments = command[1].replace("\\\n", " ").split()
+    made = subprocess.run(
+        [require("uv"), "export", "--offline", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert made.stdout == kept.read_text(), "run `make host-requirements`"
 
 
 def test_no_text_from_outside_is_put_into_a_script() -> None:
