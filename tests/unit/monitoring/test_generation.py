@@ -28,6 +28,14 @@ def scraped(hub: dict[str, Any]) -> set[tuple[str, str, str]]:
     }
 
 
+def test_what_changes_something_over_http_is_not_switched_on(hub: dict[str, Any]) -> None:
+    """Reloading, deleting and writing series ask for no password in Prometheus: off, as by default."""
+    started = "".join(hub["units"].values())
+    assert "/usr/bin/prometheus \\" in started
+    switches = ("--web.enable-lifecycle", "--web.enable-admin-api", "--web.enable-remote-write-receiver")
+    assert [switch for switch in switches if switch in started] == []
+
+
 def test_everything_in_the_inventory_is_scraped(fleet: Fleet, hub: dict[str, Any]) -> None:
     services = {
         "node": (("hub", "inf", "gateway"), 9100),
