@@ -5,8 +5,15 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
+from mt5crs.protocol.fields import MAX_REPLY_BYTES
+
 MAX_INCOMPLETE_BYTES = 4 * 1024 * 1024
 """A connection may send this much before a message of it has been read: dozens of the largest requests."""
+
+MAX_UNREAD_BYTES = MAX_REPLY_BYTES + 16 * 1024 * 1024
+"""Replies that one address has asked for and not read may take this much: the largest one, and some more."""
+COUNTED_REPLY_BYTES = 16 * 1024
+"""Smaller replies are not counted: 64 of them, the most that wait on a connection, are a megabyte."""
 
 Peer = tuple[str, int]
 """Address and port of the other end."""
@@ -21,10 +28,12 @@ class Connection(Struct):
     """Messages of it that had been read at the last look."""
     received: int = 0
     """Bytes it had sent by then."""
+    beside: int = 0
+    """Bytes that its kernel has taken beside counted replies: encryption, handshake, small replies."""
 
 
 class Connections:
-    """Counts connections by address. Used by one thread, except `heard` and `subscribed`."""
+    """Counts connections by address. Used by one thread, except `heard`, `subscribed` and `replied`."""
 
     def __init__(self, per_source: int) -> None:
         """`per_source`: most connections from one address."""
@@ -33,6 +42,8 @@ class Connections:
         self._sources: Counter[str] = Counter()
         self.heard: dict[int, int] = {}
         """Messages that were read, by connection; counted by the network thread."""
+        self.replied: dict[int, int] = {}
+        """Bytes of counted replies, by connection; counted by the network thread."""
         self.subscribed: dict[int, int] = {}
         """Subscriptions in force, by connection; counted by the network thread."""
 
@@ -73,6 +84,26 @@ class Connections:
             elif total - each.received > MAX_INCOMPLETE_BYTES:
                 yield fd
 
+    def unread(self, taken: Callable[[int, Peer], int | None]) -> Iterator[int]:
+        """Connections of addresses that ask for much and do not read it; those that owe most first.
+
+        `taken` gives the bytes that the other end's kernel has taken so far, None where that is not known.
+        """
+        waiting: dict[str, list[tuple[int, int]]] = {}
+        for fd, each in list(self._open.items()):
+            replied = self.replied.get(fd)
+            total = taken(fd, each.peer) if replied else None
+            if replied and total is not None:
+                each.beside = max(each.beside, total - replied)
+                waiting.setdefault(each.peer[0], []).append((replied + each.beside - total, fd))
+        for owed in waiting.values():
+            left = sum(size for size, _ in owed)
+            for size, fd in sorted(owed, reverse=True):
+                if left <= MAX_UNREAD_BYTES:
+                    break
+                left -= size
+                yield fd
+
     def peer(self, fd: int) -> Peer | None:
         """The other end of a connection; None when there is no such connection."""
         found = self._open.get(fd)
@@ -98,6 +129,7 @@ class Connections:
     def _forget(self, fd: int) -> None:
         self.heard.pop(fd, None)
         self.subscribed.pop(fd, None)
+        self.replied.pop(fd, None)
         gone = self._open.pop(fd, None)
         if gone is not None:
             self._sources[gone.peer[0]] -= 1

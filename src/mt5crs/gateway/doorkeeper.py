@@ -1,9 +1,10 @@
 """Watches the connections that libzmq accepts, and shuts down those over the bounds. A thread of its own.
 
 libzmq accepts whoever comes, keeps who says nothing until the handshake's time is over, and gathers a
-message's frames for ever: it bounds the size of a single frame only. Its monitor tells each connection's
-descriptor; the kernel tells how much came in. A shut-down connection looks to libzmq as if the peer had left,
-and what it had gathered is thrown away.
+message's frames for ever: it bounds the size of a single frame only. Replies that nobody reads it bounds by
+number, however large. Its monitor tells each connection's descriptor; the kernel tells how much came in, and
+how much the other end has taken. A shut-down connection looks to libzmq as if the peer had left, and what it
+had gathered is thrown away.
 """
 
 import os
@@ -34,8 +35,8 @@ _GROWTH_BYTES = 8 * 1024 * 1024
 """When memory has grown by so much since the last scan, the next one is due at once."""
 _RESERVED_FILES = 64
 """Descriptors kept from connections: for clients of `/health`, the self-test, files that are read again."""
-_RECEIVED = slice(128, 136)
-"""`tcpi_bytes_received` in struct tcp_info (linux/tcp.h, since 4.1)."""
+_ACKED, _RECEIVED = slice(120, 128), slice(128, 136)
+"""`tcpi_bytes_acked` and `tcpi_bytes_received` in struct tcp_info (linux/tcp.h, since 4.1)."""
 
 
 class Doorkeeper:
@@ -131,6 +132,8 @@ class Doorkeeper:
     def _scan(self) -> None:
         for fd in list(self.connections.incomplete(_received)):
             self._shut(fd, "incomplete")
+        for fd in list(self.connections.unread(_taken)):
+            self._shut(fd, "unread")
         self._memory.looked()
 
     def _shut(self, fd: int, reason: str) -> None:
@@ -190,14 +193,24 @@ def _received(fd: int, peer: Peer) -> int | None:
     """Bytes that a connection has sent; 0 where the system does not tell, None when it is no longer there."""
     if _peer(fd) != peer:
         return None
-    if sys.platform != "linux":
-        return 0
+    return _counted(fd, _RECEIVED) if sys.platform == "linux" else 0
+
+
+def _taken(fd: int, peer: Peer) -> int | None:
+    """Bytes that the other end has acknowledged; None where the system does not tell, or it has gone."""
+    if sys.platform != "linux" or _peer(fd) != peer:
+        return None
+    return _counted(fd, _ACKED) or None
+
+
+def _counted(fd: int, field: slice) -> int | None:
+    """A number of the kernel's about a connection; 0 if it is too old to tell, None when that has gone."""
     try:
         with _borrowed(fd) as connection:
             information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.stop)
     except OSError:
         return None
-    return int(struct.unpack("=Q", information[_RECEIVED])[0]) if len(information) >= _RECEIVED.stop else 0
+    return int(struct.unpack("=Q", information[field])[0]) if len(information) >= field.stop else 0
 
 
 def _open_files() -> int:

@@ -19,7 +19,7 @@ from .terminal import State
 _REFUSED = "REFUSED"
 FAILURES = ("BUSY", "NOT_READY", "BROKER", "INTERNAL")
 """Refusals that another moment, or a healthy terminal, would have spared the client."""
-CUT_REASONS = ("source", "total", "incomplete", "frames", "subscriptions", "forbidden", "rate")
+CUT_REASONS = ("source", "total", "incomplete", "unread", "frames", "subscriptions", "forbidden", "rate")
 
 
 class GatewayMetrics:

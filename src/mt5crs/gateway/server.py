@@ -33,6 +33,7 @@ from mt5crs.service.elapsed import elapsed_s
 
 from .access import Access, Peer, authorise, is_operator, may_subscribe
 from .arrivals import Arrivals
+from .connections import COUNTED_REPLY_BYTES
 from .doorkeeper import Doorkeeper
 from .frames import ReplyEncoder
 from .job import Job
@@ -132,6 +133,10 @@ class Server:
         self._bar = bar
         self._subscriptions = subscriptions
         self._heard = doorkeeper.connections.heard
+        self._replied = doorkeeper.connections.replied
+        self._routes: dict[int, bytes] = {}
+        """Routing id of the last one that spoke, by connection; and the other way round."""
+        self._came_by: dict[bytes, int] = {}
         self._subscribed = doorkeeper.connections.subscribed
         self._heartbeat_interval_s = heartbeat_interval_s
         self._legacy = legacy
@@ -268,6 +273,9 @@ class Server:
 
     def _handle(self, router: "zmq.Socket[Any]", envelope: list[bytes], frame: zmq.Frame) -> None:
         fd = self._hear(frame)
+        if self._came_by.get(envelope[0]) != fd:
+            self._came_by.pop(self._routes.get(fd, b""), None)
+            self._routes[fd], self._came_by[envelope[0]] = envelope[0], fd
         payload = frame.bytes
         key = _user_id(frame)
         peer = self._access().by_key.get(key)
@@ -447,6 +455,12 @@ class Server:
         except zmq.ZMQError:
             # gone (EHOSTUNREACH) or not reading (EAGAIN): it will ask again
             self._metrics.dropped.inc()
+            return
+        size = len(frames[-1])
+        if size >= COUNTED_REPLY_BYTES and router is self._requests.socket:
+            fd = self._came_by.get(frames[0])
+            if fd is not None:
+                self._replied[fd] = self._replied.get(fd, 0) + size
 
     def _publish(self, publication: Publication) -> None:
         self._metrics.events.inc()

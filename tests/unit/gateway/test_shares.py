@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mt5crs.gateway.connections import MAX_INCOMPLETE_BYTES, Connections
+from mt5crs.gateway.connections import MAX_INCOMPLETE_BYTES, MAX_UNREAD_BYTES, Connections
 from mt5crs.gateway.job import Job
 from mt5crs.gateway.lanes import Lanes
 from mt5crs.gateway.quota import Quota
@@ -163,6 +163,26 @@ def test_bytes_without_a_message_are_too_many_at_some_point() -> None:
     assert connections.count() == 2  # one had gone
     sent[1] = sent[2] = 2 * MAX_INCOMPLETE_BYTES + 1
     assert look() == [1]
+
+
+def test_who_does_not_read_owes_so_much_and_then_goes() -> None:
+    connections = Connections(per_source=5)
+    for fd, source in ((1, "h"), (2, "h"), (3, "i")):
+        connections.accepted(fd, "requests", (source, fd))
+    taken: dict[int, int | None] = {1: 900, 2: 900, 3: 900}  # the handshake
+    look = lambda: list(connections.unread(lambda fd, _: taken[fd]))  # noqa: E731
+    assert look() == []
+    half = MAX_UNREAD_BYTES // 2
+    connections.replied.update({1: half, 2: half + 2000, 3: 2 * MAX_UNREAD_BYTES})
+    taken[3] = 2 * MAX_UNREAD_BYTES + 5_000_000  # has read it all; encryption comes on top
+    taken[1] = taken[2] = 900
+    assert look() == [2]  # of the address that owes too much, the one that owes most
+    taken[2] = half + 2900
+    assert look() == []
+    connections.replied[3] += MAX_UNREAD_BYTES + 1
+    assert look() == [3]
+    taken[3] = None  # the system does not tell
+    assert look() == []
 
 
 @pytest.mark.parametrize("sorts", [1, 1000])
