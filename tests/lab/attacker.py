@@ -2,6 +2,8 @@
 
 `python - NAME SECONDS` with the release's own interpreter; the program takes the keys that are on its host.
 Prints one JSON object. What ends an attack (the gateway cut it off, the firewall refuses) begins it anew.
+It attacks every other TURN_S seconds, and in between computes for nothing: what orders take in both differs
+by the attack alone, and not by what the machine does besides.
 """
 
 from __future__ import annotations
@@ -29,6 +31,14 @@ ENV = "/opt/mt5crs/{}/current/.env"
 GIVEN: dict[str, dict[str, str]] = {}
 """Keys of others, given on standard input."""
 _ANSWER_MS = 5000
+_SETTLES_S = 0.7
+"""Of each turn: what was sent in the one before it is answered by then."""
+TURN_S = 3.0
+
+
+def attacking(at: float) -> bool:
+    """Whether it is the attackers' turn (Unix time: all hosts of a lab have one clock)."""
+    return bool(int(at // TURN_S) % 2)
 
 
 def environment(service: str) -> dict[str, str]:
@@ -80,15 +90,15 @@ def trade(seconds: float) -> dict[str, Any]:
     caller = Caller(environment("strategy"))
     magic = int(caller.env["MAGIC_NUMBER"])
     held = {lease.magic: lease.epoch for lease in caller.ask(requests.Status).leases}
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
     refused: list[str] = []
     end = time.monotonic() + seconds
 
     def submit(kind: type[requests.Request], **terms: Any) -> Any:
-        began = time.perf_counter()
+        at, began = time.time(), time.perf_counter()
         head = {"client_order_id": uuid.uuid4().hex, "lease_epoch": held[magic], "valid_ms": 5000}
         answer = caller.ask(kind, **head, **terms)
-        times.append((time.perf_counter() - began) * 1000)
+        times.append((at, (time.perf_counter() - began) * 1000))
         if isinstance(answer, Error):
             refused.append(f"{answer.code} {answer.field}")
         return answer
@@ -110,13 +120,21 @@ def trade(seconds: float) -> dict[str, Any]:
         if isinstance(placed, OrderResult) and placed.order:
             submit(requests.OrderCancel, order=placed.order)
         time.sleep(0.02)
+    return {
+        **_figures([took for _, took in times]),
+        "refused": sorted(set(refused)),
+        "attacked": _figures([took for at, took in times if attacking(at) and at % TURN_S > _SETTLES_S]),
+        "quiet": _figures([took for at, took in times if not attacking(at) and at % TURN_S > _SETTLES_S]),
+    }
+
+
+def _figures(times: list[float]) -> dict[str, Any]:
     times.sort()
+    last = len(times) - 1
     return {
         "orders": len(times),
-        "refused": sorted(set(refused)),
-        "p50_ms": round(times[len(times) // 2], 2),
-        "p99_ms": round(times[min(len(times) - 1, int(len(times) * 0.99))], 2),
-        "worst_ms": round(times[-1], 2),
+        "p50_ms": round(times[last // 2], 2) if times else None,
+        "p99_ms": round(times[round(last * 0.99)], 2) if times else None,
     }
 
 
@@ -253,6 +271,8 @@ def attack(names: list[str], seconds: float) -> dict[str, Any]:
     def one(name: str) -> None:
         try:
             for _ in ATTACKS[name]():
+                while not attacking(time.time()) and time.monotonic() < end:
+                    sum(range(10_000))
                 if time.monotonic() > end:
                     return
         except Exception as error:

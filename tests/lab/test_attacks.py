@@ -23,11 +23,13 @@ import pytest
 from deploy.fleet.inventory import resolve
 from lab.handle import wait_until
 from mt5crs.checks.gateways import of_fleet
+from mt5crs.client.errors import RefusedError
 from mt5crs.client.gateway import GatewayClient, Patience
 from mt5crs.protocol import replies, requests
 from mt5crs.settings.envfile import parse
+from tests.lab.attacker import attacking
 from tests.lab.engines import Fleet
-from tests.lab.units_and_alerts import FETCH, Unit, alerts
+from tests.lab.units_and_alerts import FETCH, Unit, alerts, asked
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -35,8 +37,10 @@ PEER, TRADER, GATEWAY, HUB = "inf-02", "inf-01", "gtw-01", "hub-01"
 PROGRAM = Path(__file__).with_name("attacker.py")
 MOST_MEMORY_MB = 250
 """At the worst moment; at rest the gateway has about 45 MB."""
-FLOORS_MS = {"p50_ms": 100.0, "p99_ms": 500.0}
-"""Two processors carry attackers, gateway, hosts and other tests: what is below these is their noise."""
+MOST_TIMES, NOISE_MS = 2.0, 25.0
+"""Of the quiet P99. Both in turns: what differs is the attack, and what it takes of the processors."""
+FLOOR_MS = 500.0
+"""Where other tests share the two processors, a P99 below this is theirs."""
 HALT_S = 1.0
 
 
@@ -47,6 +51,8 @@ class Seen:
     series: str
     alert: str
     attacker: str = PEER
+    highest: bool = False
+    """Whether it falls again by itself, so that its highest value of late counts, as for the alert."""
 
 
 REFUSED = 'mt5crs_gateway_client_refused_total{{client="{}"}}'
@@ -54,7 +60,9 @@ CUT = 'mt5crs_gateway_connections_cut_total{{reason="{}"}}'
 CONNECTION = 'mt5crs_gateway_refused_total{{reason="{}"}}'
 BOUNDS, CLIENT, MANY = "Mt5crsBoundsBroken", "Mt5crsClientRefused", "Mt5crsConnectionsRefused"
 ATTACKS = {
-    "idle_connections": Seen("mt5crs_gateway_connections_of_one_address", "Mt5crsOneAddressConnects"),
+    "idle_connections": Seen(
+        "mt5crs_gateway_connections_of_one_address", "Mt5crsOneAddressConnects", highest=True
+    ),
     "unlisted_key": Seen(CONNECTION.format("connection"), MANY),
     "stolen_key": Seen(CONNECTION.format("address"), "Mt5crsKeyElsewhere"),
     "endless_message": Seen(CUT.format("incomplete"), BOUNDS),
@@ -113,11 +121,19 @@ class Range:
         """How long it takes an operator to halt all order flow, which is then resumed; in seconds."""
         patience = Patience(timeout_s=5.0, attempts=1)
         with contextlib.closing(GatewayClient(self.operator.peer, patience)) as client:
-            client.call(requests.Ping, replies.Pong, magic=0)
+            with contextlib.suppress(RefusedError):  # while an operator's key floods, all but HALT may be
+                client.call(requests.Ping, replies.Pong, magic=0)
             began = time.monotonic()
             client.call(requests.Halt, replies.HaltState, magic=0, scope="FLEET", reason="an attack")
             took = time.monotonic() - began
-            client.call(requests.Resume, replies.HaltState, magic=0, scope="FLEET", reason="a test")
+
+            def resumed() -> bool:
+                with contextlib.suppress(RefusedError):
+                    client.call(requests.Resume, replies.HaltState, magic=0, scope="FLEET", reason="a test")
+                    return True
+                return False
+
+            wait_until(resumed, 20, "the halt to be lifted")
         return took
 
 
@@ -147,9 +163,8 @@ def orders_of_the_strategy(field: Range) -> float:
     return total(figures, 'mt5crs_strategy_orders_total{outcome="FILLED"}')
 
 
-def under(field: Range, names: list[str], seconds: float) -> None:
-    """Attack, trade, halt; every promise is looked at. Prints one line of figures."""
-    quiet = field.run(TRADER, "trade", 4)
+def under(field: Range, names: list[str], seconds: float, floor_ms: float = 0.0) -> None:
+    """Attack in turns, trade, halt; every promise is looked at. Prints one line of figures."""
     before = field.figures()
     attacked: dict[str, Any] = {}
     trading = orders_of_the_strategy(field)
@@ -160,27 +175,31 @@ def under(field: Range, names: list[str], seconds: float) -> None:
 
     thread = threading.Thread(target=attack)
     thread.start()
-    traded = field.run(TRADER, "trade", seconds - 2)
+    traded = field.run(TRADER, "trade", seconds - 8)
+    wait_until(lambda: attacking(time.time()) and attacking(time.time() - 1.5), 10, "a turn of the attackers")
     during = field.figures()
     halted = field.halt()
     thread.join()
     memory = field.memory()
+    refused, quiet, during_it = traded["refused"], traded["quiet"], traded["attacked"]
     print(
-        f"{'+'.join(names):<34} P99 {quiet['p99_ms']:>7} -> {traded['p99_ms']:>7} ms, "
-        f"P50 {quiet['p50_ms']:>6} -> {traded['p50_ms']:>6} ms, "
-        f"{traded['orders']} orders, refused {traded['refused'] or 'none'}, "
+        f"{'+'.join(names):<34} P99 {quiet['p99_ms']:>7} -> {during_it['p99_ms']:>7} ms, "
+        f"P50 {quiet['p50_ms']:>6} -> {during_it['p50_ms']:>6} ms, "
+        f"{traded['orders']} orders, refused {refused or 'none'}, "
         f"halt {halted * 1000:.0f} ms, memory {memory:.0f} MB"
     )
     assert attacked == {"failed": [], "hung": []}
-    assert traded["refused"] == [], "orders of a client within its share"
-    for figure, floor in FLOORS_MS.items():
-        assert traded[figure] <= max(2 * quiet[figure], floor), figure
+    assert refused == [], "orders of a client within its share"
+    assert during_it["p99_ms"] <= max(MOST_TIMES * quiet["p99_ms"] + NOISE_MS, floor_ms)
     assert orders_of_the_strategy(field) > trading, "the strategy itself goes on"
     assert halted <= HALT_S
     assert memory <= MOST_MEMORY_MB
     for name in names:
         seen = ATTACKS[name]
-        assert total(during, seen.series) > total(before, seen.series), f"{name}: {seen.series}"
+        risen = total(during, seen.series)
+        if seen.highest:
+            risen = asked(field.lab, f"max_over_time({seen.series}[2m])")[GATEWAY]
+        assert risen > total(before, seen.series), f"{name}: {seen.series}"
     wanted = {(ATTACKS[name].alert, GATEWAY) for name in names}
     wait_until(lambda: wanted <= alerts(field.lab), 90, f"alerts {wanted}")
 
@@ -196,7 +215,7 @@ TOGETHER = (
 
 def test_many_at_once(battlefield: Range) -> None:
     """What no attack alone does, they could together."""
-    under(battlefield, list(TOGETHER), 20)
+    under(battlefield, list(TOGETHER), 24, FLOOR_MS)
 
 
 SLOW = """
@@ -274,4 +293,4 @@ def test_code_that_was_changed_on_a_host_alerts(battlefield: Range) -> None:
 @pytest.mark.slow(reason="test_many_at_once runs most of them together")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_each(battlefield: Range, name: str) -> None:
-    under(battlefield, [name], {"unlisted_key": 40, "idle_connections": 20}.get(name, 12))
+    under(battlefield, [name], 47 if name == "unlisted_key" else 32)
