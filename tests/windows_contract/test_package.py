@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +21,9 @@ from mt5crs.broker.interface import BrokerError, TradeRequest
 from mt5crs.broker.mt5 import Mt5Broker, Terminal
 from mt5crs.broker.sim.backend import Profile, SimulatedBroker
 from mt5crs.protocol import requests
-from mt5crs.protocol.replies import Pong
+from mt5crs.protocol.replies import OrderResult, Pong, Snapshot
 from tests.unit.broker.fake_metatrader5 import FakeMetaTrader5
+from tests.unit.broker.test_terminal_process import gone
 from tests.unit.gateway.running import Running, eventually
 from tests.windows_contract.cases import CASES
 from tests.windows_contract.record import RECORDED, asked, text_of
@@ -116,29 +119,35 @@ def test_the_package_takes_every_call_of_the_backend(windows: Windows, tmp_path:
     assert refused == {}
 
 
+MT5 = {
+    "GATEWAY_BACKEND": "mt5",
+    "MT5_PATH": NOWHERE,
+    "MT5_LOGIN": "5000001",
+    "MT5_PASSWORD": "pw",
+    "MT5_SERVER": "Broker-Demo",
+    "MT5_TIMEOUT_S": "1",
+}
+
+
 @contextmanager
-def gateway_on_windows(windows: Windows, directory: Path) -> Iterator[Running]:
-    """The gateway as a Windows process, with its sockets on this machine's loopback."""
-    gateway = Running(directory)
+def gateway_on_windows(windows: Windows, gateway: Running, **environment: str) -> Iterator[None]:
+    """The gateway as a Windows process; its sockets are on this loopback, its STATE_DIR is here."""
+    directory = gateway.directory
     gateway.write_clients()
     gateway.environment |= {
-        "GATEWAY_BACKEND": "mt5",
-        "MT5_PATH": NOWHERE,
-        "MT5_LOGIN": "5000001",
-        "MT5_PASSWORD": "pw",
-        "MT5_SERVER": "Broker-Demo",
-        "MT5_TIMEOUT_S": "1",
-        "STATE_DIR": r"C:\state",
-        "CLIENTS_FILE": r"Z:\opt\clients\clients.json",
+        **environment,
+        "STATE_DIR": r"Z:\opt\own\state",
+        "CLIENTS_FILE": r"Z:\opt\own\clients.json",
         "PYTHONPATH": r"Z:\opt\src",
     }
     inside = replace(
         windows,
-        shared={PROJECT / "src": "/opt/src", directory: "/opt/clients"},
+        shared={PROJECT / "src": "/opt/src"},
+        written={directory: "/opt/own"},
         variables=gateway.environment,
     )
     scratch = directory / "scratch"
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
     with (directory / "log").open("ab") as log:
         gateway.process = subprocess.Popen(
             inside.argv(scratch, f"/{PYTHON}/python.exe", "-X", "utf8", "-m", "mt5crs.gateway"),
@@ -148,19 +157,77 @@ def gateway_on_windows(windows: Windows, directory: Path) -> Iterator[Running]:
             env=dict(os.environ),
         )
     try:
-        yield gateway
+        yield
     finally:
         gateway.process.kill()
-        gateway.close()
+        gateway.process.wait(20)
 
 
-@pytest.mark.xfail(
-    run=False,
-    reason="as a Windows process under Wine the gateway comes up and answers nobody: nothing is accepted, "
-    "and the terminal's thread stays in its bell",
-)
-def test_a_gateway_without_a_terminal_says_what_the_package_said(windows: Windows, tmp_path: Path) -> None:
-    with gateway_on_windows(windows, tmp_path) as gateway:
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Running]:
+    """One that is not started yet."""
+    made = Running(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_gateway_on_windows_trades_and_comes_back_from_kill_9(windows: Windows, gateway: Running) -> None:
+    """Its terminal process ends with it: the job object, whose last handle the kernel closes."""
+
+    def traded(positions: int) -> None:
+        ready(gateway)
+        caller = gateway.client("strategy")
+        caller.lease()
+        reply = caller.order(valid_ms=5000)
+        assert isinstance(reply, OrderResult), reply
+        assert reply.outcome == "FILLED"
+        snapshot = caller.sync()
+        assert isinstance(snapshot, Snapshot)
+        assert len({each.identifier for each in snapshot.positions}) == positions
+
+    with gateway_on_windows(windows, gateway, TERMINAL_TIMEOUT_S="5"):
+        traded(1)
+        (terminal,) = windows_processes(gateway, "mt5crs.broker.terminal")
+        os.kill(terminal, signal.SIGKILL)
+        eventually(lambda: gone(terminal) and not gateway.health().get("healthy"), 20)
+        traded(2)
+        (own,) = windows_processes(gateway, "mt5crs.gateway")
+        (terminal,) = windows_processes(gateway, "mt5crs.broker.terminal")
+        os.kill(own, signal.SIGKILL)
+        eventually(lambda: gone(terminal), 20)
+    with gateway_on_windows(windows, gateway):
+        traded(3)
+
+
+def ready(gateway: Running) -> None:
+    try:
+        eventually(lambda: gateway.health().get("healthy"), 60)
+    except AssertionError as error:
+        raise AssertionError(f"{gateway.health()}\n{gateway.log()[-3000:]}") from error
+
+
+def windows_processes(gateway: Running, module: str) -> list[int]:
+    """The processes of this machine that run a module in the namespace of this gateway."""
+    assert gateway.process is not None
+    (entered,) = (
+        int(each)
+        for each in Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children")
+        .read_text()
+        .split()
+    )
+    namespace = Path(f"/proc/{entered}/ns/pid").readlink()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = re.split(r"[\0 ]", (process / "cmdline").read_text(errors="replace"))
+            here = (process / "ns/pid").readlink() == namespace
+            if here and words[0].endswith("python.exe") and module in words and not gone(int(process.name)):
+                found.append(int(process.name))
+    return found
+
+
+def test_a_gateway_without_a_terminal_says_what_the_package_said(windows: Windows, gateway: Running) -> None:
+    with gateway_on_windows(windows, gateway, **MT5):
         reason = eventually(lambda: why(gateway), 40)
         assert f"initialize failed: IPC initialize failed, Process create failed '{NOWHERE}'" in reason
         assert isinstance(gateway.client("watcher").ask(requests.Ping), Pong)

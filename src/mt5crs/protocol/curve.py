@@ -4,6 +4,8 @@ Hex survives an `.env` file and a shell; ZeroMQ's own Z85 does not.
 """
 
 import re
+import socket as plain
+import sys
 from typing import Any
 
 import zmq
@@ -11,6 +13,7 @@ import zmq
 from .fields import MAX_REPLY_BYTES, MAX_REQUEST_BYTES
 
 ZAP_DOMAIN = b"mt5crs"
+_WINDOWS_TCP_MAXRT = 5
 _HEX_KEY = re.compile(r"[0-9a-f]{64}\Z")
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -68,13 +71,28 @@ def common_options(socket: "zmq.Socket[Any]") -> None:
 def server_options(socket: "zmq.Socket[Any]") -> None:
     """What every server sets. No heartbeats of its own: libzmq 4.3.5 aborts the process when one is due on a
     connection that has ended while its pipe was full (`!_io_error`). Peers that send none are found by TCP:
-    probed after 4 s of silence, given up when nothing is acknowledged for 6 s.
+    probed after 4 s of silence, given up when nothing is acknowledged for 6 s (where the system has that).
     """
     _without_heartbeats(socket)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 4)
     socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 2)
-    socket.setsockopt(zmq.TCP_MAXRT, 6000)
+    if _gives_up_on_request():
+        socket.setsockopt(zmq.TCP_MAXRT, 6000)
+
+
+def _gives_up_on_request() -> bool:
+    """Whether the system knows the option. libzmq sets it on each connection that it has accepted, and throws
+    away, without a word, every one on which that fails: Wine does not know it.
+    """
+    if sys.platform != "win32":
+        return True
+    with plain.socket() as probe:
+        try:
+            probe.setsockopt(plain.IPPROTO_TCP, _WINDOWS_TCP_MAXRT, 6)
+        except OSError:
+            return False
+    return True
 
 
 def _without_heartbeats(socket: "zmq.Socket[Any]") -> None:
