@@ -58,6 +58,8 @@ class Caller:
         self.env = env
         self.socket = zmq.Context.instance().socket(kind)
         curve.secure_client(self.socket, env["GATEWAY_PUBLIC_KEY"], env["CLIENT_SECRET_KEY"])
+        # An attacker who is cut off must live on: libzmq aborts over a heartbeat that is due then (curve.py).
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
         self.socket.setsockopt(zmq.SNDHWM, 50)
         if queues:
             self.socket.setsockopt(zmq.IMMEDIATE, 0)
