@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mt5crs.broker.interface import Books
+from mt5crs.protocol.records import Order, Position
 from mt5crs.settings.gateway import Limits
 
+from .ledger import DAY_MS
 from .risk import exposure
-
-_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class DayBest:
 
     def drawdowns(self, time_msc: int, daily: Mapping[int, float]) -> dict[int, float]:
         """How far each result is below its best, which is 0 at least. What is not known is left out."""
-        day = time_msc // _DAY_MS
+        day = time_msc // DAY_MS
         if day != self._day:
             self._day, self._best = day, {}
         found = {}
@@ -53,13 +54,15 @@ def limits_used(
 ) -> dict[tuple[int, str], float]:
     """Part of each limit that is used, working orders included; what is not set or not known is left out."""
     netting = books.identity.margin_mode != "HEDGING"
+    positions: defaultdict[int, list[Position]] = defaultdict(list)
+    orders: defaultdict[int, list[Order]] = defaultdict(list)
+    for position in books.positions:
+        positions[position.magic].append(position)
+    for order in books.orders:
+        orders[order.magic].append(order)
     found: dict[tuple[int, str], float] = {}
     for magic, limit in limits.items():
-        could_be_open = exposure(
-            [position for position in books.positions if position.magic == magic],
-            [order for order in books.orders if order.magic == magic],
-            netting=netting,
-        )
+        could_be_open = exposure(positions[magic], orders[magic], netting=netting)
         found[magic, "max_position_volume"] = sum(could_be_open.values()) / limit.max_position_volume
         result = daily.get(magic)
         if limit.max_daily_loss is not None and result is not None:
