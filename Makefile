@@ -176,6 +176,7 @@ molecule-linux: setup bundle ## scenario default, then rollback on the fleet tha
 	$(RUN) molecule test -s rollback
 
 molecule-windows: setup bundle ## scenario windows
+	$(RUN) molecule destroy -s windows
 	$(RUN) molecule test -s windows $(if $(MT5CRS_WINDOWS_LAB),--destroy never)
 
 .PHONY: bench
