@@ -186,6 +186,25 @@ def orders(table: Table, gateway: Running, caller: Caller, directory: Path, coun
     table.add("ORDER_SEND with durable journal", 1e6 / p50, "per s")
 
 
+def busy_day(table: Table, gateway: Running, caller: Caller, count: int) -> None:
+    """Orders placed and cancelled, none of them filled: the last against the first."""
+    times: list[float] = []
+    for number in range(count):
+        if number % 200 == 0:
+            caller.lease()
+        began = time.perf_counter()
+        placed = caller.order(
+            volume=0.01, type="LIMIT", price=0.5, filling="RETURN", client_order_id=f"day-{number}"
+        )
+        if not isinstance(placed, OrderResult) or placed.outcome != "PLACED":
+            raise RuntimeError(f"order failed: {placed}")
+        caller.cancel(placed.order, client_order_id=f"day-{number}-end")
+        times.append((time.perf_counter() - began) * 1e3)
+    first, last = (statistics.median(part) for part in (times[: count // 4], times[-count // 4 :]))
+    note = f"{last:.1f} ms for both, {first:.1f} ms in the first quarter; {count} orders, none filled"
+    table.add("order placed and cancelled, last quarter of a day's", last / first, "times", 1.3, note)
+
+
 def questions(head: dict[str, Any]) -> list[bytes]:
     """One request of every kind that changes nothing, and one that nobody understands."""
     asked: list[requests.Request] = [
@@ -314,6 +333,7 @@ def run(table: Table, *, samples: int, messages: int) -> None:
             compare(table, "SYNC_ALL of 100 positions", gateway, caller, sync, samples)
             memory(table, gateway, caller, questions(head), messages, rest)
             orders(table, gateway, caller, directory, samples // 2)
+            busy_day(table, gateway, caller, 2 * samples)
         finally:
             gateway.close()
         boundary(table, directory, samples)

@@ -25,8 +25,8 @@ from . import risk
 from .control import Control
 from .evidence import Verdict, judge, resembling
 from .journal import Entry, Journal, JournalError, fingerprint, new_entry
-from .ledger import Ledger
-from .pending import SEARCHED_BACK_MS, Effect, Pending, Seen, market_order
+from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS, Ledger
+from .pending import Effect, Pending, Seen, market_order
 from .phases import Phases
 from .refusal import Refusal
 from .stream import Stream
@@ -39,7 +39,6 @@ _WIDE_INTERVAL_S = 5.0
 _DECLARED_KEPT_MS = 7 * 24 * 3600_000
 """For so long an order that was declared not executed is still looked for."""
 _DECLARED_RARELY_S = 600.0
-_JUST_NOW_MS = 2000
 _SENT_KEPT = 64
 _EPSILON = 1e-9
 _SUCCESS = frozenset({"FILLED", "PARTIAL", "PLACED"})
@@ -100,7 +99,7 @@ class Desk:
         self._unresolved: dict[tuple[int, str], Entry] = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.unresolved()
         }
-        self._pending = Pending(broker, books_lag_s, note, self._shown, ledger.newest_msc, monotonic)
+        self._pending = Pending(broker, books_lag_s, note, self._shown, ledger.since, monotonic)
         for entry in journal.told():
             if isinstance(entry.answer, OrderResult):
                 effect = self._pending.effect_of(entry, entry.answer, None)
@@ -710,8 +709,8 @@ class Desk:
         if result is not None and certainly_not_executed(result.retcode, change=change):
             answer = self._result(entry, request.id, "REJECTED", result.retcode, _reason(result), "reply")
             return self._settle(entry, answer)
-        # what was just done is as a rule among the latest; all of five minutes is much to read for each order
-        seen = self._evidence(entry.sent_msc, _JUST_NOW_MS)
+        # what was just done is as a rule among the latest
+        seen = self._evidence(entry.sent_msc, JUST_NOW_MS)
         verdict = _verdict(entry, seen)
         if verdict is None:
             seen = self._evidence(entry.sent_msc, SEARCHED_BACK_MS)
@@ -803,13 +802,17 @@ class Desk:
 
     def _evidence(self, sent_msc: int, margin_ms: int) -> Seen | None:
         """Books and history since `margin_ms` before an order was sent; None when they could not be read."""
-        since = max(0, min(sent_msc, self._ledger.newest_msc()) - margin_ms)
+        since = self._ledger.since(sent_msc, margin_ms)
         try:
             books = self.look()
-            return Seen(books, self._broker.closed_orders(since), self._broker.deals(since))
+            seen = Seen(books, self._broker.closed_orders(since), self._broker.deals(since))
         except (BrokerError, Refusal) as error:
             self._note("evidence.unavailable", error=str(error))
             return None
+        ended = (order.time_done_msc for order in seen.closed)
+        placed = (order.time_setup_msc for order in books.orders)
+        self._ledger.saw_orders((*ended, *placed), books.time_msc)
+        return seen
 
     def resolve_all(self) -> None:
         """Try to find out the fate of every unresolved submission, and of those that were declared."""

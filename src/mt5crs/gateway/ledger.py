@@ -3,11 +3,18 @@ thread.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from mt5crs.broker.interface import Broker
 from mt5crs.protocol.records import Deal
 
 DAY_MS = 24 * 3600 * 1000
+SEARCHED_BACK_MS = 5 * 60_000
+"""How far before the moment of sending the history is searched; brokers' clocks in a reply and in the books
+may differ.
+"""
+JUST_NOW_MS = 2000
+"""So far back is looked first: all of five minutes is much to read for each order."""
 _OVERLAP_MS = 60_000
 """Brokers may show a deal late with an earlier time; this far back is asked for again."""
 _HISTORY_LOADS_MS = 60_000
@@ -29,6 +36,7 @@ class Ledger:
         self._reread = False
         self._newest = 0
         """Time of the newest deal seen."""
+        self._newest_order = 0
         self._seen: dict[int, int] = {}
         self._realised: dict[tuple[int, int], float] = {}
         """By day and owner: a deal may be dated after midnight while the look at it is not."""
@@ -68,14 +76,20 @@ class Ledger:
         self._seen = {ticket: at for ticket, at in self._seen.items() if at >= oldest}
         return [] if first else fresh
 
-    def newest_msc(self) -> int:
-        """Broker time of the newest deal, or some time before the first: what comes is dated later.
-
-        Far ahead before the first update: then it says nothing.
+    def saw_orders(self, times_msc: Iterable[int], now_msc: int) -> None:
+        """Take note of when the broker says that orders were placed or ended: it may be long since the last
+        deal. A date far ahead says nothing.
         """
-        if self._day < 0:
-            return 2**62
-        return self._newest or max(0, self._read_from - DAY_MS)
+        self._newest_order = max((self._newest_order, *(at for at in times_msc if at <= now_msc + DAY_MS)))
+
+    def since(self, moment_msc: int, margin_ms: int) -> int:
+        """From when on the history is searched for what happened at a moment or later, though the clock that
+        told the moment may be ahead: what comes is dated later than the newest deal or order known.
+        """
+        if self._day < 0:  # nothing is known yet
+            return max(0, moment_msc - margin_ms)
+        newest = max(self._newest, self._newest_order) or max(0, self._read_from - DAY_MS)
+        return max(0, min(moment_msc, newest) - margin_ms)
 
     def realised_today(self, magic: int, now_msc: int) -> float:
         """Profit, commission, fee and swap of today's deals of a magic number, as of the last update.

@@ -20,12 +20,9 @@ from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose
 from mt5crs.service.elapsed import elapsed_s
 
 from .journal import Entry
+from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS
 
 _EPSILON = 1e-9
-SEARCHED_BACK_MS = 5 * 60_000
-"""How far before the moment of sending the books are searched; brokers' clocks in a reply and in the books
-may differ.
-"""
 
 
 class Seen(Struct, frozen=True):
@@ -81,17 +78,17 @@ class Pending:
         bound_s: float,
         note: Callable[..., None],
         on_shown: Callable[[Entry], None],
-        newest_msc: Callable[[], int],
+        since: Callable[[int, int], int],
         monotonic: Callable[[], float] = elapsed_s,
     ) -> None:
         """After `bound_s` an effect of a submission counts as unresolved. `on_shown(entry)` hears when the
-        books show all of one. `newest_msc` is the broker time of the newest deal known.
+        books show all of one. `since` says from when on the history is searched (Ledger.since).
         """
         self._broker = broker
         self._bound_s = bound_s
         self._note = note
         self._on_shown = on_shown
-        self._newest_msc = newest_msc
+        self._since = since
         self._monotonic = monotonic
         self._effects: dict[tuple[int, str], Effect] = {}
         self._told: set[tuple[int, str]] = set()
@@ -114,7 +111,7 @@ class Pending:
             symbol="",
             side="BUY",
             since=self._monotonic(),
-            from_msc=self._since(entry.sent_msc),
+            from_msc=self._since(entry.sent_msc, SEARCHED_BACK_MS),
             comment=entry.comment_id,
             order=answer.order,
             deals=tuple(answer.deals),
@@ -150,10 +147,6 @@ class Pending:
         effect.expected = (volume_of(target) if target is not None else 0.0) + _signed(
             effect.side, effect.filled
         )
-
-    def _since(self, time_msc: int) -> int:
-        """From when on the history is searched, though the clock that says `time_msc` may be ahead."""
-        return max(0, min(time_msc, self._newest_msc()) - SEARCHED_BACK_MS)
 
     def wait_for(self, effect: Effect) -> None:
         """Count it until the books show it."""
@@ -209,7 +202,7 @@ class Pending:
                 symbol=like.symbol,
                 side="BUY" if expected >= 0 else "SELL",
                 since=known.since if known is not None else self._monotonic(),
-                from_msc=self._since(after.time_msc),
+                from_msc=self._since(after.time_msc, SEARCHED_BACK_MS),
                 position=identifier,
                 expected=expected,
                 held=lost + (known.held if known is not None else 0.0),
@@ -226,7 +219,7 @@ class Pending:
                 symbol=order.symbol,
                 side="BUY" if order.type.startswith("BUY") else "SELL",
                 since=known.since if known is not None else self._monotonic(),
-                from_msc=self._since(min(after.time_msc, order.time_setup_msc)),
+                from_msc=self._since(min(after.time_msc, order.time_setup_msc), SEARCHED_BACK_MS),
                 order=order.ticket,
                 position=order.ticket if after.identity.margin_mode == "HEDGING" else 0,
                 filled=0.0 if gone else order.volume_initial - order.volume_current + lost,
@@ -241,16 +234,23 @@ class Pending:
         """Let go of what the books show by now. Raises BrokerError."""
         if not self._effects:
             return
-        since = min(effect.from_msc for effect in self._effects.values())
-        seen = Seen(books, self._broker.closed_orders(since), self._broker.deals(since))
+        # first what happened just now: the whole past of an order can be much to read
+        self._let_go(books, self._since(books.time_msc, JUST_NOW_MS))
+        if not self._effects:
+            return
+        self._let_go(books, min(effect.from_msc for effect in self._effects.values()))
         for key, effect in list(self._effects.items()):
-            if self.shown(effect, seen):
-                self._drop(key)
-            elif self._overdue(effect) and key not in self._told:
+            if self._overdue(effect) and key not in self._told:
                 self._told.add(key)
                 self._note("books.behind", magic=effect.magic, client_order_id=effect.id)
                 if effect.entry is None:
                     self._drop(key)  # the reconciler halts on it; here the books are believed again
+
+    def _let_go(self, books: Books, since: int) -> None:
+        seen = Seen(books, self._broker.closed_orders(since), self._broker.deals(since))
+        for key, effect in list(self._effects.items()):
+            if self.shown(effect, seen):
+                self._drop(key)
 
     def shown(self, effect: Effect, seen: Seen) -> bool:
         """Whether positions, orders and deals all show an effect; brings up to date what they do not.

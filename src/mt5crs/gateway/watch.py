@@ -9,7 +9,7 @@ from mt5crs.protocol.fields import VERSION
 from mt5crs.protocol.records import Deal, Order, Position
 from mt5crs.service.elapsed import elapsed_s
 
-from .ledger import Ledger
+from .ledger import JUST_NOW_MS, Ledger
 from .skew import Skew
 from .stream import Stream
 
@@ -64,7 +64,7 @@ class Watch:
             self._digests = {}
             self._deals_due = self._changed = True
             if self._positions is not None:
-                self._publish_orders(orders)
+                self._publish_orders(orders, books.time_msc)
                 self._publish_positions(self._positions, positions)
             self._positions, self._orders = positions, orders
         self._version = books.version
@@ -142,23 +142,32 @@ class Watch:
                 ),
             )
 
-    def _publish_orders(self, orders: dict[int, Order]) -> None:
+    def _publish_orders(self, orders: dict[int, Order], now_msc: int) -> None:
         for ticket, order in orders.items():
             old = self._orders.get(ticket)
             if old is None or order_shape(old) != order_shape(order):
                 self._trade(order.magic, order)
-        gone = [order for ticket, order in self._orders.items() if ticket not in orders]
+        gone = {ticket: order for ticket, order in self._orders.items() if ticket not in orders}
+        for ended in self._ended(gone, now_msc):
+            self._trade(ended.magic, ended)
+
+    def _ended(self, gone: dict[int, Order], now_msc: int) -> list[Order]:
+        """How orders ended that are gone, as far as the history shows it: of the others, subscribers see the
+        end from the position and deal events, or resync.
+        """
         if not gone:
-            return
+            return []
+        placed = min(order.time_setup_msc for order in gone.values())
+        ended: dict[int, Order] = {}
         try:
-            since = min(order.time_setup_msc for order in gone)
-            closed = {o.ticket: o for o in self._broker.closed_orders(since)}
+            # the latest first: an order can have been there for long, and much to read since
+            for since in (max(placed, self._ledger.since(now_msc, JUST_NOW_MS)), placed):
+                ended = {each.ticket: each for each in self._broker.closed_orders(since)}
+                if gone.keys() <= ended.keys():
+                    break
         except BrokerError:
-            closed = {}  # subscribers then see the order's end from the position and deal events, or resync
-        for order in gone:
-            ended = closed.get(order.ticket)
-            if ended is not None:
-                self._trade(ended.magic, ended)
+            pass
+        return [ended[ticket] for ticket in gone if ticket in ended]
 
     def _publish_positions(self, before: dict[int, Position], after: dict[int, Position]) -> None:
         for identifier, position in after.items():
