@@ -1,5 +1,6 @@
 """In which order requests get to the terminal: what ends risk first, then orders, then what only reads; in
-each lane the clients take turns. And how many may wait, so that one client cannot take all places.
+each lane the clients take turns. And how many may wait, so that one client cannot take all places, and who
+has read so much of late that orders would wait for it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections import deque
 from mt5crs.protocol import requests as ask
 
 from .job import Job
+from .reading_time import ReadingTime
 
 URGENT, ORDERS, READS = range(3)
 _URGENT = (ask.OrderCancel, ask.PositionClose, ask.OrderResolve)
@@ -25,15 +27,21 @@ def lane_of(request: ask.AnyRequest, *, operator: bool) -> int:
     return ORDERS if operator or isinstance(request, _ORDERS) else READS
 
 
+def reads(job: Job) -> bool:
+    """Whether a job is no order and ends no risk. Pure."""
+    return not isinstance(job.request, (*_URGENT, *_ORDERS))
+
+
 class Lanes:
     """What waits for the terminal. The caller locks."""
 
-    def __init__(self, limit: int, share: int) -> None:
+    def __init__(self, limit: int, share: int, reading: ReadingTime) -> None:
         """`limit`: most that may wait; `share`: most of one client."""
         self._limits = (limit, max(1, limit - limit // 4), max(1, limit // 2))
         self._share = share
         self._lanes: tuple[dict[str, deque[Job]], ...] = ({}, {}, {})
         self._streak = 0
+        self._reading = reading
 
     def __len__(self) -> int:
         return sum(self._waiting(lane) for lane in range(3))
@@ -63,19 +71,32 @@ class Lanes:
         queue.append(job)
 
     def take(self) -> Job | None:
-        """The next job; None when nothing waits."""
-        waiting = [lane for lane in self._lanes if lane]
+        """The next job; None when nothing waits, or only what has to wait longer."""
+        waiting = [(lane, name) for lane in self._lanes if (name := self._next(lane)) is not None]
         if not waiting:
             return None
         lowest_now = self._streak >= _TURNS and len(waiting) > 1
-        lane = waiting[-1] if lowest_now else waiting[0]
-        self._streak = 0 if lane is waiting[-1] else self._streak + 1
-        name = next(iter(lane))
+        lane, name = waiting[-1] if lowest_now else waiting[0]
+        self._streak = 0 if lane is waiting[-1][0] else self._streak + 1
         queue = lane.pop(name)
         job = queue.popleft()
         if queue:
             lane[name] = queue  # behind the other clients
+        if not reads(job):
+            self._reading.ordered()
         return job
+
+    def done(self, job: Job, seconds: float) -> None:
+        """The terminal is done with a job; it took so long."""
+        if reads(job):
+            self._reading.took(job.request.client, seconds)
+
+    def _next(self, lane: dict[str, deque[Job]]) -> str | None:
+        """Whose turn it is in a lane."""
+        for name, queue in lane.items():
+            if not (reads(queue[0]) and self._reading.must_wait(name)):
+                return name
+        return None
 
     def overdue(self, before: float) -> list[Job]:
         """Take out what came in before a moment."""

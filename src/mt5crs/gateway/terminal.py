@@ -22,6 +22,7 @@ from .job import Job
 from .lanes import Lanes
 from .outbox import Delivery, Outbox
 from .reader import Query, Reader
+from .reading_time import ReadingTime
 from .refusal import Refusal
 from .watch import Watch
 
@@ -79,7 +80,7 @@ class Terminal:
         self._note = note
         self._lock = threading.Lock()
         self._bell = Bell(poll_interval_s)
-        self._queue = Lanes(queue_limit, client_queue_limit)
+        self._queue = Lanes(queue_limit, client_queue_limit, ReadingTime())
         self._errands: deque[Callable[[], None]] = deque()
         self._running: Job | None = None
         self._stopping = False
@@ -259,7 +260,7 @@ class Terminal:
         return None
 
     def _do(self, job: Job) -> None:
-        request = job.request
+        request, began = job.request, elapsed_s()
         try:
             reply = self._reply(request, job)
         except Refusal as refusal:
@@ -275,6 +276,7 @@ class Terminal:
         frames = job.encode(reply)
         with self._lock:
             self._running = None
+            self._queue.done(job, elapsed_s() - began)
             answered, job.answered, job.state = job.answered, True, "finished"
         if not answered:
             self._outbox.put(Delivery(job.door, frames))

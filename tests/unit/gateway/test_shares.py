@@ -10,6 +10,7 @@ from mt5crs.gateway.connections import MAX_INCOMPLETE_BYTES, MAX_UNREAD_BYTES, C
 from mt5crs.gateway.job import Job
 from mt5crs.gateway.lanes import Lanes
 from mt5crs.gateway.quota import Quota
+from mt5crs.gateway.reading_time import SHARE, ReadingTime
 from mt5crs.protocol import requests as ask
 from mt5crs.service.bounded import BoundedNotes
 from tests.unit.orders import TERMS
@@ -34,7 +35,7 @@ def drained(lanes: Lanes) -> list[str]:
 
 
 def test_what_ends_risk_comes_first_then_orders_then_reads() -> None:
-    lanes = Lanes(100, 50)
+    lanes = Lanes(100, 50, ReadingTime())
     for each in (
         job(ask.SyncAll, "observer"),
         job(ask.SyncAll, "observer"),
@@ -54,14 +55,14 @@ def test_what_ends_risk_comes_first_then_orders_then_reads() -> None:
 
 def test_a_close_does_not_overtake_its_own_clients_order() -> None:
     """Else: close everything, and the order sent before opens it again."""
-    lanes = Lanes(100, 50)
+    lanes = Lanes(100, 50, ReadingTime())
     for each in (job(ask.OrderSend, "b"), job(ask.OrderSend, "a"), job(ask.PositionClose, "a")):
         lanes.add(each)
     assert drained(lanes) == ["a:OrderSend", "a:PositionClose", "b:OrderSend"]
 
 
 def test_clients_take_turns() -> None:
-    lanes = Lanes(100, 50)
+    lanes = Lanes(100, 50, ReadingTime())
     for client in "aaab":
         lanes.add(job(ask.SyncAll, client))
     assert [each[0] for each in drained(lanes)] == ["a", "b", "a", "a"]
@@ -69,7 +70,7 @@ def test_clients_take_turns() -> None:
 
 def test_what_an_operator_reads_takes_turns_with_orders_and_has_a_share() -> None:
     """An operator's key in a loop, or in wrong hands, delays an order by one read."""
-    lanes = Lanes(100, 3)
+    lanes = Lanes(100, 3, ReadingTime())
     lanes.add(job(ask.SyncAll, "observer"))
     for _ in range(3):
         lanes.add(job(ask.SyncAll, "ops", operator=True))
@@ -80,15 +81,40 @@ def test_what_an_operator_reads_takes_turns_with_orders_and_has_a_share() -> Non
 
 
 def test_nobody_waits_for_ever() -> None:
-    lanes = Lanes(1000, 1000)
+    lanes = Lanes(1000, 1000, ReadingTime())
     lanes.add(job(ask.SyncAll, "reader"))
     for _ in range(100):
         lanes.add(job(ask.OrderSend, "a"))
     assert drained(lanes).index("reader:SyncAll") < 10
 
 
+def test_beside_orders_a_clients_reads_have_a_share_of_the_terminal() -> None:
+    """Two clients whose reads of 20 ms never end, one of them an operator, and an order every 100 ms."""
+    now, spent = 0.0, Counter[str]()
+    lanes = Lanes(10_000, 10_000, ReadingTime(lambda: now))
+    for _ in range(2000):
+        lanes.add(job(ask.SyncAll, "ops", operator=True))
+        lanes.add(job(ask.SyncAll, "observer"))
+    next_order = 0.0
+    while now < 30:
+        if now >= next_order:
+            lanes.add(job(ask.OrderSend, "a"))
+            next_order += 0.1
+        taken = lanes.take()
+        took = 0.001 if taken is None or taken.request.client == "a" else 0.02
+        now += took
+        if taken is not None:
+            spent[taken.request.client] += 1
+            lanes.done(taken, took)
+    assert spent["a"] == 300
+    for reader in ("ops", "observer"):
+        assert 0.9 * SHARE < spent[reader] * 0.02 / now < 1.2 * SHARE
+    now += 2  # nothing is traded: nobody is kept waiting
+    assert sum(lanes.take() is not None for _ in range(100)) == 100
+
+
 def test_no_client_takes_all_places_and_reads_leave_some_to_orders() -> None:
-    lanes = Lanes(16, 6)
+    lanes = Lanes(16, 6, ReadingTime())
     admitted: Counter[str] = Counter()
 
     def offer(each: Job) -> None:
@@ -108,7 +134,7 @@ def test_no_client_takes_all_places_and_reads_leave_some_to_orders() -> None:
 
 
 def test_what_waited_too_long_is_taken_out() -> None:
-    lanes = Lanes(10, 10)
+    lanes = Lanes(10, 10, ReadingTime())
     for at in (1.0, 2.0, 3.0):
         lanes.add(job(ask.SyncAll, at=at))
     assert [each.received for each in lanes.overdue(2.5)] == [1.0, 2.0]
