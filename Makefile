@@ -88,7 +88,7 @@ lint: setup ## ruff, mypy strict, import-linter, yamllint, actionlint, zizmor, a
 
 .PHONY: unit
 unit: setup ## unit tests
-	$(PYTEST) tests/unit --numprocesses 3 --dist worksteal --durations=10
+	$(PYTEST) tests/unit --numprocesses 4 --dist worksteal --durations=10
 
 .PHONY: windows-contract
 windows-contract: setup ## under Wine: the real MetaTrader5 package, its wheels, gateways and their terminal processes
@@ -163,7 +163,7 @@ long-list: setup ## what only the long targets run, and why
 
 .PHONY: verify
 verify: setup ## testinfra suite against INVENTORY (default: the lab)
-	$(PYTEST) tests/verify --inventory $(INVENTORY)
+	$(PYTEST) tests/verify --inventory $(INVENTORY) --numprocesses 3 --dist loadfile
 
 .PHONY: molecule
 molecule: setup bundle ## Molecule scenarios default, rollback and windows (on the modelled host)
