@@ -11,7 +11,16 @@ SHEBANG = b"#!/usr/bin/python3 -IS\n"
 """Isolated, without site packages: standard library only, nothing of the caller's environment."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_MAIN = "import sys\n\nfrom mt5crs_release.cli import main\n\nsys.exit(main())\n"
+_MAIN = """import sys
+
+import mt5crs_release
+from mt5crs_release import compiled
+
+compiled.use(mt5crs_release.__path__, mt5crs_release.__loader__)
+from mt5crs_release.cli import main
+
+sys.exit(main())
+"""
 
 
 _VERSION = '"""What this tool was built from."""\n\nVERSION = {version!r}\nSOURCES = {sources!r}\n'

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from mt5crs_release import generation, runtime_files, store
+from mt5crs_release import compiled, generation, runtime_files, store
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.paths import COMPLETE, Host
+
+_TOOL = "the compiled release tool"
 
 
 def check(host: Host) -> dict[str, Any]:
@@ -34,9 +36,10 @@ def check(host: Host) -> dict[str, Any]:
         ) from error
     if found:
         first = next(iter(found))
+        anew = f"remove {compiled.kept()}" if first == _TOOL else "deploy again"
         raise FailedError(
             "; ".join(f"{name}: {', '.join(problems)}" for name, problems in found.items()),
-            remedy=f"find out who changed {first}; then deploy again: what was changed is built anew",
+            remedy=f"find out who changed {first}; then {anew}: what was changed is built anew",
             details={"found": found, **seen},
         )
     return {"changed": False, "found": {}, **seen}
@@ -58,6 +61,10 @@ def _look(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         problems = generation.problems(host.service(name).generation(current), thorough)
         if problems and store.read_link(host.service(name).current) == pointer:
             found[what] = problems
+    if compiled.kept().exists():
+        looked_at.append(_TOOL)
+        if problems := compiled.changed():
+            found[_TOOL] = problems
     for marker in sorted(host.runtimes.glob(f"*/{COMPLETE}")):
         what = f"runtime {marker.parent.name}"
         problems = thorough(marker.parent.resolve(), "runtime")
