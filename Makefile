@@ -163,7 +163,7 @@ long-list: setup ## what only the long targets run, and why
 
 .PHONY: verify
 verify: setup ## testinfra suite against INVENTORY (default: the lab)
-	$(PYTEST) tests/verify --inventory $(INVENTORY) --numprocesses 3 --dist loadfile
+	$(PYTEST) tests/verify --inventory $(INVENTORY) --numprocesses 3 --dist worksteal
 
 .PHONY: molecule
 molecule: setup bundle ## Molecule scenarios default, rollback and windows (on the modelled host)

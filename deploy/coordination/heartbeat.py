@@ -16,6 +16,8 @@ from deploy.coordination.companion import begun, is_stopped
 from deploy.remote import ssh
 
 _TIMEOUT_S = 20
+_SPACING_S = 0.5
+"""At most so often: parts with nothing to do pass faster than the Hub can be told."""
 _LOOK_S = 1.0
 """How often a stopped deployer is looked at; it is told of a lost lock that soon after it goes on."""
 
@@ -24,7 +26,8 @@ def main() -> int:
     """Send heartbeats until the deployer ends."""
     lines, deployer, first = begun()
     hub, name, every_s = first["hub"], str(first["id"]), float(first["every_s"])
-    due = time.monotonic() + every_s
+    sent = time.monotonic()
+    due = sent + every_s
     phase = ""
     while True:
         message = lines.next(max(0.0, due - time.monotonic()))
@@ -32,23 +35,28 @@ def main() -> int:
             due = time.monotonic() + _LOOK_S
             continue
         if message is None:
-            _beat(hub, name, "--gone", "its process ended")
+            _beat(hub, name, phase, "--gone", "its process ended")
             return 1
         if message.get("end"):
             return 0
-        phase = str(message.get("phase") or phase)
-        if not message.get("phase") and time.monotonic() < due:
+        if message.get("phase"):
+            phase, due = str(message["phase"]), min(due, sent + _SPACING_S)
+        if time.monotonic() < due:
             continue
-        lost = _beat(hub, name, *(["--phase", phase] if phase else []))
+        sent = time.monotonic()
+        lost = _beat(hub, name, phase)
         if lost:
             print(lost, flush=True)
             return 0
         due = time.monotonic() + every_s
 
 
-def _beat(hub: dict[str, Any], name: str, *words: str) -> str:
+def _beat(hub: dict[str, Any], name: str, phase: str, *words: str) -> str:
     """One heartbeat; returns who holds the lock when it is lost."""
-    reply = ssh.run(hub, [ssh.TOOL, "deployment", "beat", name, *words, "--json"], timeout_s=_TIMEOUT_S)
+    done = ["--phase", phase] if phase else []
+    reply = ssh.run(
+        hub, [ssh.TOOL, "deployment", "beat", name, *done, *words, "--json"], timeout_s=_TIMEOUT_S
+    )
     answer = reply.document or {}  # one that cannot be read says nothing of the lock: it is asked again
     return str(answer["error"]["message"]) if answer.get("lost") else ""
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -12,17 +13,24 @@ from tests.verify.node import Node
 FETCH = """
 import sys, urllib.request
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-print(direct.open(sys.argv[1], timeout=10).read().decode())
+for path in sys.argv[2:]:
+    print(direct.open(sys.argv[1] + path, timeout=10).read().decode())
 """
 
 
-def ask(hub: Node, path: str) -> dict[str, object]:
-    port = hub.variables["monitoring_prometheus_port"]
-    answer = hub.run("python3", "-c", FETCH, f"http://{hub.address}:{port}/api/v1/{path}")
+def ask(hub: Node, *paths: str) -> list[dict[str, Any]]:
+    """What Prometheus answers, in this order."""
+    base = f"http://{hub.address}:{hub.variables['monitoring_prometheus_port']}/api/v1/"
+    answer = hub.run("python3", "-c", FETCH, base, *paths)
     assert answer.returncode == 0, answer.stderr
-    data = json.loads(answer.stdout)["data"]
-    assert isinstance(data, dict)
-    return data
+    return [json.loads(line)["data"] for line in answer.stdout.splitlines()]
+
+
+def has(hub: Node, selectors: Iterable[str]) -> dict[str, bool]:
+    """Of each selector whether there is a series."""
+    asked = list(dict.fromkeys(selectors))
+    found = ask(hub, *(f"query?query={quote(one)}" for one in asked))
+    return {one: bool(data["result"]) for one, data in zip(asked, found, strict=True)}
 
 
 def scraped_targets(hub: Node) -> list[dict[str, Any]]:
@@ -32,8 +40,7 @@ def scraped_targets(hub: Node) -> list[dict[str, Any]]:
     """
     end = time.monotonic() + 3 * float(hub.variables["monitoring_scrape_interval_s"])
     while True:
-        targets = ask(hub, "targets?state=active")["activeTargets"]
-        assert isinstance(targets, list)
+        targets: list[dict[str, Any]] = ask(hub, "targets?state=active")[0]["activeTargets"]
         if time.monotonic() > end or all(target["health"] != "unknown" for target in targets):
             return targets
         time.sleep(0.5)
@@ -51,9 +58,7 @@ def test_every_service_of_the_inventory_is_scraped(hub: Node, fleet: tuple[Node,
 
 
 def alert_rules(hub: Node) -> list[dict[str, Any]]:
-    groups = ask(hub, "rules?type=alert")["groups"]
-    assert isinstance(groups, list)
-    return [rule for group in groups for rule in group["rules"]]
+    return [rule for group in ask(hub, "rules?type=alert")[0]["groups"] for rule in group["rules"]]
 
 
 OF_STRATEGIES = ("reconciler", "strategy", "breaker", "drawdown", "limit_used", "unfilled")
@@ -75,16 +80,17 @@ def test_what_the_rules_look_at_is_there(hub: Node, fleet: tuple[Node, ...]) -> 
     """A rule on a series that nobody exports never fires, and nobody sees it."""
     scraped_targets(hub)
     trading = any("strategy" in node.services for node in fleet)
-    begun = {prefix: bool(ask(hub, f"query?query={first}")["result"]) for prefix, first in FIRST_OF.items()}
-    missing = {}
+    begun = has(hub, FIRST_OF.values())
+    absent = [prefix for prefix, first in FIRST_OF.items() if not begun[first]]
+    wanted = []
     for rule in alert_rules(hub):
         for selector in selectors(rule["query"]):
             if not trading and any(part in str(selector) for part in OF_STRATEGIES):
                 continue
-            if any(selector.name.startswith(prefix) for prefix in begun if not begun[prefix]):
+            if any(selector.name.startswith(prefix) for prefix in absent):
                 continue  # before the first review, backup or drill on this Hub
             if ("host", "=~", "") in selector.conditions:
                 continue  # hosts of a kind that this fleet has not
-            if not ask(hub, f"query?query={quote(str(selector))}")["result"]:
-                missing[rule["name"]] = str(selector)
-    assert missing == {}
+            wanted.append((rule["name"], str(selector)))
+    there = has(hub, (selector for _, selector in wanted))
+    assert [(rule, selector) for rule, selector in wanted if not there[selector]] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -58,6 +59,28 @@ def test_a_stopped_deployer_sends_no_heartbeats(deployer: tuple[int, Path]) -> N
     assert count(beats) == before
     os.kill(process, signal.SIGCONT)
     wait_until(lambda: count(beats) > before + 1, 20, "heartbeats again")
+
+
+def test_parts_that_pass_fast_are_told_of_together(tmp_path: Path) -> None:
+    beats, ssh = tmp_path / "beats", tmp_path / "ssh"
+    ssh.write_text(f'{SSH}echo "$command" >> {beats}\necho "{{}}"\n')
+    ssh.chmod(0o755)
+    first = {"hub": {"ansible_host": "hub"}, "id": "x", "every_s": 60}
+    said = [first, *({"phase": f"part {number}"} for number in range(30))]
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.coordination.heartbeat"],
+        input="".join(json.dumps(each) + "\n" for each in said),
+        cwd=PROJECT,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, "its deployer has gone"
+    told = beats.read_text().splitlines()
+    assert len(told) == 1
+    assert "part 29" in told[0]
+    assert "--gone" in told[0]
 
 
 @pytest.mark.parametrize(("state", "stopped"), [("T", True), ("S", False), ("R", False), ("t", False)])
