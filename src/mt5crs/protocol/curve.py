@@ -59,8 +59,8 @@ def _z85_to_hex(key: bytes) -> str:
 
 
 def common_options(socket: "zmq.Socket[Any]") -> None:
-    """What every client of the product sets: no lingering, heartbeats that find a half-open connection in
-    about 6 s, at both ends: the server ends one that was silent for the TTL that heartbeats carry.
+    """What every client that asks sets: no lingering, heartbeats that find a half-open connection in about
+    6 s, at both ends: the server ends one that was silent for the TTL that heartbeats carry.
     """
     _without_heartbeats(socket)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
@@ -69,9 +69,10 @@ def common_options(socket: "zmq.Socket[Any]") -> None:
 
 
 def server_options(socket: "zmq.Socket[Any]") -> None:
-    """What every server sets. No heartbeats of its own: libzmq 4.3.5 aborts the process when one is due on a
-    connection that has ended while its pipe was full (`!_io_error`). Peers that send none are found by TCP:
-    probed after 4 s of silence, given up when nothing is acknowledged for 6 s (where the system has that).
+    """What every server and every subscriber sets. No heartbeats of its own: libzmq 4.3.5 aborts the process
+    when one is due on a connection that has ended while its pipe was full (`!_io_error`): a server's that is
+    flooded, a subscriber's that is behind. Peers that send none are found by TCP: probed after 4 s of
+    silence, given up when nothing is acknowledged for 6 s (where the system has that).
     """
     _without_heartbeats(socket)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 4)
@@ -116,7 +117,10 @@ def secure_server(socket: "zmq.Socket[Any]", secret: str) -> None:
 
 def secure_client(socket: "zmq.Socket[Any]", server_public: str, secret: str) -> None:
     """Make a socket a CURVE client. No request queues for a dead peer (IMMEDIATE)."""
-    common_options(socket)
+    if socket.type == zmq.SUB:  # it hears the gateway's own heartbeats, and notices when they stop
+        server_options(socket)
+    else:
+        common_options(socket)
     socket.setsockopt(zmq.CURVE_SERVERKEY, hex_to_z85(server_public, "GATEWAY_PUBLIC_KEY"))
     socket.setsockopt(zmq.CURVE_SECRETKEY, hex_to_z85(secret, "CLIENT_SECRET_KEY"))
     socket.setsockopt(zmq.CURVE_PUBLICKEY, hex_to_z85(public_of(secret), "client public key"))
