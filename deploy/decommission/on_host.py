@@ -50,7 +50,10 @@ rm -rf /opt/mt5crs/runtimes /opt/mt5crs/bundles
 systemctl daemon-reload
 systemctl reset-failed 2>/dev/null || true
 """
-REMAINS: Final = "firewall and sshd as they were, the release tool, the node exporter"
+REMAINS: Final = (
+    "the baseline as it was (firewall, sshd, kernel, clock, text on the console), the release tool, "
+    "the node exporter"
+)
 """What removing leaves on the host."""
 _TIMEOUT_S: Final = 120
 _GZIP: Final = b"\x1f\x8b"
