@@ -267,6 +267,7 @@ RULES: Final = (
         "security",
         "text is run as code or by a shell; call the program with a list of words",
         _runs_text,
+        outside=("src/mt5crs_release/compiled.py",),  # compares what root alone can have written
     ),
     Rule(
         "MT5CRS007",
