@@ -48,8 +48,11 @@ class Connections:
         """Subscriptions in force, by connection; counted by the network thread."""
 
     def accepted(self, fd: int, door: str, peer: Peer) -> None:
-        """A new connection."""
+        """A new connection. It may have been heard before this is told: then it is not silent."""
+        heard = None if fd in self._open else self.heard.get(fd)
         self._forget(fd)  # its number was free, whatever was told of its end
+        if heard is not None:
+            self.heard[fd] = heard
         self._open[fd] = Connection(door=door, peer=peer)
         self._sources[peer[0]] += 1
 

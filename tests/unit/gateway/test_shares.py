@@ -178,6 +178,16 @@ def test_a_number_that_was_given_out_again_is_another_connection() -> None:
     assert connections.peer(1) == ("i", 2)
 
 
+def test_who_spoke_before_it_was_told_of_is_not_silent() -> None:
+    """The network thread may hear a subscription before the doorkeeper hears of the connection."""
+    connections = Connections(per_source=1)
+    connections.heard[1] = connections.replied[1] = 1
+    connections.accepted(1, "events", ("h", 1))
+    connections.accepted(2, "events", ("h", 2))
+    assert connections.excess("h", 10) == (2, "source")
+    assert connections.replied == {}  # of whom, is not known
+
+
 def test_bytes_without_a_message_are_too_many_at_some_point() -> None:
     connections = Connections(per_source=5)
     for fd in (1, 2, 3):

@@ -54,8 +54,9 @@ class Door:
         return made
 
     def asked(self) -> tuple[bytes, int]:
-        """Routing id and descriptor of a client that has asked."""
+        """Routing id and descriptor of a client that has asked, and of which the doorkeeper knows."""
         assert self.router.poll(5000)
+        eventually(self.connections.count)
         routing_id = self.router.recv()
         frame = self.router.recv(copy=False)
         return routing_id, int(frame.get(zmq.SRCFD))
