@@ -53,7 +53,7 @@ def document(fleet: Fleet, date: str, accounts: Mapping[str, Account | str]) -> 
     ]
     hubs = fleet.in_group("hub")
     of_hub = told.get(hubs[0], {}) if hubs else {}
-    latency = _section(of_hub, "latency", "the inventory has no Hub")
+    latency = section(of_hub, "latency", "the inventory has no Hub")
     report: dict[str, Any] = {
         "format": FORMAT,
         "environment": fleet.environment,
@@ -63,8 +63,8 @@ def document(fleet: Fleet, date: str, accounts: Mapping[str, Account | str]) -> 
         "mode": _mode(fleet),
         "gateways": gateways,
         "latency": latency,
-        "alerts": _section(of_hub, "alerts", "the inventory has no Hub"),
-        "deployments": _section(of_hub, "deployments", "the inventory has no Hub"),
+        "alerts": section(of_hub, "alerts", "the inventory has no Hub"),
+        "deployments": section(of_hub, "deployments", "the inventory has no Hub"),
         "definitions": reckoning.DEFINITIONS,
         "anomaly_rules": ANOMALIES,
     }
@@ -73,8 +73,8 @@ def document(fleet: Fleet, date: str, accounts: Mapping[str, Account | str]) -> 
     return safe
 
 
-def _section(told: Mapping[str, Any], name: str, without: str) -> dict[str, Any]:
-    """`value`, or `no_data` with the reason."""
+def section(told: Mapping[str, Any], name: str, without: str) -> dict[str, Any]:
+    """A section of what a host told: `value`, or `no_data` with the reason."""
     of = told.get(name)
     if of is None:
         return {"no_data": told.get("error") or without}
@@ -87,8 +87,17 @@ def _ask_all(
     """Host → its sections, or `error`. The broker's day is looked for at the hosts by their own time."""
     known = [one for one in accounts.values() if isinstance(one, Account)]
     ahead = int(known[0].now_msc - now * 1000) if known else 0
+    asked = asked_of(first, last, ahead, now)
+    return told_by(fleet, dict.fromkeys([*fleet.in_group("gateway"), *fleet.in_group("hub")[:1]], asked))
+
+
+def asked_of(first: int, last: int, ahead: int, now: float) -> dict[str, Any]:
+    """The question to a host about [first, last) of broker time, which is so far ahead of UTC, in ms.
+
+    :param now: Unix time, after which nothing can be known
+    """
     begins, ends = first - ahead, last - ahead
-    asked: dict[str, Any] = {
+    return {
         "from_msc": first,
         "to_msc": last,
         "from_utc_msc": begins,
@@ -97,9 +106,12 @@ def _ask_all(
         "from_iso": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(begins / 1000)),
         "to_iso": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ends / 1000)),
     }
-    hosts = [*fleet.in_group("gateway"), *fleet.in_group("hub")[:1]]
-    with ThreadPoolExecutor(max(1, len(hosts))) as pool:
-        return dict(zip(hosts, pool.map(lambda host: _ask(fleet, host, asked), hosts), strict=True))
+
+
+def told_by(fleet: Fleet, asked: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Host → its sections, or `error`. asked: host → what it is asked."""
+    with ThreadPoolExecutor(max(1, len(asked))) as pool:
+        return dict(zip(asked, pool.map(lambda host: _ask(fleet, host, asked[host]), asked), strict=True))
 
 
 def _ask(fleet: Fleet, host: str, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def _mode(fleet: Fleet) -> list[dict[str, Any]]:
 def _gateway(
     host: str, account: Account | str, told: Mapping[str, Any], day: tuple[int, int]
 ) -> dict[str, Any]:
-    orders = _section(told, "submissions", "it was not asked")
+    orders = section(told, "submissions", "it was not asked")
     if "value" in orders:
         oldest = orders["value"]["oldest"]
         if not orders["value"]["counts"] and (oldest is None or oldest >= day[1]):
@@ -155,7 +167,7 @@ def _gateway(
         "host": host,
         "money": _money(account, day),
         "orders": orders,
-        "halts": _section(told, "acts", "it was not asked"),
+        "halts": section(told, "acts", "it was not asked"),
     }
 
 

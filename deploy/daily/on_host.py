@@ -20,6 +20,8 @@ from typing import Any
 STATE = Path("/var/lib/mt5crs/gateway")
 _TOOL = "/usr/local/sbin/mt5crs-release"
 _STEP_S = 60
+_MOST_STEPS = 10_000
+"""Prometheus gives no more than 11 000 samples of a series; longer than a week it is looked at less often."""
 _ANSWER_S = 20
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
@@ -92,20 +94,22 @@ def _seen(asked: dict[str, Any]) -> None:
 def alerts(asked: dict[str, Any]) -> list[dict[str, Any]]:
     """Alerts that fired: since when, until when (Unix time), for how many minutes in all."""
     _seen(asked)
+    length = asked["until"] - asked["from_utc_msc"] / 1000
+    step = max(_STEP_S, int(length / _MOST_STEPS) + 1)
     found = _ask(
         asked,
         "query_range",
         query='ALERTS{alertstate="firing",severity!="info"}',
         start=asked["from_utc_msc"] / 1000,
         end=asked["until"],
-        step=_STEP_S,
+        step=step,
     )
     return [
         {
             **{name: str(one["metric"].get(name, "")) for name in ("alertname", "host", "severity")},
             "first": one["values"][0][0],
             "last": one["values"][-1][0],
-            "minutes": len(one["values"]),
+            "minutes": len(one["values"]) * step // 60,
         }
         for one in found
     ]

@@ -16,6 +16,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
     "audit-log": ("mt5crs.checks.audit_log", "Show and verify who changed what in a fleet."),
     "backup": ("mt5crs.checks.backup", "Back the fleet up, and prove that it can be restored."),
+    "cancel": ("mt5crs.checks.emergencies", "Halt, then cancel every working order."),
     "config": ("mt5crs.checks.config", "Explain settings, what a change would restart; history, rollback."),
     "decommission": ("mt5crs.checks.decommission", "Take an Inf host out of the fleet for good."),
     "deployments": ("mt5crs.checks.deployments", "Show who deployed what to the fleet, and what differs."),
@@ -40,7 +41,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "secrets": ("mt5crs.checks.secrets", "Show who holds which secret, and what is wrong with one."),
     "standby": ("mt5crs.checks.standby", "Compare a candidate that stands by with what runs (blue/green)."),
     "strategy": ("mt5crs.develop.strategy", "Write a strategy of your own: new, check, run, pack."),
+    "start": ("mt5crs.checks.start", "Let a magic number trade, after go/no-go, backup and a countdown."),
     "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
+    "stop": ("mt5crs.checks.stop", "Stop a magic number, and report what it did."),
+    "withdraw": ("mt5crs.checks.emergencies", "Stop a magic number and take its trading rights."),
 }
 """Name: module (which has a click command of the same name, `-` as `_`), one line of help."""
 
@@ -49,6 +53,7 @@ OF_A_FLEET: Final = frozenset(
         "accept",
         "audit-log",
         "backup",
+        "cancel",
         "config",
         "decommission",
         "deployments",
@@ -65,7 +70,10 @@ OF_A_FLEET: Final = frozenset(
         "resolve",
         "resume",
         "secrets",
+        "start",
         "status",
+        "stop",
+        "withdraw",
     )
 )
 """Commands that `mt5crs --inventory` has a meaning for."""

@@ -57,6 +57,14 @@ def _or_fail(call: Callable[[], Any]) -> Any:
         raise click.ClickException(str(error)) from None
 
 
+def made_of(fleet: Fleet) -> dict[str, Any]:
+    """Back a fleet up; the metadata, with hosts that are `missing`. ClickException: none was made."""
+    from deploy.backup import storing
+
+    made: dict[str, Any] = _or_fail(lambda: storing.run(fleet, getpass.getuser()))
+    return made
+
+
 @backup.command()
 @json_option
 def run(as_json: bool) -> None:
@@ -65,10 +73,7 @@ def run(as_json: bool) -> None:
     Backups older than fleet_backup_keep_days are removed. Exit status 1: a host is missing in it, or none was
     made.
     """
-    from deploy.backup import storing
-
-    fleet = _fleet()
-    made = _or_fail(lambda: storing.run(fleet, getpass.getuser()))
+    made = made_of(_fleet())
     if as_json:
         click.echo(json.dumps(made))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,16 @@ import msgspec
 
 from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings, env_file_option, json_option
-from mt5crs.checks.gateways import Answer, ask, show, targets
+from mt5crs.checks.gateways import Answer, Target, ask, show, targets
 from mt5crs.checks.report import table
-from mt5crs.client.errors import RefusedError
+from mt5crs.client.errors import GatewayError, RefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 
 _VALID_MS = 10_000
 _NO_LEASE = 1
 """The protocol wants an epoch; the gateway looks at the halt instead when an operator closes."""
-_GOOD = frozenset({"FILLED", "CANCELED"})
+GOOD = frozenset({"FILLED", "CANCELED"})
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -46,26 +47,46 @@ def flatten(magic: int, dry_run: bool, env_file: Path | None, as_json: bool) -> 
 
     def call(client: GatewayClient, _connection: ConnectionSettings) -> list[Step]:
         books = client.snapshot(magic, history_since_msc=None, whole_account=False)
-        steps = [_step(client, magic, "order", order.ticket, dry_run) for order in books.orders]
-        return steps + [_step(client, magic, "position", p.identifier, dry_run) for p in books.positions]
+        steps = [step_of(client, magic, "order", order.ticket, dry_run) for order in books.orders]
+        return steps + [step_of(client, magic, "position", p.identifier, dry_run) for p in books.positions]
 
     def text(steps: list[Step]) -> str:
-        rows = [(step.what, step.ticket, step.result, step.message) for step in steps]
-        return table(("WHAT", "TICKET", "RESULT", "MESSAGE"), rows) if rows else "nothing is open"
+        return steps_text(steps) if steps else "nothing is open"
 
-    answers = ask(targets(env_file, magic), call)
+    of = targets(env_file, magic)
+    if not dry_run:
+        begun(f"cancels every working order of {magic} and closes every position of it at market", of)
+    answers = ask(of, call)
     failed = show(answers, text, as_json=as_json)
     if not dry_run:
         acted("flatten", answers, magic=magic, steps=[step for answer in answers for step in _told(answer)])
-    left = any(step.result not in _GOOD for answer in answers for step in answer.value or ())
+    left = any(step.result not in GOOD for answer in answers for step in answer.value or ())
     raise SystemExit(failed or (1 if left and not dry_run else 0))
 
 
+def begun(what: str, of: Sequence[Target]) -> None:
+    """Say what is about to be done, and at which gateways; on standard error, since it is no answer."""
+    where = ", ".join(target.name or "the gateway of this .env" for target in of)
+    click.echo(f"this {what}; at {where}", err=True)
+
+
 def _told(answer: Answer[list[Step]]) -> list[dict[str, Any]]:
-    return [{"what": step.what, "ticket": step.ticket, "result": step.result} for step in answer.value or ()]
+    return [told(step) for step in answer.value or ()]
 
 
-def _step(client: GatewayClient, magic: int, what: str, ticket: int, dry_run: bool) -> Step:
+def told(step: Step) -> dict[str, Any]:
+    """A step as the audit log keeps it."""
+    return {"what": step.what, "ticket": step.ticket, "result": step.result}
+
+
+def steps_text(steps: Sequence[Step]) -> str:
+    """A table of what was tried."""
+    rows = [(step.what, step.ticket, step.result, step.message) for step in steps]
+    return table(("WHAT", "TICKET", "RESULT", "MESSAGE"), rows)
+
+
+def step_of(client: GatewayClient, magic: int, what: str, ticket: int, dry_run: bool = False) -> Step:
+    """Cancel an `order`, or close a `position`; that it did not work out is a step too."""
     if dry_run:
         return Step(what, ticket, "would be cancelled" if what == "order" else "would be closed", "")
     common: dict[str, Any] = {
@@ -88,4 +109,6 @@ def _step(client: GatewayClient, magic: int, what: str, ticket: int, dry_run: bo
             )
     except RefusedError as error:
         return Step(what, ticket, error.reply.code, f"{error.reply.message}; {error.reply.remedy}")
+    except GatewayError as error:
+        return Step(what, ticket, "UNKNOWN", str(error))
     return Step(what, ticket, answer.outcome, answer.message)

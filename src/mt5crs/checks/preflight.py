@@ -35,8 +35,8 @@ class _WrongUsageError(click.UsageError):
     exit_code = COULD_NOT_RUN
 
 
-class _Command(click.Command):
-    """Has an exit status of its own for wrong usage."""
+class NoGoCommand(click.Command):
+    """A command that ends with 2 on NO-GO; wrong usage has an exit status of its own."""
 
     def make_context(self, *arguments: Any, **named: Any) -> click.Context:
         """Read the arguments."""
@@ -57,7 +57,7 @@ def _not_run() -> Iterator[None]:
         raise _WrongUsageError(error.message, error.ctx) from None
 
 
-@click.command(cls=_Command)
+@click.command(cls=NoGoCommand)
 @json_option
 @click.option(
     "--report",
@@ -74,7 +74,7 @@ def preflight(as_json: bool, report: Path | None) -> None:
     """
     chosen = chosen_fleet("preflight")
     of = fleet_of(chosen.inventory)
-    decision = _decision(of, chosen.operator)
+    decision = decision_of(of, chosen.operator)
     document = json.dumps(plain(decision), indent=2) + "\n"
     if report is not None:
         try:
@@ -85,7 +85,8 @@ def preflight(as_json: bool, report: Path | None) -> None:
     raise SystemExit(GO if decision.go else NO_GO)
 
 
-def _decision(of: Fleet, operator: str | None) -> Decision:
+def decision_of(of: Fleet, operator: str | None) -> Decision:
+    """Ask everybody, and judge. ClickException when the settings are wrong."""
     from deploy.fleet.settings import form_problems
     from deploy.preflight.checks import CHECKS
     from deploy.preflight.gathering import gather

@@ -593,7 +593,7 @@ def test_gateways_are_asked_with_the_operators_key(fleet: Fleet) -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, facts: Facts, *arguments: str) -> Any:
     made: Callable[..., Decision] = lambda *_: decide(facts, CHECKS)  # noqa: E731
-    monkeypatch.setattr(preflight, "_decision", made)
+    monkeypatch.setattr(preflight, "decision_of", made)
     monkeypatch.setattr(preflight, "fleet_of", lambda _: SimpleNamespace())
     return CliRunner().invoke(main, ["--inventory", "x.yml", "preflight", *arguments])
 
