@@ -12,7 +12,8 @@ from typing import Any
 import click
 from pyinfra.api.exceptions import PyinfraError
 
-FILES = ("deploy.py", "rollback.py")
+OPERATE = "operate.py"
+FILES = ("deploy.py", "rollback.py", OPERATE)
 
 
 def refuse_what_pyinfra_stumbles_over() -> None:

@@ -27,7 +27,7 @@ from deploy.controller.stopping import StopRequests
 from deploy.fleet import settings
 from deploy.fleet.connection import connection_of
 from deploy.fleet.inventory import WINDOWS, Fleet
-from deploy.operations import command_line, locking, stepping, windows
+from deploy.operations import command_line, locking, operating, stepping, windows
 from deploy.operations.context import fleet, not_reached
 from deploy.policy import enforcing as policy
 from deploy.reporting import report
@@ -77,6 +77,8 @@ def prepare(of: Fleet) -> None:
     if not command_line.is_ours(options):
         return
     command_line.refuse_wrong_values(options)
+    if command_line.OPERATE in files:
+        operating.operate(of.inventory, options)
     command_line.refuse_unanswerable(options)
     _refuse_options(options)
     for file in files:
