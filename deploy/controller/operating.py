@@ -45,6 +45,7 @@ TASKS = {
     "cancel": Task(needs=("why",), may=("magic",), acts=True),
     "flatten": Task(needs=("magic",), acts=True),
     "withdraw": Task(needs=("magic", "why"), acts=True),
+    "recover": Task(needs=("why",), acts=True),
     "accept": Task(needs=("host", "why"), acts=True),
     "resolve": Task(needs=("order", "magic", "why"), acts=True),
 }

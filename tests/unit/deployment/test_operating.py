@@ -58,7 +58,7 @@ def test_a_task_is_called_with_words_that_its_command_takes(name: str) -> None:
 
 def test_every_command_that_acts_on_a_fleet_is_a_task_that_acts() -> None:
     assert {name for name, task in TASKS.items() if task.acts} >= {
-        *("start", "stop", "halt", "resume", "cancel", "flatten", "withdraw", "accept", "resolve")
+        *("start", "stop", "halt", "resume", "cancel", "flatten", "withdraw", "recover", "accept", "resolve")
     }
     assert all(task.acts or not task.needs for task in TASKS.values())
 
