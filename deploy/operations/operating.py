@@ -37,11 +37,13 @@ def operate(inventory: Path, options: Mapping[str, Any]) -> NoReturn:
         sys.exit(0)
     if acts and not options.get("yes"):
         raise PyinfraError(f"{command[0]} acts at once, without being asked: add -y. Nothing was done")
-    # The command is told of Ctrl-C itself, and says what it did.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
     line = [sys.executable, "-m", "mt5crs", "--inventory", str(inventory.resolve()), *command]
-    sys.exit(subprocess.run(line, cwd=PROJECT, check=False).returncode)
+    # It is told of Ctrl-C by the terminal, and says what it did; whoever ends pyinfra means it as well.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with subprocess.Popen(line, cwd=PROJECT) as running:
+        signal.signal(signal.SIGTERM, lambda *_: running.terminate())
+        status = running.wait()
+    sys.exit(status if status >= 0 else 128 - status)
 
 
 def command_of(options: Mapping[str, Any]) -> list[str]:

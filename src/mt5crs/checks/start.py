@@ -7,6 +7,7 @@ whoever interrupts it knows what was done.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,11 +88,14 @@ def start(magic: int, reason: str, yes: bool, within: int, as_json: bool) -> Non
         )
     of = fleet_of(chosen.inventory)
     run = _Start(of, chosen.operator, targets(None, magic), magic, reason, yes, within, as_json)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = run.go()
     except KeyboardInterrupt:
         run.interrupted()
         status = INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         click.echo(json.dumps(run.document(status)))
     raise SystemExit(status)
@@ -115,8 +119,10 @@ class _Start:
     as_json: bool
     took: dict[str, float] = field(default_factory=dict)
     acts: dict[str, str] = field(default_factory=dict)
-    begun: bool = False
-    """Whether anything at a gateway may have been changed."""
+    began_msc: int | None = None
+    """Since when something at a gateway may have been changed (Unix time in ms); None: nothing was."""
+    answers: list[Answer[Any]] = field(default_factory=list)
+    recorded: bool = False
     backup: str | None = None
     waits: list[str] = field(default_factory=list)
     outcome: str = ""
@@ -207,28 +213,32 @@ class _Start:
 
     def _act(self, said: Mapping[str, Said]) -> None:
         """Lift what is to be lifted. From here on something may be done. ClickException."""
-        self.begun, began_msc = True, time.time_ns() // 1_000_000
+        self.began_msc = time.time_ns() // 1_000_000
         ways = {target.name: target for target in self.gateways}
-        answers: list[Answer[Any]] = []
         with self._timed("lifting"):
             for step in _steps(said):
                 self.acts |= dict.fromkeys(step.names, "asked for; whether it was done is not known")
                 (answer,) = ask([ways[step.gateway]], partial(_told, step.call, self.magic, self.reason))
-                answers.append(answer)
+                self.answers.append(answer)
                 self.acts |= dict.fromkeys(step.names, answer.error or "done")
-        acted(
-            STARTED,
-            answers,
-            magic=self.magic,
-            reason=self.reason,
-            unasked=self.yes,
-            began_msc=began_msc,
-            backup=self.backup,
-        )
-        failed = [f"{answer.name}: {answer.error}" for answer in answers if answer.value is None]
+        self._record()
+        failed = [f"{answer.name}: {answer.error}" for answer in self.answers if answer.value is None]
         if failed:
             self._tell_acts()
             raise click.ClickException(f"{self.magic} is not started whole: {'; '.join(failed)}")
+
+    def _record(self) -> None:
+        acted(
+            STARTED,
+            self.answers,
+            magic=self.magic,
+            reason=self.reason,
+            unasked=self.yes,
+            began_msc=self.began_msc,
+            backup=self.backup,
+            acts=self.acts,
+        )
+        self.recorded = True
 
     def _wait(self) -> int:
         until = _clock() + self.within_s
@@ -263,12 +273,14 @@ class _Start:
     def interrupted(self) -> None:
         """Say what was done and what was not."""
         self.outcome = "interrupted"
-        if not self.begun:
+        if self.began_msc is None:
             made = f"; backup {self.backup} was made and is kept" if self.backup else ""
             self.say(f"\ninterrupted: {self.magic} is not started; everything is as it was{made}")
             return
         self.say(f"\ninterrupted: the start of {self.magic} had begun")
         self._tell_acts()
+        if not self.recorded:
+            self._record()
         self.say(
             f"look with `mt5crs … phase show --magic {self.magic}`; `stop --magic {self.magic}` takes it back"
         )

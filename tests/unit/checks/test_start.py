@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from mt5crs.checks import backup, start
+from deploy.remote import ssh
+from mt5crs.checks import backup, start, trading
+from mt5crs.checks.rehearsal import Fleet
 from mt5crs.checks.trading import withdrawn
-from mt5crs.protocol import requests
+from mt5crs.client.gateway import GatewayClient
+from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import PhaseAct
 from mt5crs.protocol.replies import OrderResult
 from tests.unit.checks.operated import BACKUP, Operated, away, no_backup, operated
@@ -119,6 +122,24 @@ def test_ctrl_c_afterwards_says_what_was_done(ops: Operated, monkeypatch: pytest
     assert [act["what"] for act in ops.recorded] == ["trading.started"]
 
 
+def test_ctrl_c_while_it_lifts_is_recorded_and_says_what_is_not_known(
+    ops: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops.tell(requests.PhaseTrading, state="REDUCING", reason="news")
+    ops.halt()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "_resume", interrupt)
+    ended = ops.start("--yes")
+    assert ended.exit_code == 130, ended.output
+    assert "lift: it may only reduce: news: done" in ended.output
+    assert "lift: halt by ops: drill: asked for; whether it was done is not known" in ended.output
+    assert ops.halts() == [(MAGIC, "drill")]
+    assert [act["what"] for act in ops.recorded] == ["trading.started"]
+
+
 def test_no_go_ends_it_with_the_failing_checks_and_the_status_of_preflight(ops: Operated) -> None:
     ops.halt()
     ops.facts = gateway_says(state="not_ready", reason="no terminal")(GOOD)
@@ -211,3 +232,46 @@ def test_a_withdrawal_ends_with_the_act_of_a_person() -> None:
     assert withdrawn([act("active", "mended"), taken], 7) is None
     assert withdrawn([act("override", "mended", by="alice"), taken], 7) is None
     assert withdrawn([taken], 8) is None
+
+
+def test_a_strategy_on_a_real_fleet_is_seen_once_its_halt_is_lifted(
+    fleet: Fleet,
+) -> None:
+    for service in ("gateway", "reconciler", "strategy"):
+        fleet.start_ready(service)
+    with fleet.client() as client:
+        client.call(requests.Halt, replies.HaltState, magic=MAGIC, scope="MAGIC", reason="drill")
+        found = lifts_and_waits(client)
+        assert found[0] == ["halt by ops: drill"]
+        client.call(requests.Resume, replies.HaltState, magic=MAGIC, scope="MAGIC", reason="over")
+        assert fleet.health("strategy")["healthy"] is True, "a halt alone does not suspend it"
+        assert lifts_and_waits(client) == ([], [])
+        fleet.stop("strategy")
+        assert lifts_and_waits(client) == ([], ["no program holds its lease"])
+
+
+def lifts_and_waits(client: GatewayClient) -> tuple[list[str], list[str]]:
+    said = trading.look(client, MAGIC)
+    return list(trading.lifts(said)), list(trading.awaits(said))
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (ssh.Reply(0, json.dumps({"healthy": True, "magic": MAGIC}), ""), ""),
+        (ssh.Reply(0, json.dumps({"healthy": True, "magic": 7}), ""), f"its strategy trades 7, not {MAGIC}"),
+        (
+            ssh.Reply(75, json.dumps({"healthy": False, "state": "starting", "reason": "no lease"}), ""),
+            "its strategy is starting: no lease",
+        ),
+        (ssh.Reply(None, "", "no route to host"), "its strategy does not say how it is: no route to host"),
+        (ssh.Reply(127, "", "mt5crs: not found"), "its strategy does not say how it is: mt5crs: not found"),
+        (ssh.Reply(0, "{}", ""), "its strategy is unknown: it gives no reason"),
+    ],
+)
+def test_a_strategy_trades_only_if_its_host_says_so(
+    reply: ssh.Reply, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "run", lambda *_, **__: reply)
+    host = {"strategy_metrics_address": "127.0.0.1", "strategy_metrics_port": 1}
+    assert trading.strategy_of(host, MAGIC) == why

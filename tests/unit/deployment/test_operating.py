@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -119,11 +118,20 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
     """Command lines that would be run; each ends with 3."""
     lines: list[list[str]] = []
 
-    def run(line: list[str], **_: Any) -> SimpleNamespace:
-        lines.append(line)
-        return SimpleNamespace(returncode=3)
+    class Running:
+        def __init__(self, line: list[str], **_: Any) -> None:
+            lines.append(line)
 
-    monkeypatch.setattr(subprocess, "run", run)
+        def __enter__(self) -> Running:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait(self) -> int:
+            return 3
+
+    monkeypatch.setattr(subprocess, "Popen", Running)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield lines
     for number, handler in before.items():
