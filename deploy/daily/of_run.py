@@ -11,6 +11,9 @@ from deploy.daily.asking import Account, asked_of, section, told_by
 from deploy.fleet.inventory import Fleet
 from mt5crs.protocol.records import Deal
 
+_SETTLED_MS = 1000
+"""What the broker had in its hands at the end comes a moment later, and so does the record of the end."""
+
 
 def document(
     fleet: Fleet, magic: int, began: float | str, ended: float, accounts: Mapping[str, Account | str]
@@ -27,7 +30,7 @@ def document(
             **{name: dict.fromkeys(accounts, nothing) for name in ("money", "orders", "acts")},
             "alerts": nothing,
         }
-    first, last = int(began * 1000), int(ended * 1000)
+    first, last = int(began * 1000), int(ended * 1000) + _SETTLED_MS
     now = time.time()
     ahead = {
         host: 0 if isinstance(account, str) else int(account.now_msc - now * 1000)

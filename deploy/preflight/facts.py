@@ -285,6 +285,21 @@ class Facts:
     """Whether alerts are posted somewhere."""
     watchdog: bool = False
     """Whether a sign of life of the Hub is."""
+    starting: int | None = None
+    """Magic number whose start asks; None: nobody starts anything."""
+
+    def lifted_by_the_start(self, alert: str, host: str) -> bool:
+        """Whether a critical alert tells only of what the start itself lifts, or of a halt of another number.
+
+        A start looks at halts itself. One of everything is none of these, and what a gateway does not tell is
+        not known to be.
+        """
+        said = self.gateways.get(host)
+        if self.starting is None or not isinstance(said, GatewaySaid):
+            return False
+        if alert == "Mt5crsHalted":
+            return all(magic != 0 for magic, _, _ in said.halts)
+        return alert == "Mt5crsBreakerOpen" and set(said.breakers) <= {self.starting}
 
     def in_group(self, group: str) -> tuple[str, ...]:
         """Hosts of a group."""

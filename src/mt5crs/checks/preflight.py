@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,11 @@ def preflight(as_json: bool, report: Path | None) -> None:
     raise SystemExit(GO if decision.go else NO_GO)
 
 
-def decision_of(of: Fleet, operator: str | None) -> Decision:
-    """Ask everybody, and judge. ClickException when the settings are wrong."""
+def decision_of(of: Fleet, operator: str | None, starting: int | None = None) -> Decision:
+    """Ask everybody, and judge. ClickException when the settings are wrong.
+
+    :param starting: the magic number that a start asks for; what that start lifts is nothing against it
+    """
     from deploy.fleet.settings import form_problems
     from deploy.preflight.checks import CHECKS
     from deploy.preflight.gathering import gather
@@ -96,7 +100,8 @@ def decision_of(of: Fleet, operator: str | None) -> Decision:
     problems = form_problems(of)
     if problems:
         raise click.ClickException(str(SettingsError(f"Settings of {of.inventory}", problems)))
-    return decide(gather(of, gateways(of, operator), old_pages()), CHECKS)
+    facts = gather(of, gateways(of, operator), old_pages())
+    return decide(replace(facts, starting=starting), CHECKS)
 
 
 # ---- gateways ----

@@ -136,7 +136,7 @@ class _Start:
             return 0
         self._refuse(said)
         with self._timed("preflight"):
-            decision = preflight.decision_of(self.of, self.operator)
+            decision = preflight.decision_of(self.of, self.operator, self.magic)
         told = preflight.text(decision)
         self.say(told.splitlines()[-1] if decision.go else told)
         if not decision.go:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from deploy.coordination import audit_log
 from deploy.fleet.inventory import Fleet
+from deploy.preflight.judging import Decision
 from mt5crs.__main__ import main
 from mt5crs.checks import acts, backup, gateways, preflight, start, stop, trading
 from mt5crs.checks.gateways import Target
@@ -118,7 +119,11 @@ def operated(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
     monkeypatch.setattr(gateways, "of_fleet", impatient)
     for module in (gateways, start, stop, acts):
         monkeypatch.setattr(module, "fleet_of", lambda _: made.fleet)
-    monkeypatch.setattr(preflight, "decision_of", lambda *_: decide(made.facts, CHECKS))
+
+    def decision(_fleet: Fleet, _operator: str | None, starting: int | None = None) -> Decision:
+        return decide(replace(made.facts, starting=starting), CHECKS)
+
+    monkeypatch.setattr(preflight, "decision_of", decision)
     monkeypatch.setattr(backup, "made_of", lambda _: made.backup)
     monkeypatch.setattr(trading, "strategy_of", waits)
     monkeypatch.setattr(start, "_sleep", made.slept.append)

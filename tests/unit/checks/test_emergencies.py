@@ -16,7 +16,7 @@ from mt5crs.protocol.records import Order
 from mt5crs.protocol.replies import Error, OrderResult
 from tests.unit.checks.operated import Operated, operated, with_a_silent_one
 from tests.unit.gateway.phased import MICRO, SHADOW, key, signers
-from tests.unit.gateway.running import MAGIC, OTHER_MAGIC, Running, running
+from tests.unit.gateway.running import MAGIC, OTHER_MAGIC, Running, eventually, running
 
 pytestmark = pytest.mark.timeout(60)
 WAITS: dict[str, Any] = {"type": "LIMIT", "price": 0.5, "filling": "RETURN"}
@@ -89,6 +89,23 @@ def test_all_are_cancelled_and_a_gateway_that_is_away_is_named(ops: Operated) ->
     assert "CANCELED" in done.output
     assert working(ops) == [], "of every magic number"
     assert ops.halts() == [(0, "gap at the open")]
+
+
+def test_without_its_books_a_magic_number_is_halted_all_the_same_and_that_is_no_success(
+    ops: Operated,
+) -> None:
+    ops.gateway.fault(disconnected=True)
+    try:
+        eventually(lambda: ops.tell(requests.Status).state != "ready")
+        done = ops.run("cancel", "--magic", str(MAGIC), "--reason", "line is down")
+        halted = ops.halts()
+    finally:
+        ops.gateway.fault()
+        eventually(lambda: ops.tell(requests.Status).state == "ready")
+    assert done.exit_code == 1, done.output
+    assert "halted, but its orders are not known: gateway refused: " in done.output
+    assert "no order was working" not in done.output
+    assert halted == [(MAGIC, "line is down")]
 
 
 def test_what_is_not_ours_or_not_known_is_left_and_said() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from deploy.preflight.facts import Firing
 from deploy.remote import ssh
 from mt5crs.checks import backup, start, trading
 from mt5crs.checks.rehearsal import Fleet
@@ -17,7 +18,7 @@ from mt5crs.protocol.records import PhaseAct
 from mt5crs.protocol.replies import OrderResult
 from tests.unit.checks.operated import BACKUP, Operated, away, no_backup, operated
 from tests.unit.gateway.running import MAGIC, Running, running
-from tests.unit.preflight.test_preflight import GOOD
+from tests.unit.preflight.test_preflight import GOOD, on
 from tests.unit.preflight.test_preflight import gateway as gateway_says
 
 pytestmark = pytest.mark.timeout(60)
@@ -36,6 +37,7 @@ def ops(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
 
 def test_a_start_lifts_the_halt_after_everything_was_shown_and_waits_for_the_strategy(ops: Operated) -> None:
     ops.halt("end of the week")
+    ops.facts = on("hub-01", firing=[Firing("Mt5crsHalted", "gtw-01", "critical")])(GOOD)
     trader = ops.trader()
     ops.waits = ["its strategy is suspended: the state is not known", "its strategy is suspended: x"]
     began = ops.start("--reason", "monday")

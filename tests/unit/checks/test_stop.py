@@ -78,6 +78,7 @@ def test_it_is_halted_and_what_it_did_since_its_start_is_told(ops: Operated) -> 
     assert (money["deals"], money["trades"], money["wins"]) == (1, 0, 0)
     results = {one["result"]: one["count"] for one in report["orders"]["gtw-01"]["value"]}
     assert results == {"FILLED": 1, "REFUSED": 1, "PLACED": 1}
+    assert [one["act"] for one in report["acts"]["gtw-01"]["value"]] == ["resume", "halt"]
     held = report["open"]["gtw-01"]["value"]
     assert [(one["symbol"], one["volume"]) for one in held["positions"]] == [("EURUSD", 0.5)]
     assert len(held["orders"]) == 1

@@ -127,6 +127,24 @@ def test_a_withdrawal_is_no_drawdown_and_without_trades_there_is_no_rate() -> No
 # ---- what hosts say ----
 
 
+@pytest.mark.parametrize(("days", "step"), [(1, 60), (6, 60), (30, 260)])
+def test_alerts_of_a_long_run_are_asked_for_less_often_than_prometheus_refuses(
+    days: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def ask_prometheus(_: dict[str, Any], what: str, **parameters: Any) -> list[dict[str, Any]]:
+        asked.append(parameters)
+        metric = {"alertname": "A", "host": "h", "severity": "critical"}
+        return [{"metric": metric, "values": [[0, "1"], [step, "1"]]}] if what == "query_range" else [{}]
+
+    monkeypatch.setattr(on_host, "_ask", ask_prometheus)
+    (one,) = on_host.alerts({"from_utc_msc": 0, "until": days * 86_400.0})
+    assert asked[-1]["step"] == step
+    assert days * 86_400 / step <= 11_000
+    assert one["minutes"] == 2 * step // 60
+
+
 def test_submissions_are_counted_by_what_became_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

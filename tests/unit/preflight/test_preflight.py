@@ -588,6 +588,26 @@ def test_gateways_are_asked_with_the_operators_key(fleet: Fleet) -> None:
     assert [reason for _, reason, _ in said.halts] == ["drill"]
 
 
+@pytest.mark.parametrize(
+    ("alert", "says", "go"),
+    [
+        ("Mt5crsHalted", {"halts": ((7, "weekend", "ops"),)}, True),
+        ("Mt5crsHalted", {"halts": ((7, "weekend", "ops"), (8, "weekend", "ops"))}, True),
+        ("Mt5crsHalted", {"halts": ((0, "news", "ops"), (7, "weekend", "ops"))}, False),
+        ("Mt5crsBreakerOpen", {"breakers": (7,)}, True),
+        ("Mt5crsBreakerOpen", {"breakers": (7, 8)}, False),
+        ("Mt5crsNoFills", {"halts": ((7, "no fills", "gateway"),)}, False),
+    ],
+)
+def test_what_a_start_lifts_is_nothing_against_it(alert: str, says: dict[str, Any], go: bool) -> None:
+    halted = on("hub-01", firing=[Firing(alert, "gtw-01", "critical")])(gateway(**says)(GOOD))
+    assert not decide(halted, CHECKS).go, "for whoever starts nothing"
+    stopping = {one.check.id for one in decide(replace(halted, starting=7), CHECKS).stopping}
+    assert ("G-OPS-01" in stopping) is not go
+    silent = replace(halted, gateways={"gtw-01": Unknown("no answer")}, starting=7)
+    assert "G-OPS-01" in {one.check.id for one in decide(silent, CHECKS).stopping}
+
+
 # ---- the command ----
 
 
