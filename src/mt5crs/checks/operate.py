@@ -12,6 +12,7 @@ import msgspec
 from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings, chosen_file, env_file_option, json_option
 from mt5crs.checks.env_modes import env_files_of_host, readable_by_others, readable_by_others_in_the_fleet
+from mt5crs.checks.flatten import begun
 from mt5crs.checks.gateways import Answer, Chosen, ask, fleet_of, show, targets
 from mt5crs.checks.report import table
 from mt5crs.client.gateway import GatewayClient
@@ -216,7 +217,10 @@ def _order_flow(
         scope, number = ("FLEET", connection.magic_number) if magic is None else ("MAGIC", magic)
         return client.call(kind, replies.HaltState, magic=number, scope=scope, reason=reason)
 
-    return ask(targets(env_file, magic), call)
+    of = targets(env_file, magic)
+    if kind is requests.Halt:
+        begun(f"halts {f'magic number {magic}' if magic else 'everything'}; what is open stays", of)
+    return ask(of, call)
 
 
 @click.command()
