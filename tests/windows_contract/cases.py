@@ -22,6 +22,10 @@ QUERIES = [
     "positions_get(nonsense=1)",
     "orders_get()",
     "orders_get('EURUSD')",
+    "positions_total()",
+    "positions_total(1)",
+    "orders_total()",
+    "orders_total(1)",
     "symbols_get()",
     *(
         f"{function}({arguments})"
@@ -44,6 +48,11 @@ QUERIES = [
     "symbol_select('E' * 29, True)",
     "symbol_select('E' * 30, True)",
     "symbol_select('EURUSD', enable=True)",
+    *(
+        f"{function}({arguments})"
+        for function in ("history_deals_total", "history_orders_total")
+        for arguments in ("", _SPAN, "1704067200, 1704153600", "'a', 'b'", "0, 2**31 - 1", "0, 2**31")
+    ),
     *(
         f"{function}({arguments})"
         for function in ("history_deals_get", "history_orders_get")

@@ -108,7 +108,8 @@ def test_the_package_takes_every_call_of_the_backend(windows: Windows, tmp_path:
     assert {call.split("(")[0] for call in calls} == {
         "initialize", "shutdown", "account_info", "terminal_info", "positions_get", "orders_get",
         "symbols_get", "symbol_info", "symbol_info_tick", "symbol_select", "order_check", "order_send",
-        "history_deals_get", "history_orders_get",
+        "history_deals_get", "history_orders_get", "positions_total", "orders_total", "history_deals_total",
+        "history_orders_total",
     }  # fmt: skip
     answers = asked(windows, calls)["answers"]
     refused = {

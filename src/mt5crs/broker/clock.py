@@ -12,7 +12,11 @@ from collections.abc import Callable
 from mt5crs.service.elapsed import elapsed_s
 
 _KEPT_MS = 10 * 60_000
-"""So long the latest stamp counts: a broker's clock that goes back (end of summer time) is followed then."""
+"""So long the latest stamp counts; what a source shows before that is younger."""
+_STEP_MS = 10 * 60_000
+"""A quote so much before the last one of its symbol: the clock was set back (end of summer time)."""
+QUOTE = "quote of "
+"""What a source that shows one stamp after the other begins with."""
 
 
 class BrokerClock:
@@ -33,6 +37,8 @@ class BrokerClock:
             return
         now = self._now_ms()
         offset = stamp_msc - now
+        if source.startswith(QUOTE) and 0 < stamp_msc < last - _STEP_MS:
+            self._offsets.clear()  # of the time before
         self._offsets.append((now, offset))
         self._forget(now)
         self._offset = max(each for _, each in self._offsets)

@@ -3,9 +3,9 @@
 import math
 from typing import Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from mt5crs.protocol.fields import Filling, OrderType, Side
+from mt5crs.protocol.fields import Execution, Filling, OrderType, Side
 from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
 
 
@@ -45,6 +45,33 @@ class TradeRequest(Struct, frozen=True, kw_only=True):
     position: int = 0
     order: int = 0
     until_s: float = math.inf
+
+
+TradingMode = Literal["DISABLED", "LONG_ONLY", "SHORT_ONLY", "CLOSE_ONLY", "FULL"]
+"""SYMBOL_TRADE_MODE_…, in their order."""
+ExecutionMode = Literal["REQUEST", "INSTANT", "MARKET", "EXCHANGE"]
+"""SYMBOL_TRADE_EXECUTION_…, in their order."""
+
+
+class TradedSymbol(SymbolSpec, frozen=True, kw_only=True):
+    """A specification, and what its symbol takes now; between terminal and gateway only.
+
+    `gtc` and `specified`: whether an order may last until cancelled, or until a time of its own.
+    `freeze_level` in points: so near to the market nothing is changed or cancelled.
+    """
+
+    mode: TradingMode = "FULL"
+    execution: ExecutionMode = "MARKET"
+    kinds: list[Execution] = field(default_factory=lambda: ["MARKET", "LIMIT", "STOP"])
+    gtc: bool = True
+    specified: bool = True
+    sl: bool = True
+    tp: bool = True
+    freeze_level: int = 0
+
+    def specification(self) -> SymbolSpec:
+        """What clients are told."""
+        return SymbolSpec(**{name: getattr(self, name) for name in SymbolSpec.__struct_fields__})
 
 
 class TradeResult(Struct, frozen=True, kw_only=True):
@@ -122,7 +149,7 @@ class Broker(Protocol):
     def deals_of_position(self, identifier: int) -> list[Deal]:
         """All deals of one position."""
 
-    def symbol(self, name: str) -> SymbolSpec | None:
+    def symbol(self, name: str) -> TradedSymbol | None:
         """Contract specification; None when the broker has no such symbol."""
 
     def tick(self, name: str) -> Tick | None:

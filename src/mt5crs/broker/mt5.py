@@ -14,17 +14,29 @@ import importlib
 import math
 import ntpath
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from mt5crs.broker.clock import BrokerClock
-from mt5crs.broker.interface import Books, BrokerError, Calculation, CheckOutcome, TradeRequest, TradeResult
+from mt5crs.broker.clock import QUOTE, BrokerClock
+from mt5crs.broker.interface import (
+    Books,
+    BrokerError,
+    Calculation,
+    CheckOutcome,
+    ExecutionMode,
+    TradedSymbol,
+    TradeRequest,
+    TradeResult,
+    TradingMode,
+)
 from mt5crs.broker.mt5_arguments import ArgumentError, checked, checked_symbol
+from mt5crs.broker.retcodes import REQUOTE
 from mt5crs.protocol.fields import (
     DealEntry,
     DealType,
+    Execution,
     Filling,
     MarginMode,
     OrderState,
@@ -32,7 +44,8 @@ from mt5crs.protocol.fields import (
     Side,
     TradeMode,
 )
-from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
+from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, Tick
+from mt5crs.service.elapsed import elapsed_s
 from mt5crs.settings.gateway import GatewaySettings
 
 _TRADE_MODES: tuple[TradeMode, ...] = get_args(TradeMode)
@@ -43,13 +56,21 @@ _ENTRIES: tuple[DealEntry, ...] = get_args(DealEntry)
 _FILLINGS: dict[Filling, int] = {"FOK": 0, "IOC": 1, "RETURN": 2}
 _ACTIONS = {"DEAL": 1, "PENDING": 5, "REMOVE": 8}
 _GTC, _SPECIFIED = 0, 2
-_EXCHANGE = 3
+_EXCHANGE, _FULL = 3, 4
+_TRADING_MODES: tuple[TradingMode, ...] = get_args(TradingMode)
+_EXECUTIONS: tuple[ExecutionMode, ...] = get_args(ExecutionMode)
+_KINDS: dict[Execution, int] = {"MARKET": 1, "LIMIT": 2, "STOP": 4}
+"""Bits of SYMBOL_ORDER_MODE; 16 and 32 are stop loss and take profit. Of SYMBOL_EXPIRATION_MODE 1 is until
+cancelled, 4 until a time (https://www.mql5.com/en/docs/constants/environment_state/marketinfoconstants).
+"""
 _FAILED, _INVALID_PARAMS, _INTERNAL = -1, -2, -10000
 _INVALID_REQUEST, _NO_QUOTES = 10013, 10021
 _READS = 5
 _QUARTER_MS = 15 * 60 * 1000
 _WIDEST_OFFSET_MS = 14 * 3600 * 1000
 _OFFSET_LIFE_MS = 10 * 60 * 1000
+_LOADS_S = 60.0
+"""For so long after it was started or connected anew a terminal's lists are compared with its own counts."""
 
 
 class Terminal(Struct, frozen=True, kw_only=True):
@@ -93,9 +114,11 @@ class Mt5Broker:
         self._terminal = terminal
         self._mt5 = package
         self._wall_msc = wall_msc or (lambda: time.time_ns() // 1_000_000)
-        self._clock = BrokerClock() if wall_msc is None else BrokerClock(lambda: wall_msc() / 1000)
+        self._elapsed_s = elapsed_s if wall_msc is None else lambda: wall_msc() / 1000
+        self._clock = BrokerClock(self._elapsed_s)
         self._offset_msc = -_WIDEST_OFFSET_MS
         self._measured_msc = -_OFFSET_LIFE_MS
+        self._loads_until_s = -math.inf
         self._selected: set[str] = set()
 
     # --- connection ----------------------------------------------------------------------------------------
@@ -126,6 +149,7 @@ class Mt5Broker:
         except ArgumentError as error:
             raise BrokerError(_INVALID_PARAMS, f"the terminal cannot be started: {error}") from error
         begun = self._call("initialize", options.pop("path"), **options)
+        self._begin_to_load()
         code, text = (1, "") if begun else self._last_error()
         self._selected.clear()
         try:
@@ -206,12 +230,16 @@ class Mt5Broker:
 
     def books(self) -> Books:
         """Read until two readings agree: the package has no call that reads positions and orders together."""
-        before = self._positions_and_orders()
+        before, missing = self._positions_and_orders(), ""
         for _ in range(_READS):
             account = self._ask("account_info")  # once: login and balance are of the same account
             identity = self._identity_of(account)
+            if not identity.connected:
+                self._begin_to_load()
             after = self._positions_and_orders()
-            if _keys(before) == _keys(after):
+            agree = _keys(before) == _keys(after)
+            missing = self._not_listed(*after) if agree else ""
+            if agree and not missing:
                 return Books(
                     time_msc=self.time_msc(),
                     identity=identity,
@@ -221,11 +249,26 @@ class Mt5Broker:
                     version=None,
                 )
             before = after
-        raise BrokerError(-10000, "positions and orders change faster than they can be read")
+        raise BrokerError(_INTERNAL, missing or "positions and orders change faster than they can be read")
+
+    def _not_listed(self, positions: Sized, orders: Sized) -> str:
+        return self._missing("positions_total", positions) or self._missing("orders_total", orders)
+
+    def _begin_to_load(self) -> None:
+        self._loads_until_s = self._elapsed_s() + _LOADS_S
+
+    def _missing(self, function: str, rows: Sized, *span: datetime.datetime) -> str:
+        """Why a list cannot be the whole of it: while the terminal may be loading, it is counted as well."""
+        if self._elapsed_s() >= self._loads_until_s:
+            return ""
+        count = int(self._ask(function, *span))
+        if count <= len(rows):
+            return ""
+        return f"the terminal is loading: it lists {len(rows)} of what {function} says are {count}"
 
     def deals(self, since_msc: int) -> list[Deal]:
         """Deals since a broker time."""
-        rows = self._ask("history_deals_get", *self._span(since_msc))
+        rows = self._history("deals", since_msc)
         self._clock.saw("deals", max((int(d.time_msc) for d in rows), default=0))
         return sorted(
             (_deal(d) for d in rows if d.time_msc >= since_msc), key=lambda d: (d.time_msc, d.ticket)
@@ -233,20 +276,28 @@ class Mt5Broker:
 
     def closed_orders(self, since_msc: int) -> list[Order]:
         """Orders that ended since a broker time."""
-        rows = self._ask("history_orders_get", *self._span(since_msc))
+        rows = self._history("orders", since_msc)
         found = (_order(o) for o in rows if o.time_done_msc >= since_msc)
         return sorted(found, key=lambda o: (o.time_done_msc, o.ticket))
+
+    def _history(self, what: Literal["deals", "orders"], since_msc: int) -> Any:
+        span = self._span(since_msc)
+        rows = self._ask(f"history_{what}_get", *span)
+        missing = self._missing(f"history_{what}_total", rows, *span)
+        if missing:
+            raise BrokerError(_INTERNAL, missing)
+        return rows
 
     def deals_of_position(self, identifier: int) -> list[Deal]:
         """Deals of a position."""
         return [_deal(d) for d in self._ask("history_deals_get", position=identifier)]
 
-    def symbol(self, name: str) -> SymbolSpec | None:
+    def symbol(self, name: str) -> TradedSymbol | None:
         """Contract specification."""
         if not self._select(name):
             return None
         info = self._ask("symbol_info", name)
-        return SymbolSpec(
+        return TradedSymbol(
             symbol=info.name,
             description=info.description[:256],
             digits=info.digits,
@@ -260,9 +311,17 @@ class Mt5Broker:
             tick_value=info.trade_tick_value,
             currency_profit=info.currency_profit,
             margin_initial=info.margin_initial,
-            trade_allowed=info.trade_mode == 4,
+            trade_allowed=info.trade_mode == _FULL,
             fillings=_fillings(info.filling_mode, info.trade_exemode),
             sessions=None,
+            mode=_TRADING_MODES[info.trade_mode],
+            execution=_EXECUTIONS[info.trade_exemode],
+            kinds=[kind for kind, bit in _KINDS.items() if info.order_mode & bit],
+            gtc=bool(info.expiration_mode & 1),
+            specified=bool(info.expiration_mode & 4),
+            sl=bool(info.order_mode & 16),
+            tp=bool(info.order_mode & 32),
+            freeze_level=info.trade_freeze_level,
         )
 
     def tick(self, name: str) -> Tick | None:
@@ -270,7 +329,7 @@ class Mt5Broker:
         if not self._select(name):
             return None
         tick = self._ask("symbol_info_tick", name)
-        self._clock.saw(f"quote of {name}", int(tick.time_msc))
+        self._clock.saw(f"{QUOTE}{name}", int(tick.time_msc))
         return Tick(symbol=name, bid=tick.bid, ask=tick.ask, time_msc=tick.time_msc)
 
     def check(self, request: TradeRequest) -> CheckOutcome:
@@ -314,12 +373,15 @@ class Mt5Broker:
         result = self._call("order_send", form)
         if result is None:
             return None
+        price = result.price
+        if result.retcode == REQUOTE and not price:
+            price = result.ask if request.type.startswith("BUY") else result.bid
         return TradeResult(
             retcode=result.retcode,
             order=result.order,
             deal=result.deal,
             volume=result.volume,
-            price=result.price,
+            price=price,
             comment=str(result.comment),
         )
 
@@ -409,7 +471,7 @@ class Mt5Broker:
             if info.select:
                 tick = self._call("symbol_info_tick", info.name)
                 if tick is not None and tick.time_msc:
-                    self._clock.saw(f"quote of {info.name}", int(tick.time_msc))
+                    self._clock.saw(f"{QUOTE}{info.name}", int(tick.time_msc))
                     yield tick
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from mt5crs.protocol.records import Deal, Identity, Order, Position, SymbolSpec, Tick
+from mt5crs.protocol.records import Deal, Identity, Order, Position, Tick
 from mt5crs.service.elapsed import elapsed_s
 
 from . import wire
@@ -25,6 +25,7 @@ from .interface import (
     Calculation,
     CheckOutcome,
     TooLateError,
+    TradedSymbol,
     TradeRequest,
     TradeResult,
 )
@@ -280,9 +281,9 @@ class RemoteBroker:
         deals: list[Deal] = self._ask(Kind.DEALS_OF_POSITION, wire.encode(identifier))
         return deals
 
-    def symbol(self, name: str) -> SymbolSpec | None:
+    def symbol(self, name: str) -> TradedSymbol | None:
         """Contract specification."""
-        spec: SymbolSpec | None = self._of_market(Kind.SYMBOL, name)
+        spec: TradedSymbol | None = self._of_market(Kind.SYMBOL, name)
         return spec
 
     def tick(self, name: str) -> Tick | None:

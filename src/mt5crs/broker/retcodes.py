@@ -4,9 +4,10 @@ PLACED = 10008
 DONE = 10009
 DONE_PARTIAL = 10010
 FROZEN = 10029
+REQUOTE = 10004
 
 NAMES = {
-    10004: "requote",
+    REQUOTE: "requote",
     10006: "request rejected",
     10007: "request cancelled by trader",
     PLACED: "order placed",
@@ -58,9 +59,10 @@ def name(retcode: int) -> str:
 
 
 def certainly_not_executed(retcode: int, *, change: bool = False) -> bool:
-    """Whether the server refused the request for sure. `change`: it cancels or changes an order.
+    """Whether the server refused the request for sure. `change`: it cancels or changes an order, or closes a
+    position.
 
-    Such a request is refused for sure by FROZEN too (the order is too near to the market).
+    Such a request is refused for sure by FROZEN too (the order, or a stop, is too near to the market).
 
     Everything else but DONE (10007, 10008, 10010, 10011, 10012, 10028, 10029, 10031, unknown codes, no
     result at all) may have been executed: the broker's books decide.

@@ -21,11 +21,11 @@ import msgspec
 from msgspec import Struct
 
 from mt5crs.protocol.fields import MAX_REPLY_BYTES
-from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
+from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, Tick
 
-from .interface import BrokerError, Calculation, CheckOutcome, TradeRequest, TradeResult
+from .interface import BrokerError, Calculation, CheckOutcome, TradedSymbol, TradeRequest, TradeResult
 
-VERSION = 3
+VERSION = 4
 """Both sides must speak the same; they are parts of one release, but of two installations under Wine."""
 MAX_BODY_BYTES = MAX_REPLY_BYTES
 _HEADER = struct.Struct("<IIB")
@@ -108,7 +108,7 @@ _ANSWERS: dict[Kind, Any] = {
     Kind.DEALS: list[Deal],
     Kind.CLOSED_ORDERS: list[Order],
     Kind.DEALS_OF_POSITION: list[Deal],
-    Kind.SYMBOL: SymbolSpec | None,
+    Kind.SYMBOL: TradedSymbol | None,
     Kind.TICK: Tick | None,
     Kind.CHECK: CheckOutcome,
     Kind.SEND: TradeResult | None,

@@ -60,7 +60,7 @@ class Reader:
         if isinstance(request, ask.SymbolQuery):
             spec = self._broker.symbol(request.symbol)
             if spec is not None:
-                return SymbolReply(v=VERSION, id=request.id, spec=spec)
+                return SymbolReply(v=VERSION, id=request.id, spec=spec.specification())
         else:
             tick = self._broker.tick(request.symbol)
             if tick is not None:

@@ -11,7 +11,7 @@ from collections import namedtuple
 from pathlib import Path
 from typing import Any, get_args
 
-from mt5crs.broker.interface import BrokerError, Calculation, TradeRequest
+from mt5crs.broker.interface import BrokerError, Calculation, ExecutionMode, TradeRequest, TradingMode
 from mt5crs.broker.sim.backend import SimulatedBroker
 from mt5crs.broker.sim.symbols import CONTRACTS
 from mt5crs.protocol.fields import DealEntry, Filling, MarginMode, OrderState, OrderType, TradeMode
@@ -22,6 +22,7 @@ TYPES: dict[str, Any] = {name: namedtuple(name, fields) for name, fields in RECO
 NO_CONNECTION = (-10004, "No IPC connection")
 TEXT = 29
 """Longest symbol and comment, in UTF-16 units."""
+KINDS = {"MARKET": 1, "LIMIT": 2, "STOP": 4}
 UNSIGNED, UNSIGNED_LONG, LONG = (0, 2**32 - 1), (0, 2**64 - 1), (-(2**63), 2**63 - 1)
 LAST_SECOND = 2**31 - 1
 """Latest time that may be given as a number; a datetime may be later."""
@@ -160,6 +161,12 @@ class FakeMetaTrader5:
         books = self._books(arguments, keywords)
         return None if books is None else tuple(_order(o) for o in books.orders)
 
+    def positions_total(self) -> Any:
+        return self.broker.totals()[0] if self._guard() else None
+
+    def orders_total(self) -> Any:
+        return self.broker.totals()[1] if self._guard() else None
+
     def _books(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         assert not keywords.keys() & {"symbol", "group", "ticket"}, "the fake has no filters"
         if arguments:
@@ -176,6 +183,14 @@ class FakeMetaTrader5:
 
     def history_orders_get(self, *span: Any, **keywords: Any) -> Any:
         return self._history(self.broker.closed_orders, None, _order, span, keywords)
+
+    def history_deals_total(self, *span: Any) -> Any:
+        rows = self._history(self.broker.all_deals, None, _deal, span, {})
+        return None if rows is None else len(rows)
+
+    def history_orders_total(self, *span: Any) -> Any:
+        rows = self._history(self.broker.all_closed_orders, None, _order, span, {})
+        return None if rows is None else len(rows)
 
     def _history(self, by_time: Any, by_position: Any, form: Any, span: Any, keywords: dict[str, Any]) -> Any:
         position = keywords.get("position")
@@ -236,9 +251,14 @@ class FakeMetaTrader5:
             trade_tick_value=spec.tick_value,
             currency_profit=spec.currency_profit,
             margin_initial=0.0,
-            trade_mode=4,
+            trade_mode=get_args(TradingMode).index(spec.mode),
+            order_mode=sum(bit for kind, bit in KINDS.items() if kind in spec.kinds)
+            + 16 * spec.sl
+            + 32 * spec.tp,
+            expiration_mode=spec.gtc + 4 * spec.specified,
+            trade_freeze_level=spec.freeze_level,
             filling_mode=("FOK" in spec.fillings) + 2 * ("IOC" in spec.fillings),
-            trade_exemode=3 if len(spec.fillings) == 3 else 2,
+            trade_exemode=3 if len(spec.fillings) == 3 else get_args(ExecutionMode).index(spec.execution),
             select=name in self._selected,
         )
 
@@ -273,13 +293,16 @@ class FakeMetaTrader5:
         result = self.broker.send(parsed)
         if result is None:
             return self._fail(-10005, "Internal timeout")
+        requoted = result.retcode == 10004
         return filled(
             "OrderSendResult",
             retcode=result.retcode,
             deal=result.deal,
             order=result.order,
             volume=result.volume,
-            price=result.price,
+            price=0.0 if requoted else result.price,
+            bid=result.price if requoted else 0.0,
+            ask=result.price if requoted else 0.0,
             comment=result.comment,
             request_id=1,
             request=request,

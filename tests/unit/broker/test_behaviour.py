@@ -13,7 +13,8 @@ from mt5crs.broker.interface import Broker, BrokerError, Calculation, TradeReque
 from mt5crs.broker.mt5 import Mt5Broker, Terminal
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed
 from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
-from mt5crs.broker.sim.faults import Faults, SendFault
+from mt5crs.broker.sim.faults import Faults, Rules, SendFault
+from mt5crs.broker.sim.terminal import Part, Showing
 from mt5crs.protocol.fields import Filling, MarginMode
 from tests.unit.broker.fake_metatrader5 import FakeMetaTrader5
 
@@ -348,6 +349,76 @@ def test_mt5_books_that_never_stand_still_are_an_error(tmp_path: Path) -> None:
 
     package.orders_get = changing
     with pytest.raises(BrokerError, match="change faster"):
+        market.broker.books()
+    market.sim.close()
+
+
+def test_what_a_symbol_takes_is_read(hedging: Market) -> None:
+    taken = Rules(
+        mode="LONG_ONLY", execution="INSTANT", kinds=["LIMIT"], gtc=False, specified=True, sl=True, tp=False,
+        stops_level=7, freeze_level=9,
+    )  # fmt: skip
+    whole = hedging.broker.symbol("GBPUSD")
+    assert whole is not None
+    assert (whole.mode, whole.kinds, whole.gtc, whole.specified) == (
+        "FULL", ["MARKET", "LIMIT", "STOP"], True, True,
+    )  # fmt: skip
+    hedging.sim.command(Command(do="faults", faults=Faults(rules={"GBPUSD": taken})))
+    spec = hedging.broker.symbol("GBPUSD")
+    assert spec is not None
+    assert {name: getattr(spec, name) for name in taken.__struct_fields__} == msgspec.structs.asdict(taken)
+    assert spec.trade_allowed is False
+
+
+def test_a_requote_says_the_new_price(hedging: Market) -> None:
+    hedging.price(1.2)
+    refused = hedging.send(price=1.1, deviation=10)
+    assert (refused.retcode, refused.price) == (10004, 1.2001)
+
+
+@pytest.mark.parametrize("what", ["positions", "orders", "deals", "closed_orders"])
+def test_mt5_lists_that_are_partly_loaded_are_an_error_until_they_are_whole(
+    tmp_path: Path, what: str
+) -> None:
+    market, _ = mt5_market(tmp_path)
+    market.send()
+    market.send(action="PENDING", type="BUY_LIMIT", price=1.0, filling="RETURN")
+    market.send(action="REMOVE", order=market.broker.books().orders[0].ticket)
+    if what == "orders":
+        market.send(action="PENDING", type="BUY_LIMIT", price=1.0, filling="RETURN")
+    if what != "positions":
+        market.sim.command(Command(do="close", position=market.broker.books().positions[0].ticket))
+
+    def read() -> Any:
+        if what in ("positions", "orders"):
+            return getattr(market.broker.books(), what)
+        return getattr(market.broker, what)(0)
+
+    whole = read()
+    assert whole
+    part = Showing(part=Part(shown=len(whole) - 1, for_ms=1000))
+    market.broker.start()
+    market.sim.command(Command(do="faults", faults=Faults(terminal=part)))
+    with pytest.raises(BrokerError, match="is loading"):
+        read()
+    market.now += 1001
+    assert len(read()) == len(whole)
+    market.sim.close()
+
+
+def test_mt5_lists_are_counted_again_after_the_terminal_was_not_connected(tmp_path: Path) -> None:
+    market, package = mt5_market(tmp_path)
+    market.send()
+    market.now += 61_000
+    counted: list[int] = []
+    total = package.positions_total
+    package.positions_total = lambda: counted.append(1) or total()
+    market.broker.books()
+    assert not counted  # an order costs no call more
+    market.sim.command(Command(do="faults", faults=Faults(disconnected=True)))
+    market.broker.books()
+    market.sim.command(Command(do="faults", faults=Faults(terminal=Showing(part=Part(shown=0)))))
+    with pytest.raises(BrokerError, match=r"lists 0 of what positions_total says are 1"):
         market.broker.books()
     market.sim.close()
 

@@ -65,6 +65,21 @@ def test_a_broker_that_sets_its_clock_back_is_followed() -> None:
     assert abs(now - (world.broker_msc() - HOUR)) < 1000
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_by_an_hour_is_followed_with_the_next_quote(hours: int) -> None:
+    world = World()
+    for step in range(300):
+        world.true_msc += 1000
+        world.clock.saw("quote of EURUSD", world.broker_msc())
+        if step % 100 == 0:
+            world.clock.saw("deals", world.broker_msc() if step else 0)
+    world.true_msc += 1000
+    world.clock.saw("quote of EURUSD", world.broker_msc() + hours * HOUR)
+    world.clock.saw("deals", 0)  # a search that found none
+    world.clock.saw("quote of EURUSD", 0)  # it was just selected
+    assert world.clock.now_msc() == world.broker_msc() + hours * HOUR
+
+
 @pytest.mark.parametrize("wrong_ms", [-7 * 60_000, 6 * 60_000, 40 * 60_000])
 def test_the_terminals_clock_does_not_rest_on_this_hosts(wrong_ms: int) -> None:
     """Minutes ahead or behind are no time zone, and not seen when offsets are rounded to a quarter."""

@@ -10,7 +10,8 @@ USAGE = """usage: python -m mt5crs.broker.sim DIRECTORY COMMAND
 DIRECTORY  the broker's directory, usually STATE_DIR/sim
 COMMAND    JSON: {"do": "trade", "symbol", "side", "volume", "magic"}  {"do": "close", "position"}
            {"do": "cancel", "order"}  {"do": "price", "symbol", "bid", "ask"}  {"do": "free_price", "symbol"}
-           {"do": "deposit", "amount"}  {"do": "faults", "faults": {"send": [{"kind": "lose_reply"}], …}}"""
+           {"do": "deposit", "amount"}  {"do": "clock", "shift_ms"}
+           {"do": "faults", "faults": {"send": [{"kind": "lose_reply"}], …}}"""
 
 
 def main(arguments: list[str]) -> int:

@@ -15,12 +15,13 @@ from mt5crs.broker.interface import (
     Calculation,
     CheckOutcome,
     TooLateError,
+    TradedSymbol,
     TradeRequest,
     TradeResult,
 )
-from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, name
+from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, REQUOTE, name
 from mt5crs.protocol.fields import Filling, OrderState, Side
-from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, SymbolSpec, Tick
+from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, Tick
 
 from . import rules
 from .faults import Faults, SendFault
@@ -41,7 +42,7 @@ from .matching import (
 from .profile import Profile as Profile
 from .store import Changes, Store
 from .symbols import CONTRACTS, Contract
-from .terminal import ODD_DEALS, ODD_ORDERS, ODD_POSITIONS, Past
+from .terminal import ODD_DEALS, ODD_ORDERS, ODD_POSITIONS, Past, Record
 
 BROKER_CLOCK_OFFSET_MS = 2 * 3600 * 1000
 """The simulated broker lives two hours east of UTC, as many do."""
@@ -50,9 +51,11 @@ FIRST_TICKET = 100_000
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the outside world does to the broker: trades by hand, prices, deposits, faults."""
+    """What the outside world does to the broker: trades by hand, prices, deposits, faults; `clock` sets its
+    clock by `shift_ms` from what it is (summer time).
+    """
 
-    do: Literal["trade", "close", "price", "free_price", "deposit", "faults", "cancel"]
+    do: Literal["trade", "close", "price", "free_price", "deposit", "faults", "cancel", "clock"]
     symbol: str = ""
     side: Side = "BUY"
     volume: float = 0.0
@@ -63,6 +66,7 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bid: float = 0.0
     ask: float = 0.0
     amount: float = 0.0
+    shift_ms: int = 0
     faults: Faults | None = None
 
 
@@ -98,9 +102,17 @@ class SimulatedBroker:
         self._filled_at: dict[int, int] = {}
         self._prices: dict[str, tuple[float, float]] = {}
         self._late: list[tuple[int, TradeRequest]] = []
+        self._crossed: list[tuple[int, Order]] = []
+        """Cancelled orders that are filled at a time all the same."""
         self._changes = Changes()
         self._version = 1
         self._time = 0
+        self._shift = 0
+        """How far the clock that is on the records has been set from the one that goes on (`_time`)."""
+        self._faults_since = 0
+        self._interrupted = ("", 0)
+        """What is off, and until when."""
+        self._still: dict[str, Tick] = {}
         self._price_version = 0
         self._matched: tuple[int, int, int] = (0, 0, 0)
         self._ticks: dict[str, Tick] = {}
@@ -119,6 +131,7 @@ class SimulatedBroker:
         meta = self._store.meta()
         self._balance = meta.get("balance", 0.0)
         self._next_ticket = int(meta.get("next_ticket", FIRST_TICKET))
+        self._shift = int(meta.get("shift_ms", 0))
         return bool(meta)
 
     # --- the interface -------------------------------------------------------------------------------------
@@ -131,8 +144,16 @@ class SimulatedBroker:
         self._store.close()
 
     def time_msc(self) -> int:
-        """The broker's clock; never goes back."""
-        return self._advance_clock() + self.faults.terminal.clock_ahead_ms
+        """The broker's clock; goes back only when it is set."""
+        return self._advance_clock() + self._shift + self.faults.terminal.clock_ahead_ms
+
+    def _stamp(self) -> int:
+        """Now, as it is written on records."""
+        return self._time + self._shift
+
+    def _is_late(self, stamp_msc: int, lag_ms: int) -> bool:
+        """Whether a record of that time is not shown yet; one from before the clock was set back is."""
+        return self._stamp() - lag_ms < stamp_msc <= self._stamp()
 
     def _advance_clock(self) -> int:
         self._time = max(self._time, self._clock())
@@ -155,17 +176,31 @@ class SimulatedBroker:
         terminal = self.faults.terminal
         if terminal.lags():
             positions, orders = self._shown_late()
+            positions, orders = self._loaded(positions), self._loaded(orders)
         positions, orders = terminal.commented(positions), terminal.commented(orders)
         if terminal.odd_records and not terminal.loading:
             positions, orders = [*positions, *ODD_POSITIONS], [*orders, *ODD_ORDERS]
         return Books(
-            time_msc=self._time + terminal.clock_ahead_ms,
+            time_msc=self._stamp() + terminal.clock_ahead_ms,
             identity=self._identity(),
             account=account,
             positions=positions,
             orders=orders,
             version=self._version if terminal.plain() else None,
         )
+
+    def totals(self) -> tuple[int, int]:
+        """How many positions and working orders the terminal says it has, whatever it lists of them."""
+        terminal = self.faults.terminal
+        positions, orders = self._shown_late() if terminal.lags() else (self._positions, self._orders)
+        odd = terminal.odd_records and not terminal.loading
+        return (
+            len(positions) + (len(ODD_POSITIONS) if odd else 0),
+            len(orders) + (len(ODD_ORDERS) if odd else 0),
+        )
+
+    def _loaded(self, records: list[Record]) -> list[Record]:
+        return self.faults.terminal.loaded(records, self._time - self._faults_since)
 
     def _shown_late(self) -> tuple[list[Position], list[Order]]:
         terminal = self.faults.terminal
@@ -177,6 +212,10 @@ class SimulatedBroker:
 
     def deals(self, since_msc: int) -> list[Deal]:
         """Deals since a time."""
+        return self._loaded(self.all_deals(since_msc))
+
+    def all_deals(self, since_msc: int) -> list[Deal]:
+        """The same, whatever part of the history has been loaded: what the terminal counts."""
         self._advance()
         self._query()
         terminal = self.faults.terminal
@@ -188,33 +227,44 @@ class SimulatedBroker:
         if terminal.loading:
             return []
         if terminal.deals_lag_ms:
-            deals = [deal for deal in deals if deal.time_msc <= self._time - terminal.deals_lag_ms]
+            deals = [deal for deal in deals if not self._is_late(deal.time_msc, terminal.deals_lag_ms)]
         return terminal.commented(deals)
 
     def closed_orders(self, since_msc: int) -> list[Order]:
         """Closed orders since a time."""
+        return self._loaded(self.all_closed_orders(since_msc))
+
+    def all_closed_orders(self, since_msc: int) -> list[Order]:
+        """The same, whatever part of the history has been loaded."""
         self._advance()
         self._query()
         terminal = self.faults.terminal
         if terminal.loading:
             return []
-        until = self._time - terminal.history_lag_ms
         orders = self._store.closed_orders(since_msc)
         if terminal.history_lag_ms:
-            orders = [each for each in orders if each.time_done_msc <= until]
+            lag_ms = terminal.history_lag_ms
+            orders = [each for each in orders if not self._is_late(each.time_done_msc, lag_ms)]
         return terminal.commented(orders)
 
     def deals_of_position(self, identifier: int) -> list[Deal]:
         """Deals of a position."""
         self._advance()
         self._query()
-        return self._shown_deals(self._store.deals_of_position(identifier))
+        return self._loaded(self._shown_deals(self._store.deals_of_position(identifier)))
 
-    def symbol(self, name: str) -> SymbolSpec | None:
+    def symbol(self, name: str) -> TradedSymbol | None:
         """Contract specification."""
         self._advance()
         contract = CONTRACTS.get(name)
-        return self.faults.terminal.spec(contract.spec(self._tick(contract).bid)) if contract else None
+        return self.faults.terminal.spec(self._spec(contract)) if contract else None
+
+    def _spec(self, contract: Contract) -> TradedSymbol:
+        spec, taken = contract.spec(self._tick(contract).bid), self.faults.rules.get(contract.name)
+        if taken is None:
+            return spec
+        allowed = taken.mode == "FULL"
+        return msgspec.structs.replace(spec, trade_allowed=allowed, **msgspec.structs.asdict(taken))
 
     def tick(self, name: str) -> Tick | None:
         """Latest quote."""
@@ -266,9 +316,13 @@ class SimulatedBroker:
             return self._result(
                 DONE, order=FIRST_TICKET - 2, deal=FIRST_TICKET - 1, volume=request.volume, price=1.0
             )
+        at_send, self.faults.terminal.at_send = self.faults.terminal.at_send, ""
+        if at_send:
+            self._interrupted = (at_send, self._time + self.faults.terminal.at_send_ms)
         fault = self.faults.send.pop(0) if self.faults.send else None
         if fault is None:
-            return self._execute(request)
+            result = self._execute(request)
+            return None if at_send == "logged_out" else result
         return self._send_with_fault(request, fault)
 
     # --- the outside world ---------------------------------------------------------------------------------
@@ -279,8 +333,14 @@ class SimulatedBroker:
         if command.do == "faults":
             if command.faults is None:
                 raise ValueError("command faults needs the key `faults`")
-            self.faults = command.faults
+            self.faults, self._faults_since = command.faults, self._time
+            self._price_version += 1  # quotes may stand still from now on
             return {}
+        if command.do == "clock":
+            self._shift += command.shift_ms
+            self._price_version += 1
+            self._store.write(Changes(), self._meta())
+            return {"shift_ms": self._shift}
         if command.do in ("price", "free_price"):
             return self._set_price(command)
         if command.do == "deposit":
@@ -342,7 +402,12 @@ class SimulatedBroker:
             return self._result(fault.retcode) if fault.retcode else None
         if fault.kind == "lose_request":
             return self._result(fault.retcode) if fault.retcode else None
+        order = self._orders.get(request.order)
         result = self._execute(request)
+        if fault.kind == "fill_after":
+            if order is not None and result.retcode == DONE:
+                self._crossed.append((self._time + fault.delay_ms, order))
+            return result
         if fault.kind == "hang":
             time.sleep(fault.delay_ms / 1000)
             return result
@@ -355,15 +420,17 @@ class SimulatedBroker:
 
     def _identity(self) -> Identity:
         switched = bool(self.faults.login)
+        kind, until = self._interrupted
+        interrupted = kind if self._time < until else ""
         return Identity(
-            login=self.faults.login or self._profile.login,
+            login=0 if interrupted == "logged_out" else self.faults.login or self._profile.login,
             server=self._profile.server,
             trade_mode=self._profile.trade_mode,
             margin_mode=self._profile.margin_mode,
             currency="USD",
-            connected=not self.faults.disconnected,
+            connected=not (self.faults.disconnected or interrupted == "logged_out"),
             # the terminal switches auto-trading off when the account changes
-            trade_allowed=not (self.faults.trade_disabled or switched),
+            trade_allowed=not (self.faults.trade_disabled or switched or interrupted),
         )
 
     # --- time passes ---------------------------------------------------------------------------------------
@@ -376,7 +443,7 @@ class SimulatedBroker:
         if self._inbox is not None:
             for entry in self._inbox.pending():
                 self._inbox.answer(entry, self._obey)
-        if self._late:
+        if self._late or self._crossed:
             self._execute_late()
         self._match()
 
@@ -385,6 +452,12 @@ class SimulatedBroker:
         self._late = [(at, request) for at, request in self._late if at > self._time]
         for request in due:
             self._execute(request)
+        crossed, self._crossed = self._crossed, [each for each in self._crossed if each[0] > self._time]
+        for at, order in crossed:
+            if at <= self._time:
+                self._fill(order, order.volume_current, order.price_open, position=order.position_id)
+                self._end(msgspec.structs.replace(order, volume_current=0.0), "FILLED")
+                self._commit()
 
     def _obey(self, text: bytes) -> dict[str, Any]:
         return self.command(msgspec.json.decode(text, type=Command))
@@ -394,17 +467,17 @@ class SimulatedBroker:
         if key == self._matched:
             return
         for order in list(self._orders.values()):
-            if order.expiration_msc and order.expiration_msc <= self._time:
+            if order.expiration_msc and order.expiration_msc <= self._stamp():
                 self._end(order, "EXPIRED")
                 continue
             price = triggered(order, self._tick(CONTRACTS[order.symbol]))
             # the rest of an order filled in part waits for the next quote: that liquidity is gone
             fresh = self._filled_at.get(order.ticket, -1) < key[0] * STEP_MS
-            if price is not None and fresh and not self.faults.market_closed:
+            if price is not None and fresh and not self._closed(order.symbol):
                 self._fill_working(order, price)
         for position in list(self._positions.values()):
             hit = stop_hit(position, self._tick(CONTRACTS[position.symbol]))
-            if hit and not self.faults.market_closed:
+            if hit and not self._closed(position.symbol):
                 self._close_at(position, *hit)
         self._commit()
         self._matched = (key[0], key[1], self._version)
@@ -444,12 +517,19 @@ class SimulatedBroker:
     def _refusal(self, request: TradeRequest) -> int:
         if self.faults.disconnected:
             return 10031
-        if not self._identity().trade_allowed:
+        if not self._identity().trade_allowed and self._interrupted[0] != "logged_out":
             return 10027
-        if self.faults.market_closed and request.action != "REMOVE":
+        order = self._orders.get(request.order)
+        if (self.faults.market_closed and request.action != "REMOVE") or (
+            (order.symbol if order else request.symbol) in self.faults.closed
+        ):
             return 10018
-        contract = CONTRACTS.get(request.symbol)
-        return rules.refusal(
+        contract = CONTRACTS.get(order.symbol if order else request.symbol)
+        refused = 0
+        if contract is not None and contract.name in self.faults.rules:
+            held = next((p for p in self._positions.values() if p.ticket == request.position), None)
+            refused = rules.not_taken(request, self._spec(contract), self._tick(contract), order, held)
+        return refused or rules.refusal(
             request,
             contract,
             self._tick(contract) if contract else None,
@@ -457,11 +537,14 @@ class SimulatedBroker:
             list(self._orders.values()),
             self._account(self._rendered_positions()).margin_free,
             self._profile.leverage,
-            self._time,
+            self._stamp(),
         )
 
     def _execute(self, request: TradeRequest, reason: int = REASON_EXPERT) -> TradeResult:
         retcode = self._refusal(request)
+        if retcode == REQUOTE:
+            tick = self._tick(CONTRACTS[request.symbol])
+            return self._result(retcode, price=tick.ask if request.type == "BUY" else tick.bid)
         if retcode:
             return self._result(retcode)
         if request.action == "REMOVE":
@@ -515,7 +598,7 @@ class SimulatedBroker:
                 tp=order.tp,
                 reason=order.reason,
                 comment=order.comment,
-                time_msc=self._time,
+                time_msc=self._stamp(),
             ),
             contract,
             netting=self._profile.margin_mode == "NETTING",
@@ -542,7 +625,7 @@ class SimulatedBroker:
             price_open=request.price,
             sl=request.sl,
             tp=request.tp,
-            time_setup_msc=self._time,
+            time_setup_msc=self._stamp(),
             time_done_msc=0,
             expiration_msc=request.expiration_msc,
             reason=reason,
@@ -558,7 +641,7 @@ class SimulatedBroker:
         if self._orders.pop(order.ticket, None) is not None:
             self._changes.orders[order.ticket] = None
         self._changes.closed_orders.append(
-            msgspec.structs.replace(order, state=state, time_done_msc=self._time)
+            msgspec.structs.replace(order, state=state, time_done_msc=self._stamp())
         )
 
     def _deposit(self, amount: float) -> None:
@@ -578,7 +661,7 @@ class SimulatedBroker:
                 fee=0.0,
                 swap=0.0,
                 profit=amount,
-                time_msc=self._advance_clock(),
+                time_msc=self._advance_clock() + self._shift,
                 reason=REASON_CLIENT,
                 comment="deposit",
             )
@@ -594,11 +677,15 @@ class SimulatedBroker:
         changes, self._changes = self._changes, Changes()
         self._version += 1
         try:
-            self._store.write(changes, {"balance": self._balance, "next_ticket": float(self._next_ticket)})
+            self._store.write(changes, self._meta())
         except sqlite3.Error as error:
             self._load()  # what could not be written did not happen
             raise BrokerError(-10000, f"the simulated broker could not write its books: {error}") from error
         self._note_past(self._time)
+
+    def _meta(self) -> dict[str, float]:
+        meta = {"balance": self._balance, "next_ticket": float(self._next_ticket)}
+        return {**meta, "shift_ms": float(self._shift)}
 
     def _note_past(self, now: int) -> None:
         self._past.note(
@@ -616,11 +703,22 @@ class SimulatedBroker:
             tick = self._ticks[contract.name] = self._quote(contract)
         return tick
 
+    def _closed(self, symbol: str) -> bool:
+        return self.faults.market_closed or symbol in self.faults.closed
+
     def _quote(self, contract: Contract) -> Tick:
+        name = contract.name
+        if name in self.faults.terminal.still or name in self.faults.closed:
+            return self._still.setdefault(name, self._moving_quote(contract))
+        self._still.pop(name, None)
+        return self._moving_quote(contract)
+
+    def _moving_quote(self, contract: Contract) -> Tick:
         fixed = self._prices.get(contract.name)
         if fixed is None:
-            return quote(contract, self._profile.seed, self._time)
-        return Tick(symbol=contract.name, bid=fixed[0], ask=fixed[1], time_msc=self._time)
+            tick = quote(contract, self._profile.seed, self._time)
+            return msgspec.structs.replace(tick, time_msc=tick.time_msc + self._shift)
+        return Tick(symbol=contract.name, bid=fixed[0], ask=fixed[1], time_msc=self._stamp())
 
     def _rendered_positions(self) -> list[Position]:
         key = (self._time // STEP_MS, self._price_version, self._version)

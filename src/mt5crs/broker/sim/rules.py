@@ -2,7 +2,7 @@
 
 import math
 
-from mt5crs.broker.interface import TradeRequest
+from mt5crs.broker.interface import TradedSymbol, TradeRequest
 from mt5crs.protocol.records import Order, Position, Tick
 
 from .matching import EPSILON, side_of
@@ -35,6 +35,44 @@ def refusal(
         or _stops(request, tick)
         or _money(request, contract, tick, margin_free, leverage)
     )
+
+
+def not_taken(
+    request: TradeRequest, spec: TradedSymbol, tick: Tick, order: Order | None, held: Position | None
+) -> int:
+    """Return code of the first of its symbol's rules that a request breaks; `order` is cancelled, `held` is
+    closed by it.
+    """
+    freeze = spec.freeze_level * spec.point
+    if request.action == "REMOVE":
+        return 10029 if order and _is_near(order.price_open, tick, freeze) else 0
+    if spec.mode == "DISABLED":
+        return 10017
+    if held is not None:
+        return 10029 if any(_is_near(level, tick, freeze) for level in (held.sl, held.tp) if level) else 0
+    side = side_of(request.type)
+    if spec.mode == "CLOSE_ONLY":
+        return 10044
+    if spec.mode in ("LONG_ONLY", "SHORT_ONLY") and (side == "BUY") != (spec.mode == "LONG_ONLY"):
+        return 10042 if spec.mode == "LONG_ONLY" else 10043
+    kind = "MARKET" if request.action == "DEAL" else request.type.removeprefix(f"{side}_")
+    if kind not in spec.kinds:
+        return 10035
+    if kind != "MARKET" and not (spec.specified if request.expiration_msc else spec.gtc):
+        return 10022
+    if (request.sl and not spec.sl) or (request.tp and not spec.tp):
+        return 10016
+    level = spec.stops_level * spec.point - 1e-9
+    market = tick.bid if side == "BUY" else tick.ask
+    if kind != "MARKET":
+        if abs(request.price - (tick.ask if side == "BUY" else tick.bid)) < level:
+            return 10015
+        market = request.price
+    return 10016 if any(abs(each - market) < level for each in (request.sl, request.tp) if each) else 0
+
+
+def _is_near(price: float, tick: Tick, distance: float) -> bool:
+    return bool(distance) and min(abs(price - tick.bid), abs(price - tick.ask)) < distance
 
 
 def margin_of(contract: Contract, volume: float, price: float, leverage: int) -> float:

@@ -103,7 +103,7 @@ class Store:
                 )
             for order in changes.closed_orders:
                 db.execute(
-                    "INSERT INTO closed_orders VALUES (?, ?, ?)",
+                    "REPLACE INTO closed_orders VALUES (?, ?, ?)",
                     (order.ticket, order.time_done_msc, _json(order)),
                 )
             db.executemany("REPLACE INTO meta VALUES (?, ?)", list(meta.items()))

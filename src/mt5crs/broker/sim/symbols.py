@@ -2,8 +2,9 @@
 
 from msgspec import Struct
 
+from mt5crs.broker.interface import TradedSymbol
 from mt5crs.protocol.fields import Filling
-from mt5crs.protocol.records import Session, SymbolSpec
+from mt5crs.protocol.records import Session
 
 
 class Contract(Struct, frozen=True, kw_only=True):
@@ -33,9 +34,9 @@ class Contract(Struct, frozen=True, kw_only=True):
         """An amount of the profit currency in US dollars, the account's currency."""
         return amount / price if self.profit_currency != "USD" else amount
 
-    def spec(self, price: float) -> SymbolSpec:
+    def spec(self, price: float) -> TradedSymbol:
         """The contract as the protocol describes it."""
-        return SymbolSpec(
+        return TradedSymbol(
             symbol=self.name,
             description=self.description,
             digits=self.digits,

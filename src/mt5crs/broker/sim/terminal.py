@@ -11,13 +11,21 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
-from mt5crs.protocol.records import Deal, Order, Position, SymbolSpec
+from mt5crs.broker.interface import TradedSymbol
+from mt5crs.protocol.records import Deal, Order, Position
 
 Lag = Annotated[int, Meta(ge=0, le=600_000)]
 _KEPT = 10_000
 _CUT_TO = 26
 """What some brokers keep of a comment."""
 Record = TypeVar("Record", Position, Order, Deal)
+
+
+class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A terminal that has loaded so many of each list so far, the oldest; the rest `for_ms` later."""
+
+    shown: Annotated[int, Meta(ge=0)]
+    for_ms: Lag = 600_000
 
 
 class Showing(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -30,11 +38,15 @@ class Showing(Struct, kw_only=True, forbid_unknown_fields=True):
     deals_lag_ms: Lag = 0
     loading: bool = False
     """Just started: no positions, orders or history yet, though the account's money is known."""
+    part: Part | None = None
+    """Just started: the lists look whole and are not, from the moment this is set."""
     tick_value: Literal["", "zero", "nan"] = ""
     no_prices: list[str] = field(default_factory=list)
     """Symbols whose bid and ask are 0, as right after they were selected."""
     no_quote: list[str] = field(default_factory=list)
     """Symbols whose quote cannot be asked for."""
+    still: list[str] = field(default_factory=list)
+    """Symbols whose quote is the same, time and all, from the moment this is set."""
     clock_ahead_ms: Annotated[int, Meta(ge=-(10**9), le=10**9)] = 0
     """How far the time that the terminal's user goes by is ahead of the server's, which is on the records."""
     odd_records: bool = False
@@ -44,6 +56,12 @@ class Showing(Struct, kw_only=True, forbid_unknown_fields=True):
     login_at_send: int = 0
     """The account is switched to this one just before the next request, which that account then gets."""
 
+    at_send: Literal["", "trade_off", "logged_out"] = ""
+    """Just before the next request auto-trading goes off, or just after it the login is lost, so that its
+    reply is, too. Both are over `at_send_ms` later.
+    """
+    at_send_ms: Lag = 0
+
     def lags(self) -> bool:
         """Whether anything is shown late or not at all."""
         return bool(
@@ -52,11 +70,16 @@ class Showing(Struct, kw_only=True, forbid_unknown_fields=True):
             or self.history_lag_ms
             or self.deals_lag_ms
             or self.loading
+            or self.part
         )
 
     def plain(self) -> bool:
         """Whether the lists are those of the server, so that its version of them is theirs."""
         return not (self.lags() or self.odd_records or self.comments)
+
+    def loaded(self, records: list[Record], for_ms: int) -> list[Record]:
+        """What is there of a list, so long after the terminal began to load."""
+        return records[: self.part.shown] if self.part and for_ms < self.part.for_ms else records
 
     def commented(self, records: list[Record]) -> list[Record]:
         """Records with their comments as shown."""
@@ -69,7 +92,7 @@ class Showing(Struct, kw_only=True, forbid_unknown_fields=True):
             return comment[:_CUT_TO]
         return "[sl 1.08500]" if self.comments == "rewritten" else ""
 
-    def spec(self, spec: SymbolSpec) -> SymbolSpec:
+    def spec(self, spec: TradedSymbol) -> TradedSymbol:
         """A contract specification as shown."""
         if not self.tick_value:
             return spec
