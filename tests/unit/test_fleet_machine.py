@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mt5crs.broker.interface import TradeRequest
 from mt5crs.broker.sim.backend import Command, Profile
 from mt5crs.broker.sim.faults import Faults, SendFault
-from mt5crs.broker.sim.terminal import Showing
+from mt5crs.broker.sim.terminal import Part, Showing
 from mt5crs.client.connection import Peer as Address
 from mt5crs.client.errors import GatewayError, GatewaySilentError, GatewayUnreachableError
 from mt5crs.client.gateway import GatewayClient, Patience
@@ -588,7 +588,8 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(failing=st.integers(0, 2), liquidity=st.sampled_from([0.0, 0.0, 0.2]), showing=SHOWING)
     def broker_gets_worse(self, failing: int, liquidity: float, showing: Showing) -> None:
-        faults = Faults(fail_queries=failing, liquidity=liquidity, terminal=showing)
+        closed = ["EURUSD"] if failing == 2 else []
+        faults = Faults(fail_queries=failing, liquidity=liquidity, closed=closed, terminal=showing)
         self.broker.command(Command(do="faults", faults=faults))
 
     @rule(showing=SHOWING, volumes=st.lists(st.sampled_from([0.1, 0.5]), min_size=2, max_size=4))
@@ -605,10 +606,20 @@ class Fleet(RuleBasedStateMachine):
     def time_passes(self, ms: int) -> None:
         self.now += ms
         self.desk.resolve_all()
+        self.desk.keep_seen()
+
+    @rule(shown=st.none() | st.none() | st.integers(0, 2))
+    def kill_gateway(self, shown: int | None) -> None:
+        """At times the terminal with it, which loads its lists one after the other."""
+        self.crash_gateway()
+        if shown is not None:
+            part = Part(shown=shown, for_ms=3000)
+            self.broker.command(Command(do="faults", faults=Faults(terminal=Showing(part=part))))
 
     @rule()
-    def kill_gateway(self) -> None:
-        self.crash_gateway()
+    def summer_time_begins(self) -> None:
+        """Its end halts a reconciler whose deals it repeats the hour of: see docs/safety.md."""
+        self.broker.command(Command(do="clock", shift_ms=3600_000))
 
     # --- the reconciler ------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ from mt5crs.settings.gateway import Limits, Phase, account_problem
 from . import risk
 from .control import Control
 from .evidence import Verdict, judge, resembling
-from .journal import Entry, Journal, JournalError, fingerprint, new_entry
+from .journal import Entry, Journal, JournalError, Sighting, fingerprint, new_entry
+from .last_seen import LastSeen
 from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS, Ledger
 from .pending import Effect, Pending, Seen, market_order
 from .phases import Phases
@@ -112,7 +113,12 @@ class Desk:
         }
         self._declared_due = 0.0
         self._monotonic = monotonic
+        self._began = monotonic()
+        self._sent_at: dict[tuple[int, str], float] = {}
+        """When each unresolved submission was sent, if by this process."""
         self._searched_wide = -_WIDE_INTERVAL_S
+        self._last_seen = LastSeen(journal)
+        self._seen_due = True
         self._noticed: Books | None = None
         self._loaded = False
         """Whether the terminal has shown an account that makes sense: no money is bound by nothing."""
@@ -362,6 +368,7 @@ class Desk:
             self._in_hand = key = (request.magic, request.client_order_id)
             self._unresolved[key] = entry
             self._sent.append(entry.comment_id)
+            self._sent_at[key] = self._monotonic()
             try:
                 result = self._send(trade)
             except TooLateError as error:
@@ -398,7 +405,7 @@ class Desk:
         if not self.unresolved(request.magic):
             return
         self.resolve_all()
-        target = _own_position(request, books)
+        target = self._target(request, books)
         netting = books.identity.margin_mode != "HEDGING"
         for entry in self._unresolved.values():
             other = entry.request
@@ -426,11 +433,16 @@ class Desk:
         books = self._broker.books()
         self.require_account(books.identity)
         self._require_loaded(books)
-        if self._pending:
+        if self._pending or self._ledger.due(books.time_msc):
             self._watch.settle()
         changed, fresh = self._watch.observe(books)
-        if self._noticed is not None and (changed or fresh):
+        if self._noticed is None:
+            known = self._last_seen.among(books)
+            if known is not None:  # a terminal that has just started may list a part of that
+                self._pending.notice(*known, (), self._limits())
+        elif changed or fresh:
             self._pending.notice(self._noticed, books, fresh, self._limits())
+        self._seen_due |= changed or bool(fresh)
         self._noticed = books
         self._look_for_others(fresh)
         for deal in fresh:
@@ -441,6 +453,29 @@ class Desk:
         if self._phases is not None:
             self._phases.review(self._daily, self._failures, self._limits(), books.identity.currency)
         return books
+
+    def keep_seen(self) -> None:
+        """After a look: write down what was seen, if that is the whole of it. Not beside an order."""
+        books = self._noticed
+        if books is None or self._pending or not self._seen_due:
+            return
+        results = {magic: self._realised(magic, books.time_msc) for magic in self._limits()}
+        try:
+            self._last_seen.keep(books, results)
+        except JournalError as error:
+            self._note("journal.failed", error=str(error))
+        else:
+            self._seen_due = False
+
+    def _realised(self, magic: int, now_msc: int) -> float:
+        """What a magic number's deals have earned today. Right after the start the terminal may show some of
+        them: then what was known before it counts, if that is less.
+        """
+        earned = self._ledger.realised_today(magic, now_msc)
+        if not self._ledger.may_be_loading():
+            return earned
+        known = self._last_seen.earned(magic, now_msc)
+        return earned if known is None else min(earned, known)
 
     def _look_for_others(self, fresh: Iterable[Deal]) -> None:
         """Tell of deals of our magic numbers with a gateway's comment whose order is not in the journal."""
@@ -461,19 +496,26 @@ class Desk:
         was_empty = self._noticed is None or not (self._noticed.positions or self._noticed.orders)
         self._loaded = not (empty and bound) or (self._loaded and was_empty)
         if not self._loaded:
-            raise Refusal(
-                "NOT_READY",
-                "loading",
-                "the terminal shows no position and no order, but the account has money bound in them",
-                "wait until the terminal has loaded; if it lasts, restart the terminal",
-                retry_ms=500,
+            raise _not_loaded(
+                "the terminal shows no position and no order, but the account has money bound in them"
             )
 
     def _shown(self, entry: Entry) -> None:
         try:
-            self._journal.close_case(entry)
+            self._journal.close_case(entry, self._seen_around(entry.request))
         except JournalError as error:  # after a restart it is looked for once more
             self._note("journal.failed", error=str(error), client_order_id=entry.request.client_order_id)
+
+    def _seen_around(self, request: ask.Submission) -> list[Sighting]:
+        """What there is of a submission's symbol, now that the books show all of it."""
+        books = self._noticed
+        if books is None or isinstance(request, ask.OrderCancel):
+            return []
+        if isinstance(request, ask.PositionClose):
+            return self._last_seen.after(books, {request.position}, request.magic)
+        tickets = {p.identifier for p in books.positions if p.symbol == request.symbol}
+        tickets |= {o.ticket for o in books.orders if o.symbol == request.symbol}
+        return self._last_seen.after(books, tickets, request.magic)
 
     def _results_today(self, books: Books) -> dict[int, float]:
         """What each magic number with limits has earned today, open positions included."""
@@ -483,7 +525,7 @@ class Desk:
                 self._open[position.magic] += position.profit + position.swap
             self._open_of = books.positions
         found = {
-            magic: self._ledger.realised_today(magic, books.time_msc) + self._open.get(magic, 0.0)
+            magic: self._realised(magic, books.time_msc) + self._open.get(magic, 0.0)
             for magic in self._limits()
         }
         for magic, held in self._pending.held().items():
@@ -502,6 +544,7 @@ class Desk:
             self._note("journal.failed", error=str(failed), client_order_id=request.client_order_id)
             return self._recorded(request.id, entry)
         del self._unresolved[request.magic, request.client_order_id]
+        self._sent_at.pop((request.magic, request.client_order_id), None)
         return answer
 
     def _send(self, trade: TradeRequest) -> TradeResult | None:
@@ -623,7 +666,7 @@ class Desk:
                 netting=netting,
                 daily_profit=self._daily.get(terms.magic, math.nan),
                 failures=self._failures.get(terms.magic, 0),
-                value_per_lot=self._value_per_lot,
+                value_per_lot=lambda symbol: self._value_per_lot(symbol, books.time_msc),
             ),
         )
         if self._phases is not None:
@@ -663,11 +706,18 @@ class Desk:
         ]
         return msgspec.structs.replace(view, orders=[*view.orders, *sent]) if sent else view
 
-    def _value_per_lot(self, symbol: str) -> float:
-        return risk.worth_of_lot(symbol, self._broker.symbol(symbol), self._broker.tick(symbol))
+    def _value_per_lot(self, symbol: str, now_msc: int) -> float:
+        return risk.worth_of_lot(symbol, self._broker.symbol(symbol), self._broker.tick(symbol), now_msc)
+
+    def _target(self, request: ask.PositionClose, books: Books) -> Position:
+        """The position to close. Raises Refusal, a final one only when it is not there for sure."""
+        shown = any(request.position in (p.identifier, p.ticket) for p in books.positions)
+        if not shown and self._pending.hides(request.position):
+            raise _not_loaded("the position should be open, and the terminal does not list it (yet)")
+        return _own_position(request, books)
 
     def _close_request(self, request: ask.PositionClose, books: Books, limits: Limits) -> TradeRequest:
-        position = _own_position(request, books)
+        position = self._target(request, books)
         left = self._pending.left_of(position, netting=books.identity.margin_mode != "HEDGING")
         if left <= _EPSILON:
             raise _no_position(request.position)
@@ -751,7 +801,7 @@ class Desk:
             state: Literal["done", "told", "declared"] = (
                 "declared" if declared else "done" if effect is None else "told"
             )
-            self._journal.settle(entry, answer, failures, state)
+            self._journal.settle(entry, answer, failures, state, self._seen_of(magic, answer, effect, seen))
         except JournalError as error:
             self._unresolved[key] = entry  # the resolver writes it when the disk is back
             self._note("journal.failed", error=str(error), client_order_id=request.client_order_id)
@@ -760,9 +810,18 @@ class Desk:
             )
         self._failures[magic] = failures
         self._unresolved.pop(key, None)
+        self._sent_at.pop(key, None)
         if effect is not None:
             self._pending.wait_for(effect)
         return answer
+
+    def _seen_of(
+        self, magic: int, answer: OrderResult, effect: Effect | None, seen: Seen | None
+    ) -> list[Sighting]:
+        if seen is None or effect is not None:
+            return []
+        tickets = {answer.order, answer.position} - {0}
+        return self._last_seen.after(seen.books, tickets, magic)
 
     def _not_shown(
         self, entry: Entry, answer: OrderResult, seen: Seen, before: Books | None
@@ -914,7 +973,10 @@ class Desk:
 
     def _require_no_trace(self, entry: Entry, reason: str) -> None:
         """Raise Refusal unless enough time has passed and the broker's books show nothing of an order."""
-        left_ms = self._resolve_after_ms - (self._broker.time_msc() - entry.sent_msc)
+        key = (entry.request.magic, entry.request.client_order_id)
+        # by this host's clock: the broker's may be set meanwhile; of another process's, since this one began
+        sent_at = self._sent_at.get(key, self._began)
+        left_ms = self._resolve_after_ms - (self._monotonic() - sent_at) * 1000
         if left_ms > 0:
             raise Refusal(
                 "UNRESOLVED",
@@ -1051,6 +1113,16 @@ def _own_position(request: ask.PositionClose, books: Books) -> Position:
     if position.magic != request.magic:
         raise _not_yours("position", request.position, position.magic, request.magic)
     return position
+
+
+def _not_loaded(why: str) -> Refusal:
+    return Refusal(
+        "NOT_READY",
+        "loading",
+        why,
+        "wait until the terminal has loaded; if it lasts, restart the terminal",
+        retry_ms=500,
+    )
 
 
 def _no_position(position: int) -> Refusal:

@@ -7,6 +7,7 @@ Intent and sending are one row and one sync: nothing that can change the broker'
 import hashlib
 import sqlite3
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -33,9 +34,13 @@ CREATE INDEX IF NOT EXISTS submissions_refused ON submissions (account, magic, s
 CREATE INDEX IF NOT EXISTS submissions_declared ON submissions (account) WHERE state = 'declared';
 CREATE TABLE IF NOT EXISTS failures (account TEXT, magic INTEGER, count INTEGER NOT NULL,
     PRIMARY KEY (account, magic));
+CREATE TABLE IF NOT EXISTS sightings (account TEXT, kind TEXT, key INTEGER, record BLOB NOT NULL,
+    PRIMARY KEY (account, kind, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS restorations (backup TEXT NOT NULL, since_msc INTEGER NOT NULL,
     restored_msc INTEGER NOT NULL);
 """
+Sighting = tuple[str, int, bytes | None]
+"""Kind, number and content of a record as last seen at the broker; None: it is not there any more."""
 State = Literal["sent", "told", "done", "declared", "refused"]
 """`told`: answered, but the broker's books do not show all of it yet. `declared`: not executed, says a
 person; the books may still show that it was. `refused`: never sent, whatever the reason (a dry run, too).
@@ -93,6 +98,7 @@ class Journal:
         """Open or create. `durable` false: no sync (volume tests in memory only). Raises UnusableError."""
         self._path = path
         self._db = database.opened(path, _SCHEMA, durable=durable, threads=True)
+        self._durable = durable
         self._account = account
         self._unsent: Counter[int] = Counter()
         # Only a file that no gateway has open is restored: what is known now stays so, and no order waits.
@@ -191,10 +197,15 @@ class Journal:
             raise JournalError(str(database.unusable(self._path, error))) from error
 
     def settle(
-        self, entry: Entry, answer: OrderResult, failures: int, state: Literal["done", "told", "declared"]
+        self,
+        entry: Entry,
+        answer: OrderResult,
+        failures: int,
+        state: Literal["done", "told", "declared"],
+        seen: Iterable[Sighting] = (),
     ) -> None:
-        """Record the outcome and the new count of consecutive failures, in one transaction. Raises
-        JournalError.
+        """Record the outcome, the new count of consecutive failures and what was seen of it at the broker, in
+        one transaction. Raises JournalError.
         """
         request = entry.request
         try:
@@ -213,22 +224,67 @@ class Journal:
             self._db.execute(
                 "REPLACE INTO failures VALUES (?, ?, ?)", (self._account, request.magic, failures)
             )
+            self._write_seen(seen)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise JournalError(str(database.unusable(self._path, error))) from error
 
-    def close_case(self, entry: Entry) -> None:
-        """Record that nothing more is expected of an answered submission. Raises JournalError."""
+    def sightings(self) -> list[tuple[str, int, bytes]]:
+        """What was last seen at the broker: kind, number and content. Raises UnusableError."""
+        query = "SELECT kind, key, record FROM sightings WHERE account = ?"
+        try:
+            return self._db.execute(query, (self._account,)).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise database.unusable(self._path, error) from error
+
+    def saw(self, seen: Iterable[Sighting]) -> None:
+        """Write down what is seen at the broker now, without waiting for the disk: it survives this process,
+        and the host from the next order on. Raises JournalError.
+        """
+        try:
+            self._db.execute(f"PRAGMA synchronous={'NORMAL' if self._durable else 'OFF'}")
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._write_seen(seen)
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                self._db.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
+        except sqlite3.Error as error:
+            raise JournalError(str(database.unusable(self._path, error))) from error
+
+    def _write_seen(self, seen: Iterable[Sighting]) -> None:
+        for kind, key, record in seen:
+            if record is None:
+                self._db.execute(
+                    "DELETE FROM sightings WHERE account = ? AND kind = ? AND key = ?",
+                    (self._account, kind, key),
+                )
+            else:
+                self._db.execute(
+                    "REPLACE INTO sightings VALUES (?, ?, ?, ?)", (self._account, kind, key, record)
+                )
+
+    def close_case(self, entry: Entry, seen: Iterable[Sighting] = ()) -> None:
+        """Record that nothing more is expected of an answered submission, and what was seen of it at the
+        broker. Raises JournalError.
+        """
         request = entry.request
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
                 "UPDATE submissions SET state = 'done' "
                 "WHERE account = ? AND magic = ? AND client_order_id = ? AND state IN ('told', 'declared')",
                 (self._account, request.magic, request.client_order_id),
             )
+            self._write_seen(seen)
+            self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise JournalError(str(database.unusable(self._path, error))) from error
 
     def forget_unsent(self, magic: int) -> None:

@@ -268,7 +268,7 @@ class Pending:
             effect.filled = max(effect.filled, order.volume_initial - order.volume_current)
         placed = order is not None or effect.rest <= _EPSILON
         if effect.gone:
-            placed = ended is not None or dealt >= effect.rest - _EPSILON
+            placed = order is not None or dealt >= effect.rest - _EPSILON  # or it is listed again
         effect.rest_missing = 0.0 if placed else effect.rest
         dealt_all = dealt >= effect.filled - _EPSILON
         if effect.filled > _EPSILON or dealt > _EPSILON:
@@ -355,6 +355,15 @@ class Pending:
             for key, effect in list(self._effects.items())
             if effect.entry is not None and self._overdue(effect)
         ]
+
+    def hides(self, position: int) -> bool:
+        """Whether a position that the books do not show may be open all the same."""
+        return any(
+            effect.missing > _EPSILON
+            and position in (effect.position, effect.order)
+            and not (effect.entry is not None and isinstance(effect.entry.request, PositionClose))
+            for effect in self._effects.values()
+        )
 
     def held(self) -> Mapping[int, float]:
         """Open results of positions that vanished without their deals, by magic number."""

@@ -16,6 +16,8 @@ from mt5crs.settings.gateway import Limits
 from .refusal import Refusal
 
 _EPSILON = 1e-9
+_QUOTE_LIFE_MS = 15 * 60_000
+"""A quote that is older is none to measure a value by: the market is closed, or the symbol is not traded."""
 CLOSING_ONLY = Limits(dry_run=False, symbols=[], max_order_volume=1e6, max_position_volume=1e6)
 """For an operator who closes what a magic number without limits has left behind."""
 
@@ -73,13 +75,18 @@ def cannot_compute(field: str, reason: str) -> Refusal:
     )
 
 
-def worth_of_lot(symbol: str, spec: SymbolSpec | None, tick: Tick | None) -> float:
-    """Account currency per lot. Raises Refusal LIMIT when the terminal does not show what it takes."""
+def worth_of_lot(symbol: str, spec: SymbolSpec | None, tick: Tick | None, now_msc: int) -> float:
+    """Account currency per lot. Raises Refusal LIMIT when the terminal does not show what it takes, or its
+    quote is old. `now_msc`: the broker's time.
+    """
     if spec is None or tick is None:
         raise cannot_compute("value", f"the broker has no symbol {symbol} any more")
     for name, figure in (("ask", tick.ask), ("tick_size", spec.tick_size), ("tick_value", spec.tick_value)):
         if not 0 < abs(figure) < math.inf:
             raise cannot_compute("value", f"{name} of {symbol} is {figure}")
+    age_ms = now_msc - tick.time_msc
+    if not age_ms <= _QUOTE_LIFE_MS:
+        raise cannot_compute("value", f"{symbol} has had no new quote for {age_ms / 1000:.0f} s")
     return abs(tick.ask / spec.tick_size * spec.tick_value)
 
 

@@ -309,6 +309,7 @@ class Terminal:
                 raise BrokerError(NO_CONNECTION, lost)
             self._tell_quotes(missing)
             self._desk.resolve_all()
+            self._desk.keep_seen()
             self._loaded.set()
             self._told = ""
             self._view = self._judge(identity)

@@ -120,10 +120,8 @@ class Watch:
     def _observe_account(self, books: Books) -> None:
         account = books.account
         hard = (account.balance, account.leverage, account.currency, books.identity)
-        soft_due = (
-            hard,
-            account,
-        ) != self._account and books.time_msc - self._account_at >= ACCOUNT_EVENT_INTERVAL_MS
+        pause = abs(books.time_msc - self._account_at)  # the broker's clock may have been set back
+        soft_due = (hard, account) != self._account and pause >= ACCOUNT_EVENT_INTERVAL_MS
         previous = self._account
         if soft_due or not isinstance(previous, tuple) or previous[0] != hard:
             self._account, self._account_at = (hard, account), books.time_msc

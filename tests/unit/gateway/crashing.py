@@ -1,10 +1,11 @@
 """Journal and simulated broker that die at chosen points, as under kill -9."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from mt5crs.broker.interface import TradeRequest, TradeResult
 from mt5crs.broker.sim.backend import SimulatedBroker
-from mt5crs.gateway.journal import Entry, Journal
+from mt5crs.gateway.journal import Entry, Journal, Sighting
 from mt5crs.protocol.replies import Error, OrderResult
 
 POINTS = ("before_record", "after_record", "before_send", "after_send", "before_settle", "after_settle")
@@ -35,10 +36,12 @@ class CrashingJournal(Journal):
         super().record(entry)
         self.machine.crash_if("after_record")
 
-    def settle(self, entry: Entry, answer: OrderResult, failures: int, state: Any) -> None:
+    def settle(
+        self, entry: Entry, answer: OrderResult, failures: int, state: Any, seen: Iterable[Sighting] = ()
+    ) -> None:
         """Record the outcome."""
         self.machine.crash_if("before_settle")
-        super().settle(entry, answer, failures, state)
+        super().settle(entry, answer, failures, state, seen)
         self.machine.crash_if("after_settle")
 
     def withdraw(self, entry: Entry, answer: Error) -> None:

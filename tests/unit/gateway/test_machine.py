@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mt5crs.broker.interface import TradeRequest
 from mt5crs.broker.sim.backend import Command, Profile
-from mt5crs.broker.sim.faults import Faults, SendFault
-from mt5crs.broker.sim.terminal import Showing
+from mt5crs.broker.sim.faults import Faults, Rules, SendFault
+from mt5crs.broker.sim.terminal import Part, Showing
 from mt5crs.gateway.control import Control
 from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.ledger import Ledger
@@ -48,7 +48,18 @@ FAULTS = (
         retcode=st.sampled_from([0, 10012, 10031, 10008]),
         delay_ms=st.just(1500),
     )
+    | st.builds(
+        SendFault, kind=st.just("retcode"), retcode=st.sampled_from([10004, 10018, 10020, 10021, 10027])
+    )
 )
+RULES = st.builds(
+    Rules,
+    mode=st.sampled_from(["FULL", "LONG_ONLY", "CLOSE_ONLY"]),
+    kinds=st.sampled_from([["MARKET", "LIMIT"], ["MARKET"]]),
+    gtc=st.booleans(),
+    freeze_level=st.sampled_from([0, 10**6]),
+)
+"""What a symbol takes changes while it is traded."""
 CRASHES = st.none() | st.none() | st.sampled_from(POINTS)
 LAG_MS = st.sampled_from([0, 0, 60, 1000, 4000])
 SHOWING = st.just(Showing()) | st.builds(
@@ -63,8 +74,11 @@ SHOWING = st.just(Showing()) | st.builds(
     tick_value=st.sampled_from(["", "", "", "zero", "nan"]),
     comments=st.sampled_from(["", "", "", "cut", "rewritten", "dropped"]),
     clock_ahead_ms=st.sampled_from([0, 0, 0, 600_000, -600_000]),
+    still=st.sampled_from([[], [], [], ["EURUSD"]]),
+    at_send=st.sampled_from(["", "", "", "", "trade_off", "logged_out"]),
+    at_send_ms=st.just(1500),
 )
-"""Every list is late by itself; it loads, has no prices, rewrites comments, its clock is wrong."""
+"""Every list is late by itself; it loads, lacks prices, quotes stand still, comments and clocks differ."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -291,14 +305,29 @@ class Machine(RuleBasedStateMachine):
         retcode=st.sampled_from([0, 10012, 10031, 10008]),
         failing=st.integers(0, 2),
         liquidity=st.sampled_from([0.0, 0.0, 0.2]),
+        taken=st.just({}) | st.fixed_dictionaries({"EURUSD": RULES}),
         showing=SHOWING,
     )
     def break_the_broker(
-        self, kind: Any, retcode: int, failing: int, liquidity: float, showing: Showing
+        self,
+        kind: Any,
+        retcode: int,
+        failing: int,
+        liquidity: float,
+        taken: dict[str, Rules],
+        showing: Showing,
     ) -> None:
         code = 10006 if kind == "retcode" else retcode
         fault = SendFault(kind=kind, retcode=code, delay_ms=1500)
-        faults = Faults(send=[fault], fail_queries=failing, liquidity=liquidity, terminal=showing)
+        closed = ["EURUSD"] if failing == 2 else []
+        faults = Faults(
+            send=[fault],
+            fail_queries=failing,
+            liquidity=liquidity,
+            closed=closed,
+            rules=taken,
+            terminal=showing,
+        )
         self.broker.command(Command(do="faults", faults=faults))
 
     @rule(showing=SHOWING)
@@ -316,13 +345,22 @@ class Machine(RuleBasedStateMachine):
             self.post_order("a", side, 0.5, "MARKET", "IOC", True, None, None)
             self.now += gap_ms
 
+    @rule(hours=st.sampled_from([1, -1]))
+    def the_brokers_clock_is_set(self, hours: int) -> None:
+        """Summer time begins or ends, whatever is open or under way."""
+        self.broker.command(Command(do="clock", shift_ms=hours * 3600_000))
+
     @rule(point=st.sampled_from(POINTS))
     def arm(self, point: str) -> None:
         self.armed = point
 
-    @rule()
-    def kill(self) -> None:
+    @rule(shown=st.none() | st.none() | st.integers(0, 2))
+    def kill(self, shown: int | None) -> None:
+        """At times the terminal with it, which loads its lists one after the other while orders come in."""
         self.crash()
+        if shown is not None:
+            self.the_terminal_is_behind(Showing(part=Part(shown=shown, for_ms=3000)))
+            self.post_order("a", "BUY", 0.5, "MARKET", "IOC", True, None, None)
 
     @rule(bid=st.sampled_from([0.4, 1.0, 1.1, 2.5]))
     def price_moves(self, bid: float) -> None:
@@ -331,6 +369,7 @@ class Machine(RuleBasedStateMachine):
     def _settle(self) -> None:
         try:
             self.desk.resolve_all()
+            self.desk.keep_seen()
         except Crash:
             self.crash()
 
