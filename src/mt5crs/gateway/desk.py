@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from mt5crs.broker.interface import Books, Broker, BrokerError, TooLateError, TradeRequest, TradeResult
-from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, name
+from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, REQUOTE, certainly_not_executed, name
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.events import trade_topic
 from mt5crs.protocol.fields import VERSION, Execution, Filling, OrderType, Outcome
@@ -31,6 +31,7 @@ from .pending import Effect, Pending, Seen, market_order
 from .phases import Phases
 from .refusal import Refusal
 from .stream import Stream
+from .taken import check_taken
 from .unfilled import Unfilled
 from .watch import Watch
 
@@ -671,6 +672,7 @@ class Desk:
         )
         if self._phases is not None:
             self._phases.check(terms, books, spec, tick, limits, self._daily.get(terms.magic, math.nan))
+        check_taken(terms, spec, tick)
         if not spec.offers(terms.filling, terms.type):
             offered = ", ".join(spec.fillings) or "none"
             raise Refusal(
@@ -755,7 +757,7 @@ class Desk:
         The reply counts only when the books could be read: the account may have been switched meanwhile.
         """
         request = entry.request
-        change = isinstance(request, ask.OrderCancel)
+        change = not isinstance(request, ask.OrderSend)
         if result is not None and certainly_not_executed(result.retcode, change=change):
             answer = self._result(entry, request.id, "REJECTED", result.retcode, _reason(result), "reply")
             return self._settle(entry, answer)
@@ -1177,8 +1179,10 @@ def _expired(request: ask.Submission) -> Refusal:
 def _reason(result: TradeResult) -> str:
     """Why a request was refused: the code's meaning, and the broker's own words where it has others."""
     known = name(result.retcode)
+    if result.retcode == REQUOTE and 0 < result.price < math.inf:
+        known = f"{known}: the price is {result.price:.10g} now"
     said = result.comment.strip()
-    return known if said.lower() in ("", known) else f"{known}: {said}"[:256]
+    return known if said.lower() in ("", name(result.retcode)) else f"{known}: {said}"[:256]
 
 
 def _verdict(entry: Entry, seen: Seen | None) -> Verdict | None:
