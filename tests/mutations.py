@@ -28,6 +28,9 @@ TIMEOUT_S = 900.0
 FLEET = "tests/unit/test_fleet_machine.py"
 EXECUTION = "tests/unit/strategy/test_execution.py -k which_refusals"
 COMPARE = "tests/unit/reconciler/test_compare.py"
+PARTS = "tests/unit/gateway/test_partly_loaded.py"
+CLOCK = "tests/unit/gateway/test_summer_time.py"
+MODES = "tests/unit/gateway/test_modes.py"
 PHASES = "tests/unit/gateway/test_phase_machine.py"
 PROFILE = "mutations"
 
@@ -105,6 +108,27 @@ MUTATIONS = (
         "gateway/pending.py",
         "        self._effects[effect.magic, effect.id] = effect\n",
         "        return\n",
+    ),
+    Mutation(
+        "what was open before a restart is forgotten",
+        "gateway/last_seen.py",
+        "if not (self._positions or self._orders):",
+        "if True:",
+        PARTS,
+    ),
+    Mutation(
+        "deals of the hour that comes twice are not asked for",
+        "gateway/ledger.py",
+        "return now_msc < self._now - _SET_BACK_MS",
+        "return False",
+        CLOCK,
+    ),
+    Mutation(
+        "what a symbol does not take is sent",
+        "gateway/desk.py",
+        "        check_taken(terms, spec, tick)\n",
+        "",
+        MODES,
     ),
     Mutation(
         "working orders do not count for the position limit",
