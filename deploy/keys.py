@@ -7,17 +7,14 @@ to a plain file beside it; what exists is kept, so that the command can be repea
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
-
-from deploy.fleet.inventory import WINDOWS, prepare_ansible
+from deploy.fleet.curve import pair, public_half
+from deploy.fleet.inventory import WINDOWS, InventoryError, groups_in
 from deploy.fleet.vault_password import (
     PROJECT,
     VaultPasswordMissingError,
@@ -26,10 +23,12 @@ from deploy.fleet.vault_password import (
     read_password,
     vault_lib,
 )
+from deploy.vaults import store, text
 
 GATEWAYS = "gateway"
 CLIENTS = "client"
-_ACCOUNTS = "vault_windows_account_passwords"
+ACCOUNTS = "windows-account"
+"""Kinds of secrets that are made here."""
 
 
 class KeysError(RuntimeError):
@@ -37,10 +36,15 @@ class KeysError(RuntimeError):
 
 
 class Plan(NamedTuple):
-    """Which names get a new pair, and which existing ones belong to no host any more."""
+    """What is made. Names are (kind, name).
+
+    create: get a new pair. stale: belong to no host any more. mended: the public half was that of another
+    pair, as when a change was interrupted; it follows from the secret one.
+    """
 
     create: list[tuple[str, str]]
     stale: list[tuple[str, str]]
+    mended: list[tuple[str, str]]
 
 
 def wanted_names(groups: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
@@ -54,16 +58,24 @@ def wanted_names(groups: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
 
 
 def plan(
-    wanted: Iterable[tuple[str, str]], existing: Iterable[tuple[str, str]], rotate: Iterable[str]
+    wanted: Iterable[tuple[str, str]],
+    existing: Iterable[tuple[str, str]],
+    rotate: Iterable[str],
+    torn: Iterable[tuple[str, str]] = (),
 ) -> Plan:
-    """Decide what to make. KeysError when a name to rotate is not one of the fleet's."""
+    """Decide what to make. KeysError when a name to rotate is not one of the fleet's.
+
+    torn: pairs whose halves do not fit; a new pair was begun, so that one is finished and none made again
+    """
     wanted, existing, rotate = list(wanted), set(existing), set(rotate)
     unknown = rotate - {name for _, name in wanted}
     if unknown:
-        known = ", ".join(name for _, name in wanted)
-        raise KeysError(f"cannot rotate {', '.join(sorted(unknown))}: no such key; there are {known}")
-    create = [key for key in wanted if key not in existing or key[1] in rotate]
-    return Plan(create, sorted(existing - set(wanted)))
+        names = [name for _, name in wanted]
+        near = text.nearest(sorted(unknown)[0], names)
+        raise KeysError(f"cannot rotate {', '.join(sorted(unknown))}: no such key{near}")
+    mended = sorted(set(torn) & set(wanted))
+    create = [key for key in wanted if key not in mended and (key not in existing or key[1] in rotate)]
+    return Plan(create, sorted(existing - set(wanted)), mended)
 
 
 def directory_of(inventory: Path) -> Path:
@@ -81,8 +93,14 @@ def ensure_password(inventory: Path, directory: Path | None = None) -> str:
     """
     path = password_file(inventory)
     if not path.exists() and not ((directory or directory_of(inventory)) / "vault.yml").exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(path, secrets.token_hex(32) + "\n", 0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise KeysError(f"{path.parent} cannot be made: {error.strerror}") from None
+        try:
+            store.replace(path, f"{secrets.token_hex(32)}\n".encode())
+        except store.VaultError as error:
+            raise KeysError(str(error)) from None
     try:
         return read_password(inventory)
     except VaultPasswordMissingError as error:
@@ -100,36 +118,64 @@ def make(
     if not inventory.exists():
         raise KeysError(f"{inventory} does not exist; name an inventory such as inventory/lab.yml")
     directory = directory or directory_of(inventory)
-    vault_path, keys_path = directory / "vault.yml", directory / "keys.yml"
     password = ensure_password(inventory, directory)
-    vault = _read_vault(vault_path, password) if vault_path.exists() else {}
-    public = yaml.safe_load(keys_path.read_text(encoding="utf-8")) if keys_path.exists() else {}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with store.locked(directory):
+            return _make(inventory, directory, password, frozenset(rotate), prune=prune)
+    except OSError as error:
+        raise KeysError(f"{directory} cannot be made: {error.strerror}") from None
+    except (store.VaultError, text.VaultTextError, InventoryError) as error:
+        raise KeysError(str(error)) from None
 
-    existing = {
-        (kind, name)
-        for kind in (GATEWAYS, CLIENTS)
-        for name in vault.get(_secret_variable(kind), {})
-        if name in (public or {}).get(_public_variable(kind), {})
-    }
-    groups = _groups(inventory)
-    decided = plan(wanted_names(groups), existing, rotate)
-    accounts = [host for host in groups.get(WINDOWS, ()) if host not in vault.get(_ACCOUNTS, {})]
-    if not decided.create and not accounts and not (prune and decided.stale):
+
+def _make(inventory: Path, directory: Path, password: str, rotate: frozenset[str], *, prune: bool) -> Plan:
+    vault_path, keys_path = directory / "vault.yml", directory / "keys.yml"
+    held = _read_vault(vault_path, password) if vault_path.exists() else _begun(_OF_VAULT)
+    told = store.read(keys_path).decode() if keys_path.exists() else _begun(_OF_KEYS)
+    vault, public = text.values(held), text.values(told)
+
+    existing, torn = set(), set()
+    for kind in (GATEWAYS, CLIENTS):
+        beside = public.get(_public_variable(kind)) or {}
+        for name, secret in (vault.get(_secret_variable(kind)) or {}).items():
+            half = public_half(str(secret))
+            if name in beside:
+                existing.add((kind, name))
+            if half is not None and beside.get(name) != half:
+                torn.add((kind, name))
+    groups = groups_in(inventory)
+    decided = plan(wanted_names(groups), existing, rotate, torn)
+    there = vault.get(text.ACCOUNTS) or {}
+    accounts = [host for host in groups.get(WINDOWS, ()) if host not in there]
+    if not decided.create and not decided.mended and not accounts and not (prune and decided.stale):
         return decided
     for host in accounts:
-        vault.setdefault(_ACCOUNTS, {})[host] = account_password()
+        held = text.with_value(held, (text.ACCOUNTS, host), account_password())
     for kind, name in decided.create:
-        public_key, secret_key = _pair()
-        vault.setdefault(_secret_variable(kind), {})[name] = secret_key
-        public.setdefault(_public_variable(kind), {})[name] = public_key
+        public_key, secret_key = pair()
+        held = text.with_value(held, (_secret_variable(kind), name), secret_key)
+        told = text.with_value(told, (_public_variable(kind), name), public_key)
+    for kind, name in decided.mended:
+        half = public_half(str(vault[_secret_variable(kind)][name]))
+        told = text.with_value(told, (_public_variable(kind), name), str(half))
     for kind, name in decided.stale if prune else ():
-        vault[_secret_variable(kind)].pop(name, None)
-        public[_public_variable(kind)].pop(name, None)
+        held = text.without(held, (_secret_variable(kind), name))
+        told = text.without(told, (_public_variable(kind), name))
 
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(vault_path, _encrypt(_yaml("Secret keys; edit with ansible-vault.", vault), password), 0o600)
-    _write(keys_path, _yaml("Public keys, made by `python -m deploy.keys`.", public), 0o644)
+    # The vault first: a public half can be had from the secret one, not the other way round.
+    if accounts or decided.create or (prune and decided.stale):
+        store.replace(vault_path, store.seal(held, password))
+    store.replace(keys_path, told.encode(), 0o644)
     return decided
+
+
+_OF_VAULT = "Secret keys; `mt5crs … secrets edit` changes this file."
+_OF_KEYS = "Public keys, made by `python -m deploy.keys`."
+
+
+def _begun(comment: str) -> str:
+    return f"---\n# {comment}\n"
 
 
 def account_password() -> str:
@@ -145,52 +191,17 @@ def _public_variable(kind: str) -> str:
     return f"fleet_{kind}_public_keys"
 
 
-def _pair() -> tuple[str, str]:
-    """(public, secret) of a new CURVE pair, as 64 hex characters each."""
-    import zmq
-    from zmq.utils import z85
-
-    public, secret = zmq.curve_keypair()
-    return z85.decode(public).hex(), z85.decode(secret).hex()
-
-
-def _groups(inventory: Path) -> dict[str, list[str]]:
-    prepare_ansible()
-    from ansible.inventory.manager import InventoryManager
-    from ansible.parsing.dataloader import DataLoader
-
-    groups = InventoryManager(loader=DataLoader(), sources=[str(inventory)]).get_groups_dict()
-    return {str(name): [str(host) for host in hosts] for name, hosts in groups.items()}
-
-
-def _read_vault(path: Path, password: str) -> dict[str, Any]:
+def _read_vault(path: Path, password: str) -> str:
     from ansible.errors import AnsibleError
 
     try:
-        content = vault_lib(password).decrypt(path.read_bytes())
+        content = bytes(vault_lib(password).decrypt(store.read(path)))
     except AnsibleError:
         raise KeysError(
             f"{path} cannot be opened: the vault password is a wrong one; use the one it was made with "
             "(ANSIBLE_VAULT_PASSWORD_FILE), or delete the file to make new keys"
         ) from None
-    return dict(yaml.safe_load(content) or {})
-
-
-def _encrypt(text: str, password: str) -> str:
-    return bytes(vault_lib(password).encrypt(text)).decode()
-
-
-def _yaml(comment: str, values: Mapping[str, Any]) -> str:
-    return f"---\n# {comment}\n" + yaml.safe_dump(dict(values), sort_keys=True, default_flow_style=False)
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """Replace a file in one step, never readable by more than `mode` allows."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), mode)
-    Path(temporary).replace(path)
+    return content.decode()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -209,9 +220,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     for kind, name in done.create:
         print(f"made      {kind} {name}")
+    for kind, name in done.mended:
+        print(f"finished  {kind} {name}: its public half is now that of the secret one in the vault")
     for kind, name in done.stale:
         print(f"{'forgotten' if options.prune else 'stale    '} {kind} {name}")
-    if not done.create and not done.stale:
+    if not any(done):
         print(f"unchanged: every key of {options.inventory} exists")
     return 0
 

@@ -226,6 +226,23 @@ def _loader(instead: Mapping[Path, str | None]) -> Any:
     return Loader() if instead else DataLoader()
 
 
+def groups_in(inventory: Path) -> dict[str, list[str]]:
+    """Group → its hosts, as the file says it; no variable is read, so no vault has to be opened.
+
+    InventoryError as in `resolve`.
+    """
+    prepare_ansible()
+    from ansible.errors import AnsibleError
+    from ansible.inventory.manager import InventoryManager
+    from ansible.parsing.dataloader import DataLoader
+
+    try:
+        groups = InventoryManager(loader=DataLoader(), sources=[str(inventory)]).get_groups_dict()
+    except AnsibleError as error:
+        raise InventoryError(explain(inventory, error)) from None
+    return {str(name): [str(host) for host in hosts] for name, hosts in groups.items()}
+
+
 def _forget_variable_files() -> None:
     """Make Ansible look again which files are in group_vars and host_vars; it looks once per process."""
     from ansible.plugins.vars import host_group_vars

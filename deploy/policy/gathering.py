@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from deploy.fleet.curve import public_half
 from deploy.fleet.inventory import Fleet, is_constant
 from deploy.fleet.layers import is_encrypted, is_secret, layers, origin
 from deploy.fleet.rendering import RenderingError, render
@@ -144,17 +145,7 @@ def _key_pairs(fleet: Fleet, texts: Mapping[str, str]) -> Iterator[KeyPair]:
         for name, public in (values.get(f"fleet_{kind}_public_keys") or {}).items():
             secret = texts.get(f"vault_{kind}_secret_keys.{name}")
             if secret is not None:
-                yield KeyPair(f"{kind} {name}", _public_half(secret) == public)
-
-
-def _public_half(secret: str) -> str | None:
-    import zmq
-    from zmq.utils import z85
-
-    try:
-        return z85.decode(zmq.curve_public(z85.encode(bytes.fromhex(secret)))).hex()
-    except (ValueError, zmq.ZMQError):
-        return None
+                yield KeyPair(f"{kind} {name}", public_half(secret) == public)
 
 
 def _held_files(fleet: Fleet) -> Iterator[HeldFile]:

@@ -15,6 +15,7 @@ from mt5crs.checks.connection import json_option
 from mt5crs.checks.env_modes import readable_by_others_in_the_fleet
 from mt5crs.checks.gateways import chosen_fleet, fleet_of, inventory_named
 from mt5crs.checks.report import table
+from mt5crs.checks.vault import edit, init, view
 from mt5crs_release.audit_chain import records_of, verify
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ _SOON_DAYS = 30
 
 @click.group()
 def secrets() -> None:
-    """Tell who holds which secret of a fleet, and what is wrong with one. No secret is ever shown.
+    """Tell who holds which secret of a fleet, what is wrong with one, and change them.
 
-    On the controller: `mt5crs --inventory inventory/<environment>.yml secrets who`.
+    On the controller: `mt5crs --inventory inventory/<environment>.yml secrets who`. Values are shown by
+    `view --show NAME` alone.
     """
     chosen_fleet("secrets …")
+
+
+for _each in (init, view, edit):
+    secrets.add_command(_each)
 
 
 @secrets.command()

@@ -8,9 +8,12 @@ import pytest
 
 from deploy import keys
 from deploy.fleet.connection import connection_of
+from deploy.fleet.curve import public_half
 from deploy.fleet.inventory import InventoryError, plain, resolve
 from deploy.fleet.settings import check
+from deploy.fleet.vault_password import vault_lib
 from deploy.operations.context import connection
+from deploy.vaults import store
 from tests.unit.fleets import EXTRA, HOSTS, ansible, inventory_text, make_inventory
 
 # Set by the test's own ansible command line.
@@ -207,6 +210,45 @@ def test_a_rotated_key_is_another_one(tmp_path: Path) -> None:
     after = resolve(inventory, EXTRA).hosts["inf-01"]
     assert after["strategy_client_secret_key"] != before["strategy_client_secret_key"]
     assert after["reconciler_client_secret_key"] == before["reconciler_client_secret_key"]
+
+
+def test_a_key_that_is_rotated_leaves_every_comment(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    vault = inventory.parent / "group_vars" / "lab" / "vault.yml"
+    lib = vault_lib((inventory.parent / "vault-password").read_text().strip())
+    text = lib.decrypt(vault.read_bytes()).decode().replace("  ops:", "  # Jane's\n  ops:")
+    vault.write_bytes(lib.encrypt(text.encode()))
+    keys.make(inventory, rotate=["ops"])
+    after = lib.decrypt(vault.read_bytes()).decode()
+    assert "  # Jane's\n  ops:" in after
+    assert after != text
+    (inventory.parent / "group_vars/lab/keys.yml").write_text("---\n# theirs\n")
+    assert len(keys.make(inventory).mended) == 7
+    assert (inventory.parent / "group_vars/lab/keys.yml").read_text().startswith("---\n# theirs\n")
+
+
+def test_a_rotation_that_died_between_vault_and_public_keys_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory = make_inventory(tmp_path)
+    replace = store.replace
+
+    def dies_after_the_vault(path: Path, content: bytes, mode: int = 0o600) -> None:
+        if path.name == "keys.yml":
+            raise KeyboardInterrupt
+        replace(path, content, mode)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(store, "replace", dies_after_the_vault)
+        with pytest.raises(KeyboardInterrupt):
+            keys.make(inventory, rotate=["inf-01-strategy"])
+    torn = resolve(inventory, EXTRA).hosts["inf-01"]["strategy_client_secret_key"]
+    made = keys.make(inventory, rotate=["inf-01-strategy"])
+    assert (made.create, made.mended) == ([], [("client", "inf-01-strategy")])
+    fleet = resolve(inventory, EXTRA)
+    assert fleet.hosts["inf-01"]["strategy_client_secret_key"] == torn, "it is not made twice"
+    public = fleet.hosts["inf-01"]["fleet_client_public_keys"]["inf-01-strategy"]
+    assert public_half(torn) == public
 
 
 def test_an_unknown_key_cannot_be_rotated(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The vault of an environment: read, changed in one step, edited, given another password."""
