@@ -10,6 +10,7 @@ import argparse
 import secrets
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +24,17 @@ from deploy.fleet.vault_password import (
     read_password,
     vault_lib,
 )
-from deploy.vaults import store, text
+from deploy.vaults import replacing, store, text
 
 GATEWAYS = "gateway"
 CLIENTS = "client"
-ACCOUNTS = "windows-account"
-"""Kinds of secrets that are made here."""
+"""Kinds of keys that are made here."""
+ALL = "all"
+OPERATOR = "ops"
+"""The client of people and tools on the controller; the others run on hosts."""
+FORMER_OPERATORS = "vault_client_former_secret_keys"
+FORMER_GATEWAYS = "fleet_gateway_former_public_keys"
+"""What this controller reaches gateways with until a rotation is deployed."""
 
 
 class KeysError(RuntimeError):
@@ -47,13 +53,22 @@ class Plan(NamedTuple):
     mended: list[tuple[str, str]]
 
 
+@dataclass(frozen=True, repr=False)
+class Made:
+    """What was made; the texts of each changed file before and after it, decrypted."""
+
+    plan: Plan
+    before: Mapping[Path, str]
+    after: Mapping[Path, str]
+
+
 def wanted_names(groups: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
     """(kind, name) of every key pair a fleet needs, from the hosts of its groups."""
     names = [(GATEWAYS, host) for host in groups.get("gateway", ())]
     for host in groups.get("inf", ()):
         names += [(CLIENTS, f"{host}-reconciler"), (CLIENTS, f"{host}-strategy")]
     names += [(CLIENTS, f"{host}-monitor") for host in groups.get("hub", ())]
-    names.append((CLIENTS, "ops"))
+    names.append((CLIENTS, OPERATOR))
     return names
 
 
@@ -118,22 +133,54 @@ def make(
     if not inventory.exists():
         raise KeysError(f"{inventory} does not exist; name an inventory such as inventory/lab.yml")
     directory = directory or directory_of(inventory)
+    return _made(inventory, directory, frozenset(rotate), prune=prune).plan
+
+
+def rotate(inventory: Path, kind: str, name: str, *, dry: bool = False) -> Made:
+    """Replace the pair of one name, or of `all` of a kind. Called again after an interruption, it finishes.
+
+    dry: write nothing; what would be written is told. Raises KeysError.
+    """
+    directory = directory_of(inventory)
+    if not (directory / "vault.yml").is_file():
+        raise KeysError(
+            f"{inventory} has no vault yet; `mt5crs --inventory {inventory} secrets init` makes one"
+        )
+    names = [each for of, each in wanted_names(groups_in(inventory)) if of == kind]
+    if name not in (*names, ALL):
+        raise KeysError(f"the fleet has no {kind} {name}{text.nearest(name, [*names, ALL])}")
+    return _made(inventory, directory, frozenset(names if name == ALL else [name]), dry=dry)
+
+
+def _made(
+    inventory: Path, directory: Path, rotate: frozenset[str], *, prune: bool = False, dry: bool = False
+) -> Made:
     password = ensure_password(inventory, directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with store.locked(directory):
-            return _make(inventory, directory, password, frozenset(rotate), prune=prune)
+            made = _prepared(inventory, directory, password, rotate, prune=prune)
+            # The vault first: a public half can be had from the secret one, not the other way round.
+            for path, content in () if dry else made.after.items():
+                if path.name == "vault.yml":
+                    store.replace(path, store.seal(content, password))
+                else:
+                    store.replace(path, content.encode(), 0o644)
+            return made
     except OSError as error:
         raise KeysError(f"{directory} cannot be made: {error.strerror}") from None
     except (store.VaultError, text.VaultTextError, InventoryError) as error:
         raise KeysError(str(error)) from None
 
 
-def _make(inventory: Path, directory: Path, password: str, rotate: frozenset[str], *, prune: bool) -> Plan:
+def _prepared(
+    inventory: Path, directory: Path, password: str, rotate: frozenset[str], *, prune: bool
+) -> Made:
     vault_path, keys_path = directory / "vault.yml", directory / "keys.yml"
     held = _read_vault(vault_path, password) if vault_path.exists() else _begun(_OF_VAULT)
     told = store.read(keys_path).decode() if keys_path.exists() else _begun(_OF_KEYS)
     vault, public = text.values(held), text.values(told)
+    before = {vault_path: held, keys_path: told}
 
     existing, torn = set(), set()
     for kind in (GATEWAYS, CLIENTS):
@@ -149,25 +196,32 @@ def _make(inventory: Path, directory: Path, password: str, rotate: frozenset[str
     there = vault.get(text.ACCOUNTS) or {}
     accounts = [host for host in groups.get(WINDOWS, ()) if host not in there]
     if not decided.create and not decided.mended and not accounts and not (prune and decided.stale):
-        return decided
+        return Made(decided, {}, {})
     for host in accounts:
-        held = text.with_value(held, (text.ACCOUNTS, host), account_password())
+        held = text.with_value(held, (text.ACCOUNTS, host), replacing.made())
     for kind, name in decided.create:
+        if (kind, name) == (CLIENTS, OPERATOR) and (kind, name) in existing:
+            former = str(vault[_secret_variable(kind)][name])
+            held = text.with_value(held, (FORMER_OPERATORS, name), former)
+        if kind == GATEWAYS and (kind, name) in existing:
+            told = text.with_value(told, (FORMER_GATEWAYS, name), str(public[_public_variable(kind)][name]))
         public_key, secret_key = pair()
         held = text.with_value(held, (_secret_variable(kind), name), secret_key)
         told = text.with_value(told, (_public_variable(kind), name), public_key)
     for kind, name in decided.mended:
         half = public_half(str(vault[_secret_variable(kind)][name]))
+        if kind == GATEWAYS and name in (public.get(_public_variable(kind)) or {}):
+            told = text.with_value(told, (FORMER_GATEWAYS, name), str(public[_public_variable(kind)][name]))
         told = text.with_value(told, (_public_variable(kind), name), str(half))
     for kind, name in decided.stale if prune else ():
+        if name in (public.get(FORMER_GATEWAYS) or {}):
+            told = text.without(told, (FORMER_GATEWAYS, name))
         held = text.without(held, (_secret_variable(kind), name))
         told = text.without(told, (_public_variable(kind), name))
 
-    # The vault first: a public half can be had from the secret one, not the other way round.
-    if accounts or decided.create or (prune and decided.stale):
-        store.replace(vault_path, store.seal(held, password))
-    store.replace(keys_path, told.encode(), 0o644)
-    return decided
+    after = {vault_path: held, keys_path: told}
+    new = [path for path in after if not path.exists() or after[path] != before[path]]
+    return Made(decided, {path: before[path] for path in new}, {path: after[path] for path in new})
 
 
 _OF_VAULT = "Secret keys; `mt5crs … secrets edit` changes this file."
@@ -176,11 +230,6 @@ _OF_KEYS = "Public keys, made by `python -m deploy.keys`."
 
 def _begun(comment: str) -> str:
     return f"---\n# {comment}\n"
-
-
-def account_password() -> str:
-    """A new password for the local account of a Windows host: 192 random bits, all classes of characters."""
-    return f"Aa1-{secrets.token_urlsafe(24)}"
 
 
 def _secret_variable(kind: str) -> str:

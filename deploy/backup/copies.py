@@ -11,6 +11,7 @@ import io
 import json
 import sqlite3
 import tarfile
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -28,14 +29,17 @@ def sealed(content: bytes, password: str) -> bytes:
     return made
 
 
-def opened(kept: bytes, password: str, digest: str) -> bytes:
-    """What `sealed` was given. digest: SHA-256 of `kept` as the metadata has it. Raises CopyError."""
+def opened(kept: bytes, password: str, digest: str, former: Iterable[str] = ()) -> bytes:
+    """What `sealed` was given. digest: SHA-256 of `kept` as the metadata has it. Raises CopyError.
+
+    former: passwords that the environment had when older copies were made
+    """
     from ansible.errors import AnsibleError
 
     if hashlib.sha256(kept).hexdigest() != digest:
         raise CopyError("it is not the file that was backed up (its SHA-256 differs)")
     try:
-        content: bytes = vault_lib(password).decrypt(kept)
+        content: bytes = vault_lib(password, *former).decrypt(kept)
     except AnsibleError:
         raise CopyError("it cannot be decrypted: another vault password, or damaged") from None
     return content

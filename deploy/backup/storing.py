@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.backup import copies, on_host
 from deploy.fleet.inventory import WINDOWS, Fleet
-from deploy.fleet.vault_password import read_password
+from deploy.fleet.vault_password import former_passwords, read_password
 from deploy.remote import script
 from mt5crs.foreign_text import shown_tree
 
@@ -132,6 +132,7 @@ def copy_of(fleet: Fleet, backup: Mapping[str, Any], host: str) -> bytes:
         raise BackupError(f"backup {backup['id']} has no copy of {host}: {why}")
     told = call(fleet, hub_of(fleet), "fetch", str(backup["id"]), host)
     try:
-        return copies.opened(base64.b64decode(told["content"]), read_password(fleet.inventory), of["sha256"])
+        password, former = read_password(fleet.inventory), former_passwords(fleet.inventory)
+        return copies.opened(base64.b64decode(told["content"]), password, of["sha256"], former)
     except copies.CopyError as error:
         raise BackupError(f"the copy of {host} in {backup['id']}: {error}") from None

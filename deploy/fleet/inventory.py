@@ -18,6 +18,7 @@ from deploy.fleet.vault_password import (
     PROJECT,
     VaultPasswordMissingError,
     environment_of,
+    next_file,
     password_file,
     read_password,
     vault_files,
@@ -25,6 +26,10 @@ from deploy.fleet.vault_password import (
 
 WINDOWS = "windows"
 """The group of hosts that Ansible manages also in a pyinfra run."""
+
+
+_opening: Any = None
+"""What opens single encrypted values in this process, unless Ansible has its own."""
 
 
 class InventoryError(RuntimeError):
@@ -262,6 +267,19 @@ def _open_vaults(loader: Any, inventory: Path) -> None:
     except VaultPasswordMissingError as error:
         raise InventoryError(str(error)) from None
     loader.set_vault_secrets([(DEFAULT_VAULT_IDENTITY, secret)])
+    _open_single_values([(DEFAULT_VAULT_IDENTITY, secret)])
+
+
+def _open_single_values(secrets: list[tuple[str, Any]]) -> None:
+    """Let values be opened that are encrypted one by one (`!vault`); in Ansible's own processes they are."""
+    global _opening  # Ansible has one for the process, too
+    from ansible.parsing.vault import VaultSecretsContext
+
+    if VaultSecretsContext.current(optional=True) is None:
+        _opening = VaultSecretsContext([])
+        VaultSecretsContext.initialize(_opening)
+    if _opening is not None:
+        _opening.secrets = secrets
 
 
 def _resolve_hosts(inventory: Path, loader: Any, manager: Any, variable_manager: Any) -> Fleet:
@@ -386,6 +404,11 @@ def explain(inventory: Path, error: Exception) -> str:
     if "vault" in text.lower() or "decrypt" in text.lower():
         path = password_file(inventory)
         files = ", ".join(str(file) for file in vault_files(inventory)) or "its vault"
+        if next_file(path).exists():
+            return (
+                f"{files}: a change of the vault's password was interrupted; "
+                f"`mt5crs --inventory {inventory} secrets rotate vault` finishes it"
+            )
         return (
             f"{files} cannot be opened with the vault password in {path}: wrong password. Put the right one "
             "there, or name its file in ANSIBLE_VAULT_PASSWORD_FILE"

@@ -10,6 +10,9 @@ Only the standard library is imported: it runs before every ansible command.
 
 from __future__ import annotations
 
+import binascii
+import hashlib
+import hmac
 import itertools
 import os
 import re
@@ -64,12 +67,44 @@ def password_file(inventory: Path) -> Path:
     return base / "mt5crs" / f"vault-password-{environment}"
 
 
-def vault_lib(password: str) -> Any:
-    """Ansible's own encryption (`VaultLib`) with a password."""
+def vault_lib(password: str, *more: str) -> Any:
+    """Ansible's own encryption (`VaultLib`) with a password; `more` open as well, and encrypt nothing."""
     from ansible.constants import DEFAULT_VAULT_IDENTITY
     from ansible.parsing.vault import VaultLib, VaultSecret
 
-    return VaultLib([(DEFAULT_VAULT_IDENTITY, VaultSecret(password.encode()))])
+    return VaultLib([(DEFAULT_VAULT_IDENTITY, VaultSecret(each.encode())) for each in (password, *more)])
+
+
+def next_file(path: Path) -> Path:
+    """Where the new password is while `secrets rotate vault` is at it; beside the one in force."""
+    return path.with_name(f"{path.name}.new")
+
+
+def former_file(path: Path) -> Path:
+    """Where the passwords before are, newest first: backups of then open with them alone."""
+    return path.with_name(f"{path.name}.former")
+
+
+def former_passwords(inventory: Path) -> list[str]:
+    """Passwords that this environment had before, newest first; none when there is no such file."""
+    try:
+        lines = former_file(password_file(inventory)).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [line.partition(" ")[2].strip() for line in lines if " " in line]
+
+
+def opens(sealed: bytes, password: str) -> bool:
+    """Whether a password opens what ansible-vault has encrypted, by its own check (HMAC-SHA256)."""
+    try:
+        header, _, body = sealed.partition(b"\n")
+        salt, digest, content = binascii.unhexlify(b"".join(body.split())).split(b"\n", 2)
+        keys = hashlib.pbkdf2_hmac("sha256", password.encode(), binascii.unhexlify(salt), 10_000, 80)
+        found = hmac.new(keys[32:64], binascii.unhexlify(content), hashlib.sha256).digest()
+        fits = hmac.compare_digest(found, binascii.unhexlify(digest))
+    except ValueError:
+        return False
+    return fits and header.startswith(b"$ANSIBLE_VAULT;")
 
 
 def vault_files(inventory: Path) -> list[Path]:
@@ -110,7 +145,19 @@ def read_password(inventory: Path) -> str:
         raise VaultPasswordMissingError(f"others can read the vault password {path}; run `chmod 600 {path}`")
     if not password:
         raise VaultPasswordMissingError(f"the vault password {path} is empty; restore it from your safe")
-    return password
+    return _next_of(inventory, path, password) or password
+
+
+def _next_of(inventory: Path, path: Path, password: str) -> str:
+    """The new password, where a rotation has got past the vault and not yet past the password's file."""
+    try:
+        following = next_file(path).read_text(encoding="utf-8").strip()
+        sealed = [vault.read_bytes() for vault in vault_files(inventory)]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if not following or any(opens(each, password) for each in sealed):
+        return ""
+    return following if any(opens(each, following) for each in sealed) else ""
 
 
 def _ask(script: Path) -> str:

@@ -24,6 +24,7 @@ from deploy.fleet.vault_password import (
 )
 
 MARK = b"$ANSIBLE_VAULT"
+_TEMPORARY = ".mt5crs-tmp"
 
 
 class VaultError(RuntimeError):
@@ -109,7 +110,7 @@ def replace(path: Path, content: bytes, mode: int = 0o600) -> None:
     """
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
@@ -149,7 +150,8 @@ def _unwritten(path: Path, error: OSError) -> str:
 def locked(directory: Path) -> Iterator[None]:
     """Keep others from changing what lies in a directory meanwhile; VaultError when one is at it.
 
-    The lock is the process's: it ends with it, however that ends, and leaves no file.
+    The lock is the process's: it ends with it, however that ends, and leaves no file. What a killed process
+    was writing is removed.
     """
     import fcntl
 
@@ -165,6 +167,9 @@ def locked(directory: Path) -> Iterator[None]:
                 f"somebody else is changing the secrets in {directory} (an editor that is still open?); "
                 "nothing was changed, try again when they are done"
             ) from None
+        for left in directory.glob(f".*{_TEMPORARY}"):
+            with contextlib.suppress(OSError):
+                left.unlink()
         yield
     finally:
         os.close(handle)

@@ -19,8 +19,9 @@ from mt5crs.settings.schema import Field, check_value, to_env
 KEYS: Mapping[str, str] = {
     "vault_gateway_secret_keys": "fleet_gateway_public_keys",
     "vault_client_secret_keys": "fleet_client_public_keys",
+    "vault_client_former_secret_keys": "",
 }
-"""Variable of secret CURVE keys → variable of the public ones, both by name."""
+"""Variable of secret CURVE keys → variable of the public ones, both by name; empty: none are kept."""
 ACCOUNTS = "vault_windows_account_passwords"
 _SHORTEST_ACCOUNT = 14
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -206,6 +207,16 @@ def _of_setting(name: str, value: Any, field: Field) -> Iterator[str]:
             f"{name} holds a single quote, a backslash or a control character, which cannot be written to "
             ".env; use other characters"
         )
+
+
+def problems_of(setting: str, value: str) -> list[str]:
+    """What is wrong with a new value of a secret setting, without the value."""
+    found = list(_of_setting(setting, value, _secret_settings()[setting]))
+    if re.search(r"\{[{%#]", value):
+        found.append(
+            f"{setting} would hold {{{{, {{% or {{#, an expression for Ansible; use other characters."
+        )
+    return found
 
 
 def unused(of: Mapping[str, Any], wanted: Collection[str]) -> list[str]:

@@ -8,7 +8,7 @@ other from being asked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import msgspec
 
 import mt5crs
 from mt5crs.checks.connection import ConnectionSettings, load_connection
-from mt5crs.client.errors import GatewayError
+from mt5crs.client.errors import GatewayError, KeyRefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.settings.schema import SettingsError, load
 
@@ -45,6 +45,8 @@ class Target:
     connection: ConnectionSettings
     magics: frozenset[int] | None = None
     """Magic numbers of the Inf hosts that trade through it; None: not known."""
+    formers: tuple[ConnectionSettings, ...] = ()
+    """The same with keys of before a rotation, which count there until it is deployed."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,25 @@ def of_fleet(fleet: Fleet, operator: str | None) -> list[Target]:
             connection = load(ConnectionSettings, values)
         except SettingsError as error:
             raise click.ClickException(f"{host}: {error}") from None
-        found.append(Target(host, connection, _magics(fleet, host)))
+        formers = tuple(_formers(connection, variables, host, name))
+        found.append(Target(host, connection, _magics(fleet, host), formers))
     return found
+
+
+def _formers(
+    connection: ConnectionSettings, variables: Mapping[str, Any], host: str, operator: str
+) -> Iterator[ConnectionSettings]:
+    """The keys of before a rotation: the operator's, the gateway's, both."""
+    secret = variables.get("vault_client_former_secret_keys", {}).get(operator)
+    public = variables.get("fleet_gateway_former_public_keys", {}).get(host)
+    if secret:
+        yield msgspec.structs.replace(connection, client_secret_key=str(secret))
+    if public:
+        yield msgspec.structs.replace(connection, gateway_public_key=str(public))
+    if secret and public:
+        yield msgspec.structs.replace(
+            connection, client_secret_key=str(secret), gateway_public_key=str(public)
+        )
 
 
 def _magics(fleet: Fleet, gateway: str) -> frozenset[int]:
@@ -156,14 +175,22 @@ def _magics(fleet: Fleet, gateway: str) -> frozenset[int]:
 
 
 def ask(of: Sequence[Target], call: Callable[[GatewayClient, ConnectionSettings], T]) -> list[Answer[T]]:
-    """Ask every gateway, all at once; a failed call is an answer too."""
+    """Ask every gateway, all at once; a failed call is an answer too.
+
+    Where a key was rotated and that is not deployed yet, the one of before is tried: a halt gets through.
+    """
 
     def one(target: Target) -> Answer[T]:
-        try:
-            with target.connection.client() as client:
-                return Answer(target.name, call(client, target.connection))
-        except GatewayError as error:
-            return Answer(target.name, None, str(error))
+        first = ""
+        for connection in (target.connection, *target.formers):
+            try:
+                with connection.client() as client:
+                    return Answer(target.name, call(client, connection))
+            except KeyRefusedError as error:  # nothing was sent
+                first = first or str(error)
+            except GatewayError as error:
+                return Answer(target.name, None, str(error))
+        return Answer(target.name, None, first)
 
     with ThreadPoolExecutor(len(of)) as pool:
         return list(pool.map(one, of))

@@ -15,6 +15,7 @@ from mt5crs.checks.connection import json_option
 from mt5crs.checks.env_modes import readable_by_others_in_the_fleet
 from mt5crs.checks.gateways import chosen_fleet, fleet_of, inventory_named
 from mt5crs.checks.report import table
+from mt5crs.checks.rotate import rotate
 from mt5crs.checks.vault import edit, init, view
 from mt5crs_release.audit_chain import records_of, verify
 
@@ -35,7 +36,7 @@ def secrets() -> None:
     chosen_fleet("secrets …")
 
 
-for _each in (init, view, edit):
+for _each in (init, view, edit, rotate):
     secrets.add_command(_each)
 
 

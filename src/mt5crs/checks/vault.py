@@ -40,27 +40,38 @@ def one_sentence() -> Iterator[None]:
         os.kill(os.getpid(), ended.number)
 
 
-def consequences(inventory: Path, instead: Mapping[Path, str | None], *, also: str = "") -> None:
-    """Say what a deployment of what was changed would do, and how to begin it. instead: the texts before."""
+def consequences(
+    inventory: Path,
+    before: Mapping[Path, str],
+    after: Mapping[Path, str] | None = None,
+    *,
+    strategy: str = "",
+) -> None:
+    """Say what a deployment of what was changed would do, and how to begin it.
+
+    before, after: texts of the changed files, decrypted; after None: what is there now.
+    strategy: of the roll-out
+    """
     from deploy.fleet.inventory import InventoryError, resolve
     from deploy.vaults.usage import Consequence, consequence
 
     try:
-        found = consequence(resolve(inventory, instead=instead), resolve(inventory))
+        found = consequence(resolve(inventory, instead=before), resolve(inventory, instead=after))
     except InventoryError as error:
         found = Consequence(unknown=str(error))
     click.echo(found.told)
     if found.unknown or found.services or found.hosts:
-        click.echo(f"to be deployed: {deployment(inventory)}{also}")
-    click.echo(f"commit the changed files in {next(iter(instead)).parent}, so that others have them too")
+        click.echo(f"to be deployed: {deployment(inventory, strategy)}")
+    if after is None:
+        click.echo(f"commit what was changed in {next(iter(before)).parent}, so that others have it too")
 
 
-def deployment(inventory: Path) -> str:
+def deployment(inventory: Path, strategy: str = "") -> str:
     """The command that deploys a fleet."""
     beside = inventory.with_suffix(".py")
     if beside.is_file():
-        return f"pyinfra {beside} deploy.py"
-    return f"ansible-playbook -i {inventory} site.yml"
+        return f"pyinfra {beside} deploy.py{f' --data strategy={strategy}' if strategy else ''}"
+    return f"ansible-playbook -i {inventory} site.yml{f' -e fleet_strategy={strategy}' if strategy else ''}"
 
 
 @click.command()
@@ -162,6 +173,9 @@ def _used(inventory: Path, vault: Vault) -> tuple[dict[str, list[str]], str]:
     except InventoryError as error:
         return {}, str(error)
     found = usage.users(fleet, text.values(vault.text))
+    for name, of in found.items():
+        if not of and name.startswith("vault_client_former_secret_keys."):
+            of.append(f"{CONTROLLER}, until the new one is deployed")
     for holder in holders(fleet):
         if holder.held == CONTROLLER and holder.variable in found and not found[holder.variable]:
             found[holder.variable].append(f"{CONTROLLER} ({holder.may})")

@@ -183,6 +183,14 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
         dict[str, str],
         setting("CURVE public key of every gateway, by host.", in_env=False, create=MAKE_KEYS),
     ]
+    gateway_former_public_keys: Annotated[
+        dict[str, str],
+        setting(
+            "The key that a gateway had before it was rotated, by host: commands of operators reach it with "
+            "that one until the new one is deployed.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=dict)
     client_public_keys: Annotated[
         dict[str, str],
         setting("CURVE public key of every client, by client name.", in_env=False, create=MAKE_KEYS),
