@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from deploy.fleet.inventory import Fleet
+from deploy.policy.expiry import VAULT_PASSWORD
 
 CONTROLLER = "the controller"
 _PASSWORDS = {
@@ -109,7 +110,8 @@ def ages(records: Sequence[Mapping[str, Any]], snapshots: Sequence[Mapping[str, 
     if snapshots:
         began = _time(snapshots[0].get("at"))
         if began is not None:
-            found = {str(name): Age(began, exact=False) for name in snapshots[0].get("settings") or ()}
+            names = [*(snapshots[0].get("settings") or ()), VAULT_PASSWORD]
+            found = {str(name): Age(began, exact=False) for name in names}
     for record in records:
         when = _time(record.get("at"))
         if record.get("what") == "secret.changed" and when is not None:

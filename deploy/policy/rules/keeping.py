@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 
+from deploy.policy.expiry import due
 from deploy.policy.facts import Facts
 from deploy.policy.rule import FLEET, Broken, Rule
 
@@ -73,6 +74,11 @@ def _example_signer(facts: Facts) -> Iterator[Broken]:
         for name in ("baseline_release_signers", "baseline_review_signers"):
             if any(_is_no_key(str(line)) for line in of.settings.get(name) or ()):
                 yield Broken(host, f"{name} has an example instead of a key")
+
+
+def _past_their_date(facts: Facts) -> Iterator[Broken]:
+    settings = [of.settings for of in facts.hosts.values()]
+    yield from (Broken(FLEET, one.text) for one in due(settings, facts.now.date()) if one.passed)
 
 
 def _is_no_key(line: str) -> bool:
@@ -149,5 +155,13 @@ RULES = (
         "For the example key anybody can make signatures.",
         "Put the public key that `make bundle` signs with into baseline_release_signers.",
         _example_signer,
+    ),
+    Rule(
+        "SEC-009",
+        "P2",
+        "No secret is used past its date",
+        "Who gave it out may refuse it at any time, and who took it unseen still has it.",
+        "`mt5crs … secrets rotate KIND` replaces it; then set the new date in fleet_secret_expiry.",
+        _past_their_date,
     ),
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from functools import cache
 
 from deploy.fleet.settings import PARTS, structs
+from deploy.policy.expiry import due
 from deploy.preflight.check import FLEET, Check, Look
 from deploy.preflight.checks.configuration import rules
 from deploy.preflight.facts import Unknown
@@ -101,6 +103,17 @@ def _waivers(look: Look) -> None:
         look.fail(FLEET, f"waiver {problem}")
 
 
+def _expiry(look: Look) -> None:
+    policy = look.facts.policy
+    if isinstance(policy, Unknown):  # the configuration could not be read as a whole
+        look.unknown(FLEET, policy.why)
+        return
+    settings = [of.settings for of in look.facts.hosts.values()]
+    look.saw()
+    for one in due(settings, datetime.fromtimestamp(look.facts.now, timezone.utc).date()):
+        (look.fail if one.passed else look.warn)(FLEET, one.text)
+
+
 CHECKS = (
     Check(
         "G-SEC-01",
@@ -181,5 +194,13 @@ CHECKS = (
         "A waiver that has expired or cannot be read allows nothing, and hides that somebody counts on it.",
         "Correct or remove it in `policy/waivers/`.",
         _waivers,
+    ),
+    Check(
+        "G-SEC-11",
+        "P1",
+        "No secret is past its date, and none will be within fleet_secret_warn_days",
+        "A password that the broker lets end in the night stops trading with positions open.",
+        "`mt5crs … secrets rotate KIND` replaces it; then set the new date in fleet_secret_expiry.",
+        _expiry,
     ),
 )

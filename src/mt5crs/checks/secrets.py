@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ from mt5crs.checks.gateways import chosen_fleet, fleet_of, inventory_named
 from mt5crs.checks.report import table
 from mt5crs.checks.rotate import rotate
 from mt5crs.checks.vault import edit, init, view
+from mt5crs.settings.schema import did_you_mean
 from mt5crs_release.audit_chain import records_of, verify
 
 if TYPE_CHECKING:
@@ -61,20 +63,20 @@ def who(as_json: bool) -> None:
 @click.option(
     "--max-age",
     type=click.IntRange(1),
-    default=365,
-    show_default=True,
     metavar="DAYS",
-    help="Older keys and passwords are to be replaced.",
+    help="Older keys and passwords are to be replaced; otherwise fleet_secret_max_age_days says it.",
 )
 @json_option
-def check(max_age: int, as_json: bool) -> None:
-    """Look for secrets that are old, weak, shared, written in plain files, or readable by others.
+def check(max_age: int | None, as_json: bool) -> None:
+    """Look for secrets that are old, past their date, weak, shared, in plain files, or readable by others.
 
     Asks every Linux host for the modes of its `.env`, and the Hub's audit log when each key was last changed.
     Exit status 0: all well; 2: something is wrong; 1: something could not be looked at.
     """
     from deploy.fleet.inventory import InventoryError
+    from deploy.policy import expiry
     from deploy.policy.enforcing import verdict_of
+    from deploy.policy.gathering import vault_texts
     from deploy.policy.holders import holders
 
     fleet = fleet_of(inventory_named())
@@ -95,7 +97,14 @@ def check(max_age: int, as_json: bool) -> None:
     if why:
         unknown.append(f"how old the keys are: {why}")
     names = {one.variable: one.name for one in holders(fleet) if one.variable}
-    old, soon = judged(names, known, max_age, datetime.now(timezone.utc)) if not why else ([], [])
+    names[expiry.VAULT_PASSWORD] = "the vault's password"
+    settings, now = list(fleet.hosts.values()), datetime.now(timezone.utc)
+    ends = {name: max_age or expiry.max_age(settings, name) for name in names}
+    warn = max((int(of.get("fleet_secret_warn_days", _SOON_DAYS)) for of in settings), default=_SOON_DAYS)
+    old, soon = judged(names, known, ends, now, warn) if not why else ([], [])
+    for one in expiry.due(settings, now.date()):  # those that have passed are among the findings
+        soon += [] if one.passed else [one.text]
+    wrong += _unfinished(fleet.inventory, expiry.dates(settings), {*names, *vault_texts(fleet)})
     began = None if why else known_since(names, known)
     if as_json:
         told = {"wrong": [*wrong, *old], "soon": soon, "unknown": unknown, "files": files}
@@ -106,7 +115,7 @@ def check(max_age: int, as_json: bool) -> None:
         for line in unknown:
             click.echo(f"unknown: {line}", err=True)
         if not (wrong or old or unknown):
-            aged = "" if began else f" or older than {max_age} days"
+            aged = "" if began else ", none too old"
             click.echo(
                 f"{len(names)} keys and passwords: none is weak, shared, in a plain file{aged}; "
                 f"{files} .env files of hosts are their owners' alone"
@@ -137,10 +146,26 @@ def known_since(names: Mapping[str, str], ages: Mapping[str, Age]) -> datetime |
     return min((age.since for name in names if (age := ages.get(name)) and not age.exact), default=None)
 
 
+def _unfinished(inventory: Path, dates: Collection[str], known: Collection[str]) -> Iterator[str]:
+    """What a change of the vault's password left behind, and dates of secrets that there are not."""
+    from deploy.fleet.vault_password import next_file, password_file
+
+    if next_file(password_file(inventory)).exists():
+        yield "a change of the vault's password was interrupted: `secrets rotate vault` finishes it"
+    for name in sorted(set(dates) - set(known)):
+        yield f"fleet_secret_expiry names {name}, and no secret is called so{did_you_mean(name, known)}"
+
+
 def judged(
-    names: Mapping[str, str], ages: Mapping[str, Age], max_age: int, now: datetime
+    names: Mapping[str, str],
+    ages: Mapping[str, Age],
+    ends: Mapping[str, int],
+    now: datetime,
+    warn: int = _SOON_DAYS,
 ) -> tuple[list[str], list[str]]:
     """Sentences on secrets that are too old, and on those that soon will be. Pure.
+
+    ends: days that each may be used. warn: days before
 
     A secret that the log does not know yet is new: it was never deployed.
     """
@@ -149,10 +174,10 @@ def judged(
         age = ages.get(variable)
         if age is None:
             continue
-        days = (now - age.since).days
+        days, max_age = (now - age.since).days, ends[variable]
         least = "" if age.exact else "at least "
         if days > max_age:
             old.append(f"{name} is {least}{days} days old, more than {max_age}: replace it")
-        elif days > max_age - min(_SOON_DAYS, max_age // 2):
+        elif days > max_age - min(warn, max_age // 2):
             soon.append(f"{name} is {least}{days} days old: replace it within {max_age - days} days")
     return old, soon

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -173,6 +174,31 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = 7
+    secret_max_age_days: Annotated[
+        dict[
+            Literal["client", "gateway", "broker", "webhook", "watchdog", "windows-account", "vault"],
+            Annotated[int, msgspec.Meta(ge=1)],
+        ],
+        setting(
+            "Days after which secrets of a kind are to be replaced (kinds of `secrets rotate`; 365 where "
+            "none is named). `secrets check` judges by what the audit log knows.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=dict)
+    secret_expiry: Annotated[
+        dict[str, date],
+        setting(
+            "Last day of secrets that end at a known date (2027-01-31), by their name in `secrets view`: "
+            "what a broker or provider has set.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=dict)
+    secret_warn_days: Annotated[
+        int,
+        setting(
+            "Days before a secret's date or greatest age that one is warned.", ge=0, le=365, in_env=False
+        ),
+    ] = 30
     gateway: Annotated[
         str, setting("Inventory name of the gateway that this host's services use.", in_env=False)
     ]

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from deploy.coordination.audit_log import Log
 from deploy.fleet.inventory import Fleet
+from deploy.fleet.vault_password import next_file, password_file
 from deploy.policy.holders import CONTROLLER, Age, ages, holders
 from mt5crs.__main__ import main
 from mt5crs.checks import secrets
@@ -57,7 +58,7 @@ def test_an_age_is_exact_once_the_log_has_seen_a_change() -> None:
 
 @pytest.mark.parametrize(("days", "which"), [(400, "old"), (365, "soon"), (336, "soon"), (335, ""), (0, "")])
 def test_a_key_is_old_after_its_days_and_due_before(days: int, which: str) -> None:
-    old, soon = judged({"v": "ops"}, {"v": Age(NOW - timedelta(days=days), exact=False)}, 365, NOW)
+    old, soon = judged({"v": "ops"}, {"v": Age(NOW - timedelta(days=days), exact=False)}, {"v": 365}, NOW)
     assert (bool(old), bool(soon)) == (which == "old", which == "soon")
     assert all(f"ops is at least {days} days old" in line for line in [*old, *soon])
 
@@ -92,6 +93,21 @@ def test_check_does_not_call_good_what_it_could_not_look_at(
     monkeypatch.setattr(secrets, "log_of", lambda _: Log(b"", b"", None, (), {}))
     status, text = run(fleet, "check")
     assert (status, "how old the keys are: no configuration was deployed since" in text) == (1, True), text
+    soon = (datetime.now(timezone.utc) + timedelta(days=9)).date()
+    ends = {
+        "vault_client_secret_keys.ops": str(soon),
+        "vault_clients": "2999-01-01",
+    }
+    dated = {host: {**of, "fleet_secret_expiry": ends} for host, of in fleet.hosts.items()}
+    monkeypatch.setattr(secrets, "fleet_of", lambda _: replace(fleet, hosts=dated))
+    next_file(password_file(fleet.inventory)).write_text("x")
+    status, text = run(fleet, "check")
+    assert status == 2
+    assert "vault_client_secret_keys.ops is to be replaced by" in text
+    assert "fleet_secret_expiry names vault_clients, and no secret is called so" in text
+    assert "`secrets rotate vault` finishes it" in text
+    next_file(password_file(fleet.inventory)).unlink()
+    monkeypatch.setattr(secrets, "fleet_of", lambda _: fleet)
     monkeypatch.setattr(secrets, "log_of", silent)
     mode = ["/opt/.env of inf-01 has mode 0644, must be 0600; deploy again"]
     monkeypatch.setattr(secrets, "readable_by_others_in_the_fleet", lambda _: (5, mode))

@@ -132,6 +132,12 @@ BREAKS: dict[str, Callable[[Facts], Facts]] = {
         f, deployed_files=(DeployedFile("inf-01", "strategy", ".env", 0o640, True),)
     ),
     "SEC-008": lambda f: given(f, "inf-01", baseline_review_signers=EXTRA["baseline_release_signers"]),
+    "SEC-009": lambda f: given(
+        f,
+        "gtw-01",
+        "inf-01",
+        fleet_secret_expiry={"vault_broker": f"{f.now.date()}", "vault_x": "2999-01-01"},
+    ),
     "COD-001": lambda f: replace(f, environment="staging", bundles=(bundle(commit="0" * 40 + "+changes"),)),
     "COD-002": lambda f: replace(f, bundles=(bundle(), bundle(name="y.tar", commit="1" * 40))),
     "COD-003": lambda f: replace(f, bundles=(bundle(unpinned=("zmq",)),)),

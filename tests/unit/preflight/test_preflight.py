@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -276,6 +277,18 @@ def env(host: str, **changed: Any) -> Change:
     return on(host, env=[msgspec.structs.replace(good, **changed)])
 
 
+def expiring(days: int) -> Change:
+    """One host says that a secret ends in so many days."""
+    day = datetime.fromtimestamp(NOW, timezone.utc).date() + timedelta(days=days)
+
+    def change(facts: Facts) -> Facts:
+        of = facts.hosts["gtw-01"]
+        settings = {**of.settings, "fleet_secret_expiry": {"vault_broker": str(day)}}
+        return replace(facts, hosts={**facts.hosts, "gtw-01": replace(of, settings=settings)})
+
+    return change
+
+
 BREAKS: list[tuple[str, Change, str]] = [
     ("G-SEC-01", env("gtw-01", mode=0o644), "gtw-01: /x/gateway/current/.env has mode 0644"),
     ("G-SEC-01", env("gtw-01", uid=1000), "owner 1000"),
@@ -290,6 +303,7 @@ BREAKS: list[tuple[str, Change, str]] = [
     ("G-SEC-09", on("hub-01", signers=Signers(0o644, 0, ["x ssh-ed25519 AAAAstranger"])), "AAAAstranger"),
     ("G-SEC-09", on("hub-01", signers=Signers(0o666, 0, [f"x {KEY}"])), "mode 0666"),
     ("G-SEC-10", lambda facts: replace(facts, policy=PolicySaid((), ("x:1: it expired",))), "it expired"),
+    ("G-SEC-11", expiring(-1), "vault_broker was to be replaced by"),
     (
         "G-SYS-01",
         lambda facts: replace(facts, answers={**facts.answers, "inf-01": Unknown("no route")}),
@@ -415,6 +429,11 @@ def test_what_is_wrong_is_named(check: str, change: Change, text: str) -> None:
     assert decide(broken, CHECKS).go is (result.check.priority != "P0")
 
 
+@pytest.mark.parametrize(("days", "verdict"), [(0, "FAIL"), (1, "WARN"), (30, "WARN"), (31, "PASS")])
+def test_a_secret_is_warned_of_before_its_date(days: int, verdict: str) -> None:
+    assert results(expiring(days)(GOOD))["G-SEC-11"].verdict == verdict
+
+
 def test_every_check_is_made_to_fail() -> None:
     assert {check.id for check in CHECKS} - {name for name, _, _ in BREAKS} == set()
 
@@ -448,7 +467,7 @@ def test_a_fleet_without_hosts_passes_nothing_that_is_asked_of_hosts() -> None:
     facts = replace(GOOD, hosts={}, answers={}, gateways={})
     passed = {name for name, one in results(facts).items() if one.verdict == "PASS"}
     # What is looked at on this machine, or in the configuration.
-    local = {"G-SEC-04", "G-SEC-05", "G-SEC-07", "G-SEC-10", "G-DAT-12", "G-OPS-08", "G-OPS-13"}
+    local = {"G-SEC-04", "G-SEC-05", "G-SEC-07", "G-SEC-10", "G-SEC-11", "G-DAT-12", "G-OPS-08", "G-OPS-13"}
     assert passed <= local | {f"G-DOC-0{number}" for number in (2, 3, 4, 6)}
 
 
