@@ -29,6 +29,8 @@ from deploy.fleet import settings
 from deploy.fleet.inventory import InventoryError, resolve
 from deploy.fleet.vault_password import PROJECT, password_file
 from deploy.remote import ssh
+from deploy.vaults import signers
+from deploy.vaults.store import VaultError
 
 _CHOSEN = "ANSIBLE_VAULT_PASSWORD_FILE"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}\Z")
@@ -122,7 +124,7 @@ def make(wanted: Wanted, project: Path = PROJECT, *, reach: bool = True) -> list
         *_of_words(wanted),
         *(f"{path} exists already; nothing is replaced" for path in places.values() if path.exists()),
     ]
-    signers, unread = _signers(wanted.signers)
+    admitted, unread = _signers(wanted.signers)
     wrong += unread
     if wrong:
         raise NewEnvironmentError("\n".join(wrong))
@@ -132,7 +134,7 @@ def make(wanted: Wanted, project: Path = PROJECT, *, reach: bool = True) -> list
         aside["variables"].mkdir(parents=True)
         aside["inventory"].write_text(wanted.inventory())
         aside["pyinfra"].write_text(_PYINFRA.format(name=wanted.name))
-        (aside["variables"] / "main.yml").write_text(wanted.variables(signers))
+        (aside["variables"] / "main.yml").write_text(wanted.variables(admitted))
         with _password_at(aside.get("password")):
             wrong = list(_of_fleet(aside["inventory"], aside["variables"], reach=reach))
         if wrong:
@@ -179,18 +181,9 @@ def _signers(files: Iterable[Path]) -> tuple[list[str], list[str]]:
     found, wrong = [], []
     for file in files:
         try:
-            text = file.expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            wrong.append(f"--signer {file}: {getattr(error, 'strerror', None) or 'it is no text'}")
-            continue
-        if (
-            "PRIVATE KEY" in text
-            or len(text.splitlines()) != 1
-            or not text.startswith(("ssh-", "sk-", "ecdsa-"))
-        ):
-            wrong.append(f"--signer {file}: it is no public key of SSH; name the file that ends in .pub")
-            continue
-        found.append(text)
+            found.append(signers.public_key(file))
+        except VaultError as error:
+            wrong.append(f"--signer {str(error).replace(f'{file} ', f'{file}: it ', 1)}")
     return found, wrong
 
 

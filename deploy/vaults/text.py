@@ -274,7 +274,7 @@ def without(text: str, path: tuple[str, ...]) -> str:
     for part in path[:-1]:
         below = below[part]
     del below[path[-1]]
-    found = _found(text, path)
+    found = nodes(text, path)
     changed = text
     if found is not None:
         key, value = found
@@ -293,7 +293,7 @@ def without(text: str, path: tuple[str, ...]) -> str:
 
 
 def _emptied(text: str, path: tuple[str, ...]) -> str:
-    found = _found(text, path) if path else None
+    found = nodes(text, path) if path else None
     if found is None:
         return text
     at = found[0].end_mark.index
@@ -305,21 +305,22 @@ def _last_line(node: yaml.Node) -> int:
     return int(node.end_mark.line) - (1 if block else 0)
 
 
-def _found(text: str, path: tuple[str, ...]) -> tuple[yaml.Node, yaml.Node] | None:
+def nodes(text: str, path: tuple[str, ...]) -> tuple[yaml.Node, yaml.Node] | None:
+    """The nodes of a name and its value, or None."""
     node = yaml.compose(text, _Loader)
-    found = None
+    pair = None
     for part in path:
         if not isinstance(node, yaml.MappingNode):
             return None
-        found = next(((key, value) for key, value in node.value if key.value == part), None)
-        if found is None:
+        pair = next(((key, value) for key, value in node.value if key.value == part), None)
+        if pair is None:
             return None
-        node = found[1]
-    return found
+        node = pair[1]
+    return pair
 
 
 def _put(text: str, path: tuple[str, ...], quoted: str) -> str:
-    found = _found(text, path)
+    found = nodes(text, path)
     if found is not None:
         value = found[1]
         if not isinstance(value, yaml.ScalarNode):
@@ -334,7 +335,7 @@ def _put(text: str, path: tuple[str, ...], quoted: str) -> str:
     name = json.dumps(path[-1]) if not _plain(path[-1]) else path[-1]
     if len(path) == 1:
         return f"{text}{name}: {quoted}\n"
-    above = _found(text, path[:-1])
+    above = nodes(text, path[:-1])
     if above is None:
         return f"{text}{path[0]}:\n  {name}: {quoted}\n" if len(path) == 2 else text
     key, mapping = above

@@ -14,7 +14,7 @@ import click
 
 from mt5crs.checks.acts import acted
 from mt5crs.checks.gateways import inventory_named
-from mt5crs.checks.vault import consequences, one_sentence
+from mt5crs.checks.vault import consequences, deployment, one_sentence
 
 
 class Kinds(click.Group):
@@ -216,3 +216,68 @@ for _kind, _what in (
 def windows_account(name: str | None, dry: bool) -> None:
     """Make a new password for the account that a Windows gateway runs as."""
     _replace("windows-account", name, None, dry=dry)
+
+
+@rotate.command()
+@click.option(
+    "--new",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Public half of the new key (FILE.pub): admitted beside the old one.",
+)
+@click.option("--remove", metavar="NAME", help="The old key, by its comment or the end of it: removed.")
+@click.option("--lost", is_flag=True, help="With --remove: whatever hosts and bundles say; it is stolen.")
+@_plan_option
+def signing(file: Path | None, remove: str | None, lost: bool, dry: bool) -> None:
+    """Replace a key that signs releases: first --new, then --remove; a deployment after each.
+
+    Without options: who signs, and what comes next.
+    """
+    from deploy.fleet.inventory import resolve
+    from deploy.vaults import signers, store
+
+    if (file is not None) + (remove is not None) > 1 or (lost and remove is None):
+        raise click.UsageError("name --new FILE.pub, or later --remove NAME (which --lost goes with)")
+    inventory = inventory_named()
+    with one_sentence():
+        fleet = resolve(inventory)
+        path, there = signers.listed(fleet)
+        if file is None and remove is None:
+            for each in there:
+                click.echo(each)
+            click.echo(_next(there))
+            return
+        before = store.read(path).decode()
+        if file is not None:
+            new = signers.public_key(file)
+            if any(signers.same(new, each) for each in there):
+                click.echo(f"that key is admitted already; {_next(there)}")
+                return
+            after, told = signers.changed(before, add=new), f"admitted  {new}"
+            left = [*there, new]
+        else:
+            old = signers.fitting(there, str(remove))
+            left = [each for each in there if each != old]
+            if not left:
+                raise store.VaultError("it is the only one: first --new FILE.pub, and deploy")
+            wrong = [] if lost else [*signers.unsigned(fleet, left), *signers.unaware(fleet, left)]
+            if wrong:
+                raise store.VaultError(f"{'; '.join(wrong)}. Nothing was changed")
+            after, told = signers.changed(before, remove=old), f"removed  {old}"
+        if not dry:
+            store.replace(path, after.encode(), path.stat().st_mode & 0o777)
+    click.echo(f"{'would be ' if dry else ''}{told}")
+    click.echo(f"to be deployed: {deployment(inventory)} (no service restarts)")
+    click.echo(_next(left) if file is not None else "from then on hosts refuse what the old key has signed")
+    if not dry:
+        acted("secret.rotated", kind="signing", names=[told])
+
+
+def _next(there: list[str]) -> str:
+    if len(there) < 2:
+        return "to replace it: make a key, `secrets rotate signing --new FILE.pub`, deploy"
+    return (
+        "once that is deployed: sign with the new key (`make bundle`; MT5CRS_SIGNING_KEY names it), deploy, "
+        "then `secrets rotate signing --remove OLD` and deploy again. Until then the old one counts; "
+        "afterwards what it has signed is refused, for a rollback too"
+    )
