@@ -78,7 +78,7 @@ def edit(
                 else:
                     break
             if not again("\n".join(wrong)):
-                raise store.VaultError(f"{'; '.join(wrong)}. {vault.path} was not changed")
+                raise store.VaultError(f"{'; '.join(wrong)} -- {vault.path} was not changed")
     for name in sorted(known & set(_problems(after, wanted, public))):
         say(f"still wrong: {name}")
     for name in text.unused(after, wanted):

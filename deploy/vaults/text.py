@@ -340,9 +340,10 @@ def _put(text: str, path: tuple[str, ...], quoted: str) -> str:
         return f"{text}{path[0]}:\n  {name}: {quoted}\n" if len(path) == 2 else text
     key, mapping = above
     if isinstance(mapping, yaml.MappingNode) and mapping.value and not mapping.flow_style:
-        first = mapping.value[0][0].start_mark
-        at = first.index - first.column
-        return f"{text[:at]}{' ' * first.column}{name}: {quoted}\n{text[at:]}"
+        first, last = mapping.value[0][0].start_mark, mapping.value[-1]
+        lines = text.splitlines(keepends=True)
+        after = max(last[0].start_mark.line, _last_line(last[1])) + 1
+        return "".join([*lines[:after], f"{' ' * first.column}{name}: {quoted}\n", *lines[after:]])
     if isinstance(mapping, yaml.MappingNode) and not mapping.value:  # {}
         start, end = mapping.start_mark.index, mapping.end_mark.index
         return f"{text[:start].rstrip(' ')}\n{' ' * (key.start_mark.column + 2)}{name}: {quoted}{text[end:]}"

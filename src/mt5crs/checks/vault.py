@@ -195,8 +195,10 @@ def edit() -> None:
     inventory = inventory_named()
 
     def again(wrong: str) -> bool:
+        if not sys.stdin.isatty():
+            return False
         click.echo(wrong, err=True)
-        return sys.stdin.isatty() and click.confirm("edit again?", default=True, err=True)
+        return click.confirm("edit again?", default=True, err=True)
 
     with one_sentence():
         command = editing.editor(os.environ)

@@ -183,7 +183,7 @@ def test_bad_content_can_be_edited_again(
 def test_the_copy_is_private_and_what_the_editor_leaves_beside_it_is_gone(
     inventory: Path, tmp_path: Path
 ) -> None:
-    does = 'stat -c "%a" "$1" "$(dirname "$1")" > "$0.seen"; dirname "$1" >> "$0.seen"; cp "$1" "$1~"; '
+    does = 'stat -c "%a" "$1" "$(dirname "$1")" > "$0.seen"; dirname "$1" >> "$0.seen"; cat "$1" > "$1~"; '
     does += 'stat -c "%a" "$1~" >> "$0.seen"'
     assert run(inventory, "edit", EDITOR=script(tmp_path, does)).exit_code == 0
     copy, directory, place, backup = (tmp_path / "editor.seen").read_text().split()
