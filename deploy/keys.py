@@ -35,6 +35,7 @@ OPERATOR = "ops"
 FORMER_OPERATORS = "vault_client_former_secret_keys"
 FORMER_GATEWAYS = "fleet_gateway_former_public_keys"
 """What this controller reaches gateways with until a rotation is deployed."""
+_KEPT_FORMERS = 3
 
 
 class KeysError(RuntimeError):
@@ -202,16 +203,19 @@ def _prepared(
     for kind, name in decided.create:
         if (kind, name) == (CLIENTS, OPERATOR) and (kind, name) in existing:
             former = str(vault[_secret_variable(kind)][name])
-            held = text.with_value(held, (FORMER_OPERATORS, name), former)
+            formers = _formers(former, vault.get(FORMER_OPERATORS), name)
+            held = text.with_value(held, (FORMER_OPERATORS, name), formers)
         if kind == GATEWAYS and (kind, name) in existing:
-            told = text.with_value(told, (FORMER_GATEWAYS, name), str(public[_public_variable(kind)][name]))
+            formers = _formers(str(public[_public_variable(kind)][name]), public.get(FORMER_GATEWAYS), name)
+            told = text.with_value(told, (FORMER_GATEWAYS, name), formers)
         public_key, secret_key = pair()
         held = text.with_value(held, (_secret_variable(kind), name), secret_key)
         told = text.with_value(told, (_public_variable(kind), name), public_key)
     for kind, name in decided.mended:
         half = public_half(str(vault[_secret_variable(kind)][name]))
         if kind == GATEWAYS and name in (public.get(_public_variable(kind)) or {}):
-            told = text.with_value(told, (FORMER_GATEWAYS, name), str(public[_public_variable(kind)][name]))
+            formers = _formers(str(public[_public_variable(kind)][name]), public.get(FORMER_GATEWAYS), name)
+            told = text.with_value(told, (FORMER_GATEWAYS, name), formers)
         told = text.with_value(told, (_public_variable(kind), name), str(half))
     for kind, name in decided.stale if prune else ():
         if name in (public.get(FORMER_GATEWAYS) or {}):
@@ -222,6 +226,12 @@ def _prepared(
     after = {vault_path: held, keys_path: told}
     new = [path for path in after if not path.exists() or after[path] != before[path]]
     return Made(decided, {path: before[path] for path in new}, {path: after[path] for path in new})
+
+
+def _formers(newest: str, before: Mapping[str, str] | None, name: str) -> str:
+    """Keys of before, newest first: which of them is deployed is not known here."""
+    older = [each for each in str((before or {}).get(name, "")).split() if each != newest]
+    return " ".join([newest, *older][:_KEPT_FORMERS])
 
 
 _OF_VAULT = "Secret keys; `mt5crs … secrets edit` changes this file."

@@ -168,13 +168,18 @@ def _of_mapping(
         if name == ACCOUNTS:
             if not isinstance(secret, str) or len(secret) < _SHORTEST_ACCOUNT:
                 yield f"{name}.{of} must be a text of at least {_SHORTEST_ACCOUNT} characters, in quotes"
-        elif not isinstance(secret, str) or not _KEY.match(secret):
+        elif not isinstance(secret, str) or not all(_KEY.match(each) for each in _keys_in(name, secret)):
             yield f"{name}.{of} must be 64 hexadecimal digits in small letters; `secrets rotate` makes one"
         elif public_half is not None and of in public and public_half(secret) != public[of]:
             yield (
                 f"{name}.{of} is not the secret half of its public key in keys.yml; "
                 "`secrets rotate` replaces both"
             )
+
+
+def _keys_in(name: str, secret: str) -> list[str]:
+    """One key, or the former ones of a name, newest first."""
+    return [secret] if KEYS[name] else secret.split() or [secret]
 
 
 def _of_one(name: str, value: Any, of: Mapping[str, Any], wanted: Collection[str]) -> Iterator[str]:

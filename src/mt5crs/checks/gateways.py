@@ -156,17 +156,14 @@ def of_fleet(fleet: Fleet, operator: str | None) -> list[Target]:
 def _formers(
     connection: ConnectionSettings, variables: Mapping[str, Any], host: str, operator: str
 ) -> Iterator[ConnectionSettings]:
-    """The keys of before a rotation: the operator's, the gateway's, both."""
-    secret = variables.get("vault_client_former_secret_keys", {}).get(operator)
-    public = variables.get("fleet_gateway_former_public_keys", {}).get(host)
-    if secret:
-        yield msgspec.structs.replace(connection, client_secret_key=str(secret))
-    if public:
-        yield msgspec.structs.replace(connection, gateway_public_key=str(public))
-    if secret and public:
-        yield msgspec.structs.replace(
-            connection, client_secret_key=str(secret), gateway_public_key=str(public)
-        )
+    """The keys of before rotations: the operator's, the gateway's, and what they make together."""
+    secrets = str(variables.get("vault_client_former_secret_keys", {}).get(operator, "")).split()
+    publics = str(variables.get("fleet_gateway_former_public_keys", {}).get(host, "")).split()
+    for public in (connection.gateway_public_key, *publics):
+        for secret in (connection.client_secret_key, *secrets):
+            one = msgspec.structs.replace(connection, client_secret_key=secret, gateway_public_key=public)
+            if one != connection:
+                yield one
 
 
 def _magics(fleet: Fleet, gateway: str) -> frozenset[int]:

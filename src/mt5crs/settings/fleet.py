@@ -212,8 +212,8 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     gateway_former_public_keys: Annotated[
         dict[str, str],
         setting(
-            "The key that a gateway had before it was rotated, by host: commands of operators reach it with "
-            "that one until the new one is deployed.",
+            "The keys that a gateway had before it was rotated, by host, newest first: commands of operators "
+            "reach it with them until the new one is deployed.",
             in_env=False,
         ),
     ] = msgspec.field(default_factory=dict)

@@ -126,6 +126,11 @@ def test_a_gateways_plan_says_who_is_cut_off_and_the_former_key_stays_known(
     assert "-e fleet_strategy=all_at_once" in done.output
     after = resolve(inventory, EXTRA).hosts["gtw-01"]
     assert after["fleet_gateway_former_public_keys"] == before
+    assert run(inventory, "gateway", "gtw-01").exit_code == 0
+    twice = resolve(inventory, EXTRA).hosts["gtw-01"]["fleet_gateway_former_public_keys"]["gtw-01"]
+    assert twice == f"{after['fleet_gateway_public_keys']['gtw-01']} {before['gtw-01']}", (
+        "none is deployed yet"
+    )
     assert after["fleet_gateway_public_keys"] != before
 
 
@@ -138,8 +143,8 @@ def test_a_halt_gets_through_between_a_rotation_and_its_deployment(
     fleet.start_ready("gateway")
     deployed = two_gateways(fleet).hosts["gtw-01"]
     rotated: dict[str, Any] = {}
-    if former_operator:
-        rotated["vault_client_former_secret_keys"] = deployed["vault_client_secret_keys"]
+    if former_operator:  # twice, in fact
+        rotated["vault_client_former_secret_keys"] = {"ops": f"{pair()[1]} {fleet.secrets['ops']}"}
         rotated["vault_client_secret_keys"] = {"ops": pair()[1]}
     if former_gateway:
         rotated["fleet_gateway_former_public_keys"] = deployed["fleet_gateway_public_keys"]
