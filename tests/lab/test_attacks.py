@@ -55,6 +55,7 @@ class Seen:
     """Whether it falls again by itself, so that its highest value of late counts, as for the alert."""
 
 
+REFUSED_ANY = "mt5crs_gateway_client_refused_total"
 REFUSED = 'mt5crs_gateway_client_refused_total{{client="{}"}}'
 CUT = 'mt5crs_gateway_connections_cut_total{{reason="{}"}}'
 CONNECTION = 'mt5crs_gateway_refused_total{{reason="{}"}}'
@@ -178,6 +179,14 @@ def under(field: Range, names: list[str], seconds: float, floor_ms: float = 0.0)
     traded = field.run(TRADER, "trade", seconds - 8)
     wait_until(lambda: attacking(time.time()) and attacking(time.time() - 1.5), 10, "a turn of the attackers")
     during = field.figures()
+    fired: set[tuple[str, str]] = set()
+
+    def told() -> bool:  # one may have ended again before another begins
+        fired.update(alerts(field.lab))
+        return wanted <= fired
+
+    wanted = {(ATTACKS[name].alert, GATEWAY) for name in names}
+    told()
     halted = field.halt()
     thread.join()
     memory = field.memory()
@@ -200,8 +209,9 @@ def under(field: Range, names: list[str], seconds: float, floor_ms: float = 0.0)
         if seen.highest:
             risen = asked(field.lab, f"max_over_time({seen.series}[2m])")[GATEWAY]
         assert risen > total(before, seen.series), f"{name}: {seen.series}"
-    wanted = {(ATTACKS[name].alert, GATEWAY) for name in names}
-    wait_until(lambda: wanted <= alerts(field.lab), 90, f"alerts {wanted}")
+    wait_until(
+        told, 90, f"alerts {wanted}", lambda: f"{fired & wanted}, refused {total(during, REFUSED_ANY)}"
+    )
 
 
 TOGETHER = (
