@@ -84,7 +84,7 @@ class Consequence:
     services: tuple[tuple[str, str], ...] = ()
     """(host, service) that it activates anew."""
     hosts: tuple[str, ...] = ()
-    """Hosts whose settings outside of services change (firewall, accounts)."""
+    """Hosts of which settings change that are in no generation: something may be set up otherwise there."""
     unknown: str = ""
 
     @property
@@ -93,8 +93,8 @@ class Consequence:
         if self.unknown:
             return f"what a deployment restarts is not known ({self.unknown})"
         parts = [f"{service} on {host}" for host, service in self.services]
-        parts += [f"the baseline of {host}" for host in self.hosts]
-        return f"a deployment activates anew: {', '.join(parts) or 'nothing'}"
+        hosts = f"; and sets up what differs on {', '.join(self.hosts)}" if self.hosts else ""
+        return f"a deployment activates anew: {', '.join(parts) or 'nothing'}{hosts}"
 
 
 def consequence(before: Fleet, after: Fleet) -> Consequence:
