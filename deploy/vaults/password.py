@@ -38,7 +38,7 @@ class Rotated:
     """What was done. resumed: it had been begun before."""
 
     files: tuple[Path, ...]
-    password: Path
+    in_force: Path
     former: Path
     resumed: bool
 

@@ -63,7 +63,7 @@ def vault(dry: bool) -> None:
             click.echo("a change of the password that was interrupted is finished")
         for path in done.files:
             click.echo(f"encrypted anew  {path}")
-        click.echo(f"the password in force: {done.password}")
+        click.echo(f"the password in force: {done.in_force}")
         click.echo(
             f"the former one: {done.former}; backups of until now open with it alone. Remove the file when "
             "they are gone (fleet_backup_keep_days)"

@@ -72,7 +72,7 @@ def test_everything_opens_with_the_new_password_and_nothing_else_changed(invento
     island = (inventory.parent / "group_vars/gateway.yml").read_text()
     assert island.startswith("# an island\ngateway_mt5_password: !vault |\n    $ANSIBLE_VAULT;1.1;AES256\n")
     assert island.endswith("\ngateway_sim_faults: false\n")
-    for path in (vault_of(inventory), done.password, done.former):
+    for path in (vault_of(inventory), done.in_force, done.former):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert former_passwords(inventory) == [old]
     assert left_over(inventory) == []
