@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 
 from mt5crs.protocol.fields import MAX_REPLY_BYTES
+from mt5crs.service.elapsed import elapsed_s
 
 MAX_INCOMPLETE_BYTES = 4 * 1024 * 1024
 """A connection may send this much before a message of it has been read: dozens of the largest requests."""
@@ -14,6 +15,9 @@ MAX_UNREAD_BYTES = MAX_REPLY_BYTES + 16 * 1024 * 1024
 """Replies that one address has asked for and not read may take this much: the largest one, and some more."""
 COUNTED_REPLY_BYTES = 16 * 1024
 """Smaller replies are not counted: 64 of them, the most that wait on a connection, are a megabyte."""
+
+PEAK_S = 15.0
+"""For so long the most connections of one address are told: silent ones are ended between two scrapes."""
 
 Peer = tuple[str, int]
 """Address and port of the other end."""
@@ -35,9 +39,11 @@ class Connection(Struct):
 class Connections:
     """Counts connections by address. Used by one thread, except `heard`, `subscribed` and `replied`."""
 
-    def __init__(self, per_source: int) -> None:
+    def __init__(self, per_source: int, clock: Callable[[], float] = elapsed_s) -> None:
         """`per_source`: most connections from one address."""
         self._per_source = per_source
+        self._clock = clock
+        self._peak, self._peak_at = 0, float("-inf")
         self._open: dict[int, Connection] = {}
         self._sources: Counter[str] = Counter()
         self.heard: dict[int, int] = {}
@@ -55,6 +61,9 @@ class Connections:
             self.heard[fd] = heard
         self._open[fd] = Connection(door=door, peer=peer)
         self._sources[peer[0]] += 1
+        count = min(self._sources[peer[0]], self._per_source)  # one more is ended at once
+        if count >= self._peak_of_late():
+            self._peak, self._peak_at = count, self._clock()
 
     def closed(self, fd: int, door: str) -> None:
         """A connection has ended; the number may be another door's by now."""
@@ -121,8 +130,11 @@ class Connections:
         return len(self._open)
 
     def most_from_one(self) -> int:
-        """How many the address has that has most."""
-        return max(list(self._sources.values()), default=0)
+        """How many the address has that has most, or had within the last `PEAK_S`."""
+        return max([self._peak_of_late(), *list(self._sources.values())])
+
+    def _peak_of_late(self) -> int:
+        return self._peak if self._clock() - self._peak_at <= PEAK_S else 0
 
     def _oldest_silent(self, source: str | None) -> int:
         among = [fd for fd, each in self._open.items() if source in (None, each.peer[0])]

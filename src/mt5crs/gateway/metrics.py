@@ -51,7 +51,8 @@ class GatewayMetrics:
         )
         self.connections = self.registry.gauge("mt5crs_gateway_connections", "Open connections.")
         self.connections_of_one = self.registry.gauge(
-            "mt5crs_gateway_connections_of_one_address", "Open connections of the address that has most."
+            "mt5crs_gateway_connections_of_one_address",
+            "Open connections of the address that has most, or had within 15 seconds.",
         )
         self.most_of_one = self.registry.gauge(
             "mt5crs_gateway_connections_per_address_limit", "Most connections that one address may have."

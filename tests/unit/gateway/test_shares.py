@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mt5crs.gateway.connections import MAX_INCOMPLETE_BYTES, MAX_UNREAD_BYTES, Connections
+from mt5crs.gateway.connections import MAX_INCOMPLETE_BYTES, MAX_UNREAD_BYTES, PEAK_S, Connections
 from mt5crs.gateway.job import Job
 from mt5crs.gateway.lanes import Lanes
 from mt5crs.gateway.quota import Quota
@@ -186,6 +186,22 @@ def test_who_spoke_before_it_was_told_of_is_not_silent() -> None:
     connections.accepted(2, "events", ("h", 2))
     assert connections.excess("h", 10) == (2, "source")
     assert connections.replied == {}  # of whom, is not known
+
+
+def test_a_peak_between_two_scrapes_is_told() -> None:
+    now = 0.0
+    connections = Connections(per_source=9, clock=lambda: now)
+    for fd in (1, 2, 3):
+        connections.accepted(fd, "requests", ("h", fd))
+    for fd in (1, 2):
+        connections.drop(fd)
+    now += PEAK_S
+    assert connections.most_from_one() == 3
+    now += 1
+    assert connections.most_from_one() == 1
+    connections.accepted(4, "requests", ("h", 4))
+    connections.drop(4)
+    assert connections.most_from_one() == 2
 
 
 def test_bytes_without_a_message_are_too_many_at_some_point() -> None:
