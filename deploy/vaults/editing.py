@@ -154,10 +154,14 @@ def _run(command: list[str], directory: Path) -> None:
     except ValueError:
         keys = None  # not the main thread
     try:
-        process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(directory)}, umask=0o077)
+        process = None
         try:
+            with private.undisturbed():
+                process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(directory)}, umask=0o077)
             status = process.wait()
         except BaseException:
+            if process is None:
+                raise
             process.terminate()
             try:
                 process.wait(5)

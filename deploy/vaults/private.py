@@ -85,11 +85,31 @@ def _lives(process: int) -> bool:
     return True
 
 
+_heard: list[int] | None = None
+"""Signals that wait for the end of `undisturbed`; None: none waits."""
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """A signal that ends this process raises at the end of the body: what it starts is known by then."""
+    global _heard  # a process has one set of signal handlers
+    _heard = []
+    try:
+        yield
+    finally:
+        came, _heard = _heard, None
+    if came:
+        raise InterruptedByError(came[0])
+
+
 @contextlib.contextmanager
 def _ending_raises() -> Iterator[None]:
     def end(number: int, _frame: FrameType | None) -> None:
         for each in held:  # a second one must not stop the tidying up
             signal.signal(each, signal.SIG_IGN)
+        if _heard is not None:
+            _heard.append(number)
+            return
         raise InterruptedByError(number)
 
     held: dict[int, object] = {}

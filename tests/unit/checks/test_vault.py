@@ -20,7 +20,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from deploy.fleet.vault_password import PROJECT, vault_lib
-from deploy.vaults import private, store
+from deploy.vaults import editing, private, store
 from mt5crs.__main__ import main
 from mt5crs.checks import vault as command
 from tests.unit.fleets import HOSTS, inventory_text, make_inventory
@@ -256,6 +256,23 @@ def test_a_signal_leaves_no_copy(inventory: Path, tmp_path: Path, number: int) -
     assert not copy.parent.exists()
     assert CANARY not in output
     assert CANARY not in opened(inventory)
+
+
+def test_a_signal_while_the_editor_is_being_started_ends_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def begun(*words: Any, **more: Any) -> subprocess.Popen[bytes]:
+        started.append(real(*words, **more))
+        os.kill(os.getpid(), signal.SIGTERM)  # before anybody knows the process
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", begun)
+    with pytest.raises(private.InterruptedByError), private._ending_raises():
+        editing._run([script(tmp_path, "exec sleep 60")], tmp_path)
+    assert started[0].poll() is not None
 
 
 def until(good: Callable[[], bool], process: subprocess.Popen[str]) -> None:
