@@ -15,6 +15,7 @@ from .reading_time import ReadingTime
 URGENT, ORDERS, READS = range(3)
 _URGENT = (ask.OrderCancel, ask.PositionClose, ask.OrderResolve)
 _ORDERS = (ask.OrderSend, ask.OrderCheck, ask.OrderQuery)
+_NO_READS = (*_URGENT, *_ORDERS)
 _TURNS = 8
 """After so many turns of higher lanes in a row, one of the lowest that waits: nobody waits for ever."""
 
@@ -29,7 +30,7 @@ def lane_of(request: ask.AnyRequest, *, operator: bool) -> int:
 
 def reads(job: Job) -> bool:
     """Whether a job is no order and ends no risk. Pure."""
-    return not isinstance(job.request, (*_URGENT, *_ORDERS))
+    return not isinstance(job.request, _NO_READS)
 
 
 class Lanes:
