@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -61,13 +62,18 @@ class Recorder:
 
 
 def calls_of_the_backend(directory: Path) -> list[str]:
-    """Everything that the backend asks of the package, in every form."""
-    simulated = SimulatedBroker(directory, Profile(), durable=False)
+    """Everything that the backend asks of the package, in every form.
+
+    Time stands still: a quote that moves on meanwhile measures the broker's clock, and `symbols_get` is not
+    asked for any more.
+    """
+    now = time.time_ns() // 1_000_000
+    simulated = SimulatedBroker(directory, Profile(), clock=lambda: now, durable=False)
     package = Recorder(FakeMetaTrader5(simulated, 90_000_001, "pw"))
     terminal = Terminal(
         path=NOWHERE, login=90_000_001, password="pw", server="Sim-Demo", timeout_s=1, portable=True
     )
-    broker = Mt5Broker(terminal, package=package)
+    broker = Mt5Broker(terminal, package=package, wall_msc=lambda: now)
     broker.start()
     broker.identity()
     for symbol in ("EURUSD", "NOPE"):
