@@ -71,6 +71,7 @@ class Desk:
         books_lag_s: float = 10.0,
         resolve_after_s: float = 30.0,
         max_clock_skew_s: float = 60.0,
+        quote_life_s: float = 900.0,
         monotonic: Callable[[], float] = elapsed_s,
         answered: Callable[[float], None] = lambda _seconds: None,
         dealt: Callable[[int], None] = lambda _magic: None,
@@ -79,8 +80,9 @@ class Desk:
         """`note(event, **fields)` logs; `login` and `server` are the only account that may be traded, and
         only if `phase` takes its kind. After `books_lag_s` an order that the books do not show is unresolved;
         a person may declare it not executed when `resolve_after_s` have passed since it was sent. While the
-        broker's time is not known to `max_clock_skew_s`, no order is sent. `answered` is told how long an
-        order took that the broker was asked about, `dealt` the magic number of each new deal.
+        broker's time is not known to `max_clock_skew_s`, no order is sent. A quote older than
+        `quote_life_s` is no measure of a value. `answered` is told how long an order took that the broker was
+        asked about, `dealt` the magic number of each new deal.
         """
         self._broker = broker
         self._journal = journal
@@ -109,6 +111,7 @@ class Desk:
                     self._pending.wait_for(effect)
         self._resolve_after_ms = resolve_after_s * 1000
         self._max_skew_ms = max_clock_skew_s * 1000
+        self._quote_life_ms = quote_life_s * 1000
         self._declared = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.declared()
         }
@@ -709,7 +712,8 @@ class Desk:
         return msgspec.structs.replace(view, orders=[*view.orders, *sent]) if sent else view
 
     def _value_per_lot(self, symbol: str, now_msc: int) -> float:
-        return risk.worth_of_lot(symbol, self._broker.symbol(symbol), self._broker.tick(symbol), now_msc)
+        spec, tick = self._broker.symbol(symbol), self._broker.tick(symbol)
+        return risk.worth_of_lot(symbol, spec, tick, now_msc, self._quote_life_ms)
 
     def _target(self, request: ask.PositionClose, books: Books) -> Position:
         """The position to close. Raises Refusal, a final one only when it is not there for sure."""

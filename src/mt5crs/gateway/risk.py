@@ -16,8 +16,6 @@ from mt5crs.settings.gateway import Limits
 from .refusal import Refusal
 
 _EPSILON = 1e-9
-_QUOTE_LIFE_MS = 15 * 60_000
-"""A quote that is older is none to measure a value by: the market is closed, or the symbol is not traded."""
 CLOSING_ONLY = Limits(dry_run=False, symbols=[], max_order_volume=1e6, max_position_volume=1e6)
 """For an operator who closes what a magic number without limits has left behind."""
 
@@ -75,9 +73,11 @@ def cannot_compute(field: str, reason: str) -> Refusal:
     )
 
 
-def worth_of_lot(symbol: str, spec: SymbolSpec | None, tick: Tick | None, now_msc: int) -> float:
+def worth_of_lot(
+    symbol: str, spec: SymbolSpec | None, tick: Tick | None, now_msc: int, quote_life_ms: float
+) -> float:
     """Account currency per lot. Raises Refusal LIMIT when the terminal does not show what it takes, or its
-    quote is old. `now_msc`: the broker's time.
+    quote is older than `quote_life_ms`: the market is closed, or hardly traded. `now_msc`: the broker's time.
     """
     if spec is None or tick is None:
         raise cannot_compute("value", f"the broker has no symbol {symbol} any more")
@@ -85,8 +85,12 @@ def worth_of_lot(symbol: str, spec: SymbolSpec | None, tick: Tick | None, now_ms
         if not 0 < abs(figure) < math.inf:
             raise cannot_compute("value", f"{name} of {symbol} is {figure}")
     age_ms = now_msc - tick.time_msc
-    if not age_ms <= _QUOTE_LIFE_MS:
-        raise cannot_compute("value", f"{symbol} has had no new quote for {age_ms / 1000:.0f} s")
+    if not age_ms <= quote_life_ms:
+        raise cannot_compute(
+            "value",
+            f"{symbol} has had no new quote for {age_ms / 1000:.0f} s, of which {quote_life_ms / 1000:.0f} s "
+            "are taken (QUOTE_LIFE_S)",
+        )
     return abs(tick.ask / spec.tick_size * spec.tick_value)
 
 

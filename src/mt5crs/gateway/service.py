@@ -228,6 +228,7 @@ class Gateway:
             books_lag_s=settings.books_lag_s,
             resolve_after_s=settings.resolve_after_s,
             max_clock_skew_s=settings.max_clock_skew_s,
+            quote_life_s=settings.quote_life_s,
             answered=self.metrics.order_seconds.observe,
             dealt=self._count_deal,
             unfilled=self._unfilled,

@@ -146,6 +146,15 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
             le=3600,
         ),
     ] = 60.0
+    quote_life_s: Annotated[
+        float,
+        setting(
+            "Seconds for which a quote measures `max_order_value` and `max_position_value`; without a newer "
+            "one such a limit refuses orders, as when the market is closed.",
+            ge=1,
+            le=604_800,
+        ),
+    ] = 900.0
     queue_limit: Annotated[
         int, setting("Most requests that may wait for the terminal; more are answered BUSY.", ge=1, le=10_000)
     ] = 256

@@ -38,10 +38,12 @@ class Counter:
         *,
         now: int = START_MSC,
         look: bool = True,
+        quote_life_s: float = 900.0,
         **limits: Any,
     ) -> None:
         self.directory = directory
         self.now = now
+        self.quote_life_s = quote_life_s
         usual: dict[str, Any] = {
             "dry_run": False,
             "symbols": ["EURUSD"],
@@ -83,6 +85,7 @@ class Counter:
             lambda event, **_: self.notes.append(event),
             books_lag_s=LAG_S,
             resolve_after_s=RESOLVE_AFTER_S,
+            quote_life_s=self.quote_life_s,
             monotonic=lambda: self.now / 1000,
         )
 

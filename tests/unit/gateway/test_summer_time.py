@@ -207,10 +207,25 @@ def test_a_quote_that_has_stood_still_for_long_is_no_measure_of_a_value(tmp_path
     refused = counter.order()
     assert isinstance(refused, Error)
     assert (refused.code, refused.field, refused.final) == ("LIMIT", limit, False)
-    assert "EURUSD has had no new quote for 7200 s" in refused.message
+    assert "no new quote for 7200 s, of which 900 s are taken (QUOTE_LIFE_S)" in refused.message
     filled(counter.close(counter.broker.books().positions[0].identifier))
     counter.showing()
     filled(counter.order())
+
+
+@pytest.mark.parametrize(("life_s", "taken"), [(59.0, False), (61.0, True), (86_400.0, True)])
+def test_how_old_a_quote_may_be_is_a_setting(tmp_path: Path, life_s: float, taken: bool) -> None:
+    counter = Counter(tmp_path, now=NOON, quote_life_s=life_s, max_order_value=1e6)
+    counter.showing(still=["EURUSD"])
+    counter.desk._watch.observe_ticks(["EURUSD"])
+    counter.now += 60_000 if life_s < 1000 else 23 * HOUR
+    counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
+    reply = counter.order()
+    if taken:
+        filled(reply)
+    else:
+        assert isinstance(reply, Error)
+        assert (reply.code, reply.field, reply.final) == ("LIMIT", "max_order_value", False)
 
 
 def test_a_quote_that_stands_still_beside_others_is_no_skew(tmp_path: Path) -> None:
