@@ -117,6 +117,13 @@ MUTATIONS = (
         PARTS,
     ),
     Mutation(
+        "what is not explained is not looked for further back",
+        "reconciler/compare.py",
+        "_known_from(local) if local.unexplained else ",
+        "",
+        COMPARE,
+    ),
+    Mutation(
         "deals of the hour that comes twice are not asked for",
         "gateway/ledger.py",
         "return now_msc < self._now - _SET_BACK_MS",
@@ -183,7 +190,7 @@ MUTATIONS = (
     Mutation(
         "missed deals not fetched",
         "reconciler/compare.py",
-        "return max(0, local.through_msc - OVERLAP_MSC)",
+        "return max(0, _known_from(local) if local.unexplained else local.through_msc - OVERLAP_MSC)",
         "return local.through_msc + OVERLAP_MSC",
     ),
     Mutation(

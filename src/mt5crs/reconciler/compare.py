@@ -27,6 +27,10 @@ from mt5crs.reconciler.model import (
 
 OVERLAP_MSC = 120_000
 """Brokers write deals into the history late; so far back (broker time, ms) every query asks again."""
+SET_BACK_MSC = 75 * 60_000
+"""By so much, at most, brokers set their clock back (end of summer time): what is new is then dated before
+what is known, so deals are known by ticket for so long.
+"""
 CLOCKS_DIFFER_MSC = 26 * 3600_000
 """More than any two clocks differ: time zones, and a clock that is wrong."""
 STRIKES_TO_HALT = 3
@@ -57,17 +61,21 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
     for identifier in sorted({*held, *broker, *fresh}):
         before, after = held.get(identifier), broker.get(identifier)
         told_late, deals = _by_record(before, fresh.get(identifier, []))
-        contained += told_late
         if before is None and after is None and not any(deal.magic == evidence.magic for deal in deals):
             continue  # another magic number's business
         problem = _unexplained(before, after, deals, external.get(identifier), evidence.deals_known)
+        if problem is not None and told_late:
+            held_already, since_then = _by_ticket(before, after, told_late + deals)
+            if not _unexplained(before, after, since_then, external.get(identifier), evidence.deals_known):
+                problem, told_late, deals = None, held_already, since_then
         if problem is not None:
             differing += 1
             discrepancies.append(Discrepancy(f"position:{identifier}", f"position {identifier}: {problem}"))
-            unapplied_orders.update(deal.order for deal in deals)
+            unapplied_orders.update(deal.order for deal in told_late + deals)
             if before is not None:
                 positions.append(before)
             continue
+        contained += told_late
         applied += deals
         events += _deal_events(deals, evidence.magic) + _position_events(before, after, deals)
         if after is not None:
@@ -80,17 +88,20 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
     if evidence.unresolved:
         discrepancies = [_not_settled(each) for each in discrepancies]
     events += order_events + _external_events(local.external, external)
-    through = local.through_msc if discrepancies else max(local.through_msc, _newest(evidence))
+    through = (
+        local.through_msc if discrepancies else _through(max(local.through_msc, _newest(evidence)), evidence)
+    )
+    known_from = max(_known_from(local), through - OVERLAP_MSC - SET_BACK_MSC)
     state = LocalState(
         login=evidence.login,
         magic=evidence.magic,
         positions=tuple(positions),
         orders=orders,
         external=tuple(sorted(external)),
-        applied_deals=_remember(
-            _as_dated_now(local.applied_deals, evidence), [*applied, *contained], through
-        ),
+        applied_deals=_remember(local.applied_deals, [*applied, *contained], evidence.deals, known_from),
         through_msc=through,
+        known_from_msc=known_from,
+        unexplained=bool(discrepancies),
     )
     return Comparison(
         state=state,
@@ -102,8 +113,11 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
 
 
 def deals_wanted_from(local: LocalState) -> int:
-    """Broker time (ms) from which the next snapshot must contain deals."""
-    return max(0, local.through_msc - OVERLAP_MSC)
+    """Broker time (ms) from which the next snapshot must contain deals.
+
+    Further back while a difference is not explained: the broker may have set its clock back meanwhile.
+    """
+    return max(0, _known_from(local) if local.unexplained else local.through_msc - OVERLAP_MSC)
 
 
 def count_strikes(previous: Mapping[str, int], discrepancies: Iterable[Discrepancy]) -> dict[str, int]:
@@ -131,16 +145,30 @@ def _newest(evidence: Evidence) -> int:
     return max((each for each in times if each <= evidence.time_msc + CLOCKS_DIFFER_MSC), default=0)
 
 
+def _through(newest: int, evidence: Evidence) -> int:
+    """Until when all is known. When the clock was set back what comes is dated from the snapshot's time on; a
+    snapshot that is further behind has a wrong clock.
+    """
+    return newest if newest - evidence.time_msc > SET_BACK_MSC else min(newest, evidence.time_msc)
+
+
+def _known_from(local: LocalState) -> int:
+    return local.known_from_msc or local.through_msc - OVERLAP_MSC
+
+
 def _first_record(evidence: Evidence) -> Comparison:
-    through = _newest(evidence) or first_deals_wanted_from(evidence.time_msc)
+    asked_from = first_deals_wanted_from(evidence.time_msc)
+    through = _through(_newest(evidence) or asked_from, evidence)
+    known_from = max(asked_from, through - OVERLAP_MSC - SET_BACK_MSC)
     state = LocalState(
         login=evidence.login,
         magic=evidence.magic,
         positions=tuple(sorted(evidence.positions, key=lambda position: position.identifier)),
         orders=tuple(sorted(evidence.orders, key=lambda order: order.ticket)),
         external=tuple(sorted(position.identifier for position in evidence.external)),
-        applied_deals=_remember((), _held_by_positions(evidence), through),
+        applied_deals=_remember((), _held_by_positions(evidence), (), known_from),
         through_msc=through,
+        known_from_msc=known_from,
     )
     events = [
         Event(f"position-recovered:{p.identifier}", "position_recovered", _describe(p))
@@ -198,7 +226,7 @@ def _not_settled(found: Discrepancy) -> Discrepancy:
 
 def _fresh_deals(local: LocalState, evidence: Evidence) -> list[Deal]:
     seen = {ticket for _, ticket in local.applied_deals}
-    floor = local.through_msc - OVERLAP_MSC
+    floor = _known_from(local)
     unique = {
         deal.ticket: deal
         for deal in evidence.deals
@@ -219,18 +247,31 @@ def _by_record(before: Position | None, deals: list[Deal]) -> tuple[list[Deal], 
     return contained, deals[len(contained) :]
 
 
+def _by_ticket(
+    before: Position | None, after: Position | None, deals: list[Deal]
+) -> tuple[list[Deal], list[Deal]]:
+    """The same by the order in which the broker numbered them: what its dates tell apart no more when its
+    clock was set back. Only for a position whose own date says so, or that is gone.
+    """
+    if before is None or (after is not None and after.time_update_msc >= before.time_update_msc):
+        return _by_record(before, deals)
+    deals = sorted(deals, key=lambda deal: deal.ticket)
+    change = (signed_units(after) if after is not None else 0) - signed_units(before)
+    moved_since = list(accumulate((signed_units(deal) for deal in reversed(deals)), initial=0))
+    since = next((count for count, moved in enumerate(moved_since) if moved == change), 0)
+    return deals[: len(deals) - since], deals[len(deals) - since :]
+
+
 def _remember(
-    known: Iterable[tuple[int, int]], applied: Iterable[Deal], through_msc: int
+    known: tuple[tuple[int, int], ...], applied: Iterable[Deal], shown: Iterable[Deal], known_from_msc: int
 ) -> tuple[tuple[int, int], ...]:
-    floor = through_msc - OVERLAP_MSC
-    entries = {*known, *((deal.time_msc, deal.ticket) for deal in applied)}
-    return tuple(sorted(entry for entry in entries if entry[0] >= floor))
-
-
-def _as_dated_now(known: Iterable[tuple[int, int]], evidence: Evidence) -> list[tuple[int, int]]:
     """Applied deals under the latest time that they were shown with: a changed date is no new deal."""
-    shown = {deal.ticket: deal.time_msc for deal in evidence.deals}
-    return [(max(time_msc, shown.get(ticket, 0)), ticket) for time_msc, ticket in known]
+    dates = {ticket: time_msc for time_msc, ticket in known}
+    dates |= {deal.ticket: max(deal.time_msc, dates.get(deal.ticket, 0)) for deal in applied}
+    dates |= {deal.ticket: max(deal.time_msc, dates[deal.ticket]) for deal in shown if deal.ticket in dates}
+    return tuple(
+        sorted((time_msc, ticket) for ticket, time_msc in dates.items() if time_msc >= known_from_msc)
+    )
 
 
 def _unexplained(

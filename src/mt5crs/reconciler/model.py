@@ -93,9 +93,15 @@ class LocalState(msgspec.Struct, frozen=True):
     external: tuple[int, ...]
     """Identifiers of foreign positions already reported."""
     applied_deals: tuple[tuple[int, int], ...]
-    """(time_msc, ticket) of the deals applied within the overlap window."""
+    """(time_msc, ticket) of the deals applied since `known_from_msc`."""
     through_msc: int
-    """Time of the newest deal or ended order that is applied; late ones come within the overlap."""
+    """Time of the newest deal or ended order that is applied, or of the snapshot if that is earlier; late
+    ones come within the overlap.
+    """
+    known_from_msc: int = 0
+    """From when on every deal that is applied is among `applied_deals`; 0 in a record of an older release."""
+    unexplained: bool = False
+    """Whether the last comparison left a difference: the next one looks further back."""
 
     @property
     def digest(self) -> str:

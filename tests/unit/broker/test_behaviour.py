@@ -356,7 +356,7 @@ def test_mt5_books_that_never_stand_still_are_an_error(tmp_path: Path) -> None:
 def test_what_a_symbol_takes_is_read(hedging: Market) -> None:
     taken = Rules(
         mode="LONG_ONLY", execution="INSTANT", kinds=["LIMIT"], gtc=False, specified=True, sl=True, tp=False,
-        stops_level=7, freeze_level=9,
+        stops_level=7, freeze_level=9, fillings=["FOK"],
     )  # fmt: skip
     whole = hedging.broker.symbol("GBPUSD")
     assert whole is not None

@@ -54,9 +54,12 @@ FAULTS = (
 )
 RULES = st.builds(
     Rules,
-    mode=st.sampled_from(["FULL", "LONG_ONLY", "CLOSE_ONLY"]),
-    kinds=st.sampled_from([["MARKET", "LIMIT"], ["MARKET"]]),
+    mode=st.sampled_from(["FULL", "FULL", "LONG_ONLY", "SHORT_ONLY", "CLOSE_ONLY", "DISABLED"]),
+    execution=st.sampled_from(["REQUEST", "INSTANT", "MARKET", "EXCHANGE"]),
+    kinds=st.sampled_from([["MARKET", "LIMIT"], ["MARKET"], ["LIMIT"]]),
+    fillings=st.sampled_from([None, ["FOK"], ["IOC"], ["RETURN"]]),
     gtc=st.booleans(),
+    specified=st.booleans(),
     freeze_level=st.sampled_from([0, 10**6]),
 )
 """What a symbol takes changes while it is traded."""

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt5crs.protocol.records import Deal, Position
-from mt5crs.reconciler.compare import OVERLAP_MSC, compare, count_strikes, struck_out
+from mt5crs.reconciler.compare import (
+    OVERLAP_MSC,
+    compare,
+    count_strikes,
+    deals_wanted_from,
+    first_deals_wanted_from,
+    struck_out,
+)
 from mt5crs.reconciler.halt import advice
 from mt5crs.reconciler.model import Comparison, Evidence, LocalState, signed_units
 from tests.unit.reconciler.books import MAGIC, NOW, deal, evidence, order, position
@@ -355,6 +362,151 @@ def test_any_history_of_deals_is_followed_in_any_number_of_steps(data: st.DataOb
     assert not done.discrepancies
     assert list(done.state.positions) == _held(broker)
     assert sorted(events) == sorted(f"deal:{made.ticket}" for made in shown + late)
+
+
+class Account:
+    """A broker that dates by a clock which can be set, and shows what is asked for of its history."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.positions: dict[int, Position] = {}
+        self.deals: list[Deal] = []
+        self.hidden: set[int] = set()
+        """Tickets of deals that the terminal does not show yet."""
+
+    def trade(self, identifier: int, volume: float, *, shown: bool = True) -> None:
+        self.now += 1
+        made = deal(200 + len(self.deals), identifier, volume, time_msc=self.now)
+        self.deals.append(made)
+        if not shown:
+            self.hidden.add(made.ticket)
+        held = self.positions.pop(identifier, None)
+        net = (signed_units(held) if held else 0) + signed_units(made)
+        if net:
+            self.positions[identifier] = position(identifier, net / 1e8, time_update_msc=self.now)
+
+    def look(self, local: LocalState | None) -> Comparison:
+        since = first_deals_wanted_from(self.now) if local is None else deals_wanted_from(local)
+        deals = [d for d in self.deals if d.ticket not in self.hidden and d.time_msc >= since]
+        return compare(local, evidence(list(self.positions.values()), deals=deals, time_msc=self.now))
+
+
+HOUR = 3600_000
+
+
+@pytest.mark.parametrize("looked", [False, True])
+@pytest.mark.parametrize("volume", [0.2, -0.4, -1.0, -1.5])
+def test_what_happens_in_the_hour_that_comes_twice_is_explained(looked: bool, volume: float) -> None:
+    account = Account()
+    account.trade(1, 1.0)
+    account.now += 10_000
+    local = account.look(None).state
+    account.now -= HOUR
+    if looked:  # by then it is known that the clock was set back
+        account.now += 5000
+        local = account.look(local).state
+    account.trade(1, volume)
+    account.trade(2, 0.3)
+    account.now += 5000
+    seen = account.look(local)
+    if not looked:
+        assert [each.key for each in seen.discrepancies] == ["position:1", "position:2"]
+        seen = account.look(seen.state)
+    assert seen.discrepancies == ()
+    assert list(seen.state.positions) == list(account.positions.values())
+    assert {e.id for e in seen.events if e.kind == "fill"} == {"deal:201", "deal:202"}
+    assert account.look(seen.state).events == ()
+    account.now += 2 * HOUR
+    account.trade(2, 0.1)
+    assert account.look(seen.state).discrepancies == ()
+
+
+def test_an_order_that_ends_in_the_hour_that_comes_twice_is_found() -> None:
+    local = first(deals=[deal(11, 9, 0.1)], orders=[order(7, 1.0)])
+    done_msc = NOW - HOUR + 5000
+    missing = compare(local, evidence(time_msc=done_msc))
+    assert [each.key for each in missing.discrepancies] == ["order:7"]
+    assert deals_wanted_from(missing.state) < done_msc
+    closed = [order(7, 1.0, state="CANCELED", time_done_msc=done_msc)]
+    assert kinds(compare(missing.state, evidence(closed=closed, time_msc=done_msc))) == ["order_cancelled"]
+
+
+def test_a_change_without_a_deal_halts_in_the_hour_that_comes_twice_too() -> None:
+    account = Account()
+    account.trade(1, 1.0)
+    local = account.look(None).state
+    account.now -= HOUR
+    account.positions[1] = position(1, 0.7, time_update_msc=account.now)
+    for _ in range(3):
+        seen = account.look(local)
+        local = seen.state
+        assert [each.key for each in seen.discrepancies] == ["position:1"]
+    assert local.positions[0].volume == 1.0
+
+
+def test_looking_further_back_applies_nothing_that_was_known() -> None:
+    account = Account()
+    for _ in range(40):
+        account.trade(1, 0.1)
+        account.now += 60_000
+    local = account.look(None).state
+    for _ in range(40):
+        account.trade(1, 0.1)
+        account.now += 60_000
+        local = account.look(local).state
+    account.positions[1] = position(1, 7.9, time_update_msc=account.now)
+    unexplained = account.look(local)
+    account.positions[1] = position(1, 8.0, time_update_msc=account.now)
+    seen = account.look(unexplained.state)
+    assert deals_wanted_from(unexplained.state) < deals_wanted_from(local) - HOUR
+    assert (seen.discrepancies, seen.events) == ((), ())
+    older = msgspec.structs.replace(unexplained.state, known_from_msc=0)  # of a release that kept minutes
+    assert deals_wanted_from(older) == deals_wanted_from(local)
+
+
+@pytest.mark.parametrize("behind_ms", [14 * HOUR, 30 * 24 * HOUR])
+def test_a_clock_that_is_far_behind_was_not_set_back(behind_ms: int) -> None:
+    local = first(deals=[deal(11, 9, 0.1)])
+    wrong = compare(local, evidence(time_msc=NOW - behind_ms))
+    assert wrong.state.through_msc == local.through_msc
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_any_history_is_followed_when_the_clock_is_set_back_in_it(data: st.DataObject) -> None:
+    """Whenever it is, whatever is late, however seldom we look: in the end the record is right."""
+    account = Account()
+    local: LocalState | None = None
+    events: list[str] = []
+
+    def look() -> Comparison:
+        nonlocal local
+        done = account.look(local)
+        local = done.state
+        events.extend(event.id for event in done.events if event.kind == "fill")
+        return done
+
+    steps = data.draw(st.integers(2, 10))
+    back_at = data.draw(st.integers(0, steps - 1))
+    begun = data.draw(st.integers(0, back_at))
+    for step in range(steps):
+        account.now += data.draw(st.sampled_from([5, 30_000, 500_000]))
+        if step == back_at:
+            account.now -= HOUR
+        if step == begun or (step > begun and data.draw(st.booleans())):
+            look()
+        if step > begun:
+            account.trade(data.draw(_TICKETS), data.draw(_VOLUMES), shown=data.draw(st.booleans()))
+        else:
+            account.trade(data.draw(_TICKETS), data.draw(_VOLUMES))
+    account.hidden.clear()
+    look()
+    assert look().discrepancies == ()
+    assert local is not None
+    assert list(local.positions) == [account.positions[i] for i in sorted(account.positions)]
+    fills = [made.ticket for made in account.deals if f"deal:{made.ticket}" in events]
+    assert len(events) == len(fills) == len(set(events))
+    assert look().events == ()
 
 
 def _held(broker: dict[int, int]) -> list[Position]:

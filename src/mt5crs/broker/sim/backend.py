@@ -263,8 +263,9 @@ class SimulatedBroker:
         spec, taken = contract.spec(self._tick(contract).bid), self.faults.rules.get(contract.name)
         if taken is None:
             return spec
-        allowed = taken.mode == "FULL"
-        return msgspec.structs.replace(spec, trade_allowed=allowed, **msgspec.structs.asdict(taken))
+        rules = msgspec.structs.asdict(taken)
+        fillings = rules.pop("fillings") or spec.fillings
+        return msgspec.structs.replace(spec, trade_allowed=taken.mode == "FULL", fillings=fillings, **rules)
 
     def tick(self, name: str) -> Tick | None:
         """Latest quote."""
@@ -360,7 +361,7 @@ class SimulatedBroker:
                 action="DEAL",
                 magic=command.magic,
                 comment=command.comment,
-                filling=_filling(command.symbol),
+                filling=self._filling(command.symbol),
                 symbol=command.symbol,
                 type=command.side,
                 volume=command.volume,
@@ -372,7 +373,7 @@ class SimulatedBroker:
             action="DEAL",
             magic=command.magic,
             comment=command.comment,
-            filling=_filling(target.symbol),
+            filling=self._filling(target.symbol),
             symbol=target.symbol,
             type="SELL" if target.type == "BUY" else "BUY",
             volume=command.volume or target.volume,
@@ -499,7 +500,7 @@ class SimulatedBroker:
                 action="DEAL",
                 magic=position.magic,
                 comment=f"[{'sl' if reason == 4 else 'tp'} {price}]",
-                filling=_filling(position.symbol),
+                filling=self._filling(position.symbol),
                 symbol=position.symbol,
                 type="SELL" if position.type == "BUY" else "BUY",
                 volume=position.volume,
@@ -772,8 +773,7 @@ class SimulatedBroker:
             retcode=retcode, order=order, deal=deal, volume=volume, price=price, comment=name(retcode)
         )
 
-
-def _filling(symbol: str) -> Filling | None:
-    """What a terminal sends by itself: the first that the symbol offers. None for an unknown symbol."""
-    contract = CONTRACTS.get(symbol)
-    return contract.fillings[0] if contract else None
+    def _filling(self, symbol: str) -> Filling | None:
+        """What a terminal sends by itself: the first that the symbol offers. None for an unknown symbol."""
+        contract = CONTRACTS.get(symbol)
+        return self._spec(contract).fillings[0] if contract else None

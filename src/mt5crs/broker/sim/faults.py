@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from mt5crs.broker.interface import ExecutionMode, TradingMode
-from mt5crs.protocol.fields import Execution
+from mt5crs.protocol.fields import Execution, Filling
 
 from .terminal import Showing
 
@@ -41,6 +41,8 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tp: bool = True
     stops_level: int = 0
     freeze_level: int = 0
+    fillings: list[Filling] | None = None
+    """None: those of the contract."""
 
 
 class Faults(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -48,6 +48,10 @@ def not_taken(
         return 10029 if order and _is_near(order.price_open, tick, freeze) else 0
     if spec.mode == "DISABLED":
         return 10017
+    if not (
+        request.filling and spec.offers(request.filling, "MARKET" if request.action == "DEAL" else "LIMIT")
+    ):
+        return 10030
     if held is not None:
         return 10029 if any(_is_near(level, tick, freeze) for level in (held.sl, held.tp) if level) else 0
     side = side_of(request.type)
