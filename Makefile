@@ -124,8 +124,8 @@ attack: setup bundle lab-up ## every attack of a peer, one by one, on the lab wh
 	$(PYTEST) tests/lab/test_attacks.py --timeout 900 --budget 120 -s
 
 .PHONY: states-long
-states-long: setup ## random histories of the trading state machines (RUNS=100000 each: half a day; 10000: an hour)
-	MT5CRS_MACHINE_RUNS=$(RUNS) $(PYTEST) tests/unit/gateway/test_machine.py tests/unit/gateway/test_phase_machine.py tests/unit/test_fleet_machine.py --timeout 0
+states-long: setup ## random histories of the trading state machines (RUNS=100000 each: half a day); goes on where it was stopped
+	$(RUN) python -m tests.histories --runs $(RUNS)
 
 .PHONY: kills-long
 kills-long: setup ## the terminal process killed at random moments of random histories (RUNS=10000: a quarter of an hour)
