@@ -14,7 +14,7 @@ from mt5crs.broker.interface import Books, Broker, BrokerError, TooLateError, Tr
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, REQUOTE, certainly_not_executed, name
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.events import trade_topic
-from mt5crs.protocol.fields import VERSION, Execution, Filling, OrderType, Outcome
+from mt5crs.protocol.fields import VERSION, Execution, Filling, Outcome
 from mt5crs.protocol.identifiers import is_comment_id
 from mt5crs.protocol.records import Deal, GuardInfo, Identity, Position
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
@@ -27,11 +27,13 @@ from .evidence import Verdict, judge, resembling
 from .journal import Entry, Journal, JournalError, Sighting, fingerprint, new_entry
 from .last_seen import LastSeen
 from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS, Ledger
+from .order_refusals import broker_failed, expired, journal_failed, no_position, not_loaded, phase_changed
 from .pending import Effect, Pending, Seen, market_order
 from .phases import Phases
 from .refusal import Refusal
 from .stream import Stream
 from .taken import check_taken
+from .trade_requests import cancel_request, own_position, trade_request
 from .unfilled import Unfilled
 from .watch import Watch
 
@@ -287,7 +289,7 @@ class Desk:
         try:
             self._journal.record(entry)
         except JournalError as error:
-            raise _journal_failed(error) from error
+            raise journal_failed(error) from error
         self._unresolved[request.magic, request.client_order_id] = entry
         self._note("order.forgotten", magic=request.magic, client_order_id=request.client_order_id)
         return entry
@@ -324,7 +326,7 @@ class Desk:
             self._journal.record(new_entry(request, "refused", time.time_ns() // 1_000_000, answer))
             self._journal.forget_unsent(request.magic)
         except JournalError as error:
-            return _journal_failed(error).reply(request.id)
+            return journal_failed(error).reply(request.id)
         return answer
 
     def _first_time(
@@ -350,7 +352,7 @@ class Desk:
         trade = self._prepare(priced, books, limits)
         left_ms = request.valid_ms - waited_ms()
         if left_ms < 0:
-            raise _expired(request)
+            raise expired(request)
         trade = msgspec.structs.replace(trade, until_s=elapsed_s() + left_ms / 1000)
         if phases is not None:
             phases.taken(request.magic)
@@ -361,13 +363,13 @@ class Desk:
             return answer
         with self._control.permit(request.magic, epoch):
             if phases is not None and phases.changes != changes:
-                raise _phase_changed()
+                raise phase_changed()
             entry = new_entry(request, "sent", books.time_msc)
             entry = msgspec.structs.replace(entry, request=priced)
             try:
                 self._journal.record(entry)
             except JournalError as error:
-                raise _journal_failed(error) from error
+                raise journal_failed(error) from error
             # unresolved until settled, so that no failure of ours in between can let another order through
             self._in_hand = key = (request.magic, request.client_order_id)
             self._unresolved[key] = entry
@@ -500,7 +502,7 @@ class Desk:
         was_empty = self._noticed is None or not (self._noticed.positions or self._noticed.orders)
         self._loaded = not (empty and bound) or (self._loaded and was_empty)
         if not self._loaded:
-            raise _not_loaded(
+            raise not_loaded(
                 "the terminal shows no position and no order, but the account has money bound in them"
             )
 
@@ -541,7 +543,7 @@ class Desk:
         """Answer a submission that is recorded as sent and was not, because its time was over before."""
         request = entry.request
         self._note("order.too_late", client_order_id=request.client_order_id, error=error.message)
-        answer = _expired(request).reply(request.id)
+        answer = expired(request).reply(request.id)
         try:
             self._journal.withdraw(entry, answer)
         except JournalError as failed:  # it stays unresolved, which is true of the record
@@ -568,7 +570,7 @@ class Desk:
             self._journal.record(msgspec.structs.replace(entry, answer=answer))
             self._journal.forget_unsent(request.magic)
         except JournalError as error:
-            raise _journal_failed(error) from error
+            raise journal_failed(error) from error
         return answer
 
     # --- requests to the broker ----------------------------------------------------------------------------
@@ -601,7 +603,7 @@ class Desk:
             self._check_order(request, books, limits)
             return trade_request(request, new_entry(request, "sent", 0).comment_id, limits)
         if isinstance(request, ask.OrderCancel):
-            return _cancel_request(request, books)
+            return cancel_request(request, books)
         return self._close_request(request, books, limits)
 
     def check(self, request: ask.OrderCheck) -> CheckResult:
@@ -719,14 +721,14 @@ class Desk:
         """The position to close. Raises Refusal, a final one only when it is not there for sure."""
         shown = any(request.position in (p.identifier, p.ticket) for p in books.positions)
         if not shown and self._pending.hides(request.position):
-            raise _not_loaded("the position should be open, and the terminal does not list it (yet)")
-        return _own_position(request, books)
+            raise not_loaded("the position should be open, and the terminal does not list it (yet)")
+        return own_position(request, books)
 
     def _close_request(self, request: ask.PositionClose, books: Books, limits: Limits) -> TradeRequest:
         position = self._target(request, books)
         left = self._pending.left_of(position, netting=books.identity.margin_mode != "HEDGING")
         if left <= _EPSILON:
-            raise _no_position(request.position)
+            raise no_position(request.position)
         volume = request.volume if request.volume is not None else left
         if not volume <= left + _EPSILON:
             raise Refusal(
@@ -1076,81 +1078,6 @@ class Desk:
         )
 
 
-def trade_request(terms: ask.OrderTerms, comment: str, limits: Limits) -> TradeRequest:
-    """The broker's form of an order. Pure."""
-    market = terms.type == "MARKET"
-    kind: OrderType = terms.side if market else f"{terms.side}_{terms.type}"  # type: ignore[assignment]
-    return TradeRequest(
-        action="DEAL" if market else "PENDING",
-        magic=terms.magic,
-        comment=comment,
-        symbol=terms.symbol,
-        type=kind,
-        volume=terms.volume,
-        price=terms.price or 0.0,
-        sl=terms.sl or 0.0,
-        tp=terms.tp or 0.0,
-        deviation=risk.slippage_points(terms.max_slippage_points, limits),
-        filling=terms.filling,
-        expiration_msc=terms.expiration_msc or 0,
-    )
-
-
-def _cancel_request(request: ask.OrderCancel, books: Books) -> TradeRequest:
-    order = next((o for o in books.orders if o.ticket == request.order), None)
-    if order is None:
-        raise Refusal(
-            "UNKNOWN_ORDER",
-            "order",
-            f"there is no working order {request.order}",
-            "take a snapshot: it was filled, cancelled or has expired",
-            final=True,
-        )
-    if order.magic != request.magic:
-        raise _not_yours("order", request.order, order.magic, request.magic)
-    return TradeRequest(action="REMOVE", magic=request.magic, comment="", filling=None, order=order.ticket)
-
-
-def _own_position(request: ask.PositionClose, books: Books) -> Position:
-    # a ticket is as good as the identifier: it is a later ticket of the same position, never another's number
-    position = next((p for p in books.positions if request.position in (p.identifier, p.ticket)), None)
-    if position is None:
-        raise _no_position(request.position)
-    if position.magic != request.magic:
-        raise _not_yours("position", request.position, position.magic, request.magic)
-    return position
-
-
-def _not_loaded(why: str) -> Refusal:
-    return Refusal(
-        "NOT_READY",
-        "loading",
-        why,
-        "wait until the terminal has loaded; if it lasts, restart the terminal",
-        retry_ms=500,
-    )
-
-
-def _no_position(position: int) -> Refusal:
-    return Refusal(
-        "UNKNOWN_POSITION",
-        "position",
-        f"there is no open position {position}",
-        "take a snapshot: it was closed meanwhile",
-        final=True,
-    )
-
-
-def _not_yours(field: str, ticket: int, owner: int, magic: int) -> Refusal:
-    return Refusal(
-        "FORBIDDEN",
-        field,
-        f"{field} {ticket} belongs to magic {owner}, not to {magic}",
-        "touch only what carries your own magic number",
-        final=True,
-    )
-
-
 def _outcome_of(trade: TradeRequest, result: TradeResult) -> Outcome | None:
     """Outcome of a plain success reply whose traces the books do not show (yet)."""
     if trade.action == "PENDING":
@@ -1158,26 +1085,6 @@ def _outcome_of(trade: TradeRequest, result: TradeResult) -> Outcome | None:
     if trade.action == "REMOVE" or not result.deal:
         return None  # "done" without a deal, or a cancel that the books do not confirm: ask again
     return "FILLED" if result.volume >= trade.volume - _EPSILON else "PARTIAL"
-
-
-def _phase_changed() -> Refusal:
-    return Refusal(
-        "BUSY",
-        "phase",
-        "the phase changed while the order was checked; it was not sent",
-        "send it again with the same client order id, if it is still wanted",
-        retry_ms=100,
-    )
-
-
-def _expired(request: ask.Submission) -> Refusal:
-    return Refusal(
-        "EXPIRED",
-        "valid_ms",
-        f"the order waited longer in the gateway than its {request.valid_ms} ms; it was not sent",
-        "look at the market again and send a new order",
-        final=True,
-    )
 
 
 def _reason(result: TradeResult) -> str:
@@ -1191,24 +1098,3 @@ def _reason(result: TradeResult) -> str:
 
 def _verdict(entry: Entry, seen: Seen | None) -> Verdict | None:
     return None if seen is None else judge(entry, seen.books.orders, seen.closed, seen.deals)
-
-
-def broker_failed(error: BrokerError) -> Refusal:
-    """The refusal for a broker that could not be asked."""
-    return Refusal(
-        "BROKER",
-        "",
-        f"the broker could not be asked: {error}",
-        "nothing was sent; try again with the same client order id",
-        retry_ms=500,
-    )
-
-
-def _journal_failed(error: JournalError) -> Refusal:
-    return Refusal(
-        "INTERNAL",
-        "journal",
-        f"the journal cannot be written: {error}",
-        "nothing was sent; free disk space on the gateway, then try again with the same client order id",
-        retry_ms=5000,
-    )

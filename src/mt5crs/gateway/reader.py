@@ -9,8 +9,9 @@ from mt5crs.protocol.records import Deal, Order, Position
 from mt5crs.protocol.replies import AccountState, HistoryState, Reply, Snapshot, SymbolReply, TickReply
 
 from .control import Control
-from .desk import Desk, broker_failed
+from .desk import Desk
 from .ledger import Ledger
+from .order_refusals import broker_failed
 from .refusal import Refusal
 from .stream import Stream
 from .symbol_sync import SymbolSync
