@@ -11,23 +11,25 @@ from typing import Literal
 import msgspec
 
 from mt5crs.broker.interface import Books, Broker, BrokerError, TooLateError, TradeRequest, TradeResult
-from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, REQUOTE, certainly_not_executed, name
+from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, name
 from mt5crs.protocol import requests as ask
-from mt5crs.protocol.events import trade_topic
-from mt5crs.protocol.fields import VERSION, Execution, Filling, Outcome
+from mt5crs.protocol.fields import VERSION, Execution, Filling
 from mt5crs.protocol.identifiers import is_comment_id
 from mt5crs.protocol.records import Deal, GuardInfo, Identity, Position
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
 from mt5crs.service.elapsed import elapsed_s
-from mt5crs.settings.gateway import Limits, Phase, account_problem
+from mt5crs.settings.gateway import Limits, Phase
 
 from . import risk
+from .breaker import Breaker
 from .control import Control
 from .evidence import Verdict, judge, resembling
+from .expected_account import ExpectedAccount
 from .journal import Entry, Journal, JournalError, Sighting, fingerprint, new_entry
 from .last_seen import LastSeen
 from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS, Ledger
 from .order_refusals import broker_failed, expired, journal_failed, no_position, not_loaded, phase_changed
+from .order_results import OrderResults, outcome_of, reason_of
 from .pending import Effect, Pending, Seen, market_order
 from .phases import Phases
 from .refusal import Refusal
@@ -46,8 +48,6 @@ _DECLARED_RARELY_S = 600.0
 _SENT_KEPT = 64
 _EPSILON = 1e-9
 _SUCCESS = frozenset({"FILLED", "PARTIAL", "PLACED"})
-
-Evidence = Literal["reply", "books", "gateway", "none", "operator"]
 
 
 class Desk:
@@ -93,15 +93,14 @@ class Desk:
         self._ledger = ledger
         self._stream = stream
         self._limits = limits
-        self._login = login
-        self._server = server
-        self._phase = phase
+        self._expected = ExpectedAccount(login, server, phase)
         self._phases = phases
         self._note = note
         self._answered = answered
         self._dealt = dealt
         self._unfilled = unfilled or Unfilled(monotonic)
-        self._failures = journal.failures()
+        self._breaker = Breaker(journal, note)
+        self._results = OrderResults(stream)
         self._unresolved: dict[tuple[int, str], Entry] = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.unresolved()
         }
@@ -179,7 +178,7 @@ class Desk:
         found = []
         daily = self._daily
         for magic, limits in sorted(self._in_force().items()):
-            failures = self._failures.get(magic, 0)
+            failures = self._breaker.failures.get(magic, 0)
             result = daily.get(magic, math.nan)
             most = limits.max_consecutive_failures
             found.append(
@@ -196,47 +195,15 @@ class Desk:
 
     def reset_breaker(self, magic: int) -> None:
         """Close the circuit breaker of a magic number (0: of all)."""
-        for each in [magic] if magic else list(self._failures):
-            try:
-                self._journal.reset_failures(each)
-            except JournalError as error:  # it stays open: better than a count that a restart brings back
-                self._note("journal.failed", error=str(error), magic=each)
-            else:
-                self._failures[each] = 0
+        self._breaker.reset(magic)
 
     def require_account(self, identity: Identity) -> None:
         """Raise Refusal NOT_READY when the terminal shows another account than the configured one."""
-        if (identity.login, identity.server) != (self._login, self._server):
-            raise Refusal(
-                "NOT_READY",
-                "login",
-                f"the terminal shows {identity.login}@{identity.server}, not {self._login}@{self._server}",
-                "log the terminal in to the configured account",
-                retry_ms=1000,
-            )
-        wrong = account_problem(self._phase, identity.trade_mode)
-        if wrong:
-            raise Refusal(
-                "NOT_READY",
-                "trade_mode",
-                wrong,
-                "log the terminal in to an account of the phase, or correct gateway_account_phase",
-                retry_ms=1000,
-            )
+        self._expected.require_account(identity)
 
     def require_ready(self, identity: Identity) -> None:
         """Raise Refusal NOT_READY unless this is the right account, connected and allowed to trade."""
-        self.require_account(identity)
-        if identity.connected and identity.trade_allowed:
-            return
-        for field, good, remedy in (
-            ("connected", identity.connected, "check the terminal's connection to the trade server"),
-            ("trade_allowed", identity.trade_allowed, "switch auto-trading on in the terminal"),
-        ):
-            if not good:
-                raise Refusal(
-                    "NOT_READY", field, f"the terminal says {field} is false", remedy, retry_ms=1000
-                )
+        self._expected.require_ready(identity)
 
     # --- submissions ---------------------------------------------------------------------------------------
 
@@ -305,17 +272,7 @@ class Desk:
         if known.answer is None:
             self._try_to_resolve(known)
             known = self._journal.find(request.magic, request.client_order_id) or known
-        return self._recorded(request.id, known)
-
-    def _recorded(self, request_id: str, entry: Entry) -> Reply:
-        answer = entry.answer
-        if isinstance(answer, Error):
-            return msgspec.structs.replace(answer, id=request_id)
-        if isinstance(answer, OrderResult):
-            return msgspec.structs.replace(answer, id=request_id, replayed=True)
-        return self._result(
-            entry, request_id, "UNRESOLVED", 0, "the broker's books do not show it yet", "none"
-        )
+        return self._results.recorded(request.id, known)
 
     def _refuse(self, request: ask.Submission, refusal: Refusal) -> Error:
         """Answer a refusal; a final one is recorded, so that a late repetition cannot succeed."""
@@ -457,7 +414,7 @@ class Desk:
         self._pending.look(books)
         self._daily = self._results_today(books)
         if self._phases is not None:
-            self._phases.review(self._daily, self._failures, self._limits(), books.identity.currency)
+            self._phases.review(self._daily, self._breaker.failures, self._limits(), books.identity.currency)
         return books
 
     def keep_seen(self) -> None:
@@ -548,7 +505,7 @@ class Desk:
             self._journal.withdraw(entry, answer)
         except JournalError as failed:  # it stays unresolved, which is true of the record
             self._note("journal.failed", error=str(failed), client_order_id=request.client_order_id)
-            return self._recorded(request.id, entry)
+            return self._results.recorded(request.id, entry)
         del self._unresolved[request.magic, request.client_order_id]
         self._sent_at.pop((request.magic, request.client_order_id), None)
         return answer
@@ -565,7 +522,9 @@ class Desk:
 
     def _dry_run(self, request: ask.Submission, now_msc: int) -> Reply:
         entry = new_entry(request, "refused", now_msc)
-        answer = self._result(entry, request.id, "DRY_RUN", 0, "passed all checks; not sent", "gateway")
+        answer = self._results.result(
+            entry, request.id, "DRY_RUN", 0, "passed all checks; not sent", "gateway"
+        )
         try:
             self._journal.record(msgspec.structs.replace(entry, answer=answer))
             self._journal.forget_unsent(request.magic)
@@ -671,7 +630,7 @@ class Desk:
                 orders=orders,
                 netting=netting,
                 daily_profit=self._daily.get(terms.magic, math.nan),
-                failures=self._failures.get(terms.magic, 0),
+                failures=self._breaker.failures.get(terms.magic, 0),
                 value_per_lot=lambda symbol: self._value_per_lot(symbol, books.time_msc),
             ),
         )
@@ -765,7 +724,9 @@ class Desk:
         request = entry.request
         change = not isinstance(request, ask.OrderSend)
         if result is not None and certainly_not_executed(result.retcode, change=change):
-            answer = self._result(entry, request.id, "REJECTED", result.retcode, _reason(result), "reply")
+            answer = self._results.result(
+                entry, request.id, "REJECTED", result.retcode, reason_of(result), "reply"
+            )
             return self._settle(entry, answer)
         # what was just done is as a rule among the latest
         seen = self._evidence(entry.sent_msc, JUST_NOW_MS)
@@ -774,19 +735,19 @@ class Desk:
             seen = self._evidence(entry.sent_msc, SEARCHED_BACK_MS)
             verdict = _verdict(entry, seen)
         if seen is not None and verdict is not None:
-            answer = self._from_books(entry, verdict, result.retcode if result else 0, seen)
+            answer = self._results.from_books(entry, verdict, result.retcode if result else 0, seen)
             return self._settle(entry, answer, seen, before)
         done = result is not None and result.retcode in (DONE, DONE_PARTIAL)
         if seen is not None and result is not None and done and (result.order or result.deal):
-            outcome = _outcome_of(trade, result)
+            outcome = outcome_of(trade, result)
             if outcome is not None:
-                return self._settle(entry, self._from_reply(entry, outcome, result), seen, before)
+                return self._settle(entry, self._results.from_reply(entry, outcome, result), seen, before)
         code = result.retcode if result else 0
         text = name(code) if result else "the broker gave no reply"
         self._note(
             "order.unresolved", magic=request.magic, client_order_id=request.client_order_id, retcode=code
         )
-        return self._result(entry, request.id, "UNRESOLVED", code, text, "none")
+        return self._results.result(entry, request.id, "UNRESOLVED", code, text, "none")
 
     def _settle(
         self, entry: Entry, answer: OrderResult, seen: Seen | None = None, before: Books | None = None
@@ -800,7 +761,7 @@ class Desk:
             # one of the events that are still to come: who waits for it sees the whole effect
             answer = msgspec.structs.replace(answer, seq=answer.seq + 1)
         magic, key = request.magic, (request.magic, request.client_order_id)
-        failures = self._failures.get(magic, 0)
+        failures = self._breaker.failures.get(magic, 0)
         if isinstance(request, ask.OrderSend):  # closing and cancelling say nothing about new orders
             good = answer.outcome in _SUCCESS and not self._slipped(request, answer)
             failures = 0 if good else failures + 1
@@ -813,10 +774,10 @@ class Desk:
         except JournalError as error:
             self._unresolved[key] = entry  # the resolver writes it when the disk is back
             self._note("journal.failed", error=str(error), client_order_id=request.client_order_id)
-            return self._result(
+            return self._results.result(
                 entry, request.id, "UNRESOLVED", answer.retcode, "journal not writable", "none"
             )
-        self._failures[magic] = failures
+        self._breaker.failures[magic] = failures
         self._unresolved.pop(key, None)
         self._sent_at.pop(key, None)
         if effect is not None:
@@ -906,7 +867,7 @@ class Desk:
         if seen is None or verdict is None:
             self._unresolved[entry.request.magic, entry.request.client_order_id] = entry
             return
-        answer = self._from_books(entry, verdict, 0, seen)
+        answer = self._results.from_books(entry, verdict, 0, seen)
         self._settle(entry, answer, seen)
         self._note("order.resolved", client_order_id=entry.request.client_order_id, outcome=answer.outcome)
 
@@ -932,7 +893,7 @@ class Desk:
         del self._declared[request.magic, request.client_order_id]
         if verdict.volume or verdict.outcome == "PLACED":
             said = "declared not executed, and executed after all"
-            answer = self._from_books(entry, msgspec.structs.replace(verdict, message=said), 0, seen)
+            answer = self._results.from_books(entry, msgspec.structs.replace(verdict, message=said), 0, seen)
             self._note(
                 "order.late_fill",
                 magic=request.magic,
@@ -946,7 +907,9 @@ class Desk:
 
     def query(self, request: ask.OrderQuery) -> Reply:
         """Answer an ORDER_QUERY."""
-        return self._recorded(request.id, self._resolved_entry(request.magic, request.client_order_id))
+        return self._results.recorded(
+            request.id, self._resolved_entry(request.magic, request.client_order_id)
+        )
 
     def _resolved_entry(self, magic: int, client_order_id: str) -> Entry:
         entry = self._journal.find(magic, client_order_id)
@@ -968,10 +931,10 @@ class Desk:
         if entry.answer is not None:
             if self._pending.accept(request.magic, request.client_order_id):
                 self._note("books.accepted", client=request.client, client_order_id=request.client_order_id)
-            return self._recorded(request.id, entry)
+            return self._results.recorded(request.id, entry)
         self._require_no_trace(entry, request.reason)
         message = f"declared not executed by {request.client}: {request.reason}"
-        answer = self._result(entry, request.id, "REJECTED", 0, message[:256], "operator")
+        answer = self._results.result(entry, request.id, "REJECTED", 0, message[:256], "operator")
         self._note("order.declared", client=request.client, client_order_id=request.client_order_id)
         reply = self._settle(entry, answer)
         if isinstance(reply, OrderResult) and reply.evidence == "operator":
@@ -1021,79 +984,6 @@ class Desk:
                 "order of this gateway: the broker may have changed its comment",
                 f"if it is certainly something else, name {record.ticket} in the reason",
             )
-
-    # --- results -------------------------------------------------------------------------------------------
-
-    def _from_books(self, entry: Entry, verdict: Verdict, retcode: int, seen: Seen) -> OrderResult:
-        blank = self._result(entry, entry.request.id, verdict.outcome, retcode, verdict.message, "books")
-        return msgspec.structs.replace(
-            blank,
-            order=verdict.order,
-            deals=verdict.deals,
-            position=verdict.position,
-            position_ticket=next(
-                (p.ticket for p in seen.books.positions if p.identifier == verdict.position), 0
-            ),
-            volume=verdict.volume,
-            price=verdict.price,
-        )
-
-    def _from_reply(self, entry: Entry, outcome: Outcome, result: TradeResult) -> OrderResult:
-        blank = self._result(entry, entry.request.id, outcome, result.retcode, name(result.retcode), "reply")
-        filled = outcome in ("FILLED", "PARTIAL")
-        return msgspec.structs.replace(
-            blank,
-            order=result.order,
-            deals=[result.deal] if result.deal else [],
-            volume=result.volume if filled else 0.0,
-            price=result.price if filled else 0.0,
-        )
-
-    def _result(
-        self, entry: Entry, request_id: str, outcome: Outcome, retcode: int, message: str, evidence: Evidence
-    ) -> OrderResult:
-        request = entry.request
-        topic = trade_topic(request.magic)
-        return OrderResult(
-            v=VERSION,
-            id=request_id,
-            client_order_id=request.client_order_id,
-            outcome=outcome,
-            retcode=retcode,
-            message=message,
-            order=request.order if isinstance(request, ask.OrderCancel) else 0,
-            deals=[],
-            position=0,
-            position_ticket=0,
-            volume_requested=getattr(request, "volume", None) or 0.0,
-            volume=0.0,
-            price=0.0,
-            comment_id=entry.comment_id,
-            epoch=request.lease_epoch,
-            evidence=evidence,
-            replayed=False,
-            time_msc=entry.sent_msc,
-            stream=self._stream.name,
-            seq=self._stream.last(topic),
-        )
-
-
-def _outcome_of(trade: TradeRequest, result: TradeResult) -> Outcome | None:
-    """Outcome of a plain success reply whose traces the books do not show (yet)."""
-    if trade.action == "PENDING":
-        return "PLACED" if result.order and result.retcode == DONE else None
-    if trade.action == "REMOVE" or not result.deal:
-        return None  # "done" without a deal, or a cancel that the books do not confirm: ask again
-    return "FILLED" if result.volume >= trade.volume - _EPSILON else "PARTIAL"
-
-
-def _reason(result: TradeResult) -> str:
-    """Why a request was refused: the code's meaning, and the broker's own words where it has others."""
-    known = name(result.retcode)
-    if result.retcode == REQUOTE and 0 < result.price < math.inf:
-        known = f"{known}: the price is {result.price:.10g} now"
-    said = result.comment.strip()
-    return known if said.lower() in ("", name(result.retcode)) else f"{known}: {said}"[:256]
 
 
 def _verdict(entry: Entry, seen: Seen | None) -> Verdict | None:

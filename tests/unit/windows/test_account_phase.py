@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mt5crs.gateway.desk import Desk
+from mt5crs.gateway.expected_account import ExpectedAccount
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.protocol.records import Identity
 from mt5crs.settings.gateway import GatewaySettings, Phase, account_problem
@@ -33,11 +33,9 @@ def identity(**changes: Any) -> Identity:
     return Identity(**(fields | changes))
 
 
-def desk(phase: Phase) -> Desk:
-    """A desk that knows its account and phase and nothing else."""
-    made = Desk.__new__(Desk)
-    made._login, made._server, made._phase = 5, "Broker", phase
-    return made
+def expected(phase: Phase) -> ExpectedAccount:
+    """The account that a gateway of this phase is configured for."""
+    return ExpectedAccount(5, "Broker", phase)
 
 
 @pytest.mark.parametrize(
@@ -49,17 +47,17 @@ def test_which_accounts_a_phase_takes(phase: Phase, allowed: set[str]) -> None:
         problem = account_problem(phase, kind)
         assert (problem is None) == (kind in allowed)
         if problem is None:
-            desk(phase).require_account(identity(trade_mode=kind))
+            expected(phase).require_account(identity(trade_mode=kind))
         else:
             with pytest.raises(Refusal, match=f"{kind} account") as caught:
-                desk(phase).require_account(identity(trade_mode=kind))
+                expected(phase).require_account(identity(trade_mode=kind))
             assert (caught.value.code, caught.value.field) == ("NOT_READY", "trade_mode")
 
 
 @pytest.mark.parametrize("wrong", [{"login": 6}, {"server": "Other"}])
 def test_another_account_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Refusal, match="the terminal shows"):
-        desk("test").require_account(identity(**wrong))
+        expected("test").require_account(identity(**wrong))
 
 
 @pytest.mark.parametrize(
