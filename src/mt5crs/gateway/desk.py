@@ -4,8 +4,7 @@ thread.
 
 import math
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -14,29 +13,30 @@ from mt5crs.broker.interface import Books, Broker, BrokerError, TooLateError, Tr
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, name
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.fields import VERSION, Execution, Filling
-from mt5crs.protocol.identifiers import is_comment_id
 from mt5crs.protocol.records import Deal, GuardInfo, Identity, Position
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
 from mt5crs.service.elapsed import elapsed_s
 from mt5crs.settings.gateway import Limits, Phase
 
 from . import risk
+from .account_view import AccountView
 from .breaker import Breaker
 from .control import Control
 from .evidence import Verdict, judge, resembling
 from .expected_account import ExpectedAccount
 from .journal import Entry, Journal, JournalError, Sighting, fingerprint, new_entry
-from .last_seen import LastSeen
 from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS, Ledger
 from .order_refusals import broker_failed, expired, journal_failed, no_position, not_loaded, phase_changed
 from .order_results import OrderResults, outcome_of, reason_of
-from .pending import Effect, Pending, Seen, market_order
+from .pending import Effect, Seen
 from .phases import Phases
 from .refusal import Refusal
+from .shared_account import SharedAccount
 from .stream import Stream
 from .taken import check_taken
 from .trade_requests import cancel_request, own_position, trade_request
 from .unfilled import Unfilled
+from .unresolved import Unresolved
 from .watch import Watch
 
 _WIDE_MARGIN_MS = 26 * 3600_000
@@ -45,7 +45,6 @@ _WIDE_INTERVAL_S = 5.0
 _DECLARED_KEPT_MS = 7 * 24 * 3600_000
 """For so long an order that was declared not executed is still looked for."""
 _DECLARED_RARELY_S = 600.0
-_SENT_KEPT = 64
 _EPSILON = 1e-9
 _SUCCESS = frozenset({"FILLED", "PARTIAL", "PLACED"})
 
@@ -101,15 +100,24 @@ class Desk:
         self._unfilled = unfilled or Unfilled(monotonic)
         self._breaker = Breaker(journal, note)
         self._results = OrderResults(stream)
-        self._unresolved: dict[tuple[int, str], Entry] = {
-            (entry.request.magic, entry.request.client_order_id): entry for entry in journal.unresolved()
-        }
-        self._pending = Pending(broker, books_lag_s, note, self._shown, ledger.since, monotonic)
-        for entry in journal.told():
-            if isinstance(entry.answer, OrderResult):
-                effect = self._pending.effect_of(entry, entry.answer, None)
-                if effect is not None:
-                    self._pending.wait_for(effect)
+        self._shared = SharedAccount(journal, limits, note)
+        self._account = AccountView(
+            broker,
+            journal,
+            watch,
+            ledger,
+            self._expected,
+            limits,
+            note,
+            self._on_deals,
+            self._breaker,
+            phases,
+            books_lag_s,
+            monotonic,
+        )
+        self._pending = self._account.pending
+        self._last_seen = self._account.last_seen
+        self._unresolved = Unresolved(journal, self._pending, monotonic)
         self._resolve_after_ms = resolve_after_s * 1000
         self._max_skew_ms = max_clock_skew_s * 1000
         self._quote_life_ms = quote_life_s * 1000
@@ -118,24 +126,7 @@ class Desk:
         }
         self._declared_due = 0.0
         self._monotonic = monotonic
-        self._began = monotonic()
-        self._sent_at: dict[tuple[int, str], float] = {}
-        """When each unresolved submission was sent, if by this process."""
         self._searched_wide = -_WIDE_INTERVAL_S
-        self._last_seen = LastSeen(journal)
-        self._seen_due = True
-        self._noticed: Books | None = None
-        self._loaded = False
-        """Whether the terminal has shown an account that makes sense: no money is bound by nothing."""
-        self._in_hand: tuple[int, str] | None = None
-        """The submission at the broker right now; it counts as unresolved once that is over."""
-        self._open_of: list[Position] = []
-        self._open: defaultdict[int, float] = defaultdict(float)
-        """Open results by magic number, of the list of positions above."""
-        self._sent: deque[str] = deque(maxlen=_SENT_KEPT)
-        """Comments of the latest orders, so that the journal need not be searched for their deals."""
-        self._daily: dict[int, float] = {}
-        """By magic number, as of the last look; empty before the first one: not known is not zero."""
 
     # --- state ---------------------------------------------------------------------------------------------
 
@@ -143,31 +134,26 @@ class Desk:
         """Client order ids of a magic number whose fate is not known, or whose effect the books do not show
         although they should by now. Safe to call from another thread.
         """
-        return sorted(
-            cid for owner, cid in (*list(self._unresolved), *self._pending.overdue()) if owner == magic
-        )
+        return self._unresolved.of(magic)
 
     def unsettled(self, magic: int) -> list[str]:
         """The same, and what the books may still be late with: until it is empty, they are not the state."""
-        return sorted({*self.unresolved(magic), *self._pending.waiting(magic)})
+        return self._unresolved.unsettled(magic)
 
     def unresolved_by_magic(self) -> dict[int, int]:
         """How many submissions are unresolved, by magic number, but for one that is at the broker right now.
 
         Safe to call from another thread.
         """
-        found: dict[int, int] = {}
-        for key in (*list(self._unresolved), *self._pending.overdue()):
-            if key != self._in_hand:
-                found[key[0]] = found.get(key[0], 0) + 1
-        return found
+        return self._unresolved.by_magic()
 
     def account(self) -> tuple[Books, Mapping[int, float], Mapping[int, Limits]] | None:
         """Books, results of the day and limits in force as of the last look; None before the first.
 
         Safe to call from another thread.
         """
-        return None if self._noticed is None else (self._noticed, self._daily, self._in_force())
+        noticed = self._account.noticed
+        return None if noticed is None else (noticed, self._account.daily, self._in_force())
 
     def _in_force(self) -> dict[int, Limits]:
         own, phases = self._limits(), self._phases
@@ -176,7 +162,7 @@ class Desk:
     def guards(self) -> list[GuardInfo]:
         """What the risk gate knows, per magic number with limits. Safe to call from another thread."""
         found = []
-        daily = self._daily
+        daily = self._account.daily
         for magic, limits in sorted(self._in_force().items()):
             failures = self._breaker.failures.get(magic, 0)
             result = daily.get(magic, math.nan)
@@ -204,6 +190,23 @@ class Desk:
     def require_ready(self, identity: Identity) -> None:
         """Raise Refusal NOT_READY unless this is the right account, connected and allowed to trade."""
         self._expected.require_ready(identity)
+
+    def look(self) -> Books:
+        """Books, with events published and the day's result brought up to date.
+
+        Raises BrokerError, and Refusal NOT_READY for another account: its books must not mix with ours.
+        """
+        return self._account.look()
+
+    def keep_seen(self) -> None:
+        """After a look: write down what was seen, if that is the whole of it. Not beside an order."""
+        self._account.keep_seen()
+
+    def _on_deals(self, fresh: list[Deal]) -> None:
+        self._shared.look_for_others(fresh)
+        for deal in fresh:
+            self._dealt(deal.magic)
+            self._unfilled.dealt(deal.magic)
 
     # --- submissions ---------------------------------------------------------------------------------------
 
@@ -236,7 +239,7 @@ class Desk:
         except BrokerError as error:
             return self._refuse(request, broker_failed(error))
         finally:
-            self._in_hand = None
+            self._unresolved.out_of_hand()
 
     def _forgotten(self, request: ask.Submission) -> Entry | None:
         """A submission that the broker's books know and a restored journal does not: recorded anew, as one
@@ -257,7 +260,7 @@ class Desk:
             self._journal.record(entry)
         except JournalError as error:
             raise journal_failed(error) from error
-        self._unresolved[request.magic, request.client_order_id] = entry
+        self._unresolved.add(entry)
         self._note("order.forgotten", magic=request.magic, client_order_id=request.client_order_id)
         return entry
 
@@ -304,7 +307,7 @@ class Desk:
         phases = self._phases if isinstance(request, ask.OrderSend) else None
         changes = 0 if phases is None else phases.changes
         if phases is not None and isinstance(request, ask.OrderSend):
-            limits = phases.limits_for(request, limits, lambda: self._view(books))
+            limits = phases.limits_for(request, limits, lambda: self._unresolved.view(books))
         priced = self._priced(self._filled(request) if plain else request, limits)
         trade = self._prepare(priced, books, limits)
         left_ms = request.valid_ms - waited_ms()
@@ -328,10 +331,8 @@ class Desk:
             except JournalError as error:
                 raise journal_failed(error) from error
             # unresolved until settled, so that no failure of ours in between can let another order through
-            self._in_hand = key = (request.magic, request.client_order_id)
-            self._unresolved[key] = entry
-            self._sent.append(entry.comment_id)
-            self._sent_at[key] = self._monotonic()
+            self._unresolved.sending(entry)
+            self._shared.sending(entry.comment_id)
             try:
                 result = self._send(trade)
             except TooLateError as error:
@@ -370,7 +371,7 @@ class Desk:
         self.resolve_all()
         target = self._target(request, books)
         netting = books.identity.margin_mode != "HEDGING"
-        for entry in self._unresolved.values():
+        for entry in self._unresolved.entries():
             other = entry.request
             if isinstance(other, ask.PositionClose):
                 closed = next(
@@ -388,114 +389,6 @@ class Desk:
                     final=True,
                 )
 
-    def look(self) -> Books:
-        """Books, with events published and the day's result brought up to date.
-
-        Raises BrokerError, and Refusal NOT_READY for another account: its books must not mix with ours.
-        """
-        books = self._broker.books()
-        self.require_account(books.identity)
-        self._require_loaded(books)
-        if self._pending or self._ledger.due(books.time_msc):
-            self._watch.settle()
-        changed, fresh = self._watch.observe(books)
-        if self._noticed is None:
-            known = self._last_seen.among(books)
-            if known is not None:  # a terminal that has just started may list a part of that
-                self._pending.notice(*known, (), self._limits())
-        elif changed or fresh:
-            self._pending.notice(self._noticed, books, fresh, self._limits())
-        self._seen_due |= changed or bool(fresh)
-        self._noticed = books
-        self._look_for_others(fresh)
-        for deal in fresh:
-            self._dealt(deal.magic)
-            self._unfilled.dealt(deal.magic)
-        self._pending.look(books)
-        self._daily = self._results_today(books)
-        if self._phases is not None:
-            self._phases.review(self._daily, self._breaker.failures, self._limits(), books.identity.currency)
-        return books
-
-    def keep_seen(self) -> None:
-        """After a look: write down what was seen, if that is the whole of it. Not beside an order."""
-        books = self._noticed
-        if books is None or self._pending or not self._seen_due:
-            return
-        results = {magic: self._realised(magic, books.time_msc) for magic in self._limits()}
-        try:
-            self._last_seen.keep(books, results)
-        except JournalError as error:
-            self._note("journal.failed", error=str(error))
-        else:
-            self._seen_due = False
-
-    def _realised(self, magic: int, now_msc: int) -> float:
-        """What a magic number's deals have earned today. Right after the start the terminal may show some of
-        them: then what was known before it counts, if that is less.
-        """
-        earned = self._ledger.realised_today(magic, now_msc)
-        if not self._ledger.may_be_loading():
-            return earned
-        known = self._last_seen.earned(magic, now_msc)
-        return earned if known is None else min(earned, known)
-
-    def _look_for_others(self, fresh: Iterable[Deal]) -> None:
-        """Tell of deals of our magic numbers with a gateway's comment whose order is not in the journal."""
-        limits = self._limits()
-        for deal in fresh:
-            if deal.magic not in limits or not is_comment_id(deal.comment) or deal.comment in self._sent:
-                continue
-            if not self._journal.belongs(deal.magic, deal.comment, deal.order):
-                self._note("account.shared", magic=deal.magic, deal=deal.ticket, order=deal.order)
-
-    def _require_loaded(self, books: Books) -> None:
-        """Raise Refusal NOT_READY while a terminal that has just started shows nothing yet.
-
-        Its lists are empty then, though the account's money says that something is open.
-        """
-        empty = not books.positions and not books.orders
-        bound = books.account.margin > 0 or books.account.profit != 0
-        was_empty = self._noticed is None or not (self._noticed.positions or self._noticed.orders)
-        self._loaded = not (empty and bound) or (self._loaded and was_empty)
-        if not self._loaded:
-            raise not_loaded(
-                "the terminal shows no position and no order, but the account has money bound in them"
-            )
-
-    def _shown(self, entry: Entry) -> None:
-        try:
-            self._journal.close_case(entry, self._seen_around(entry.request))
-        except JournalError as error:  # after a restart it is looked for once more
-            self._note("journal.failed", error=str(error), client_order_id=entry.request.client_order_id)
-
-    def _seen_around(self, request: ask.Submission) -> list[Sighting]:
-        """What there is of a submission's symbol, now that the books show all of it."""
-        books = self._noticed
-        if books is None or isinstance(request, ask.OrderCancel):
-            return []
-        if isinstance(request, ask.PositionClose):
-            return self._last_seen.after(books, {request.position}, request.magic)
-        tickets = {p.identifier for p in books.positions if p.symbol == request.symbol}
-        tickets |= {o.ticket for o in books.orders if o.symbol == request.symbol}
-        return self._last_seen.after(books, tickets, request.magic)
-
-    def _results_today(self, books: Books) -> dict[int, float]:
-        """What each magic number with limits has earned today, open positions included."""
-        if self._open_of is not books.positions:  # the same list again holds the same results
-            self._open.clear()
-            for position in books.positions:
-                self._open[position.magic] += position.profit + position.swap
-            self._open_of = books.positions
-        found = {
-            magic: self._realised(magic, books.time_msc) + self._open.get(magic, 0.0)
-            for magic in self._limits()
-        }
-        for magic, held in self._pending.held().items():
-            if magic in found:
-                found[magic] += held
-        return found
-
     def _not_sent(self, entry: Entry, error: TooLateError) -> Reply:
         """Answer a submission that is recorded as sent and was not, because its time was over before."""
         request = entry.request
@@ -506,8 +399,7 @@ class Desk:
         except JournalError as failed:  # it stays unresolved, which is true of the record
             self._note("journal.failed", error=str(failed), client_order_id=request.client_order_id)
             return self._results.recorded(request.id, entry)
-        del self._unresolved[request.magic, request.client_order_id]
-        self._sent_at.pop((request.magic, request.client_order_id), None)
+        self._unresolved.drop(request)
         return answer
 
     def _send(self, trade: TradeRequest) -> TradeResult | None:
@@ -572,7 +464,7 @@ class Desk:
             self.require_ready(books.identity)
             limits = risk.limits_of(self._limits(), request.magic)
             if self._phases is not None:
-                limits = self._phases.limits_for(request, limits, lambda: self._view(books))
+                limits = self._phases.limits_for(request, limits, lambda: self._unresolved.view(books))
             self._check_order(request, books, limits)
             outcome = self._broker.check(trade_request(request, "check", limits))
         except BrokerError as error:
@@ -605,7 +497,7 @@ class Desk:
                 "BAD_FIELD", "price", f"a {terms.type} order needs a price", "send the price", final=True
             )
         self._require_clock()
-        books = self._view(books)
+        books = self._unresolved.view(books)
         positions = [p for p in books.positions if p.magic == terms.magic]
         orders = [o for o in books.orders if o.magic == terms.magic]
         spec, tick = self._broker.symbol(terms.symbol), self._broker.tick(terms.symbol)
@@ -629,13 +521,15 @@ class Desk:
                 positions=positions,
                 orders=orders,
                 netting=netting,
-                daily_profit=self._daily.get(terms.magic, math.nan),
+                daily_profit=self._account.daily.get(terms.magic, math.nan),
                 failures=self._breaker.failures.get(terms.magic, 0),
                 value_per_lot=lambda symbol: self._value_per_lot(symbol, books.time_msc),
             ),
         )
         if self._phases is not None:
-            self._phases.check(terms, books, spec, tick, limits, self._daily.get(terms.magic, math.nan))
+            self._phases.check(
+                terms, books, spec, tick, limits, self._account.daily.get(terms.magic, math.nan)
+            )
         check_taken(terms, spec, tick)
         if not spec.offers(terms.filling, terms.type):
             offered = ", ".join(spec.fillings) or "none"
@@ -661,16 +555,6 @@ class Desk:
                 "put this host's clock right; restart the gateway if it lasts",
                 retry_ms=5000,
             )
-
-    def _view(self, books: Books) -> Books:
-        """The books, with what they do not show yet and what may be under way among the orders."""
-        view = self._pending.view(books)
-        sent = [
-            market_order(r.magic, r.symbol, r.side, r.volume)
-            for entry in self._unresolved.values()
-            if isinstance(r := entry.request, ask.OrderSend)
-        ]
-        return msgspec.structs.replace(view, orders=[*view.orders, *sent]) if sent else view
 
     def _value_per_lot(self, symbol: str, now_msc: int) -> float:
         spec, tick = self._broker.symbol(symbol), self._broker.tick(symbol)
@@ -729,10 +613,10 @@ class Desk:
             )
             return self._settle(entry, answer)
         # what was just done is as a rule among the latest
-        seen = self._evidence(entry.sent_msc, JUST_NOW_MS)
+        seen = self._account.evidence(entry.sent_msc, JUST_NOW_MS)
         verdict = _verdict(entry, seen)
         if verdict is None:
-            seen = self._evidence(entry.sent_msc, SEARCHED_BACK_MS)
+            seen = self._account.evidence(entry.sent_msc, SEARCHED_BACK_MS)
             verdict = _verdict(entry, seen)
         if seen is not None and verdict is not None:
             answer = self._results.from_books(entry, verdict, result.retcode if result else 0, seen)
@@ -760,7 +644,7 @@ class Desk:
         if effect is not None:
             # one of the events that are still to come: who waits for it sees the whole effect
             answer = msgspec.structs.replace(answer, seq=answer.seq + 1)
-        magic, key = request.magic, (request.magic, request.client_order_id)
+        magic = request.magic
         failures = self._breaker.failures.get(magic, 0)
         if isinstance(request, ask.OrderSend):  # closing and cancelling say nothing about new orders
             good = answer.outcome in _SUCCESS and not self._slipped(request, answer)
@@ -772,14 +656,13 @@ class Desk:
             )
             self._journal.settle(entry, answer, failures, state, self._seen_of(magic, answer, effect, seen))
         except JournalError as error:
-            self._unresolved[key] = entry  # the resolver writes it when the disk is back
+            self._unresolved.add(entry)  # the resolver writes it when the disk is back
             self._note("journal.failed", error=str(error), client_order_id=request.client_order_id)
             return self._results.result(
                 entry, request.id, "UNRESOLVED", answer.retcode, "journal not writable", "none"
             )
         self._breaker.failures[magic] = failures
-        self._unresolved.pop(key, None)
-        self._sent_at.pop(key, None)
+        self._unresolved.drop(request)
         if effect is not None:
             self._pending.wait_for(effect)
         return answer
@@ -828,20 +711,6 @@ class Desk:
         )
         return True
 
-    def _evidence(self, sent_msc: int, margin_ms: int) -> Seen | None:
-        """Books and history since `margin_ms` before an order was sent; None when they could not be read."""
-        since = self._ledger.since(sent_msc, margin_ms)
-        try:
-            books = self.look()
-            seen = Seen(books, self._broker.closed_orders(since), self._broker.deals(since))
-        except (BrokerError, Refusal) as error:
-            self._note("evidence.unavailable", error=str(error))
-            return None
-        ended = (order.time_done_msc for order in seen.closed)
-        placed = (order.time_setup_msc for order in books.orders)
-        self._ledger.saw_orders((*ended, *placed), books.time_msc)
-        return seen
-
     def resolve_all(self) -> None:
         """Try to find out the fate of every unresolved submission, and of those that were declared."""
         if self._declared and self._monotonic() >= self._declared_due:
@@ -852,20 +721,20 @@ class Desk:
         wide = now - self._searched_wide >= _WIDE_INTERVAL_S
         if wide:
             self._searched_wide = now
-        entries = list(self._unresolved.values())
+        entries = self._unresolved.entries()
         oldest = min(entry.sent_msc for entry in entries)
         # read once for all: the lists of a terminal can be slow
-        seen = self._evidence(oldest, _WIDE_MARGIN_MS if wide else SEARCHED_BACK_MS)
+        seen = self._account.evidence(oldest, _WIDE_MARGIN_MS if wide else SEARCHED_BACK_MS)
         for entry in entries:
             self._resolve(entry, seen)
 
     def _try_to_resolve(self, entry: Entry) -> None:
-        self._resolve(entry, self._evidence(entry.sent_msc, SEARCHED_BACK_MS))
+        self._resolve(entry, self._account.evidence(entry.sent_msc, SEARCHED_BACK_MS))
 
     def _resolve(self, entry: Entry, seen: Seen | None) -> None:
         verdict = _verdict(entry, seen)
         if seen is None or verdict is None:
-            self._unresolved[entry.request.magic, entry.request.client_order_id] = entry
+            self._unresolved.add(entry)
             return
         answer = self._results.from_books(entry, verdict, 0, seen)
         self._settle(entry, answer, seen)
@@ -878,13 +747,13 @@ class Desk:
             age = now - entry.sent_msc
             youngest = min(youngest, age)
             recent = age < _DECLARED_RARELY_S * 1000
-            seen = self._evidence(entry.sent_msc, SEARCHED_BACK_MS if recent else _WIDE_MARGIN_MS)
+            seen = self._account.evidence(entry.sent_msc, SEARCHED_BACK_MS if recent else _WIDE_MARGIN_MS)
             verdict = _verdict(entry, seen)
             if seen is not None and verdict is not None:
                 self._found_after_all(entry, verdict, seen)
             elif age > _DECLARED_KEPT_MS:
                 del self._declared[key]
-                self._shown(entry)
+                self._account.shown(entry)
         often = youngest < _DECLARED_RARELY_S * 1000
         self._declared_due = self._monotonic() + (_WIDE_INTERVAL_S if often else _DECLARED_RARELY_S)
 
@@ -903,7 +772,7 @@ class Desk:
             )
             self._settle(entry, answer, seen)
         else:
-            self._shown(entry)
+            self._account.shown(entry)
 
     def query(self, request: ask.OrderQuery) -> Reply:
         """Answer an ORDER_QUERY."""
@@ -944,10 +813,7 @@ class Desk:
 
     def _require_no_trace(self, entry: Entry, reason: str) -> None:
         """Raise Refusal unless enough time has passed and the broker's books show nothing of an order."""
-        key = (entry.request.magic, entry.request.client_order_id)
-        # by this host's clock: the broker's may be set meanwhile; of another process's, since this one began
-        sent_at = self._sent_at.get(key, self._began)
-        left_ms = self._resolve_after_ms - (self._monotonic() - sent_at) * 1000
+        left_ms = self._resolve_after_ms - self._unresolved.since_s(entry) * 1000
         if left_ms > 0:
             raise Refusal(
                 "UNRESOLVED",

@@ -154,7 +154,7 @@ def test_the_days_result_is_shown_before_anything_is_ordered(tmp_path: Path) -> 
     again.price(1.08)
     again.desk.look()
     assert again.desk.guards()[0].daily_profit == shown
-    again.desk._daily = {}  # before the first look
+    again.desk._account.daily = {}  # before the first look
     assert again.desk.guards()[0].daily_profit is None
 
 

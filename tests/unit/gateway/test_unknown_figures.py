@@ -67,8 +67,9 @@ def test_the_daily_loss_limit_holds_when_the_days_result_is_not_known(
     tmp_path: Path, day: float | None
 ) -> None:
     counter = Counter(tmp_path, max_daily_loss=1000.0)
-    results = counter.desk._results_today
-    counter.desk._results_today = lambda books: (  # type: ignore[method-assign]
+    shown = counter.desk._account._results
+    results = shown.today
+    shown.today = lambda books: (  # type: ignore[method-assign]
         dict.fromkeys(results(books), day) if day is not None else {}
     )
     assert cannot(counter.order())[0] == "max_daily_loss"
