@@ -132,7 +132,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what a symbol does not take is sent",
-        "gateway/desk.py",
+        "gateway/order_checks.py",
         "        check_taken(terms, spec, tick)\n",
         "",
         MODES,

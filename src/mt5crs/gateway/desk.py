@@ -12,8 +12,8 @@ import msgspec
 from mt5crs.broker.interface import Books, Broker, BrokerError, TooLateError, TradeRequest, TradeResult
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, name
 from mt5crs.protocol import requests as ask
-from mt5crs.protocol.fields import VERSION, Execution, Filling
-from mt5crs.protocol.records import Deal, GuardInfo, Identity, Position
+from mt5crs.protocol.fields import VERSION
+from mt5crs.protocol.records import Deal, GuardInfo, Identity
 from mt5crs.protocol.replies import CheckResult, Error, OrderResult, Reply
 from mt5crs.service.elapsed import elapsed_s
 from mt5crs.settings.gateway import Limits, Phase
@@ -26,15 +26,16 @@ from .evidence import Verdict, judge, resembling
 from .expected_account import ExpectedAccount
 from .journal import Entry, Journal, JournalError, Sighting, fingerprint, new_entry
 from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS, Ledger
-from .order_refusals import broker_failed, expired, journal_failed, no_position, not_loaded, phase_changed
+from .order_checks import OrderChecks
+from .order_refusals import broker_failed, expired, journal_failed, phase_changed
 from .order_results import OrderResults, outcome_of, reason_of
 from .pending import Effect, Seen
 from .phases import Phases
+from .preparation import Preparation
 from .refusal import Refusal
 from .shared_account import SharedAccount
 from .stream import Stream
-from .taken import check_taken
-from .trade_requests import cancel_request, own_position, trade_request
+from .trade_requests import trade_request
 from .unfilled import Unfilled
 from .unresolved import Unresolved
 from .watch import Watch
@@ -45,7 +46,6 @@ _WIDE_INTERVAL_S = 5.0
 _DECLARED_KEPT_MS = 7 * 24 * 3600_000
 """For so long an order that was declared not executed is still looked for."""
 _DECLARED_RARELY_S = 600.0
-_EPSILON = 1e-9
 _SUCCESS = frozenset({"FILLED", "PARTIAL", "PLACED"})
 
 
@@ -119,8 +119,17 @@ class Desk:
         self._last_seen = self._account.last_seen
         self._unresolved = Unresolved(journal, self._pending, monotonic)
         self._resolve_after_ms = resolve_after_s * 1000
-        self._max_skew_ms = max_clock_skew_s * 1000
-        self._quote_life_ms = quote_life_s * 1000
+        self._checks = OrderChecks(
+            broker,
+            self._account,
+            self._unresolved,
+            self._breaker,
+            phases,
+            watch.skew,
+            max_clock_skew_s,
+            quote_life_s,
+        )
+        self._preparation = Preparation(broker, self._pending, self._checks)
         self._declared = {
             (entry.request.magic, entry.request.client_order_id): entry for entry in journal.declared()
         }
@@ -308,8 +317,8 @@ class Desk:
         changes = 0 if phases is None else phases.changes
         if phases is not None and isinstance(request, ask.OrderSend):
             limits = phases.limits_for(request, limits, lambda: self._unresolved.view(books))
-        priced = self._priced(self._filled(request) if plain else request, limits)
-        trade = self._prepare(priced, books, limits)
+        priced = self._preparation.priced(self._preparation.filled(request) if plain else request, limits)
+        trade = self._preparation.prepare(priced, books, limits)
         left_ms = request.valid_ms - waited_ms()
         if left_ms < 0:
             raise expired(request)
@@ -369,7 +378,7 @@ class Desk:
         if not self.unresolved(request.magic):
             return
         self.resolve_all()
-        target = self._target(request, books)
+        target = self._preparation.target(request, books)
         netting = books.identity.margin_mode != "HEDGING"
         for entry in self._unresolved.entries():
             other = entry.request
@@ -424,38 +433,7 @@ class Desk:
             raise journal_failed(error) from error
         return answer
 
-    # --- requests to the broker ----------------------------------------------------------------------------
-
-    def _priced(self, request: ask.Submission, limits: Limits) -> ask.Submission:
-        """A market order whose client named no price gets the quote of this moment, so that its slippage is
-        bounded and measured too, after a restart as well. Raises BrokerError.
-        """
-        if not isinstance(request, ask.OrderSend) or request.type != "MARKET" or request.price is not None:
-            return request
-        if risk.slippage_points(request.max_slippage_points, limits) is None:
-            return request
-        tick = self._broker.tick(request.symbol)
-        quote = 0.0 if tick is None else tick.ask if request.side == "BUY" else tick.bid
-        return msgspec.structs.replace(request, price=quote) if 0 < quote < math.inf else request
-
-    def _filled(self, request: ask.Submission) -> ask.Submission:
-        if not isinstance(request, ask.OrderSend):
-            return request
-        filling = self._filling_for(request.symbol, request.type)
-        return msgspec.structs.replace(request, filling=filling or request.filling)
-
-    def _filling_for(self, symbol: str, kind: Execution) -> Filling | None:
-        """The symbol's own filling; None when the broker has no such symbol or it cannot be traded."""
-        spec = self._broker.symbol(symbol)
-        return spec.filling_for(kind) if spec is not None else None
-
-    def _prepare(self, request: ask.Submission, books: Books, limits: Limits) -> TradeRequest:
-        if isinstance(request, ask.OrderSend):
-            self._check_order(request, books, limits)
-            return trade_request(request, new_entry(request, "sent", 0).comment_id, limits)
-        if isinstance(request, ask.OrderCancel):
-            return cancel_request(request, books)
-        return self._close_request(request, books, limits)
+    # --- checks and phases ---------------------------------------------------------------------------------
 
     def check(self, request: ask.OrderCheck) -> CheckResult:
         """Answer an ORDER_CHECK. Raises Refusal as a submission would."""
@@ -465,7 +443,7 @@ class Desk:
             limits = risk.limits_of(self._limits(), request.magic)
             if self._phases is not None:
                 limits = self._phases.limits_for(request, limits, lambda: self._unresolved.view(books))
-            self._check_order(request, books, limits)
+            self._checks.check_order(request, books, limits)
             outcome = self._broker.check(trade_request(request, "check", limits))
         except BrokerError as error:
             raise broker_failed(error) from error
@@ -490,111 +468,6 @@ class Desk:
             if isinstance(request, ask.PhaseQuery):
                 return self._phases.state(request.id, request.magic, f"not known now: {error}")
             raise error if isinstance(error, Refusal) else broker_failed(error) from error
-
-    def _check_order(self, terms: ask.OrderTerms, books: Books, limits: Limits) -> None:
-        if terms.type != "MARKET" and terms.price is None:
-            raise Refusal(
-                "BAD_FIELD", "price", f"a {terms.type} order needs a price", "send the price", final=True
-            )
-        self._require_clock()
-        books = self._unresolved.view(books)
-        positions = [p for p in books.positions if p.magic == terms.magic]
-        orders = [o for o in books.orders if o.magic == terms.magic]
-        spec, tick = self._broker.symbol(terms.symbol), self._broker.tick(terms.symbol)
-        if spec is None or tick is None:
-            raise Refusal(
-                "UNKNOWN_SYMBOL",
-                "symbol",
-                f"the broker has no symbol {terms.symbol}",
-                "use the broker's own name of the symbol",
-                final=True,
-            )
-        netting = books.identity.margin_mode != "HEDGING"
-        if netting:
-            risk.check_unmixed(terms, books.positions, books.orders)
-        risk.check_order(
-            terms,
-            limits,
-            risk.Facts(
-                spec=spec,
-                tick=tick,
-                positions=positions,
-                orders=orders,
-                netting=netting,
-                daily_profit=self._account.daily.get(terms.magic, math.nan),
-                failures=self._breaker.failures.get(terms.magic, 0),
-                value_per_lot=lambda symbol: self._value_per_lot(symbol, books.time_msc),
-            ),
-        )
-        if self._phases is not None:
-            self._phases.check(
-                terms, books, spec, tick, limits, self._account.daily.get(terms.magic, math.nan)
-            )
-        check_taken(terms, spec, tick)
-        if not spec.offers(terms.filling, terms.type):
-            offered = ", ".join(spec.fillings) or "none"
-            raise Refusal(
-                "BAD_FIELD",
-                "filling",
-                f"{terms.symbol} does not take {terms.filling} for a {terms.type} order (offered: {offered})",
-                "use one of the `fillings` in the symbol's specification",
-                final=True,
-            )
-
-    def _require_clock(self) -> None:
-        """Raise Refusal NOT_READY while the time of the gateway and that of the broker differ too much: then
-        neither today's loss nor what became of an order can be found for sure.
-        """
-        skew = self._watch.skew.ms()
-        if skew is not None and abs(skew) > self._max_skew_ms:
-            raise Refusal(
-                "NOT_READY",
-                "clock",
-                f"the gateway's idea of the broker's time is {abs(skew) / 1000:.0f} s "
-                f"{'ahead of' if skew > 0 else 'behind'} what happens at the broker",
-                "put this host's clock right; restart the gateway if it lasts",
-                retry_ms=5000,
-            )
-
-    def _value_per_lot(self, symbol: str, now_msc: int) -> float:
-        spec, tick = self._broker.symbol(symbol), self._broker.tick(symbol)
-        return risk.worth_of_lot(symbol, spec, tick, now_msc, self._quote_life_ms)
-
-    def _target(self, request: ask.PositionClose, books: Books) -> Position:
-        """The position to close. Raises Refusal, a final one only when it is not there for sure."""
-        shown = any(request.position in (p.identifier, p.ticket) for p in books.positions)
-        if not shown and self._pending.hides(request.position):
-            raise not_loaded("the position should be open, and the terminal does not list it (yet)")
-        return own_position(request, books)
-
-    def _close_request(self, request: ask.PositionClose, books: Books, limits: Limits) -> TradeRequest:
-        position = self._target(request, books)
-        left = self._pending.left_of(position, netting=books.identity.margin_mode != "HEDGING")
-        if left <= _EPSILON:
-            raise no_position(request.position)
-        volume = request.volume if request.volume is not None else left
-        if not volume <= left + _EPSILON:
-            raise Refusal(
-                "BAD_FIELD",
-                "volume",
-                f"volume {volume} is more than the position's {left}",
-                "close at most what is open",
-                final=True,
-            )
-        filling = self._filling_for(position.symbol, "MARKET")
-        if filling is None:
-            raise BrokerError(-4, f"{position.symbol} has a position but offers no filling to close it with")
-        return TradeRequest(
-            action="DEAL",
-            magic=request.magic,
-            comment=new_entry(request, "sent", 0).comment_id,
-            filling=filling,
-            symbol=position.symbol,
-            type="SELL" if position.type == "BUY" else "BUY",
-            volume=volume,
-            deviation=risk.slippage_points(request.max_slippage_points, limits),
-            position=position.ticket,
-        )
 
     # --- outcomes ------------------------------------------------------------------------------------------
 
