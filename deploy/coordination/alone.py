@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from deploy.coordination.fleet_lock import FleetLock, LockError, hub_of
 from deploy.fleet.inventory import Fleet
@@ -13,12 +14,22 @@ from deploy.rollout.record import Rollout
 _ENGINE = "mt5crs"
 
 
+@dataclass
+class Held:
+    """The lock. `outcome`: how it ended, unless that shows (an error: failed, else changed)."""
+
+    id: str
+    """Under which the Hub has it."""
+    require: Callable[[], None]
+    """LockError once the lock is lost, for before each step: a process that was stopped may learn so late."""
+    outcome: str = ""
+
+
 @contextmanager
-def alone(fleet: Fleet, action: str, why: str, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+def alone(fleet: Fleet, action: str, why: str, say: Callable[[str], None]) -> Iterator[Held]:
     """Hold the fleet's lock while the body runs; what dead deployments left is settled first, as by one.
 
-    Gives a function that raises LockError once the lock is lost, for before each step: a process that was
-    stopped may learn so late. LockError, naming who has the lock, when it cannot be had: the body is not run.
+    LockError, naming who has the lock, when it cannot be had: the body is not run.
     """
     rollout = Rollout(_ENGINE, fleet.environment, action=action, why=why)
     lock = FleetLock(hub_of(fleet), rollout.id)
@@ -30,14 +41,15 @@ def alone(fleet: Fleet, action: str, why: str, say: Callable[[str], None]) -> It
 
     lock.take(rollout, fleet, last=True)
     _tell(lock, say)
-    outcome = "failed"
+    held, outcome = Held(rollout.id, require), "failed"
     try:
-        yield require
+        yield held
         outcome = "changed"
     except (KeyboardInterrupt, SystemExit):
         outcome = "interrupted"
         raise
     finally:
+        outcome = held.outcome or outcome
         rollout.seconds = time.monotonic() - rollout.began
         lock.release({**rollout.record(), "outcome": outcome, "sentence": f"{action}: {why} ({outcome})."})
         _tell(lock, say)

@@ -287,6 +287,8 @@ class Facts:
     """Whether a sign of life of the Hub is."""
     starting: int | None = None
     """Magic number whose start asks; None: nobody starts anything."""
+    lock: str | None = None
+    """Id under which who asks holds the fleet's lock; None: not at all."""
 
     def lifted_by_the_start(self, alert: str, host: str) -> bool:
         """Whether a critical alert tells only of what the start itself lifts, or of a halt of another number.

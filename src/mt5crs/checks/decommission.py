@@ -31,6 +31,7 @@ from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import LeaseInfo
 
 if TYPE_CHECKING:
+    from deploy.coordination.alone import Held as Alone
     from deploy.decommission.decision import Held, Leaving
     from deploy.decommission.record import Record
     from deploy.fleet.inventory import Fleet
@@ -131,8 +132,8 @@ def _begin(
         lost=lost,
         connection=only_connection(fleet.hosts[host]),
     )
-    with _alone(fleet, f"{host} leaves: {reason}", "call this again after that") as require:
-        _leave(made, fleet, chosen, of, require)
+    with _alone(fleet, f"{host} leaves: {reason}", "call this again after that") as held:
+        _leave(made, fleet, chosen, of, held.require)
     return made
 
 
@@ -338,14 +339,14 @@ def _step(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(fleet: Fleet, why: str, then: str) -> Iterator[Callable[[], None]]:
+def _alone(fleet: Fleet, why: str, then: str) -> Iterator[Alone]:
     """Under the fleet's lock. LeavingError, naming who has it, when that cannot be had."""
     from deploy.coordination.alone import alone
     from deploy.coordination.fleet_lock import LockError
 
     try:
-        with alone(fleet, "decommission", why, click.echo) as require:
-            yield require
+        with alone(fleet, "decommission", why, click.echo) as held:
+            yield held
     except LockError as error:
         raise LeavingError(f"{error}; {then}") from None
 

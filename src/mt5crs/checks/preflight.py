@@ -86,10 +86,13 @@ def preflight(as_json: bool, report: Path | None) -> None:
     raise SystemExit(GO if decision.go else NO_GO)
 
 
-def decision_of(of: Fleet, operator: str | None, starting: int | None = None) -> Decision:
+def decision_of(
+    of: Fleet, operator: str | None, starting: int | None = None, lock: str | None = None
+) -> Decision:
     """Ask everybody, and judge. ClickException when the settings are wrong.
 
     :param starting: the magic number that a start asks for; what that start lifts is nothing against it
+    :param lock: under which id who asks holds the fleet's lock, which is nothing against it either
     """
     from deploy.fleet.settings import form_problems
     from deploy.preflight.checks import CHECKS
@@ -101,7 +104,7 @@ def decision_of(of: Fleet, operator: str | None, starting: int | None = None) ->
     if problems:
         raise click.ClickException(str(SettingsError(f"Settings of {of.inventory}", problems)))
     facts = gather(of, gateways(of, operator), old_pages())
-    return decide(replace(facts, starting=starting), CHECKS)
+    return decide(replace(facts, starting=starting, lock=lock), CHECKS)
 
 
 # ---- gateways ----

@@ -1,7 +1,8 @@
 """`mt5crs --inventory … start`: a magic number begins to trade: go/no-go, backup, limits shown, five seconds.
 
 Nothing at a gateway is changed before the countdown has ended. What is done then is told one by one, so that
-whoever interrupts it knows what was done.
+whoever interrupts it knows what was done. Until that is done it holds the fleet's lock: what was shown is not
+deployed over meanwhile, and no other start does the same.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 
 if TYPE_CHECKING:
+    from deploy.coordination.alone import Held
     from deploy.fleet.inventory import Fleet
 
 STARTED = "trading.started"
 """What the audit log calls a start."""
+ACTION = "start"
+"""What the fleet's record of deployments calls it."""
 INTERRUPTED = 130
+_DONE = "done"
 _THINK_S = 5
 _POLL_S = 1.0
 _sleep: Callable[[float], None] = time.sleep
@@ -77,7 +82,8 @@ def start(magic: int, reason: str, yes: bool, within: int, as_json: bool) -> Non
     `preflight` has to be GO and a backup whole. Then its phase, limits and books are shown; Ctrl-C before the
     countdown ends leaves everything as it was. It lifts the halt of this magic number and what lets it only
     reduce, and waits until its strategy is seen trading. A halt of everything, and what `withdraw` took,
-    it never lifts. The act is in the audit log, with or without --yes.
+    it never lifts. The act is in the audit log, with or without --yes. Until it has lifted them it holds the
+    fleet's lock: no deployment and no other start at the same time.
 
     Exit status 0: it trades (or did already); 2: NO-GO; 130: interrupted; 1: anything else.
     """
@@ -129,14 +135,36 @@ class _Start:
 
     def go(self) -> int:
         """All of it; the exit status. NotStarted, ClickException, KeyboardInterrupt."""
+        from deploy.coordination.alone import alone
+        from deploy.coordination.fleet_lock import LockError
+
         said = self._look()
         if not self._obstacles(said):
             self.outcome = "it trades already"
             self.say(f"{self.magic} trades already{_how(said)}; nothing was changed")
             return 0
         self._refuse(said)
+        why = f"{self.magic}, {self.reason}"
+        try:
+            with alone(self.of, ACTION, why, self.say) as held:
+                try:
+                    status = self._begin(held)
+                finally:
+                    held.outcome = self._came_to()
+        except LockError as error:
+            raise NotStarted(str(error)) from None
+        return self._wait() if status is None else status
+
+    def _came_to(self) -> str:
+        """What the fleet's record says of it; what has changed nothing is not kept there."""
+        if self.began_msc is None:
+            return "unchanged"
+        return "changed" if all(how == _DONE for how in self.acts.values()) else "failed"
+
+    def _begin(self, held: Held) -> int | None:
+        """Up to the last act; the exit status, or None when it is to be waited. LockError: before any act."""
         with self._timed("preflight"):
-            decision = preflight.decision_of(self.of, self.operator, self.magic)
+            decision = preflight.decision_of(self.of, self.operator, self.magic, held.id)
         told = preflight.text(decision)
         self.say(told.splitlines()[-1] if decision.go else told)
         if not decision.go:
@@ -154,8 +182,9 @@ class _Start:
         self._refuse(said)
         self._show(said)
         self._think(said)
+        held.require()
         self._act(said)
-        return self._wait()
+        return None
 
     def _look(self) -> dict[str, Said]:
         """What every gateway of this magic number says. NotStarted when one does not."""
@@ -220,7 +249,7 @@ class _Start:
                 self.acts |= dict.fromkeys(step.names, "asked for; whether it was done is not known")
                 (answer,) = ask([ways[step.gateway]], partial(_told, step.call, self.magic, self.reason))
                 self.answers.append(answer)
-                self.acts |= dict.fromkeys(step.names, answer.error or "done")
+                self.acts |= dict.fromkeys(step.names, answer.error or _DONE)
         self._record()
         failed = [f"{answer.name}: {answer.error}" for answer in self.answers if answer.value is None]
         if failed:

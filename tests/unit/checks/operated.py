@@ -13,13 +13,14 @@ from click.testing import CliRunner, Result
 
 from deploy.coordination import audit_log
 from deploy.fleet.inventory import Fleet
+from deploy.preflight.facts import Asked, Facts
 from deploy.preflight.judging import Decision
 from mt5crs.__main__ import main
 from mt5crs.checks import acts, backup, gateways, preflight, start, stop, trading
 from mt5crs.checks.gateways import Target
 from mt5crs.protocol import requests
 from tests.unit.gateway.running import LIMITS, MAGIC, Caller, Running
-from tests.unit.preflight.test_preflight import CHECKS, GOOD, decide
+from tests.unit.preflight.test_preflight import CHECKS, GOOD, decide, on
 
 BACKUP = {
     "id": "20261130T080000Z-abcd",
@@ -120,8 +121,11 @@ def operated(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
     for module in (gateways, start, stop, acts):
         monkeypatch.setattr(module, "fleet_of", lambda _: made.fleet)
 
-    def decision(_fleet: Fleet, _operator: str | None, starting: int | None = None) -> Decision:
-        return decide(replace(made.facts, starting=starting), CHECKS)
+    def decision(
+        _fleet: Fleet, _operator: str | None, starting: int | None = None, lock: str | None = None
+    ) -> Decision:
+        facts = under_lock(replace(made.facts, starting=starting, lock=lock), lock)
+        return decide(facts, CHECKS)
 
     monkeypatch.setattr(preflight, "decision_of", decision)
     monkeypatch.setattr(backup, "made_of", lambda _: made.backup)
@@ -133,6 +137,17 @@ def operated(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
     gateway.client("ops").ask(requests.Resume, scope="FLEET", reason="as before")
     gateway.client("ops").ask(requests.PhaseTrading, state="ACTIVE", reason="as before")
     return made
+
+
+def under_lock(facts: Facts, lock: str | None) -> Facts:
+    """What the Hub tells of the lock while it is held."""
+    asked = facts.answers["hub-01"]
+    assert isinstance(asked, Asked)
+    assert asked.answer.sections.status is not None
+    told = asked.answer.sections.status.value
+    assert told is not None
+    holder = {"id": lock, "who": "ops", "phase": "begun"} if lock else None
+    return on("hub-01", status={**told, "deployment": holder})(facts)
 
 
 def no_backup(why: str) -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deploy.fleet import inventory
 from deploy.preflight.facts import Firing
 from deploy.remote import ssh
 from mt5crs.checks import backup, start, trading
@@ -20,6 +23,7 @@ from tests.unit.checks.operated import BACKUP, Operated, away, no_backup, operat
 from tests.unit.gateway.running import MAGIC, Running, running
 from tests.unit.preflight.test_preflight import GOOD, on
 from tests.unit.preflight.test_preflight import gateway as gateway_says
+from tests.unit.stand_in import Hub, closed, hub_that_answers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -151,6 +155,69 @@ def test_no_go_ends_it_with_the_failing_checks_and_the_status_of_preflight(ops: 
     assert "stopped by G-DAT-02" in ended.output
     assert ended.output.endswith(f"{MAGIC} is not started; nothing was changed\n")
     assert ops.halts() == [(MAGIC, "drill")]
+
+
+@pytest.fixture
+def hub(ops: Operated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The same fleet with a Hub, which keeps its lock."""
+    of = ops.fleet
+    ops.fleet = inventory.Fleet(
+        of.inventory,
+        of.environment,
+        {"hub-01": {"ansible_host": "10.9.9.1"}, **of.hosts},
+        {**of.groups, "hub": ("hub-01",)},
+    )
+    answers = hub_that_answers(tmp_path, monkeypatch)
+    answers(0, {"changed": True})
+    return answers
+
+
+def test_nobody_deploys_or_starts_while_it_starts(
+    ops: Operated, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two starts would each lift what the other was shown; a deployment would change it."""
+    ops.halt()
+    ops.trader()
+    seen: list[bool] = []
+    made = start._resume
+
+    def resume(*given: Any) -> Any:
+        seen.append(any(" close " in one for one in hub(0, {})))
+        return made(*given)
+
+    monkeypatch.setattr(start, "_resume", resume)
+    began = ops.start("--yes")
+    assert began.exit_code == 0, began.output
+    asked = hub(0, {})
+    assert seen == [False], "the lock is held until the halt is lifted"
+    assert (closed(asked)["action"], closed(asked)["outcome"]) == ("start", "changed")
+    hub(2, {"error": {"message": "another deployment holds the fleet's lock: anna", "remedy": "wait"}})
+    ops.halt()
+    refused = ops.start("--yes")
+    assert refused.exit_code == 1, refused.output
+    assert "anna" in refused.output
+    assert refused.output.endswith("not started; nothing was changed\n")
+    assert ops.halts() == [(MAGIC, "drill")]
+
+
+def test_a_start_that_changed_nothing_is_no_deployment_on_record(ops: Operated, hub: Hub) -> None:
+    ops.halt()
+    ops.facts = gateway_says(state="not_ready", reason="no terminal")(GOOD)
+    assert ops.start("--yes").exit_code == 2
+    assert closed(hub(0, {}))["outcome"] == "unchanged"
+
+
+def test_the_lock_is_given_back_before_the_strategy_is_waited_for(
+    ops: Operated, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback must not have to wait for a strategy that does not come."""
+    ops.halt()
+    ops.trader()
+    ops.waits = ["it starts"]
+    slept: list[bool] = []
+    monkeypatch.setattr(start, "_sleep", lambda _: slept.append(any(" close " in one for one in hub(0, {}))))
+    began = ops.start("--yes")
+    assert (began.exit_code, slept) == (0, [True]), began.output
 
 
 def test_a_backup_that_failed_or_is_not_whole_ends_it(ops: Operated, monkeypatch: pytest.MonkeyPatch) -> None:

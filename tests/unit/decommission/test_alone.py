@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +14,7 @@ from deploy.decommission.decision import Held, Leaving
 from deploy.fleet.inventory import Fleet
 from mt5crs.checks import decommission
 from mt5crs.checks.gateways import Chosen
-from tests.unit.stand_in import SSH
+from tests.unit.stand_in import Hub, closed, hub_that_answers
 
 BUSY = {
     "error": {"message": "another deployment holds the fleet's lock: anna on ctl", "remedy": "wait for it"}
@@ -26,24 +23,8 @@ INVENTORY = "x:\n  children:\n    inf:\n      hosts:\n        inf-02:\n         
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Has the Hub answer `deployment open` with a status and a document; gives what it was asked so far."""
-    calls = tmp_path / "calls"
-
-    def answers(status: int, document: dict[str, Any]) -> list[str]:
-        ssh = tmp_path / "bin/ssh"
-        ssh.parent.mkdir(exist_ok=True)
-        (tmp_path / "answer").write_text(json.dumps(document))
-        opened = f'*" open "*) cat {tmp_path}/answer; exit {status};;'
-        ssh.write_text(f"""{SSH}cat >> {calls}; echo "$command" >> {calls}
-case "$command " in {opened} esac
-echo '{{}}'
-""")
-        ssh.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{ssh.parent}:/usr/bin:/bin")
-        return calls.read_text().splitlines() if calls.exists() else []
-
-    return answers
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    return hub_that_answers(tmp_path, monkeypatch)
 
 
 def fleet(inventory: Path) -> Fleet:
@@ -51,18 +32,11 @@ def fleet(inventory: Path) -> Fleet:
     return Fleet(inventory, "x", hosts, {"hub": ("hub-01",), "inf": ("inf-02",)})
 
 
-def closed(asked: list[str]) -> dict[str, Any]:
-    """The record that the Hub was given at the end."""
-    (line,) = [one for one in asked if '"settled"' in one]
-    record: dict[str, Any] = json.loads(line[: line.rindex("}") + 1])["record"]
-    return record
-
-
-def test_the_body_runs_under_the_lock_and_is_on_record(hub: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_the_body_runs_under_the_lock_and_is_on_record(hub: Hub, tmp_path: Path) -> None:
     hub(0, {"changed": True})
     said: list[str] = []
-    with alone(fleet(tmp_path / "x.yml"), "decommission", "inf-02 leaves", said.append) as require:
-        require()
+    with alone(fleet(tmp_path / "x.yml"), "decommission", "inf-02 leaves", said.append) as held:
+        held.require()
     record = closed(hub(0, {}))
     assert (record["action"], record["outcome"]) == ("decommission", "changed")
     assert "inf-02 leaves" in record["sentence"]
@@ -70,7 +44,7 @@ def test_the_body_runs_under_the_lock_and_is_on_record(hub: Callable[..., list[s
 
 @pytest.mark.parametrize(("error", "outcome"), [(OSError, "failed"), (KeyboardInterrupt, "interrupted")])
 def test_what_comes_to_nothing_gives_the_lock_back(
-    hub: Callable[..., list[str]], tmp_path: Path, error: type[BaseException], outcome: str
+    hub: Hub, tmp_path: Path, error: type[BaseException], outcome: str
 ) -> None:
     hub(0, {"changed": True})
     with pytest.raises(error), alone(fleet(tmp_path / "x.yml"), "decommission", "", lambda _text: None):
@@ -78,7 +52,14 @@ def test_what_comes_to_nothing_gives_the_lock_back(
     assert closed(hub(0, {}))["outcome"] == outcome
 
 
-def test_who_deploys_is_named_and_the_body_is_not_run(hub: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_what_changed_nothing_may_say_so(hub: Hub, tmp_path: Path) -> None:
+    hub(0, {"changed": True})
+    with alone(fleet(tmp_path / "x.yml"), "start", "", lambda _text: None) as held:
+        held.outcome = "unchanged"
+    assert closed(hub(0, {}))["outcome"] == "unchanged"
+
+
+def test_who_deploys_is_named_and_the_body_is_not_run(hub: Hub, tmp_path: Path) -> None:
     hub(2, BUSY)
     with (
         pytest.raises(LockError, match="anna on ctl"),
@@ -88,7 +69,7 @@ def test_who_deploys_is_named_and_the_body_is_not_run(hub: Callable[..., list[st
 
 
 def test_a_host_does_not_leave_while_somebody_deploys(
-    hub: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deployment began after it was looked whether there is one."""
     hub(2, BUSY)

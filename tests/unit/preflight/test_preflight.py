@@ -145,7 +145,12 @@ def sections(host: str) -> Sections:
         silences=Section([]),
         promtool=Section(""),
         runbook=Section('<strong id="mt5crshalted">'),
-        deployments=Section([Deployment("d1", "2026-11-01", "ann", "changed")]),
+        deployments=Section(
+            [
+                Deployment("s1", "2026-11-02", "ann", "running", action="start"),
+                Deployment("d1", "2026-11-01", "ann", "changed"),
+            ]
+        ),
         backups=Section(Backups(dict.fromkeys(SERVICES, NOW - 60), NOW - 30)),
     )
 
