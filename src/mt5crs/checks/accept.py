@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
+from mt5crs.checks import hosts
 from mt5crs.checks.acts import acted
 from mt5crs.checks.gateways import Chosen, fleet_of
 from mt5crs.checks.report import one_line_errors
 from mt5crs.reconciler.store import Acceptance, write_acceptance
 
 _PROGRAM = "/usr/local/bin/mt5crs"
+_UNIT = "mt5crs-reconciler.service"
 _WITHIN_S = 90
 """For a reconciler that starts, which a strategy that stops may have to wait for."""
 
@@ -33,7 +35,8 @@ def accept(host: str | None, reason: str, state_dir: Path, who: str | None) -> N
 
     For the one case in which it rightly refuses to start: positions that no deal explains. Look at the
     terminal first; nothing is changed at the broker. With `mt5crs --inventory` on HOST, whose reconciler is
-    then started again; exit status 1 if it does not get ready.
+    then started again, and its strategy with it; exit status 1 if it does not get ready. One that runs has
+    nothing to accept: it is left alone.
     """
     if len(reason.strip()) < 3:
         raise click.BadParameter("say why in at least three characters", param_hint="--reason")
@@ -56,17 +59,28 @@ def _on(chosen: Chosen, host: str | None, reason: str, words: list[str]) -> None
     fleet = fleet_of(chosen.inventory)
     from deploy.remote import ssh
 
-    hosts = fleet.in_group("inf")
-    if host not in hosts:
-        raise click.UsageError(f"name an Inf host of {chosen.inventory}: {', '.join(hosts) or 'it has none'}")
+    there = fleet.in_group("inf")
+    if host not in there:
+        raise click.UsageError(f"name an Inf host of {chosen.inventory}: {', '.join(there) or 'it has none'}")
     variables = fleet.hosts[host]
+    runs = ssh.run(variables, ["systemctl", "is-active", _UNIT], timeout_s=_WITHIN_S)
+    if runs.status is None:
+        raise click.ClickException(f"{host}: nothing was accepted: {runs.why}")
+    if runs.status == 0:
+        raise click.ClickException(
+            f"{host}: its reconciler runs, so it agrees with the broker and nothing is to be accepted; "
+            "nothing was done"
+        )
     accepted = ssh.run(variables, [_PROGRAM, "accept", "--reason", reason, *words], timeout_s=_WITHIN_S)
     if accepted.status != 0:
         raise click.ClickException(f"{host}: nothing was accepted: {accepted.why}")
     acted("broker.accepted", host=host, reason=reason)
-    started = ssh.run(variables, ["systemctl", "restart", "mt5crs-reconciler.service"], timeout_s=_WITHIN_S)
+    # It refused so often that systemd may have given it up, and would refuse a start for up to a minute.
+    ssh.run(variables, ["systemctl", "reset-failed", _UNIT], timeout_s=_WITHIN_S)
+    started = ssh.run(variables, ["systemctl", "restart", _UNIT], timeout_s=_WITHIN_S)
     if started.status != 0:
+        why = hosts.why_it_ended(variables, _UNIT) or f"{started.why}; see its journal"
         raise click.ClickException(
-            f"{host}: accepted, but its reconciler did not get ready: {started.why}; see its journal"
+            f"{host}: accepted for its next start, but its reconciler did not get ready: {why}"
         )
     click.echo(f"{host}: accepted; its reconciler has taken over the broker's state")

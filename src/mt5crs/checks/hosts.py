@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+
+from mt5crs.foreign_text import shown
 
 if TYPE_CHECKING:
     from deploy.fleet.inventory import Fleet
 
 _LEFT_OUT = "Windows hosts are not asked here; `site.yml --check` does"
 _TIMEOUT_S = 30
+_LINES = 60
+"""Newest lines of a journal in which a service's last words are looked for."""
 
 
 def statuses(fleet: Fleet) -> dict[str, dict[str, Any] | str]:
@@ -32,3 +37,27 @@ def _status_of(variables: Mapping[str, Any]) -> dict[str, Any] | str:
     reply = ssh.run(variables, ssh.STATUS, timeout_s=_TIMEOUT_S)
     document = reply.document
     return document if reply.status == 0 and document is not None else reply.why
+
+
+def why_it_ended(variables: Mapping[str, Any], unit: str) -> str:
+    """What a service gave as the reason of its end, by its journal; empty when that is not known.
+
+    systemd says no more than that a job has failed.
+    """
+    from deploy.remote import ssh
+
+    words = ["journalctl", "-u", unit, "-n", str(_LINES), "-o", "cat", "--no-pager"]
+    reply = ssh.run(variables, words, timeout_s=_TIMEOUT_S)
+    return last_reason(reply.output) if reply.status == 0 else ""
+
+
+def last_reason(journal: str) -> str:
+    """The reason in the newest CRITICAL line of a service's journal; empty when there is none. Pure."""
+    for line in reversed(journal.splitlines()):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue  # systemd's own
+        if isinstance(said, dict) and said.get("level") == "CRITICAL" and said.get("reason"):
+            return shown(str(said["reason"]))
+    return ""

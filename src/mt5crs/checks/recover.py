@@ -26,32 +26,38 @@ if TYPE_CHECKING:
 _START_S = 120
 """A reconciler gets ready only after its start-up sync."""
 _FIRST = "gateway"
+_UNDER_WAY = ("activating", "provisional", "reverting")
+"""States of a generation in which its host's release tool starts and stops its units."""
 
 
 class Found(Struct, frozen=True):
-    """What a host said of its services. `given_up`: units to start again, in that order; `left`: why not."""
+    """What a host said of its services. `given_up`: units to start, in that order; `left`: unit → why not."""
 
     given_up: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
 
 
 def found_of(status: Mapping[str, Any]) -> Found:
     """What is to be done on a host, by its release tool's status. Pure.
 
-    A unit that somebody has stopped is not failed; one that waits for its confirmation is the deployment's.
+    A unit that somebody has stopped is not failed; one that a deployment is at work on is the deployment's.
     """
     found = Found()
     services: Mapping[str, Any] = status.get("services") or {}
+    reconciler = (services.get("reconciler") or {}).get("units") or {}
+    waits = any(state != "active" for state in reconciler.values())
     rank = {name: number for number, name in enumerate(ORDER)}
     for name in sorted(services, key=lambda name: rank.get(name, len(ORDER))):
         of = services[name]
         for unit, state in (of.get("units") or {}).items():
-            if state == "failed" and of.get("state") == "provisional":
-                found.left.append(f"{unit} failed, and waits for the end of a deployment: it puts it back")
+            if state == "failed" and (of.get("pending") or of.get("state") in _UNDER_WAY):
+                found.left[unit] = "failed, and waits for the end of a deployment: it puts it back"
             elif state == "failed":
                 found.given_up.append(unit)
+            elif state == "inactive" and name == "strategy" and waits:
+                found.left[unit] = "is inactive: it starts with its reconciler, which does not run"
             elif state != "active":
-                found.left.append(f"{unit} is {state}; systemd has not given it up")
+                found.left[unit] = f"is {state}; systemd has not given it up"
     return found
 
 
@@ -82,10 +88,12 @@ def recover(reason: str, as_json: bool) -> None:
         told |= hosts.statuses(of)
         found = {host: found_of(status) for host, status in told.items() if not isinstance(status, str)}
     left = [f"{host} cannot be asked: {why}" for host, why in silent.items()]
-    left += [f"{host}: {why}" for host, units in done.items() for why in units.values() if why != STARTED]
+    for host, units in done.items():
+        left += [f"{host}: {unit} {how}" for unit, how in units.items() if how != STARTED]
     for host, one in found.items():
-        left += [f"{host}: {unit} failed again: `journalctl -u {unit} -n 50` there" for unit in one.given_up]
-        left += [f"{host}: {why}" for why in one.left]
+        told_of = {unit for unit, how in done.get(host, {}).items() if how != STARTED}
+        again = dict.fromkeys(one.given_up, "failed again; its journal there says why")
+        left += [f"{host}: {unit} {why}" for unit, why in (again | one.left).items() if unit not in told_of]
     gateways = ask(of_fleet(of, chosen.operator), _status)
     left += [why for answer in gateways for why in unknown_at(answer)]
     halts = [why for answer in gateways for why in halts_at(answer)]
@@ -114,8 +122,12 @@ def _on(variables: Mapping[str, Any], units: Sequence[str]) -> dict[str, str]:
     for unit in units:
         for verb in ("reset-failed", "start"):
             reply = ssh.run(variables, ["systemctl", verb, unit], timeout_s=_START_S)
-            done[unit] = STARTED if reply.status == 0 else f"{unit} does not {verb}: {reply.why}"
+            done[unit] = STARTED
             if reply.status != 0:
+                why = (
+                    hosts.why_it_ended(variables, unit) or f"{reply.why}; `journalctl -u {unit} -n 50` there"
+                )
+                done[unit] = f"does not {verb}: {why}"
                 break
     return done
 
@@ -148,7 +160,8 @@ def halts_at(answer: Answer[replies.StatusState]) -> Iterator[str]:
 
 def text(report: Mapping[str, Any]) -> str:
     """In words."""
-    lines = [f"{host}: {unit} {how}" for host, of in report["started"].items() for unit, how in of.items()]
+    told = report["started"].items()
+    lines = [f"{host}: {unit} {how}" for host, of in told for unit, how in of.items() if how == STARTED]
     lines += [f"left: {why}" for why in report["left"]]
     lines += report["halts"]
     if not report["left"]:

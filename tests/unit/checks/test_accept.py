@@ -24,7 +24,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ssh.parent.mkdir()
     fails = f"[ -e {tmp_path}/broken ] && echo 'Job failed' >&2 && exit 1"
     ssh.write_text(f"""{SSH}echo "$command" >> {calls}
-case $command in *systemctl*) {fails};; esac
+case $command in
+*is-active*) [ -e {tmp_path}/runs ]; exit $?;;
+*restart*) {fails};;
+*journalctl*) cat {tmp_path}/journal 2>/dev/null;;
+esac
 exit 0
 """)
     ssh.chmod(0o755)
@@ -50,10 +54,12 @@ def call(*words: str) -> Result:
 def test_it_is_accepted_there_and_the_reconciler_started(asked: Path, acts: list[str]) -> None:
     done = call("inf-01", "--who", "ann")
     assert done.exit_code == 0, done.output
-    first, second = asked.read_text().splitlines()
+    looked, first, *then = asked.read_text().splitlines()
+    assert looked == "systemctl is-active mt5crs-reconciler.service"
     assert first.startswith("/usr/local/bin/mt5crs accept --reason 'closed by hand in the terminal'")
     assert first.endswith("--who ann")
-    assert second == "systemctl restart mt5crs-reconciler.service"
+    # systemd refuses to start for a while what has failed too often, as this one has.
+    assert then == [f"systemctl {verb} mt5crs-reconciler.service" for verb in ("reset-failed", "restart")]
     assert acts == ["broker.accepted"]
 
 
@@ -63,8 +69,21 @@ def test_a_reconciler_that_does_not_get_ready_is_told_though_it_is_accepted(
     (tmp_path / "broken").touch()
     done = call("inf-01")
     assert done.exit_code == 1
-    assert "inf-01: accepted, but its reconciler did not get ready: Job failed" in done.output
+    assert "accepted for its next start, but its reconciler did not get ready: Job failed" in done.output
     assert (acts, asked.exists()) == (["broker.accepted"], True)
+    halted = '{"level": "CRITICAL", "event": "SystemHaltException", "reason": "the gateway does not answer"}'
+    (tmp_path / "journal").write_text(f"{halted}\nFailed to start\n")
+    assert "did not get ready: the gateway does not answer" in call("inf-01").output
+
+
+def test_a_reconciler_that_runs_has_nothing_to_accept(asked: Path, tmp_path: Path, acts: list[str]) -> None:
+    """Its record agrees with the broker; to forget it and restart what trades would do harm for nothing."""
+    (tmp_path / "runs").touch()
+    done = call("inf-01")
+    assert done.exit_code == 1
+    assert "its reconciler runs" in done.output
+    assert asked.read_text().splitlines() == ["systemctl is-active mt5crs-reconciler.service"]
+    assert acts == []
 
 
 @pytest.mark.parametrize("words", [(), ("gtw-01",), ("nowhere",)])

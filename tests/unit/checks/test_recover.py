@@ -39,6 +39,7 @@ class Hosts:
             "inf-01": {"strategy": "failed", "reconciler": "failed"},
         }
         self.broken: set[str] = set()
+        self.journal = ""
         self.silent: dict[str, str] = {}
         self.calls: list[tuple[str, ...]] = []
 
@@ -50,6 +51,8 @@ class Hosts:
         return {"services": {name: service(f"mt5crs-{name}.service", state) for name, state in units}}
 
     def run(self, variables: dict[str, Any], words: Sequence[str], **_: Any) -> ssh.Reply:
+        if words[0] == "journalctl":
+            return ssh.Reply(0, self.journal, "")
         host, verb, name = variables["name"], words[1], words[2].split("-")[1].split(".")[0]
         self.calls.append((host, verb, name))
         if verb == "start" and name in self.broken:
@@ -102,10 +105,31 @@ def test_what_fails_again_is_named_and_keeps_no_other(ops: Operated, there: Host
     assert done.exit_code == 1, done.output
     told = json.loads(done.stdout)
     assert told["started"]["inf-01"] == {
-        RECONCILER: f"{RECONCILER} does not start: Job for it failed",
+        RECONCILER: f"does not start: Job for it failed; `journalctl -u {RECONCILER} -n 50` there",
         STRATEGY: "started",
     }
-    assert any(f"{RECONCILER} failed again" in why for why in told["left"])
+    assert [why for why in told["left"] if RECONCILER in why] == [
+        f"inf-01: {RECONCILER} {told['started']['inf-01'][RECONCILER]}"
+    ], "once"
+
+
+def test_why_a_service_does_not_start_is_its_own_last_word(ops: Operated, there: Hosts) -> None:
+    """systemd says no more than that the job failed; a reconciler that refuses names the way out."""
+    there.broken.add("reconciler")
+    there.units["inf-01"]["strategy"] = "inactive"
+    halted = {
+        "level": "CRITICAL",
+        "event": "SystemHaltException",
+        "reason": "no deal explains it: `mt5crs accept`",
+    }
+    there.journal = "\n".join(
+        [json.dumps(halted), json.dumps({"level": "INFO", "reason": "x"}), "Failed to start"]
+    )
+    done = recovered(ops)
+    assert done.exit_code == 1, done.output
+    assert f"left: inf-01: {RECONCILER} does not start: no deal explains it: `mt5crs accept`" in done.output
+    assert f"left: inf-01: {STRATEGY} is inactive: it starts with its reconciler" in done.output
+    assert done.output.count(RECONCILER) == 2, done.output
 
 
 def test_a_host_or_gateway_that_does_not_answer_is_named_and_keeps_no_other(
@@ -139,6 +163,8 @@ def test_orders_of_unknown_fate_and_halts_are_left_to_a_person(ops: Operated, th
         ("active", "confirmed", [], ""),
         ("failed", "confirmed", [GATEWAY], ""),
         ("failed", "provisional", [], "waits for the end of a deployment"),
+        ("failed", "activating", [], "waits for the end of a deployment"),
+        ("failed", "reverting", [], "waits for the end of a deployment"),
         ("inactive", "confirmed", [], "is inactive; systemd has not given it up"),
         ("activating", "confirmed", [], "is activating; "),
     ],
@@ -148,5 +174,5 @@ def test_only_what_systemd_has_given_up_is_started(
 ) -> None:
     found = found_of({"services": {"gateway": service(GATEWAY, state, generation)}})
     assert found.given_up == given_up
-    assert (left in " ".join(found.left)) is True
+    assert left in " ".join(found.left.values())
     assert bool(found.left) is bool(left)
