@@ -1,7 +1,8 @@
 """What a host does for backups: copies what it has, keeps copies (the Hub), puts a copy back.
 
-Runs on the host, as root, with the system's own Python and nothing but its standard library. Prints one JSON
-object; a failure is a sentence on standard error and exit status 1.
+Runs on the host, as root, with the system's own Python and nothing but its standard library; on Windows
+(`take` alone) as an administrator, with the Python that a deployment brought. Prints one JSON object; a
+failure is a sentence on standard error and exit status 1.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import sys
 import tarfile
 import tempfile
 import time
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-BASE = Path("/opt/mt5crs")
-STATE = Path("/var/lib/mt5crs")
+_WINDOWS = os.name == "nt"
+BASE = Path("C:/ProgramData/mt5crs" if _WINDOWS else "/opt/mt5crs")
+STATE = BASE / "state" if _WINDOWS else Path("/var/lib/mt5crs")
 KEPT = STATE / "backups"
 FIGURES = Path("/var/lib/prometheus/node-exporter")
 """Debian's directory of text files that the node exporter serves."""
@@ -58,10 +59,7 @@ def take() -> dict[str, Any]:
             _copy_database(path, copy)
             files[f"state/{path.parent.name}/{path.name}"] = copy.read_bytes()
     for name in _services():
-        told = _run(
-            "journalctl", "-u", f"mt5crs-{name}.service", "-n", str(EVENTS), "-o", "cat", "--no-pager"
-        )
-        files[f"events/{name}.jsonl"] = told
+        files[f"events/{name}.jsonl"] = _events(name)
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     whole = {MANIFEST: json.dumps(manifest, sort_keys=True).encode(), **files}
     return {"content": base64.b64encode(_packed(whole)).decode(), "taken": time.time(), "files": len(files)}
@@ -74,16 +72,38 @@ def _files() -> Iterator[tuple[str, bytes]]:
                 content = path.read_bytes()
                 lines = content.splitlines(keepends=True)[-EVENTS:] if path.suffix == ".jsonl" else [content]
                 yield f"config/{name}/{path.name}", b"".join(lines)
-        current = (BASE / name / "current").resolve()
-        for path in current.rglob("*"):
-            if path.is_file() and not path.is_symlink() and "venv" not in path.relative_to(current).parts:
-                yield f"config/{name}/current/{path.relative_to(current)}", path.read_bytes()
-    others = [*(STATE / "deployments").glob("*.json"), Path("/etc/mt5crs/allowed_signers")]
+        current = _current(BASE / name)
+        for path in sorted(current.iterdir()):
+            within = [] if path.name == "venv" else [path] if path.is_file() else sorted(path.rglob("*"))
+            for file in within:
+                # No secret leaves a Windows host: what is printed there goes through Ansible.
+                if file.is_file() and not file.is_symlink() and not (_WINDOWS and file.name == ".env"):
+                    yield f"config/{name}/current/{file.relative_to(current).as_posix()}", file.read_bytes()
+    signers = BASE / "allowed_signers" if _WINDOWS else Path("/etc/mt5crs/allowed_signers")
+    if signers.is_file():
+        yield "other/etc/mt5crs/allowed_signers", signers.read_bytes()
+    others = [*(STATE / "deployments").glob("*.json")]
     others += sorted((STATE / "audit-log").glob("*.json*"))
     others += [Path("/var/lib/prometheus/alertmanager") / name for name in ("silences", "nflog")]
     for path in others:
         if path.is_file():
             yield f"other{path}", path.read_bytes()
+
+
+def _current(service: Path) -> Path:
+    """The directory of a service's current generation; the pointer is a link, on Windows a small file."""
+    pointer = service / "current"
+    return service / pointer.read_text("utf-8") if pointer.is_file() else pointer.resolve()
+
+
+def _events(service: str) -> bytes:
+    """The newest lines that a service has logged."""
+    if not _WINDOWS:
+        unit = f"mt5crs-{service}.service"
+        return _run("journalctl", "-u", unit, "-n", str(EVENTS), "-o", "cat", "--no-pager")
+    log = STATE / service / "service.log"
+    lines = log.read_bytes().splitlines(keepends=True) if log.is_file() else []
+    return b"".join(lines[-EVENTS:])
 
 
 def _services() -> list[str]:
@@ -98,7 +118,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _opened(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?mode={mode}", uri=True, timeout=10)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
 
 
 def _packed(files: dict[str, bytes]) -> bytes:
@@ -219,7 +239,7 @@ def restore(service: str, backup: str, content: bytes) -> dict[str, Any]:
 
 
 def state_of(service: str, content: bytes) -> dict[str, bytes]:
-    """File name → content of a service's state in a copy. RefusedError when it holds none, or is damaged."""
+    """Content by file name of a service's state in a copy. RefusedError when it holds none, or is damaged."""
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         found = {}
         for member in archive.getmembers():
@@ -277,7 +297,7 @@ _TAKEN_OVER = {
     "control.db": ("leases", "halts"),
     "intents.db": ("intent",),
 }
-"""Files whose rows say what was sent → tables of which rows of the present file win."""
+"""By file whose rows say what was sent: tables of which rows of the present file win."""
 
 
 def _take_over(present: Path, restored: Path, tables: tuple[str, ...]) -> bool:

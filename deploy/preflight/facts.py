@@ -26,13 +26,17 @@ class Section(msgspec.Struct, Generic[T], frozen=True):
 
 
 class EnvFile(msgspec.Struct, frozen=True):
-    """An `.env`: its rights, and which of its settings have no value."""
+    """An `.env`: its rights, and which of its settings have no value.
+
+    mode, uid: None on Windows, which has `others` instead: what lets somebody else read it.
+    """
 
     path: str
     service: str
-    mode: int
-    uid: int
-    empty: list[str]
+    mode: int | None = None
+    uid: int | None = None
+    empty: list[str] = msgspec.field(default_factory=list)
+    others: list[str] = msgspec.field(default_factory=list)
 
 
 class Disk(msgspec.Struct, frozen=True):
@@ -67,11 +71,12 @@ class Database(msgspec.Struct, frozen=True):
 
 
 class Signers(msgspec.Struct, frozen=True):
-    """The file of allowed signers."""
+    """The file of allowed signers. mode, uid: None on Windows, where `others` may change it."""
 
-    mode: int
-    uid: int
-    lines: list[str]
+    mode: int | None = None
+    uid: int | None = None
+    lines: list[str] = msgspec.field(default_factory=list)
+    others: list[str] = msgspec.field(default_factory=list)
 
 
 class Act(msgspec.Struct, frozen=True):

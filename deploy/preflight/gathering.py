@@ -6,8 +6,9 @@ import json
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from deploy.fleet.services import NAMES
 from deploy.fleet.vault_password import PROJECT
 from deploy.policy.enforcing import verdict_of
 from deploy.policy.gathering import groups_of, plain_settings, vault_texts
-from deploy.preflight import on_host
+from deploy.preflight import on_host, on_windows
 from deploy.preflight.checks.documents import NEEDED
 from deploy.preflight.facts import (
     Asked,
@@ -31,10 +32,11 @@ from deploy.preflight.facts import (
     PolicyFinding,
     PolicySaid,
     Project,
+    Section,
     Sections,
     Unknown,
 )
-from deploy.remote import script
+from deploy.remote import script, windows_play, windows_script
 from deploy.rollout import plan
 from deploy.rollout.batches import OrderError
 from deploy.rollout.generation import BundleError
@@ -44,14 +46,21 @@ _TIMEOUT_S = 60
 _HISTORY_S = 120
 _TELLING = 8
 """A shorter text stands in many files without being the secret; SEC-004 refuses such secrets."""
+OF_THE_RELEASE = frozenset({"Stage gateway", "Upload the bundle for gateway", "Release tool"})
+"""Tasks of the phase `prepare` that bring code and configuration, not the host's own settings."""
 _SBOM = "sbom.cdx.json"
 
 
 def gather(fleet: Fleet, gateways: Mapping[str, GatewaySaid | Unknown], old_pages: tuple[str, ...]) -> Facts:
     """Everything that checks may know. gateways: what each said; old_pages: see `Project`."""
-    with ThreadPoolExecutor(max(1, len(fleet.hosts)) + 2) as pool:
+    with ThreadPoolExecutor(max(1, len(fleet.hosts)) + 3) as pool:
         history = pool.submit(secrets_in_history, vault_texts(fleet), PROJECT)
-        answers = dict(zip(fleet.hosts, pool.map(lambda host: ask(fleet, host), fleet.hosts), strict=True))
+        windows = pool.submit(of_windows, fleet)
+        linux = [host for host in fleet.hosts if host not in fleet.in_group(WINDOWS)]
+        told = (
+            dict(zip(linux, pool.map(lambda host: ask(fleet, host), linux), strict=True)) | windows.result()
+        )
+        answers = {host: told[host] for host in fleet.hosts}
     project = Project(history.result(), _pages(), old_pages, _sboms(fleet))
     return Facts(
         environment=fleet.environment,
@@ -81,9 +90,7 @@ def _host(fleet: Fleet, host: str) -> Host:
 
 
 def ask(fleet: Fleet, host: str) -> Asked | Unknown:
-    """The one question to a host."""
-    if host in fleet.in_group(WINDOWS):
-        return Unknown("Windows hosts cannot be asked yet: look yourself, as docs/windows.md says")
+    """The one question to a host with Linux."""
     sent = time.time()
     reply = script.run(fleet.hosts[host], on_host, json.dumps(question(fleet, host)), timeout_s=_TIMEOUT_S)
     received = time.time()
@@ -91,6 +98,53 @@ def ask(fleet: Fleet, host: str) -> Asked | Unknown:
         return Unknown(reply.why)
     answer = read(reply.output)
     return answer if isinstance(answer, Unknown) else Asked(answer, sent, received)
+
+
+def of_windows(fleet: Fleet) -> dict[str, Asked | Unknown]:
+    """What the hosts with Windows answer to the same question, and what a deployment would change there.
+
+    By plays, since only Ansible reaches them: one for each host and its question, one for all baselines.
+    """
+    hosts = fleet.in_group(WINDOWS)
+    if not hosts:
+        return {}
+    found: dict[str, Asked | Unknown] = {}
+    for host in hosts:
+        sent = time.time()
+        reply = windows_script.run(fleet, [host], on_windows, json.dumps(question(fleet, host)))[host]
+        received = time.time()
+        answer = read(reply.output) if reply.status == 0 else Unknown(reply.why)
+        found[host] = answer if isinstance(answer, Unknown) else Asked(answer, sent, received)
+    in_force = baseline_in_force(windows_play.run(fleet.inventory, hosts, "prepare", {}, check=True), hosts)
+    return {
+        host: one if isinstance(one, Unknown) else with_section(one, in_force[host])
+        for host, one in found.items()
+    }
+
+
+def with_section(asked: Asked, in_force: Section[str]) -> Asked:
+    """The answer with what was asked of Ansible. Pure."""
+    sections = msgspec.structs.replace(asked.answer.sections, in_force=in_force)
+    return replace(asked, answer=msgspec.structs.replace(asked.answer, sections=sections))
+
+
+def baseline_in_force(played: windows_play.Played, hosts: Sequence[str]) -> dict[str, Section[str]]:
+    """Host → empty when a run would change nothing of the baseline, else what it would; unknown when it ended
+    early. Pure.
+
+    What belongs to the release is judged by the release tool's own status (G-SYS-03, G-SYS-05).
+    """
+    why = {one.host: f"{one.task}: {one.reason}" for one in played.troubles}
+    found = {}
+    for host in hosts:
+        changed = [task for task in played.changed.get(host, ()) if task not in OF_THE_RELEASE]
+        early = why.get(host) or ("" if played.good else "the run of Ansible ended early")
+        found[host] = (
+            Section[str](error=early)
+            if early
+            else Section[str](value=f"a deployment would: {', '.join(changed)}" if changed else "")
+        )
+    return found
 
 
 def question(fleet: Fleet, host: str) -> dict[str, Any]:

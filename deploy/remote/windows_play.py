@@ -18,9 +18,12 @@ from typing import Any
 from deploy.controller.programs import MissingProgramError, require
 from deploy.fleet.vault_password import PROJECT
 from deploy.remote.release_call import CHANGING, ReleaseCall, call_of, document_of
+from deploy.remote.ssh import last_line
 from deploy.rollout.answer import ToolAnswer
 
 PLAYBOOK = "windows.yml"
+ASKS = "Ask the host with a program of ours"
+"""Name of the task that does."""
 TIMEOUT_S = 1500
 _ANSWERED = set(CHANGING) - {"stage"}
 """What this run reports; staging is told by the run that stages, and `status` is a fact."""
@@ -46,6 +49,8 @@ class Played:
     changed: dict[str, list[str]] = field(default_factory=dict)
     """Names of the tasks that changed something (in check mode: would), by host."""
     troubles: list[Trouble] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
+    """What a program of ours printed, by host, in the phase `ask`."""
 
 
 def command(
@@ -102,6 +107,9 @@ def read(document: Mapping[str, Any]) -> Played:
         facts = result.get("ansible_facts") or {}
         if "release_status" in facts:
             played.statuses[host] = dict(facts["release_status"])
+        if name == ASKS and not (result.get("failed") or result.get("unreachable")):
+            played.said[host] = str(result.get("stdout", ""))
+            continue
         call = call_of(result.get("cmd"))
         if call is not None and call.verb in _ANSWERED and not result.get("skipped"):
             played.answers.append(_answer(host, call, seconds, result))
@@ -140,6 +148,8 @@ def _reason(result: Mapping[str, Any]) -> str:
     error = None if document is None else document.get("error")
     if isinstance(error, Mapping):
         return f"{error.get('message')}; {error.get('remedy')}"
+    if result.get("rc") and str(result.get("stderr") or "").strip():
+        return last_line(str(result["stderr"]))  # of a program that failed; `msg` says no more than that
     return str(result.get("msg") or "it gave no reason").strip()
 
 

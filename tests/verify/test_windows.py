@@ -8,13 +8,11 @@ import json
 
 import pytest
 
+from deploy.preflight.gathering import OF_THE_RELEASE
 from deploy.remote import windows_play
 from mt5crs_release.windows_rights import rights_problems
 from tests.verify.test_secrets import secrets_of
 from tests.verify.windows_gateway import ACCOUNT, WindowsGateway
-
-# Of these a newer bundle on the controller is the cause, which is no fault of the host.
-OF_THE_RELEASE = {"Stage gateway", "Upload the bundle for gateway", "Release tool"}
 
 
 def test_the_confirmed_generation_runs_unchanged(windows: WindowsGateway) -> None:
@@ -72,4 +70,5 @@ def test_nothing_differs_from_the_inventory(windows: WindowsGateway) -> None:
     node = windows.node
     played = windows_play.run(node.inventory, [node.name], "prepare", {}, check=True)
     assert played.troubles == []
+    # Of those a newer bundle on the controller is the cause, which is no fault of the host.
     assert set(played.changed.get(node.name, ())) - OF_THE_RELEASE == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from functools import cache
 
+from deploy.fleet.inventory import WINDOWS
 from deploy.fleet.settings import PARTS, structs
 from deploy.policy.expiry import due
 from deploy.preflight.check import FLEET, Check, Look
@@ -18,11 +19,21 @@ _CODE = ("gateway", "hub", "reconciler", "strategy")
 def _env_rights(look: Look) -> None:
     for host, files in look.sections("env"):
         for file in files:
-            if file.mode != 0o600 or file.uid != 0:
+            for other in file.others:
+                look.fail(host, f"others could read {file.path}: {other}")
+            if file.mode is None:
+                if not _on_windows(look, host):
+                    look.unknown(host, f"the rights of {file.path}")
+            elif file.mode != 0o600 or file.uid != 0:
                 look.fail(
                     host,
                     f"{file.path} has mode {file.mode:04o} and owner {file.uid}, must be 0600 and root (0)",
                 )
+
+
+def _on_windows(look: Look, host: str) -> bool:
+    """There rights are lists, which the host judges itself; elsewhere a mode that is not told is unknown."""
+    return WINDOWS in look.facts.hosts[host].groups
 
 
 @cache
@@ -80,7 +91,12 @@ def _access(look: Look) -> None:
 
 def _signers(look: Look) -> None:
     for host, signers in look.sections("signers"):
-        if signers.uid != 0 or signers.mode & 0o022:
+        for other in signers.others:
+            look.fail(host, f"others can change allowed_signers: {other}")
+        if signers.mode is None:
+            if not _on_windows(look, host):
+                look.unknown(host, "the rights of allowed_signers")
+        elif signers.uid != 0 or signers.mode & 0o022:
             look.fail(
                 host,
                 f"allowed_signers has mode {signers.mode:04o} and owner {signers.uid}: others can change it",

@@ -61,6 +61,23 @@ def found_of(status: Mapping[str, Any]) -> Found:
     return found
 
 
+def _asked(of: Fleet) -> tuple[dict[str, Found], dict[str, str]]:
+    """What is to be done by host, and the hosts that do not say, with why."""
+    from deploy.fleet.inventory import WINDOWS
+
+    told = hosts.statuses(of)
+    found = {host: found_of(status) for host, status in told.items() if not isinstance(status, str)}
+    windows = of.in_group(WINDOWS)
+    silent = {host: status for host, status in told.items() if isinstance(status, str)}
+    return {host: by_hand(one) if host in windows else one for host, one in found.items()}, silent
+
+
+def by_hand(found: Found) -> Found:
+    """The same for a host on which nothing is started from here. Pure."""
+    why = "failed: start it there (`sc start`, or its task), since Windows hosts are reached by Ansible alone"
+    return Found(left={**dict.fromkeys(found.given_up, why), **found.left})
+
+
 @click.command()
 @click.option("--reason", required=True, callback=a_reason, help="Why; kept in the fleet's audit log.")
 @json_option
@@ -76,17 +93,14 @@ def recover(reason: str, as_json: bool) -> None:
     """
     chosen = chosen_fleet("recover --reason …")
     of = fleet_of(chosen.inventory)
-    told = hosts.statuses(of)
-    found = {host: found_of(status) for host, status in told.items() if not isinstance(status, str)}
-    silent = {host: status for host, status in told.items() if isinstance(status, str)}
+    found, silent = _asked(of)
     todo = {host: one.given_up for host, one in found.items() if one.given_up}
     said = "; ".join(f"{host}: {', '.join(units)}" for host, units in todo.items())
     click.echo(f"this starts again {said}" if todo else "nothing was given up by systemd", err=True)
     done = _started(of, todo)
     if todo:
         acted("services.recovered", reason=reason, hosts=done)
-        told |= hosts.statuses(of)
-        found = {host: found_of(status) for host, status in told.items() if not isinstance(status, str)}
+        found, silent = _asked(of)
     left = [f"{host} cannot be asked: {why}" for host, why in silent.items()]
     for host, units in done.items():
         left += [f"{host}: {unit} {how}" for unit, how in units.items() if how != STARTED]

@@ -157,6 +157,15 @@ def test_orders_of_unknown_fate_and_halts_are_left_to_a_person(ops: Operated, th
     ops.tell(requests.OrderResolve, client_order_id="lost", reason="not in the terminal")
 
 
+def test_what_failed_on_windows_is_left_to_a_person(ops: Operated, there: Hosts) -> None:
+    of = ops.fleet
+    ops.fleet = Fleet(of.inventory, of.environment, of.hosts, {**of.groups, "windows": ("gtw-01",)})
+    done = recovered(ops)
+    assert done.exit_code == 1, done.output
+    assert f"left: gtw-01: {GATEWAY} failed: start it there" in done.output
+    assert [call for call in there.calls if call[0] == "gtw-01"] == []
+
+
 @pytest.mark.parametrize(
     ("state", "generation", "given_up", "left"),
     [

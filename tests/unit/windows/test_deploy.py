@@ -58,7 +58,18 @@ def test_command() -> None:
 def test_every_phase_is_in_the_playbook() -> None:
     playbook = yaml.safe_load((PROJECT / windows_play.PLAYBOOK).read_text())
     assert {tag for play in playbook for tag in play["tags"]} == {
-        *("observe", "prepare", "activate", "confirm", "put_back", "rollback", "access", "undo", "settle")
+        *(
+            "observe",
+            "ask",
+            "prepare",
+            "activate",
+            "confirm",
+            "put_back",
+            "rollback",
+            "access",
+            "undo",
+            "settle",
+        )
     }
 
 
