@@ -44,6 +44,8 @@ def compare(local: LocalState | None, evidence: Evidence) -> Comparison:
     """
     if local is None:
         return _first_record(evidence)
+    if local.login != evidence.login:
+        return _other_account(local, evidence)
     fresh: dict[int, list[Deal]] = defaultdict(list)
     for deal in _fresh_deals(local, evidence):
         fresh[deal.position_id].append(deal)
@@ -154,6 +156,29 @@ def _through(newest: int, evidence: Evidence) -> int:
 
 def _known_from(local: LocalState) -> int:
     return local.known_from_msc or local.through_msc - OVERLAP_MSC
+
+
+def comparable(local: LocalState | None, login: int) -> LocalState | None:
+    """The record, unless it is another account's that held nothing: there is nothing to compare then."""
+    if local is not None and local.login != login and not (local.positions or local.orders):
+        return None
+    return local
+
+
+def _other_account(local: LocalState, evidence: Evidence) -> Comparison:
+    """Tickets and times of two accounts mean nothing to each other; what the record holds is not dropped."""
+    held = f"{len(local.positions)} positions and {len(local.orders)} working orders"
+    detail = (
+        f"the record is of account {local.login}, which held {held}, and the gateway trades "
+        f"{evidence.login}: nobody trades those any more"
+    )
+    return Comparison(
+        state=local,
+        events=(),
+        discrepancies=(Discrepancy("account", detail),),
+        broker_positions=len(evidence.positions),
+        differing_positions=len(local.positions),
+    )
 
 
 def _first_record(evidence: Evidence) -> Comparison:

@@ -21,11 +21,11 @@ from mt5crs.protocol.events import (
     Heartbeat,
     trade_topic,
 )
-from mt5crs.reconciler.compare import STRIKES_TO_HALT, compare, count_strikes, struck_out
+from mt5crs.reconciler.compare import STRIKES_TO_HALT, comparable, compare, count_strikes, struck_out
 from mt5crs.reconciler.figures import Figures, make_room
 from mt5crs.reconciler.halt import SystemHaltException, advice
 from mt5crs.reconciler.legacy import LegacySource
-from mt5crs.reconciler.model import Comparison, LocalState
+from mt5crs.reconciler.model import Comparison
 from mt5crs.reconciler.publisher import Publisher
 from mt5crs.reconciler.source import InconsistentSnapshotError, Reading, Source, V1Source
 from mt5crs.reconciler.store import Store
@@ -55,7 +55,7 @@ class Reconciler:
         record = Path(settings.state_dir) / SHADOW if self._shadow else Path(settings.state_dir)
         self._store = Store(record, settings.magic_number)
         make_room(Path(settings.state_dir))
-        self._local: LocalState | None = self._store.load()
+        self._local = comparable(self._store.load(), settings.expected_account_login)
         self._reading: Reading | None = None
         self._strikes: dict[str, int] = {}
         self._synced_at = 0.0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mt5crs.protocol.records import Deal, Position
 from mt5crs.reconciler.compare import (
     OVERLAP_MSC,
+    comparable,
     compare,
     count_strikes,
     deals_wanted_from,
@@ -82,6 +83,26 @@ def test_scenario_05_volumes_differ_and_no_deal_explains_it(recorded: float, bro
     assert [found.key for found in done.discrepancies] == ["position:1"]
     assert done.state.positions[0].volume == recorded
     assert done.accuracy == 0.0
+
+
+def test_the_record_of_another_account_is_kept_and_compared_with_nothing() -> None:
+    """Its tickets mean nothing there: the same number may be another position."""
+    local = first(positions=[position(1, 0.5)], orders=[order(7, 1.0)])
+    other = msgspec.structs.replace(evidence([position(1, 0.5)], [order(7, 1.0)]), login=42)
+    done = compare(local, other)
+    assert done.state == local, "what it held is not dropped, and not taken for the other account's"
+    (found,) = done.discrepancies
+    assert found.key == "account"
+    assert "held 1 positions and 1 working orders, and the gateway trades 42" in found.detail
+    assert done.accuracy == 0.0
+    assert comparable(local, 42) is local
+
+
+def test_an_account_that_held_nothing_can_be_changed_and_changed_back() -> None:
+    local = first()
+    assert comparable(local, local.login) is local
+    assert comparable(local, 42) is None
+    assert comparable(None, 42) is None
 
 
 def test_scenario_06_hedging_same_net_other_tickets_is_a_mismatch() -> None:
