@@ -34,6 +34,11 @@ def test_an_order_refused_before_it_was_sent_has_no_place_in_the_order_of_epochs
     assert audit(replace(GOOD, submissions=(refused, *GOOD.submissions))) == []
 
 
+def test_each_account_counts_its_own_epochs() -> None:
+    elsewhere = tuple(replace(one, epoch=40 + at, account="a") for at, one in enumerate(GOOD.submissions[:2]))
+    assert audit(replace(GOOD, submissions=(*elsewhere, *GOOD.submissions[2:]))) == []
+
+
 DAMAGE = {
     "executed twice": (
         replace(GOOD, deals=(*GOOD.deals, replace(HELD, ticket=4, order=14, position=13))),

@@ -30,7 +30,7 @@ class Submission:
     """What the gateway handed to the broker: its journal, in the order of sending.
 
     `volume` in lots, None for what has none (a cancel). `sent` is False for what was refused before that; it
-    has no place in the order.
+    has no place in the order. Epochs are counted by `account`.
     """
 
     client_order_id: str
@@ -39,6 +39,7 @@ class Submission:
     state: str
     volume: float | None
     sent: bool = True
+    account: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,14 @@ def _lost_positions(books: Books) -> Iterator[str]:
 
 
 def _stale_epochs(books: Books) -> Iterator[str]:
-    newest = 0
+    newest: dict[str, int] = defaultdict(int)
     for one in books.submissions:
         if not one.sent:
             continue
-        if one.epoch < newest:
-            yield f"stale epoch: {one.client_order_id} was sent under {one.epoch}, after one under {newest}"
-        newest = max(newest, one.epoch)
+        before = newest[one.account]
+        if one.epoch < before:
+            yield f"stale epoch: {one.client_order_id} was sent under {one.epoch}, after one under {before}"
+        newest[one.account] = max(before, one.epoch)
 
 
 def _open_ends(books: Books) -> Iterator[str]:

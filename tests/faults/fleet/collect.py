@@ -31,7 +31,7 @@ STRATEGY_UNIT = "mt5crs-strategy.service"
 DEALS = "SELECT data FROM deals WHERE json_extract(data, '$.magic') = ? ORDER BY ticket"
 POSITIONS = "SELECT data FROM positions WHERE json_extract(data, '$.magic') = ?"
 SUBMISSIONS = (
-    "SELECT client_order_id, comment_id, epoch, state, request, sent_msc FROM submissions "
+    "SELECT client_order_id, comment_id, epoch, state, request, sent_msc, account FROM submissions "
     "WHERE magic = ? ORDER BY sent_msc, epoch"
 )
 
@@ -96,8 +96,9 @@ def books_of(fleet: Fleet, host: str, magic: int) -> Books:
                 json.loads(request).get("volume"),
                 # What was refused has a moment too, by another clock than the broker's.
                 sent=sent_msc > 0 and state != "refused",
+                account=account,
             )
-            for name, comment, epoch, state, request, sent_msc in broker["submissions"]
+            for name, comment, epoch, state, request, sent_msc, account in broker["submissions"]
         ],
         intents=dict(inf["intents"]),
         reconciled=_recorded(inf["record"]),

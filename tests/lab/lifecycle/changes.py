@@ -13,6 +13,7 @@ from typing import Any
 
 from lab.handle import Lab
 from lab.plan import Plan
+from tests.lab.lifecycle import other_bundle
 from tests.lab.lifecycle.description import Description
 
 Member = tuple[str, str]
@@ -140,6 +141,40 @@ def _second_signer(description: Description) -> None:
     description.set(baseline_release_signers=[*description.value(FIRST, "baseline_release_signers"), other])
 
 
+def _other_signer(description: Description) -> None:
+    """As after `secrets rotate signing`: the bundle is signed by the new key, the old one counts no more."""
+    description.set(
+        baseline_release_signers=[other_bundle.other_signer_public(description.directory)],
+        fleet_bundle=other_bundle.signed_by_the_other(description.directory),
+    )
+
+
+def _dependency(description: Description) -> None:
+    description.set(fleet_bundle=other_bundle.with_a_dependency(description.directory))
+
+
+PACKAGE = "tree"
+"""A small Debian package that nothing needs."""
+
+
+def _package(description: Description) -> None:
+    description.set(baseline_packages=[*description.value(HUB, "baseline_packages"), PACKAGE])
+
+
+def _no_package(lab: Lab) -> None:
+    for host in lab.plan.hosts:
+        lab.exec(host.name, ["dpkg", "--purge", PACKAGE], check=False)
+
+
+def _plain_door(description: Description) -> None:
+    description.set_on(
+        GATEWAY,
+        gateway_legacy_port=5655,
+        gateway_legacy_pub_port=5656,
+        gateway_legacy={"old": {"address": SECOND_CONTROLLER, "permissions": ["observe"], "magics": []}},
+    )
+
+
 CHANGES = (
     Change("add an Inf", _add, _AT_GATEWAY, Back.OTHERS),
     Change("remove an Inf", lambda d: d.remove(LAST), _AT_GATEWAY, Back.KEEPS_ACCESS, takes=True),
@@ -160,6 +195,21 @@ CHANGES = (
     ),
     Change("server key", lambda d: d.rotate(GATEWAY), _ALL),
     Change("second release signer", _second_signer, frozenset(), Back.NOTHING),
+    Change(
+        "other release signer",
+        _other_signer,
+        frozenset(),
+        Back.NOTHING,
+        prepare=lambda lab: other_bundle.make_signed_by_the_other(lab.directory),
+    ),
+    Change(
+        "bundle with a new dependency",
+        _dependency,
+        _ALL,
+        prepare=lambda lab: other_bundle.make_with_a_dependency(lab.directory),
+    ),
+    Change("Debian package", _package, frozenset(), Back.NOTHING, undo=_no_package),
+    Change("plain door", _plain_door, _AT_GATEWAY, Back.KEEPS_ACCESS),
     Change("add an operator", _operator, _AT_GATEWAY, Back.KEEPS_ACCESS),
     Change("remove the operators", _no_operator, _AT_GATEWAY, Back.KEEPS_ACCESS, takes=True),
     Change("tighter limits", _limits(max_order_volume=0.05), _AT_GATEWAY, Back.KEEPS_ACCESS, takes=True),

@@ -31,7 +31,7 @@ def note(row: Row) -> None:
 def closing_table() -> list[str]:
     """All cells so far."""
     heads = (
-        f"{'change':<22}{'walk':<22}{'engine':<9}{'outcome':<9}{'seconds':>8}  longest time without an order"
+        f"{'change':<30}{'walk':<22}{'engine':<9}{'outcome':<9}{'seconds':>8}  longest time without an order"
     )
     return [heads, *map(_line, TABLE)]
 
@@ -39,4 +39,4 @@ def closing_table() -> list[str]:
 def _line(row: Row) -> str:
     pauses = ", ".join(f"{host} {seconds:.1f} s" for host, seconds in row.pauses.items()) or "not known"
     runs = f"  ({', '.join(row.runs)})" if row.runs else ""
-    return f"{row.change:<22}{row.walk:<22}{row.engine:<9}{row.outcome:<9}{row.seconds:>8.1f}  {pauses}{runs}"
+    return f"{row.change:<30}{row.walk:<22}{row.engine:<9}{row.outcome:<9}{row.seconds:>8.1f}  {pauses}{runs}"

@@ -39,7 +39,11 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Descri
     made.write()
     keys.make(made.inventory)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation, "find_bundle", lambda name: Bundle(Path(name), "0" * 64))
+        patch.setattr(
+            generation,
+            "find_bundle",
+            lambda name: Bundle(Path(name), ("1" if "dependency" in name else "0") * 64),
+        )
         yield made, resolve(made.inventory)
 
 
