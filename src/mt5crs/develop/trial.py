@@ -7,7 +7,6 @@ and noted. Writes what it found line by line, so that whoever waits knows where 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -20,25 +19,19 @@ from typing import Any
 from mt5crs.develop.practice import PracticeTrading, practice
 from mt5crs.strategy.api import OrderError, Strategy
 from mt5crs.strategy.loading import load_strategy
+from mt5crs.strategy.refusals import PROCESSES, WRITING
 
 FORBIDDEN = {
     "socket.connect": "opens a connection",
     "socket.bind": "listens on a port",
     "socket.getaddrinfo": "looks up a name in the network",
-    "subprocess.Popen": "starts a program",
-    "os.system": "starts a program",
-    "os.exec": "starts a program",
-    "os.posix_spawn": "starts a program",
-    "os.fork": "forks",
-    "os.forkpty": "forks",
+    **PROCESSES,
     "os.remove": "removes a file",
     "os.rename": "renames a file",
     "os.mkdir": "makes a directory",
     "os.rmdir": "removes a directory",
 }
 """Audit event → what does not belong in a strategy. A host's sandbox refuses most of it, not all."""
-
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class ForbiddenCallError(PermissionError):
@@ -75,7 +68,7 @@ class Guard:
         if not self._armed:
             return
         what = FORBIDDEN.get(event)
-        if event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING:
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
             what = f"writes {arguments[0]}"
         if what is None:
             return

@@ -37,6 +37,21 @@ class StrategySettings(ClientSettings, frozen=True, kw_only=True):
     tick_interval_s: Annotated[
         float, setting("Seconds between two calls of the strategy's on_timer.", ge=0.02, le=3600)
     ] = 1.0
+    callback_limit_s: Annotated[
+        float,
+        setting(
+            "Seconds that one callback of the strategy may take; one that takes longer stops the strategy.",
+            ge=0.5,
+            le=600,
+        ),
+    ] = 30.0
+    allowed_hosts: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks that the strategy may reach besides its gateway; a name that it looks up "
+            "needs its name server here."
+        ),
+    ] = msgspec.field(default_factory=list)
     order_timeout_s: Annotated[
         float, setting("How long one order call may take in all, in seconds.", ge=0.2, le=60)
     ] = 5.0
@@ -76,6 +91,15 @@ class StrategySettings(ClientSettings, frozen=True, kw_only=True):
         yield from super().problems()
         if self.lease_margin_s * 2 > self.lease_ttl_s:
             yield "LEASE_MARGIN_S must be at most half of LEASE_TTL_S, or there is no time left to trade"
+        if self.callback_limit_s <= self.order_timeout_s:
+            yield "CALLBACK_LIMIT_S must be more than ORDER_TIMEOUT_S, or one slow order stops the strategy"
+        if self.allowed_hosts:
+            from mt5crs.settings.baseline import network_problem  # what every start would pay for
+
+            for host in self.allowed_hosts:
+                problem = network_problem(host)
+                if problem is not None:
+                    yield f"ALLOWED_HOSTS has {host!r}: {problem}"
 
 
 class StrategyDeployment(Settings, frozen=True, kw_only=True):
@@ -109,12 +133,43 @@ class StrategyDeployment(Settings, frozen=True, kw_only=True):
     memory_percent: Annotated[
         int,
         setting(
-            "Most of the host's memory that the strategy may take, in percent; more ends it.",
+            "Most of the host's memory that the strategy may take, in percent; at nine tenths of it the "
+            "strategy is stopped.",
             ge=5,
             le=95,
             in_env=False,
         ),
     ] = 75
+    cpu_percent: Annotated[
+        int,
+        setting(
+            "CPU time that the strategy may take, in percent of one CPU (200: two). It is held back to that, "
+            "and stopped when that was so for most of a minute.",
+            ge=5,
+            le=10_000,
+            in_env=False,
+        ),
+    ] = 100
+    threads: Annotated[
+        int,
+        setting(
+            "Threads that the strategy may have, its libraries' and some of the runner included; one that "
+            "asks for more is stopped.",
+            ge=16,
+            le=4096,
+            in_env=False,
+        ),
+    ] = 512
+    open_files: Annotated[
+        int,
+        setting(
+            "Files and connections that the strategy may have open at once; one that has all open is "
+            "stopped.",
+            ge=64,
+            le=65_536,
+            in_env=False,
+        ),
+    ] = 4096
     standby_metrics_port: Annotated[
         int,
         setting(

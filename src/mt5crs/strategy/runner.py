@@ -15,13 +15,16 @@ from mt5crs.service.logs import Log
 from mt5crs.service.metrics import Registry
 from mt5crs.settings.strategy import StrategySettings
 from mt5crs.strategy.api import OrderError
+from mt5crs.strategy.confinement import confine
 from mt5crs.strategy.connecting import state_feed_of
 from mt5crs.strategy.execution import ExecutionAdapter
 from mt5crs.strategy.journal import IntentJournal
 from mt5crs.strategy.lease import LeaseKeeper
 from mt5crs.strategy.loading import make_strategy
 from mt5crs.strategy.statefeed import NOT_KNOWN
+from mt5crs.strategy.stopped import limit_gauge
 from mt5crs.strategy.trading import LiveTrading
+from mt5crs.strategy.watch import Watch, stop_if_killed
 
 _POLL_S = 0.5
 _RETRY_S = 0.5
@@ -34,9 +37,18 @@ class Runner:
         """Raises SettingsError or OSError that say what to correct."""
         self._settings = settings
         self._log = log
-        self._strategy = make_strategy(settings)
-        self._journal = IntentJournal(Path(settings.state_dir))
+        stop_if_killed(Path(settings.state_dir))
         registry = Registry()
+        confine(settings, log, registry)
+        limit_gauge(registry)
+        self._callbacks = registry.histogram(
+            "mt5crs_strategy_callback_seconds", "Time of the strategy's callbacks.", ("callback",)
+        )
+        self._watch = Watch(log, settings.callback_limit_s)
+        self._watch.begin()
+        with self._watch.calling("the constructor", limited=False):
+            self._strategy = make_strategy(settings)
+        self._journal = IntentJournal(Path(settings.state_dir))
         self._synced = registry.gauge("mt5crs_strategy_synced", "1 while bound to a ready reconciler.")
         self._may = registry.gauge(
             "mt5crs_strategy_trading", "1 while it may trade: state known, lease held, no order unsettled."
@@ -112,7 +124,8 @@ class Runner:
             if self._may_trade():
                 self._call_strategy()
         if self._started:
-            self._strategy.on_stop()
+            with self._watch.calling("on_stop"):
+                self._strategy.on_stop()
 
     def health(self) -> dict[str, object]:
         """What `/health` says."""
@@ -176,11 +189,16 @@ class Runner:
         self._guarded(self._strategy.on_timer, "timer")
 
     def _guarded(self, call: Callable[[LiveTrading], None], occasion: str) -> None:
+        name = call.__name__
+        began = time.monotonic()
         try:
-            call(self._trading)
+            with self._watch.calling(name):
+                call(self._trading)
         except OrderError as error:
             self._errors.inc()
             self._log.warning("strategy.order_error", occasion=occasion, error=str(error))
+        finally:
+            self._callbacks.observe(time.monotonic() - began, name)
 
     def _count(self, result: str, seconds: float) -> None:
         self._orders.inc(result)

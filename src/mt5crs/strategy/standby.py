@@ -18,6 +18,7 @@ from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.logs import Log
 from mt5crs.service.metrics import Registry
 from mt5crs.settings.strategy import StrategySettings
+from mt5crs.strategy.confinement import confine
 from mt5crs.strategy.connecting import state_feed_of
 from mt5crs.strategy.loading import make_strategy
 from mt5crs.strategy.statefeed import NOT_KNOWN
@@ -33,6 +34,8 @@ class Observer:
         """Raises SettingsError or OSError that say what to correct."""
         self._settings = settings
         self._log = log
+        registry = Registry()
+        confine(settings, log, registry)
         make_strategy(settings)
         peer, patience = connection_of(settings)
         self._client = GatewayClient(peer, patience)
@@ -42,7 +45,6 @@ class Observer:
         self._shown = NOT_KNOWN
         self._unfit: str | None = "starting"
         self._stopping = False
-        registry = Registry()
         self._synced = registry.gauge("mt5crs_strategy_synced", "1 while bound to a ready reconciler.")
         self._synced.set(0)
         self.endpoint = Endpoint(settings.metrics_address, settings.metrics_port, registry, self.health)
