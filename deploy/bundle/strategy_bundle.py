@@ -19,7 +19,7 @@ from typing import Any
 import tomllib
 from packaging.utils import canonicalize_name
 
-from deploy.bundle import strategy_definition, wheel_needs, wheelhouse
+from deploy.bundle import declared_options, strategy_definition, wheel_needs, wheelhouse
 from deploy.bundle.archive import ROOT, Origin, canonical, digest_of, origin, write_file, write_tar
 from deploy.bundle.sbom import bill_of_materials
 from deploy.bundle.signing import SigningError, sign, signing_key
@@ -71,7 +71,9 @@ def build(strategy: Strategy, out: Path, root: Path = ROOT) -> dict[str, Any]:
         )
     version = strategy.version or facts[0].version
     offered = sorted({name for wheel in facts for name in wheel.strategies})
+    options, unread = _options(facts)
     members, manifest = contents(strategy, version, origin(root), needs, wheels, facts, offered)
+    manifest["options"] = options
     members[MANIFEST] = canonical(manifest)
     members[SIGNATURE] = sign(canonical(manifest), signing_key(root))
     name = f"{strategy.name}-{version}-{manifest['content'][:SHORT]}"
@@ -84,6 +86,8 @@ def build(strategy: Strategy, out: Path, root: Path = ROOT) -> dict[str, Any]:
         "code": code,
         "data": data,
         "strategies": offered,
+        "options": options,
+        "options_unread": unread,
         "unlocked": needs.unlocked,
     }
     directory = out / DIRECTORY
@@ -243,9 +247,30 @@ def run(name: str, out: Path, *, lock: bool, directory: Path = ROOT / "strategie
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB  content {document['content'][:SHORT]}")
     offered = ", ".join(document["strategies"]) or "none (name module:Class)"
     print(f"strategies in it: {offered}. Deploy it with `strategy_bundle: {name}`")
+    for name, why in document["options_unread"].items():
+        print(f"NOTICE: options of {name} are checked when it starts, not before: {why}.")
     for why in document["unlocked"]:
         print(f"NOTICE: {why}. The lab takes such a bundle, staging and production refuse it.")
     return 0
+
+
+def _options(own: list[wheel_needs.Wheel]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Strategy → the options that it declares, and → why they are not known without running it.
+
+    Both by the name of its entry point and by module:Class. One that declares none is in neither.
+    """
+    read: dict[str, Any] = {}
+    unread: dict[str, str] = {}
+    for wheel in own:
+        for name, loads in sorted(wheel.strategies.items()):
+            try:
+                options = declared_options.of_wheel(wheel.path, loads)
+            except declared_options.UnreadableError as error:
+                unread[name] = str(error)
+                continue
+            if options is not None:
+                read |= {name: options, loads: options}
+    return read, unread
 
 
 def _trees(strategy: Strategy, needs: Needs) -> list[Path]:

@@ -29,7 +29,8 @@ class Wheel(NamedTuple):
     tags: frozenset[Tag]
     requires: tuple[Requirement, ...]
     requires_python: str
-    strategies: tuple[str, ...]
+    strategies: Mapping[str, str]
+    """Name → module:Class."""
 
     def fits(self, platform: Platform, python: str) -> bool:
         """Tell whether it installs on ``platform`` with CPython ``python`` (such as ``3.11``)."""
@@ -58,7 +59,7 @@ def read(path: Path) -> Wheel:
         raise WheelError(
             f"{path.name} is no wheel that pip would take ({error}). Build it again with `uv build --wheel`"
         ) from None
-    offered = tuple(points[GROUP]) if points.has_section(GROUP) else ()
+    offered = dict(points[GROUP]) if points.has_section(GROUP) else {}
     needs_python = metadata.get("Requires-Python", "")
     return Wheel(path, str(name), str(version), tags, requires, needs_python, offered)
 

@@ -19,6 +19,7 @@ from deploy.fleet.inventory import WINDOWS, Fleet, InventoryError, Unresolved, r
 from deploy.fleet.services import SERVICES
 from deploy.fleet.vault_password import PROJECT
 from mt5crs.settings.envfile import value_fits
+from mt5crs.settings.options import complete, from_document
 from mt5crs.settings.schema import (
     Field,
     Settings,
@@ -29,6 +30,7 @@ from mt5crs.settings.schema import (
     fields,
     to_env,
 )
+from mt5crs.strategy.example import PingPong
 
 # Part → inventory groups whose hosts have it. `fleet` concerns every host but is nothing one deploys.
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -351,6 +353,27 @@ def _check_bundles(fleet: Fleet) -> Iterator[str]:
             yield f"fleet_bundle {name} does not exist; build it with `make bundle`"
     for host in fleet.in_group("inf"):
         yield from (f"{host}: {text}" for text in _strategy_bundle_problems(fleet, fleet.hosts[host]))
+        yield from (f"{host}: {text}" for text in _option_problems(fleet, host))
+
+
+def _option_problems(fleet: Fleet, host: str) -> Iterator[str]:
+    """What is wrong with the strategy's options, as far as its bundle, or the core, says which it knows."""
+    values = fleet.hosts[host]
+    wanted, given = values.get("strategy_strategy"), values.get("strategy_strategy_options")
+    built = values.get("strategy_built")
+    if not isinstance(given, dict) or not value_fits(to_env(given)):
+        return  # said already
+    document = built.get("options", {}).get(wanted) if isinstance(built, dict) and built else None
+    declared = (
+        PingPong.known_options
+        if wanted == "example"
+        else None
+        if document is None
+        else from_document(document)
+    )
+    if declared is not None:
+        for problem in complete(declared, given)[1]:
+            yield f"{_named(fleet, 'strategy_strategy_options', host)}: {problem}"
 
 
 def _strategy_bundle_problems(fleet: Fleet, values: Mapping[str, Any]) -> Iterator[str]:

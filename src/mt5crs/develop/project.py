@@ -45,18 +45,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mt5crs.strategy.api import Strategy, Trading
+from mt5crs.strategy.api import Option, Strategy, Trading
 
 
 class {class_name}(Strategy):
-    """Options: hold_s (default 2), how long a position is held, in seconds."""
+    """Buys, holds, closes."""
+
+    known_options = {{
+        "hold_s": Option("number", "How long a position is held, in seconds.", default=2, gt=0, le=86400),
+    }}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        unknown = set(options) - {{"hold_s"}}
-        if unknown:
-            raise ValueError(f"{class_name} knows no option {{', '.join(sorted(unknown))}}; remove it")
-        self._hold_ms = float(options.get("hold_s", 2)) * 1000
+        self._hold_ms = self.options["hold_s"] * 1000
 
     def on_timer(self, trading: Trading) -> None:
         """Decide on the broker's positions alone: this process may be killed at any line."""
@@ -89,7 +90,7 @@ def test_it_holds_one_position_for_its_time(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_option_is_refused() -> None:
-    with pytest.raises(ValueError, match="knows no option holds"):
+    with pytest.raises(ValueError, match="no option holds; did you mean hold_s"):
         {class_name}({{"holds": 2}})
 '''
 

@@ -10,6 +10,19 @@ import msgspec
 
 from mt5crs.protocol.fields import Side
 from mt5crs.protocol.records import Order, Position, SymbolSpec, Tick
+from mt5crs.settings.options import Option, complete
+
+__all__ = [
+    "Option",
+    "OrderError",
+    "OrderNotSentError",
+    "OrderRefusedError",
+    "OrderUnknownError",
+    "Outcome",
+    "Strategy",
+    "Trading",
+    "TradingSuspendedError",
+]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,8 +143,18 @@ class Strategy:
         """`options` is STRATEGY_OPTIONS. Raise ValueError for bad ones: the process exits with status 78.
 
         Called too while a new version stands by, where nothing can be traded: have no effects here.
+        Raises that ValueError itself for what `known_options` does not allow.
         """
-        self.options = options
+        self.options: Mapping[str, Any] = options
+        if self.known_options is not None:
+            self.options, wrong = complete(self.known_options, options)
+            if wrong:
+                raise ValueError("; ".join(wrong))
+
+    known_options: ClassVar[Mapping[str, Option] | None] = None
+    """Name → option. Write it out, as a dictionary of `Option(…)`: it is read from the source when the bundle
+    is made, so that options are checked before a deployment. `self.options` then has every one of them.
+    """
 
     data_dir: ClassVar[Path] = Path("data")
     """Where the data files of the strategy's bundle are; without one (in a test, say) ./data."""

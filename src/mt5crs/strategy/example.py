@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from mt5crs.strategy.api import Strategy, Trading
+from mt5crs.strategy.api import Option, Strategy, Trading
 
 
 class PingPong(Strategy):
     """Keeps up to `positions` times VOLUME open in SYMBOL; closes VOLUME of the oldest after `hold_s`.
 
     All it decides on is the broker's state, so a crash at any point needs no memory of its own.
-    Options: positions (default 2), hold_s (default 3), slippage_points (default 50).
     """
+
+    known_options: ClassVar[Mapping[str, Option]] = {
+        "positions": Option("number", "Most that are open, in times VOLUME.", default=2, ge=1, le=100),
+        "hold_s": Option("number", "How long each is held, in seconds.", default=3, ge=0, le=86400),
+        "slippage_points": Option(
+            "number", "Most that a price may slip, in points.", default=50, ge=0, le=100_000
+        ),
+    }
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        unknown = set(options) - {"positions", "hold_s", "slippage_points"}
-        if unknown:
-            raise ValueError(f"PingPong knows no option {', '.join(sorted(unknown))}; remove it")
-        self._positions = _number(options, "positions", 2, 1, 100)
-        self._hold_ms = int(_number(options, "hold_s", 3, 0, 86400) * 1000)
-        self._slippage = int(_number(options, "slippage_points", 50, 0, 100_000))
+        self._positions = self.options["positions"]
+        self._hold_ms = int(self.options["hold_s"] * 1000)
+        self._slippage = int(self.options["slippage_points"])
 
     def on_timer(self, trading: Trading) -> None:
         """Open one until enough are open, then close the oldest when its time has come."""
@@ -34,10 +38,3 @@ class PingPong(Strategy):
         oldest = min(mine, key=lambda position: (position.time_msc, position.identifier))
         if trading.quote(trading.symbol).time_msc - oldest.time_update_msc >= self._hold_ms:
             trading.close(oldest, min(trading.volume, oldest.volume))
-
-
-def _number(options: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
-    value = options.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f"PingPong option {name} is {value!r}, expected a number from {low:g} to {high:g}")
-    return value

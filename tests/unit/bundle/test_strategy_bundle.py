@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ POINTS = "[mt5crs.strategies]\nmine = mine:Mine\n"
 
 
 def wheel(
-    directory: Path, name: str = "mine", version: str = "1.0", tag: str = "py3-none-any", needs: str = ""
+    directory: Path,
+    name: str = "mine",
+    version: str = "1.0",
+    tag: str = "py3-none-any",
+    needs: str = "",
+    code: str = "",
 ) -> Path:
     """A wheel that pip installs: one module, metadata, record."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -32,7 +38,7 @@ def wheel(
     metadata += f"Requires-Dist: {needs}\n" if needs else ""
     info = f"{name}-{version}.dist-info"
     files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{name}.py": code or f"VERSION = {version!r}\n",
         f"{info}/METADATA": metadata,
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n",
         f"{info}/RECORD": "",
@@ -94,6 +100,72 @@ def test_the_same_inputs_give_the_same_bytes_and_parts_have_digests_of_their_own
     assert second["data"] != first["data"]
     pinned = workshop.out / "strategies" / f"{first['file'][len('strategy-') : -len('.tar')]}.json"
     assert json.loads(pinned.read_text()) == first
+
+
+def declaring(options: str) -> str:
+    """A module whose code must not run, with a class that declares these options."""
+    return (
+        "raise SystemExit('foreign code was run')\n"
+        "class Base(Strategy):\n"
+        f"    known_options: ClassVar = {options}\n"
+        "class Mine(Base):\n"
+        "    pass\n"
+    )
+
+
+def test_declared_options_are_read_from_the_source_and_kept_beside_the_bundle(workshop: Workshop) -> None:
+    options = "{'level': Option('number', 'Price.', gt=0), 'hold_s': api.Option('integer', 'Time.', 5, le=9)}"
+    wheel(workshop.directory, code=declaring(options))
+    document = workshop.build(WHEEL_AND_MODEL)
+    wanted = {
+        "level": {"kind": "number", "description": "Price.", "gt": 0.0},
+        "hold_s": {"kind": "integer", "description": "Time.", "default": 5, "le": 9.0},
+    }
+    assert document["options"] == {"mine": wanted, "mine:Mine": wanted}
+    assert document["options_unread"] == {}
+    with tarfile.open(workshop.out / "strategies" / document["file"]) as bundle:
+        manifest = bundle.extractfile(MANIFEST)
+        assert manifest is not None
+        assert json.load(manifest)["options"] == document["options"]
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (declaring("made()"), "no dictionary that is written out"),
+        (declaring("{NAME: Option('number', 'x')}"), "a key that is not written out"),
+        (declaring("{'x': made('number', 'x')}"), "option x of mine:Mine is no Option(…)"),
+        (declaring("{'x': Option('number', 'x', default=DEFAULT)}"), "a value that is not written out"),
+        ("from other import Mine\n", "class Mine is not written in mine itself"),
+    ],
+)
+def test_options_that_only_running_would_tell_are_said_to_be_unread(
+    workshop: Workshop, code: str, why: str
+) -> None:
+    wheel(workshop.directory, code=code)
+    document = workshop.build(WHEEL_AND_MODEL)
+    assert document["options"] == {}
+    assert why in document["options_unread"]["mine"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("{'x': Option('price', 'x')}", "Invalid enum value 'price'"),
+        ("{'x': Option('number', 'x', least=1)}", "unknown field `least`"),
+        ("{'x': Option('number', 'x', 1, 2)}", "only kind, description, default go without their name"),
+        ("{'x': Option('number', 'x', default=0, gt=0)}", "the default of option x is 0"),
+        ("{'x': Option('number', 'x', max_length=1)}", "option x: "),
+        ("{'x': Option('number')}", "missing required field `description`"),
+    ],
+)
+def test_a_wrong_declaration_is_named_while_the_bundle_is_made(
+    workshop: Workshop, options: str, says: str
+) -> None:
+    wheel(workshop.directory, code=declaring(options))
+    problem = workshop.problem(WHEEL_AND_MODEL)
+    assert says in problem
+    assert "Correct" in problem
 
 
 def test_a_source_tree_is_built_whatever_directory_one_is_in(

@@ -116,7 +116,9 @@ def test_a_constructor_that_hangs_is_ended_and_named(project: Path, monkeypatch:
 def test_a_bad_option_is_named(project: Path) -> None:
     done = invoke(project, "check", "--options", '{"holds": 1}', "--json")
     assert done.exit_code == 1
-    assert "Mine knows no option holds" in json.loads(done.output)["findings"][-1]["detail"]
+    assert (
+        "there is no option holds; did you mean hold_s?" in json.loads(done.output)["findings"][-1]["detail"]
+    )
     assert "expected a JSON object" in invoke(project, "check", "--options", "7").output
 
 

@@ -247,3 +247,44 @@ def test_a_strategy_s_own_bundle(
     (found,) = problems
     assert found.startswith("inf-01, inf-02: ")
     assert re.search(expected, found)
+
+
+_LEVEL = {"level": {"kind": "number", "description": "Price.", "ge": 1}}
+KNOWN = {
+    "file": "strategy.md",
+    "strategies": ["mine"],
+    "unlocked": [],
+    "options": {"mine": _LEVEL, "mine:Mine": _LEVEL},
+}
+
+
+@pytest.mark.parametrize(
+    ("built", "strategy", "given", "expected"),
+    [
+        ({}, "example", {"hold_s": 5}, None),
+        ({}, "example", {"hold": 5}, r"there is no option hold; did you mean hold_s\?"),
+        ({}, "example", {"hold_s": -1}, r"option hold_s is -1, expected a number from 0"),
+        (KNOWN, "mine", {"level": 2}, None),
+        (KNOWN, "mine", {}, r"option level is missing, expected a number from 1.*Price\."),
+        (KNOWN, "mine:Mine", {"level": 0}, r"option level is 0, expected a number from 1"),
+        (KNOWN, "mine:Another", {"anything": 0}, None),
+        ({**KNOWN, "options": {}}, "mine", {"anything": 0}, None),
+    ],
+)
+def test_a_strategy_s_options_are_checked_without_its_code(
+    fleet: Fleet,
+    monkeypatch: pytest.MonkeyPatch,
+    built: dict[str, Any],
+    strategy: str,
+    given: dict[str, Any],
+    expected: str | None,
+) -> None:
+    monkeypatch.setattr(settings, "STRATEGIES", "docs")
+    values = {"strategy_built": built, "strategy_strategy": strategy, "strategy_strategy_options": given}
+    values |= {"strategy_bundle": "mine"} if built else {}
+    hosts = {name: {**of, **values} if name.startswith("inf") else of for name, of in fleet.hosts.items()}
+    problems = check(replace(fleet, hosts=hosts, environment="lab"))
+    assert len(problems) == (0 if expected is None else 1), problems
+    if expected is not None:
+        assert "strategy_strategy_options" in problems[0]
+        assert re.search(expected, problems[0])

@@ -111,7 +111,7 @@ def test_another_magic_number_than_the_reconcilers_is_not_traded(fleet: Fleet) -
         ({"STRATEGY": "mt5crs.strategy.example:Nothing"}, "cannot be loaded"),
         ({"STRATEGY": "mt5crs.strategy.runner:Runner"}, "not a subclass"),
         ({"STRATEGY_OPTIONS": '{"hold_s": -1}'}, "expected a number from 0"),
-        ({"STRATEGY_OPTIONS": '{"speed": 1}'}, "knows no option speed"),
+        ({"STRATEGY_OPTIONS": '{"speed": 1}'}, "there is no option speed; remove it"),
         ({"STRATEGY_OPTIONS": "[]"}, "STRATEGY_OPTIONS"),
         ({"VOLUME": "0", "SYMBOL": "", "LEASE_TTL_S": "x"}, "LEASE_TTL_S"),
         ({"LEASE_TTL_S": "2", "LEASE_MARGIN_S": "1.5"}, "at most half"),

@@ -5,32 +5,31 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mt5crs.strategy.api import Strategy, Trading
+from mt5crs.strategy.api import Option, Strategy, Trading
 
 
 class LinearModel(Strategy):
-    """Long while the model's forecast is above its threshold, else flat.
+    """Long while the model's forecast is above its threshold, else flat."""
 
-    Options: model (name of the data file, default model.json), slippage_points (default 50).
-    """
+    known_options: ClassVar[Mapping[str, Option]] = {
+        "model": Option("text", "Name of the data file with the model.", default="model.json"),
+        "slippage_points": Option("integer", "Most that a price may slip, in points.", default=50, ge=0),
+    }
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        unknown = set(options) - {"model", "slippage_points"}
-        if unknown:
-            raise ValueError(f"LinearModel knows no option {', '.join(sorted(unknown))}; remove it")
-        path = self.data_file(str(options.get("model", "model.json")))
+        path = self.data_file(self.options["model"])
         try:
             model = json.loads(path.read_bytes())
             self._weights = np.asarray(model["weights"], dtype=float)
             self._threshold = float(model["threshold"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path.name} is no model of this strategy: {error!r}") from error
-        self._slippage = int(options.get("slippage_points", 50))
+        self._slippage = self.options["slippage_points"]
         self._quotes: deque[float] = deque(maxlen=len(self._weights) + 1)
 
     def on_timer(self, trading: Trading) -> None:
