@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LOCK_WAIT_S = 30.0
 _KEEP = 3
+_LONGEST_LINE = 1 << 20
 _STOP_TIMEOUT_S = 60.0
 _CONFIRM_TIMEOUT_S = 120.0
 
@@ -89,6 +90,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "check": _check,
         "deployment": _deployment,
         "audit-log": _audit_log,
+        "store": _store,
+        "fetch": _fetch,
     }
     return runners[options.command](host, options)
 
@@ -130,9 +133,47 @@ def _audit_log(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     return log.append(acts, configuration, str(document.get("deployment") or ""))
 
 
+def _store(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.partial import wanted
+    from mt5crs_release.release_store import ReleaseStore
+
+    kept = ReleaseStore(host)
+    if options.action == "look":
+        return kept.look(wanted(_document(), named=False), wait_s=options.lock_timeout)
+    if options.action == "serve":
+        from mt5crs_release.store_server import serve
+
+        return serve(host, _line(), lambda said: _write(1, _as_json(said)))
+    if not options.sha256 or options.size is None:
+        raise RefusedError("`store put` needs --sha256 and --size", remedy="name the file that follows")
+    of = {"files": [{"sha256": options.sha256, "size": options.size}]}
+    read = sys.stdin.buffer.read
+    return kept.put(wanted(of, named=False)[0], options.offset, read, wait_s=options.lock_timeout)
+
+
+def _fetch(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.fetching import fetch
+
+    return fetch(host, _document(), wait_s=options.lock_timeout)
+
+
+def _line() -> dict[str, Any]:
+    """Return the object on the first line of standard input, which stays open."""
+    text = b""
+    while not text.endswith(b"\n") and len(text) < _LONGEST_LINE:
+        if not (more := os.read(0, 1)):
+            break
+        text += more
+    return _parsed(text.decode(errors="replace"))
+
+
 def _document() -> dict[str, Any]:
+    return _parsed(sys.stdin.read())
+
+
+def _parsed(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(sys.stdin.read())
+        found = json.loads(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):
@@ -387,7 +428,7 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
     if command == "prune":
         removed = answer["removed"]
         names = [*(name for names in removed["generations"].values() for name in names)]
-        names += [*removed["runtimes"], *removed["bundles"]]
+        names += [*removed["runtimes"], *removed["bundles"], *removed["store"]]
         return f"removed {', '.join(names)}" if names else "nothing to remove"
     if command == "recover":
         return (
@@ -412,6 +453,8 @@ def _sentences(command: str, answer: dict[str, Any]) -> str:
             "\n".join([*same, *(f"{what}: no record to judge it by" for what in answer["unknown"])])
             or "nothing to look at"
         )
+    if command in ("store", "fetch"):
+        return json.dumps(answer, indent=2, sort_keys=True)
     if command == "install-units":
         return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
     change = "" if answer["changed"] else "unchanged: "
@@ -644,6 +687,29 @@ def parser() -> argparse.ArgumentParser:
         "action",
         choices=("append", "read", "witness", "witnessed"),
         help='append reads {"acts": […]} on standard input, witness {"log", "n", "hash"}',
+    )
+    storing = add(
+        "store",
+        "On the Hub: the release store, from which the fleet's hosts fetch bundles.",
+        locking,
+        service=None,
+    )
+    storing.add_argument(
+        "action",
+        choices=("look", "put", "serve"),
+        help='look and serve read {"files": [{"sha256", "size"}]} on standard input, put the bytes of one; '
+        "serve ends with its input",
+    )
+    storing.add_argument("--sha256", metavar="DIGEST", help="put: the file's SHA-256")
+    storing.add_argument("--size", type=int, metavar="BYTES", help="put: the size of the whole file")
+    storing.add_argument(
+        "--offset", type=int, default=0, metavar="BYTES", help="put: go on there (default 0)"
+    )
+    add(
+        "fetch",
+        "Fetch bundles from the Hub's release store; where it is comes on standard input.",
+        locking,
+        service=None,
     )
     verifying = add(
         "verify",

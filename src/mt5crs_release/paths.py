@@ -29,6 +29,8 @@ class Host:
         self.base = system.here().base(root)
         self.runtimes = self.base / "runtimes"
         self.bundles = self.base / "bundles"
+        self.store = self.base / "store"
+        """On the Hub: the release store, from which the fleet's hosts fetch bundles."""
         self.units = root / "etc/systemd/system"
         self.volatile_units = root / "run/systemd/system"
         """Units of a standby phase are linked here: no boot finds them."""

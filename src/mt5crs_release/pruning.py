@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from mt5crs_release import machine, store
+from mt5crs_release.partial import PART
 from mt5crs_release.paths import TEMPORARY, Host
 from mt5crs_release.recovery import recover
+from mt5crs_release.release_store import ReleaseStore
 from mt5crs_release.runtime import lock_runtimes
 from mt5crs_release.session import Session, open_session
 from mt5crs_release.state import Generation, ServiceState
@@ -35,7 +37,7 @@ def doomed(record: ServiceState, keep: int) -> list[Generation]:
 def prune(
     host: Host, service: str | None, keep: int, *, wait_s: float, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Prune ``service`` or all services, then unreferenced runtimes and bundles.
+    """Prune ``service`` or all services, then unreferenced runtimes and bundles, on the Hub its store.
 
     :raises BusyError: another run is at work on one of the host's services
     """
@@ -65,9 +67,10 @@ def prune(
         runtimes = _prune_runtimes(host, used, dry_run=dry_run)
         contents = {content for entry in left for content in (entry.bundle, entry.extra) if content}
         bundles = _prune_bundles(host, contents, dry_run=dry_run)
+        stored = ReleaseStore(host).prune(keep, dry_run=dry_run)
     return {
-        "changed": bool(any(generations.values()) or runtimes or bundles),
-        "removed": {"generations": generations, "runtimes": runtimes, "bundles": bundles},
+        "changed": bool(any(generations.values()) or runtimes or bundles or stored),
+        "removed": {"generations": generations, "runtimes": runtimes, "bundles": bundles, "store": stored},
     }
 
 
@@ -102,9 +105,8 @@ def _prune_bundles(host: Host, needed: set[str], *, dry_run: bool) -> list[str]:
     """Remove bundle files whose content no generation uses; a fresh upload may be about to be staged."""
     from mt5crs_release.bundle import peek_content
 
-    old = [
-        path for path in sorted(host.bundles.glob("*.tar")) if path.stat().st_mtime < time.time() - _FRESH_S
-    ]
+    names = [*host.bundles.glob("*.tar"), *host.bundles.glob(f"*{PART}")]
+    old = [path for path in sorted(names) if path.stat().st_mtime < time.time() - _FRESH_S]
     going = [path for path in old if peek_content(path) not in needed]
     for path in going if not dry_run else []:
         path.unlink()
