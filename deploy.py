@@ -8,7 +8,7 @@ before everything is healthy, and a failure puts back what was activated.
 from deploy.operations import locking, planning, run, stepping, windows
 from deploy.operations.baseline import baseline_installed
 from deploy.operations.monitoring import monitoring_packages
-from deploy.operations.release import looked_at, put_back, services, upload_bundle
+from deploy.operations.release import bring_bundles, looked_at, put_back, services, upload_bundle
 
 rollout = run.begin("deploy")
 plan = planning.plan(rollout)
@@ -21,6 +21,7 @@ baseline_installed()
 monitoring_packages()
 locking.take(rollout, last=True)
 
+bring_bundles(rollout, plan)
 upload_bundle(rollout)
 for service in services():
     service.stage(rollout)

@@ -47,6 +47,9 @@ OF_THE_WHOLE_FLEET = (
     "fleet_alerts_firing",
     "fleet_alerts_unknown",
     "fleet_alerts_unknown_s",
+    "fleet_store_port",
+    "fleet_store_host_mb_s",
+    "fleet_store_total_mb_s",
 )
 STRATEGIES = "dist/strategies"
 """Where the bundles of strategies are, below the project."""

@@ -20,6 +20,7 @@ from pyinfra.context import ctx_host
 from deploy.operations import release, run, windows
 from deploy.operations.context import fleet, variables
 from deploy.remote import holdings
+from deploy.rollout import distribution
 from deploy.rollout import plan as plans
 from deploy.rollout.batches import OrderError
 from deploy.rollout.generation import BundleError
@@ -87,6 +88,7 @@ def _make(rollout: Rollout) -> Plan:
     if rollout.dry:
         plans.save(made)
     if rollout.dry or made.steps:
-        told = [*plans.shown(made), *holdings.consequences_of(made, seen, fleet().inventory)]
+        sources = distribution.told(made, fleet())
+        told = [*plans.shown(made), *sources, *holdings.consequences_of(made, seen, fleet().inventory)]
         print("\n".join(told), flush=True)
     return made

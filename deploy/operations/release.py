@@ -21,15 +21,18 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 from deploy.coordination.fleet_lock import FleetLock
 from deploy.fleet.services import NAMES, SERVICES
 from deploy.operations import locking, stepping
-from deploy.operations.context import variables
+from deploy.operations.context import fleet, variables
 from deploy.remote import resuming
 from deploy.remote.release_call import LOOK_AGAIN, ROLLBACK, document_of, not_told
+from deploy.remote.release_store import Delivery, Needs, deliver
 from deploy.remote.ssh import STATUS, TOOL
 from deploy.rollout.answer import ACCESS, ToolAnswer, apply
 from deploy.rollout.batches import BLUE_GREEN, GATEWAY, Step
+from deploy.rollout.distribution import needs_of, store_of
 from deploy.rollout.generation import BUNDLES, Bundle, Desired, code_arguments
 from deploy.rollout.plan import Plan, Work
 from deploy.rollout.record import Failure, Rollout, failure_of
+from deploy.rollout.transfers import CONTROLLER, Transfer
 
 # Longer than the tool's own deadlines, so that it answers before the connection is given up.
 STAGE_TIMEOUT_S = 300
@@ -38,6 +41,10 @@ SHORT_TIMEOUT_S = 90
 JOURNAL_LINES = 12
 _RESUMED = ("stage", "activate", "confirm")
 _RECONNECT_EVERY_S = 1.0
+
+
+_delivery = Delivery()
+"""What came by way of the Hub's release store; made by the first operation that brings bundles."""
 
 
 def use(plan: Plan, seen: Mapping[str, Mapping[str, Any]]) -> None:
@@ -187,8 +194,15 @@ def shell(script: str, *, timeout_s: int) -> tuple[bool, list[str]]:
 
 
 @operation()
+def delivered(rollout: Rollout, needs: Needs) -> Generator[FunctionCommand, None, None]:
+    """Bring all hosts their bundles by way of the Hub; what does not come is uploaded directly."""
+    if not rollout.failed and needs:
+        yield FunctionCommand(_deliver, (rollout, needs), {})
+
+
+@operation()
 def uploaded(rollout: Rollout, service: str, bundle: Bundle) -> Generator[FunctionCommand, None, None]:
-    """Put the bundle on the host, complete or not at all."""
+    """Put the bundle on the host, complete or not at all; nothing if it came from the Hub."""
     if not rollout.failed:
         yield FunctionCommand(_upload, (rollout, service, bundle), {})
 
@@ -264,7 +278,18 @@ def looked_at(rollout: Rollout) -> Generator[FunctionCommand, None, None]:
         yield FunctionCommand(_look_at, (rollout,), {})
 
 
+def _deliver(rollout: Rollout, needs: Needs) -> None:
+    done = deliver(store_of(fleet().hosts, fleet().groups), fleet().hosts, needs)
+    for line in done.said:
+        print(f"  {line}", flush=True)
+    rollout.brought(done.transfers)
+    _delivery.there |= done.there
+    _delivery.why |= done.why
+
+
 def _upload(rollout: Rollout, service: str, bundle: Bundle) -> None:
+    if bundle.path.name in _delivery.there.get(host.name, ()):
+        return
     began = time.monotonic()
     part = f"{bundle.remote}.{rollout.id[:8]}.part"
     sudo = bool(host.data.get("_sudo", False))
@@ -286,6 +311,10 @@ def _upload(rollout: Rollout, service: str, bundle: Bundle) -> None:
     if not done:
         remedy = f"check the space and the rights of {BUNDLES} on the host"
         rollout.fail(Failure(host.name, step, reason or "it failed and gave no reason", remedy))
+        return
+    size, seconds = bundle.path.stat().st_size, round(time.monotonic() - began, 3)
+    why = _delivery.why.get(host.name, "")
+    rollout.brought([Transfer(host.name, bundle.path.name, CONTROLLER, size, seconds, why=why)])
 
 
 def _stage(rollout: Rollout, want: Desired) -> None:
@@ -480,6 +509,11 @@ def service_named(name: str | None) -> Service:
     given = f"there is no part {name!r}" if name else "no part is named"
     parts = "|".join([*NAMES, ACCESS, "fleet"])
     raise ValueError(f"{given}; add --data part=<{parts}>. Nothing was changed")
+
+
+def bring_bundles(rollout: Rollout, plan: Plan) -> None:
+    """For deploy.py: bring the bundles of all hosts by way of the Hub's release store."""
+    delivered(rollout, needs_of(plan, fleet()), name="Upload | store", _run_once=True)
 
 
 def upload_bundle(rollout: Rollout) -> None:

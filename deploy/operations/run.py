@@ -307,7 +307,7 @@ class _Narration(BaseStateCallback):
         phase = next((word for word in _PHASES if name.startswith(word)), name)
         if phase in ("Stage", "Activate", "Confirm"):
             phase = name.partition(" | ")[0]
-        self.barrier = phase in ("Plan", "Lock", "Lock again") or name.endswith("| checks")
+        self.barrier = phase in ("Plan", "Lock", "Lock again") or name.endswith(("| checks", "| store"))
         if phase != self.name:
             self.close()
             self.name, self.began = phase, time.monotonic()

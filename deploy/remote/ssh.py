@@ -125,12 +125,35 @@ def execute(
     return Reply(answer.returncode, output, said)
 
 
-def run(variables: Mapping[str, Any], command: Sequence[str], *, stdin: str = "", timeout_s: float) -> Reply:
-    """Run a command as root on the host with these variables."""
+def run(
+    variables: Mapping[str, Any],
+    command: Sequence[str],
+    *,
+    stdin: str | bytes | IO[bytes] = "",
+    timeout_s: float,
+) -> Reply:
+    """Run a command as root on the host with these variables; `stdin` as in `execute`."""
     of = connection_of(variables)
+    return execute(of, _as_root(of, command), stdin=stdin, timeout_s=timeout_s)
+
+
+def begin(variables: Mapping[str, Any], command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Begin a command as root that goes on until its input is closed; its framed output comes by a pipe.
+
+    MissingProgramError if this machine has no ssh, OSError if it cannot be started.
+    """
+    of = connection_of(variables)
+    return subprocess.Popen(
+        [*words(of), _as_root(of, command)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _as_root(of: Connection, command: Sequence[str]) -> str:
     # Framed within sudo, whose refusal is not the command's.
-    line = ("sudo -n -- " if of.become else "") + framed(shlex.join(command))
-    return execute(of, line, stdin=stdin, timeout_s=timeout_s)
+    return ("sudo -n -- " if of.become else "") + framed(shlex.join(command))
 
 
 def last_line(text: str) -> str:

@@ -15,6 +15,7 @@ from deploy.fleet.vault_password import PROJECT
 from deploy.reporting import kept, next_command
 from deploy.reporting.report_page import page
 from deploy.rollout.record import Failure, Phase, Rollout, sorted_results
+from deploy.rollout.transfers import summary
 from mt5crs.foreign_text import shown
 
 REPORTS = PROJECT / "reports"
@@ -153,6 +154,8 @@ def finish(rollout: Rollout) -> None:
     shown = table(rollout)
     if shown:
         print(f"\n{shown}\n", flush=True)
+    for line in summary(rollout.transfers):
+        print(line, flush=True)
     print(verdict(rollout), flush=True)
     try:
         directory = write(rollout)

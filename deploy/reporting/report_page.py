@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from deploy.fleet.rendering import TEMPLATES
+from deploy.rollout.transfers import megabytes
 
 KINDS = (
     ("baseline", "baseline"),
@@ -36,6 +37,7 @@ def page(record: Mapping[str, Any]) -> str:
         record={**defaults, "failures": [], "put_back": [], **record},
         lanes=lanes(spans, total),
         services=services(record),
+        transfers=transfers(record),
         kinds=KINDS,
         total=total,
     )
@@ -95,6 +97,21 @@ def services(record: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     return found
+
+
+def transfers(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A line per bundle that came to a host or to the Hub's store, in the order in which they came."""
+    return [
+        {
+            "host": f"{one['host']} (release store)" if one["to_store"] else str(one["host"]),
+            "bundle": str(one["bundle"]),
+            "source": str(one["source"]),
+            "bytes": megabytes(int(one["bytes"])) + (" (went on)" if one["resumed_at"] else ""),
+            "seconds": f"{float(one['seconds']):.1f}",
+            "why": str(one["why"]),
+        }
+        for one in record.get("transfers") or ()
+    ]
 
 
 def _let_in(review: Mapping[str, Any] | None) -> list[str]:

@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from deploy.fleet.services import NAMES
+from deploy.rollout.transfers import CONTROLLER, Transfer
 from mt5crs.foreign_text import shown, shown_tree
 
 RECORD_FORMAT = 2
@@ -124,6 +125,7 @@ class Rollout:
     phases: list[Phase] = field(default_factory=list)
     results: dict[tuple[str, str], ServiceResult] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     put_back: list[str] = field(default_factory=list)
     way_back: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -161,6 +163,14 @@ class Rollout:
         ended = time.monotonic() if until is None else until
         began, seconds = round(max(0.0, since - self.began), 3), round(ended - since, 3)
         self.spans.append(Span(host, service, step, began, seconds, outcome, **told))
+
+    def brought(self, transfers: Iterable[Transfer]) -> None:
+        """Note bundles that have just come; what a host fetched from the Hub is a step of it."""
+        for one in transfers:
+            self.transfers.append(one)
+            if one.source != CONTROLLER:
+                outcome = "changed" if one.bytes else "unchanged"
+                self.spent(one.host, "", "upload", time.monotonic() - one.seconds, outcome)
 
     def seen(self, host: str, status: Mapping[str, Any]) -> None:
         """Note what the release tool's status says that ran on a host before this run."""
@@ -249,6 +259,7 @@ class Rollout:
             "phases": [vars(phase) for phase in self.phases],
             "services": [vars(result) for result in sorted_results(self.results.values())],
             "spans": [vars(span) for span in sorted(self.spans, key=lambda span: (span.began, span.host))],
+            "transfers": [vars(one) for one in self.transfers],
             "failures": [vars(failure) | {"journal": list(failure.journal)} for failure in self.failures],
             "put_back": list(self.put_back),
         }

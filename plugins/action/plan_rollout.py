@@ -1,7 +1,8 @@
 """Action `plan_rollout`: the steps of this run, from what every host has said of itself; nothing is changed.
 
 Runs once, on the controller. Returns `rollout_plan`: `id`, `strategy`, `steps`, `batches` (kind of step → its
-hosts in order and the sizes of the steps, for `hosts` and `serial`), `busy` (service → hosts), `watched_s`.
+hosts in order and the sizes of the steps, for `hosts` and `serial`), `busy` (service → hosts), `lacking`
+(host → bundles), `watched_s`.
 In check mode the plan is kept; with `plan` among the extra variables the run is refused unless the kept plan
 still fits.
 """
@@ -24,6 +25,7 @@ from deploy.fleet.inventory import WINDOWS, Fleet, InventoryError, file_of, reso
 from deploy.fleet.rendering import RenderingError
 from deploy.fleet.services import NAMES
 from deploy.remote import holdings
+from deploy.rollout import distribution
 from deploy.rollout import plan as plans
 from deploy.rollout.batches import GATEWAY, INF, KINDS, OrderError, serial
 from deploy.rollout.generation import BundleError
@@ -65,11 +67,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "busy": busy(made, fleet),
             "standing_by": made.standing_by,
             "steps": made.document()["steps"],
+            "lacking": {
+                host: [{"path": str(bundle.path), "content": bundle.content} for bundle in of]
+                for host, of in distribution.needs_of(made, fleet).items()
+            },
             "watched_s": watched_s(made.steps, fleet.hosts[next(iter(seen))]),
         }
         said = []
         if made.steps or self._task.check_mode:
-            said = [*plans.shown(made), *holdings.consequences_of(made, seen, fleet.inventory)]
+            sources = distribution.told(made, fleet)
+            said = [*plans.shown(made), *sources, *holdings.consequences_of(made, seen, fleet.inventory)]
         return {**result, "changed": False, "rollout_plan": found, "rollout_said": said}
 
 

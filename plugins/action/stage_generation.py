@@ -10,7 +10,9 @@ do.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from deploy.rollout.generation import (
     missing,
     settled,
 )
+from deploy.rollout.transfers import CONTROLLER, Transfer
 
 _SETTINGS = ("fleet_bundle", "fleet_confirm_timeout_s", "baseline_access_confirm_s")
 
@@ -74,14 +77,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         command = [ssh.TOOL, "stage", service, "--json"]
         command += ["--dry-run"] if self._task.check_mode else []
         command += code_arguments(want, status)
+        fetched = (known.get("ansible_facts") or {}).get("release_fetched") or {}
+        there = fetched.get(known["inventory_hostname"]) or {}
+        status["bundles"] = [*status.get("bundles", ()), *there.get("there", ())]
+        came: list[dict[str, Any]] = []
         for bundle in () if self._task.check_mode else tuple(missing(want, status)):
+            began = time.monotonic()
             problem = self._uploaded(bundle)
             if problem:
                 return {"failed": True, "msg": problem}
             status["bundles"] = [*status.get("bundles", ()), bundle.path.name]
+            seconds, size = round(time.monotonic() - began, 3), bundle.path.stat().st_size
+            host, why = str(known["inventory_hostname"]), str(there.get("why", ""))
+            came.append(asdict(Transfer(host, bundle.path.name, CONTROLLER, size, seconds, why=why)))
         told = tell(self._low_level_execute_command, command, want.specification)
         # Named, the call is taken into the record, where a run that only looks has none.
-        call = {} if self._task.check_mode else {"cmd": command, "rc": told.status, "stdout": told.output}
+        call: dict[str, Any] = {"rollout_transfers": came} if came else {}
+        if not self._task.check_mode:
+            call |= {"cmd": command, "rc": told.status, "stdout": told.output}
         document = document_of(told.output)
         if told.status != 0 or document is None:
             return {**call, "failed": True, "stderr": told.errors, "msg": told.said}

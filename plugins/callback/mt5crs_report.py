@@ -38,6 +38,7 @@ from deploy.rollout import undo_steps
 from deploy.rollout.answer import ToolAnswer, apply
 from deploy.rollout.batches import BASELINE
 from deploy.rollout.record import DEPLOYMENT, Failure, Phase, Rollout, failure_of
+from deploy.rollout.transfers import Transfer
 from mt5crs.foreign_text import safe
 
 DOCUMENTATION = """
@@ -339,6 +340,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         assert self.rollout is not None  # noqa: S101 -- only called with one
         for line in data.get("rollout_said", ()):
             self._display.display(line if line.startswith(("plan ", "  ")) else f"  {line}")
+        self.rollout.brought(Transfer(**one) for one in data.get("rollout_transfers", ()))
         failure = data.get("rollout_failure")
         if failure is not None:
             self.rollout.fail(Failure(**{**failure, "journal": tuple(failure["journal"])}))

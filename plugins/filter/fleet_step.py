@@ -30,6 +30,12 @@ def fleet_work(hostvars: HostVars, *services: str) -> list[str] | str:
     return _pattern(host for host in hostvars if any(host in busy.get(name, ()) for name in services))
 
 
+def fleet_lacking(hostvars: HostVars) -> list[str] | str:
+    """Hosts that lack a bundle."""
+    lacking: Mapping[str, Any] = _plan(hostvars).get("lacking", {})
+    return _pattern(host for host in hostvars if host in lacking)
+
+
 def fleet_waiting(hostvars: HostVars, *services: str) -> list[str] | str:
     """Hosts on which this run has activated one of the services: it waits, or was confirmed since."""
     return _pattern(
@@ -69,6 +75,7 @@ class FilterModule:
         return {
             "fleet_step": fleet_step,
             "fleet_work": fleet_work,
+            "fleet_lacking": fleet_lacking,
             "fleet_waiting": fleet_waiting,
             "fleet_failed": fleet_failed,
         }

@@ -134,21 +134,22 @@ def _audit_log(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _store(host: Host, options: argparse.Namespace) -> dict[str, Any]:
-    from mt5crs_release.partial import wanted
-    from mt5crs_release.release_store import ReleaseStore
-
-    kept = ReleaseStore(host)
-    if options.action == "look":
-        return kept.look(wanted(_document(), named=False), wait_s=options.lock_timeout)
-    if options.action == "serve":
+    if sys.platform != "win32":
+        from mt5crs_release.partial import wanted
+        from mt5crs_release.release_store import ReleaseStore
         from mt5crs_release.store_server import serve
 
-        return serve(host, _line(), lambda said: _write(1, _as_json(said)))
-    if not options.sha256 or options.size is None:
-        raise RefusedError("`store put` needs --sha256 and --size", remedy="name the file that follows")
-    of = {"files": [{"sha256": options.sha256, "size": options.size}]}
-    read = sys.stdin.buffer.read
-    return kept.put(wanted(of, named=False)[0], options.offset, read, wait_s=options.lock_timeout)
+        kept = ReleaseStore(host)
+        if options.action == "look":
+            return kept.look(wanted(_document(), named=False), wait_s=options.lock_timeout)
+        if options.action == "serve":
+            return serve(host, _line(), lambda said: _write(1, _as_json(said)))
+        if not options.sha256 or options.size is None:
+            raise RefusedError("`store put` needs --sha256 and --size", remedy="name the file that follows")
+        of = {"files": [{"sha256": options.sha256, "size": options.size}]}
+        read = sys.stdin.buffer.read
+        return kept.put(wanted(of, named=False)[0], options.offset, read, wait_s=options.lock_timeout)
+    raise RefusedError("the release store is on the Hub, which runs Linux", remedy="run it there")
 
 
 def _fetch(host: Host, options: argparse.Namespace) -> dict[str, Any]:

@@ -23,6 +23,7 @@ MOST_BYTES = 16 * 1024**3
 _RESERVE = 64 * 1024**2
 """Bytes that stay free, so that a bundle never fills the disk of what runs."""
 _BLOCK = 1 << 20
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._+!-]{1,200}\.tar\Z")
 
@@ -83,7 +84,7 @@ def open_regular(path: Path) -> int:
 
     :raises OSError: there is none
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -116,7 +117,7 @@ class Part:
 
     def __enter__(self) -> Part:
         """Open what is there, or begin anew when it is no file of ours or has too many bytes."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | _NO_LINK
         if not _usable(self.path, self.want.size):
             _remove(self.path)
         self._descriptor = os.open(self.path, flags, 0o600)
@@ -161,7 +162,7 @@ class Part:
                 f"what came has the SHA-256 {found[:12]}…, expected was {self.want.sha256[:12]}…",
                 remedy="it was damaged or tampered with on the way or where it was kept: look there",
             )
-        os.fchmod(self._descriptor, mode)
+        self.path.chmod(mode)
         os.fsync(self._descriptor)
         system.here().replace(self.path, target)
         store.sync_directory(target.parent)
@@ -172,8 +173,7 @@ def _usable(path: Path, size: int) -> bool:
         found = path.lstat()
     except FileNotFoundError:
         return True
-    own = found.st_uid == os.geteuid() and found.st_nlink == 1
-    return stat.S_ISREG(found.st_mode) and own and found.st_size <= size
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= size
 
 
 def _remove(path: Path) -> None:
@@ -185,8 +185,8 @@ def _remove(path: Path) -> None:
 
 
 def _digest(descriptor: int) -> str:
-    digest, offset = hashlib.sha256(), 0
-    while block := os.pread(descriptor, _BLOCK, offset):
+    digest = hashlib.sha256()
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while block := os.read(descriptor, _BLOCK):
         digest.update(block)
-        offset += len(block)
     return digest.hexdigest()

@@ -11,7 +11,12 @@ from deploy.policy.rule import Broken, Rule
 
 _PORTS = {
     "all": ("baseline_ssh_port", "monitoring_node_port"),
-    "hub": ("hub_http_port", "monitoring_prometheus_port", "monitoring_alertmanager_port"),
+    "hub": (
+        "hub_http_port",
+        "fleet_store_port",
+        "monitoring_prometheus_port",
+        "monitoring_alertmanager_port",
+    ),
     "inf": ("reconciler_metrics_port", "strategy_metrics_port"),
     "gateway": (
         "gateway_port",

@@ -165,6 +165,31 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = 20
+    store_port: Annotated[
+        int,
+        setting(
+            "TCP port on the Hub from which hosts fetch bundles while a deployment brings them; 0: every "
+            "host gets them from the controller.",
+            ge=0,
+            le=65535,
+            in_env=False,
+        ),
+    ] = 8084
+    store_host_mb_s: Annotated[
+        float,
+        setting(
+            "Most MB a second that one host fetches from the Hub, so that orders have the line.",
+            ge=0.1,
+            le=100_000,
+            in_env=False,
+        ),
+    ] = 20.0
+    store_total_mb_s: Annotated[
+        float,
+        setting(
+            "Most MB a second that all hosts together fetch from the Hub.", ge=0.1, le=100_000, in_env=False
+        ),
+    ] = 60.0
     backup_keep_days: Annotated[
         int,
         setting(

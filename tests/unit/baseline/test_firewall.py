@@ -117,10 +117,21 @@ def test_nothing_else_is_open(fleet: Fleet, tmp_path: Path) -> None:
     }
     # 546: answers to this host's own DHCPv6 questions, from the link only.
     assert {host: ports - {("udp", 546)} for host, ports in open_ports.items()} == {
-        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9090), ("tcp", 8083), ("udp", 123)},
+        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9090), ("tcp", 8083), ("tcp", 8084), ("udp", 123)},
         "inf-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9102), ("tcp", 9103)},
         "gtw-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9101), ("tcp", 5555), ("tcp", 5556)},
     }
+
+
+def test_the_release_store_is_open_to_the_fleet_s_networks_if_there_is_one(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    hub = fleet.hosts["hub-01"]
+    listing = loaded(rules(hub, fleet_store_port=8200), tmp_path)
+    assert admitted(listing)["tcp", 8200] == networks(*hub["fleet_networks"])
+    assert ("tcp", 0) not in admitted(loaded(rules(hub, fleet_store_port=0), tmp_path))
+    elsewhere = admitted(loaded(rules(fleet.hosts["inf-01"], fleet_store_port=8200), tmp_path))
+    assert ("tcp", 8200) not in elsewhere
 
 
 def test_alertmanager_is_reached_by_those_who_may_silence_alerts_and_nobody_else(
