@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -23,8 +24,9 @@ import msgspec
 import mt5crs.review
 from mt5crs.checks.report import Report, Skipped, exit_status, one_line_errors, show
 from mt5crs.review import bench, cache, calling, making, programs, switch, units
+from mt5crs.review.asking import worst_price
 from mt5crs.review.budget import Budget, BudgetError
-from mt5crs.review.external_gate import Told, worst_price
+from mt5crs.review.external_gate import Told
 from mt5crs.review.model import ReviewError
 from mt5crs.review.rehearsal import KEY, ProviderServer
 from mt5crs.review.units import CHARACTERS_PER_TOKEN
@@ -212,16 +214,20 @@ def dry_run(settings: ReviewSettings) -> str:
 
 @contextmanager
 def _traced() -> Iterator[set[CodeType]]:
-    """The code of every function that this thread calls meanwhile, as the interpreter tells it."""
+    """The code of every function that is called meanwhile, here or by threads that begin, as the interpreter
+    tells it.
+    """
     ran: set[CodeType] = set()
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call":
             ran.add(frame.f_code)
 
-    before = sys.getprofile()
+    before, others = sys.getprofile(), threading.getprofile()
     sys.setprofile(note)
+    threading.setprofile(note)
     try:
         yield ran
     finally:
         sys.setprofile(before)
+        threading.setprofile(others)

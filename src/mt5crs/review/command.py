@@ -63,6 +63,12 @@ review.add_command(watch)
     "--untrusted", is_flag=True, help="Nobody vouches for this change: nothing is spent on it or kept of it."
 )
 @click.option(
+    "--within-budget",
+    is_flag=True,
+    help="Ask about as much as there is money for, the riskiest files first, and not nothing when there is "
+    "not enough for all. What is answered is kept: the next run goes on.",
+)
+@click.option(
     "--bundle",
     "bundles",
     multiple=True,
@@ -80,6 +86,7 @@ def run(
     threshold: int,
     external_required: bool,
     untrusted: bool,
+    within_budget: bool,
     bundles: tuple[Path, ...],
     as_json: bool,
     out: Path,
@@ -96,7 +103,9 @@ def run(
         tree = tree_of(directory, revision)
         contents = {bundle: content_of(bundle, tree) for bundle in bundles_of(bundles)}
         before = tree_of(directory, base) if base else None
-        gate = making.external_gate(settings, cache, trusted=not untrusted)
+        gate = making.external_gate(
+            settings, cache, trusted=not untrusted, within_budget=within_budget, say=_say
+        )
         made = making.make(tree, before, policy, cache, gate.ask)
         path = record.write(made, out)
         signed = [
@@ -149,6 +158,10 @@ def verify(bundle: Path, signers: Path, threshold: int, external: bool) -> None:
     """Check the verdict beside a bundle, as a host does. Exit status 0: good; 1: a host would refuse it."""
     with one_line_errors(ReviewError, OSError):
         click.echo(verdict.verify(bundle, signers, threshold=threshold, external=external))
+
+
+def _say(what: str) -> None:
+    click.echo(what, err=True)
 
 
 def _show(made: record.Record, *, as_json: bool) -> None:

@@ -30,7 +30,14 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mt5crs" / "review"
 
 
-def external_gate(settings: ReviewSettings, directory: Path, *, trusted: bool = True) -> ExternalGate:
+def external_gate(
+    settings: ReviewSettings,
+    directory: Path,
+    *,
+    trusted: bool = True,
+    within_budget: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> ExternalGate:
     """Gate 2 with its cache and its budget in `directory`."""
     tool = version("mt5crs")
     return ExternalGate(
@@ -39,6 +46,8 @@ def external_gate(settings: ReviewSettings, directory: Path, *, trusted: bool = 
         budget(settings, directory),
         tool,
         trusted=trusted,
+        within_budget=within_budget,
+        say=say,
         off=switch.why_off(directory, tool),
     )
 

@@ -14,7 +14,10 @@ CONTEXT: Final = 8
 """Unchanged lines around a change."""
 CHARACTERS_PER_TOKEN: Final = 3
 """Of code; providers count fewer tokens, so that an estimate is not exceeded."""
+USUAL_CHARACTERS_PER_TOKEN: Final = 4
+"""As providers count."""
 _ANY: Final = ""
+_DEPLOYMENT: Final = ("images/", "windows/", "site.yml", "rollback.yml", "operate.yml", "windows.yml")
 ROUTES: Final[tuple[tuple[str, Route, str], ...]] = (
     ("uv.lock", "here", "made by uv; every wheel is checked by its hash"),
     ("docs/reference/", "here", "made from the code"),
@@ -34,10 +37,12 @@ ROUTES: Final[tuple[tuple[str, Route, str], ...]] = (
     ("roles/", "medium", "a role"),
     ("group_vars/", "medium", "settings"),
     ("inventory/", "medium", "the inventory"),
+    *((name, "medium", "the deployment") for name in _DEPLOYMENT),
     ("tests/", "cheap", "a test"),
     ("molecule/", "cheap", "a test"),
     ("lab/", "cheap", "the lab"),
     ("docs/", "cheap", "a document"),
+    ("LICENSE", "here", "a licence"),
     (_ANY, "strong", "nothing is known of this place"),
 )
 """Beginning of a path, who is asked, why. The first that fits counts."""
@@ -124,10 +129,15 @@ def _pieces(lines: Sequence[str], characters: int) -> Iterable[list[str]]:
         yield piece
 
 
+_RISK: Final[tuple[Route, ...]] = ("strong", "medium", "cheap", "here")
+
+
 def batches(asked: Iterable[Unit], files: int, tokens: int) -> list[list[Unit]]:
-    """Units of one route together, in the order of paths, at most so many files and tokens in one."""
+    """Units of one route together, the riskiest first, then in the order of paths; at most so many files
+    and tokens in one batch.
+    """
     made: list[list[Unit]] = []
-    for unit in sorted(asked, key=lambda unit: (unit.route, unit.path, unit.part)):
+    for unit in sorted(asked, key=lambda unit: (_RISK.index(unit.route), unit.path, unit.part)):
         last = made[-1] if made else None
         if (
             last is None

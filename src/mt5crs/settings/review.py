@@ -53,10 +53,10 @@ class ReviewSettings(Settings, frozen=True, kw_only=True):
     ] = ""
     budget_day: Annotated[
         float, setting("US dollars that a day (UTC) may cost.", env="REVIEW_BUDGET_DAY", ge=0, le=100_000)
-    ] = 5.0
+    ] = 15.0
     budget_review: Annotated[
         float, setting("US dollars that one review may cost.", env="REVIEW_BUDGET_REVIEW", ge=0, le=100_000)
-    ] = 2.0
+    ] = 12.0
     timeout_s: Annotated[
         float, setting("Seconds that one call may take.", env="REVIEW_TIMEOUT_S", gt=0, le=600)
     ] = 120.0
@@ -70,6 +70,9 @@ class ReviewSettings(Settings, frozen=True, kw_only=True):
         float,
         setting("Seconds before the second attempt; doubled each time.", env="REVIEW_BACKOFF_S", ge=0, le=60),
     ] = 1.0
+    calls_at_once: Annotated[
+        int, setting("Calls that are under way together.", env="REVIEW_CALLS_AT_ONCE", ge=1, le=16)
+    ] = 4
     batch_files: Annotated[int, setting("Files in one call.", env="REVIEW_BATCH_FILES", ge=1, le=20)] = 5
     batch_tokens: Annotated[
         int,

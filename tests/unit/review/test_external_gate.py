@@ -17,6 +17,7 @@ from mt5crs.review.cache import Cache
 from mt5crs.review.decision import ExternalResult, Policy, decide
 from mt5crs.review.external_gate import ExternalGate, Told
 from mt5crs.review.local_gate import LocalResult
+from mt5crs.review.record import digest
 from mt5crs.review.rehearsal import KEY, Brain, ProviderServer, names, nothing_found, reviewer
 from mt5crs.review.rules import check
 from mt5crs.review.tree import File
@@ -390,7 +391,7 @@ def test_who_is_asked_follows_from_what_can_happen() -> None:
     assert route("nobody/knows.c")[0] == "strong"
     files = [file("docs/a.md", "a\n"), file(f"{GATEWAY}a.py", "a\n"), file("uv.lock", "a\n")]
     made = batches(units(files, 1000), 5, 1000)
-    assert [[each.path for each in batch] for batch in made] == [["docs/a.md"], [f"{GATEWAY}a.py"]]
+    assert [[each.path for each in batch] for batch in made] == [[f"{GATEWAY}a.py"], ["docs/a.md"]]
 
 
 def test_a_large_file_is_asked_about_in_pieces_and_a_change_with_its_surroundings() -> None:
@@ -416,3 +417,69 @@ def test_settings_are_checked() -> None:
         load(ReviewSettings, {"REVIEW_API_KEY": "hidden", "REVIEW_BUDGET_DAY": "-1"})
     assert "hidden" not in str(caught.value)
     assert "hidden" not in str(load(ReviewSettings, {"REVIEW_API_KEY": "hidden"}))
+
+
+def in_twos(**others: Any) -> dict[str, Any]:
+    return {"batch_files": 2, **others}
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_calls_are_made_together_and_no_more_than_set(
+    at_once: int, provider: ProviderServer, tmp_path: Path
+) -> None:
+    under_way, most, meet = 0, 0, threading.Barrier(at_once)
+    lock = threading.Lock()
+
+    def brain(question: str) -> str:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        if provider.calls > 1:
+            meet.wait(10)  # nine calls are left, and 8 of them meet in fours
+        with lock:
+            under_way -= 1
+        return nothing_found(question)
+
+    provider.brain = brain
+    told = ask(provider.settings(**in_twos(calls_at_once=at_once)), twenty()[:18], tmp_path)
+    assert (told.result.state, provider.calls, most) == ("passed", 9, at_once)
+
+
+def test_the_order_of_answers_changes_nothing(provider: ProviderServer, tmp_path: Path) -> None:
+    """The same decision, byte by byte, one call at a time or all at once, whichever answer comes first."""
+    late: dict[str, float] = {}
+
+    def brain(question: str) -> str:
+        number = next(number for number in range(20) if f"m{number:02}.py" in question)
+        threading.Event().wait(late.get("by", 0.0) * (20 - number))
+        return says(quote=f"value = {number}")(question)
+
+    provider.brain = brain
+    made = []
+    for at_once, by in ((1, 0.0), (8, 0.005), (8, 0.0)):
+        late["by"] = by
+        settings = provider.settings(**in_twos(calls_at_once=at_once))
+        told = ask(settings, twenty(), tmp_path / f"{at_once}{by}")
+        decision = decide("tree", None, {}, LocalResult(findings=[], programs=[]), told.result, Policy())
+        made.append((digest(decision), [call.request for call in told.calls], told.figures.price))
+    assert made[0] == made[1] == made[2]
+    assert len(made[0][1]) == 10
+
+
+def test_concurrent_calls_stay_within_the_budget_and_leave_nobody_out(
+    provider: ProviderServer, tmp_path: Path
+) -> None:
+    """Money that is set aside for calls under way is waited for, and never spent twice."""
+    settings = provider.settings(**in_twos(calls_at_once=8, reply_tokens=256, budget_review=0.05))
+    one = ask(settings, twenty()[:2], tmp_path / "one").figures.price
+    alone = ask(
+        provider.settings(**in_twos(calls_at_once=1, reply_tokens=256, budget_review=0.05)),
+        twenty(),
+        tmp_path / "alone",
+    )
+    together = ask(settings, twenty(), tmp_path / "together")
+    assert 10 * one + 0.02 * 8 > 0.05, "what would be set aside together is more than there is"
+    assert together.result == alone.result
+    assert [call.request for call in together.calls] == [call.request for call in alone.calls]
+    assert together.figures.price <= 0.05
