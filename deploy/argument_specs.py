@@ -27,6 +27,7 @@ _NOTE = "Made from src/mt5crs/settings by `python -m deploy.argument_specs`; edi
 _TITLES = {
     "baseline": "Prepare a host: user, packages, time, journal, firewall, sshd, kernel settings",
     "hub": "Ship and start the Hub's service, which listens to the gateways and shows the fleet",
+    "review": "Ship and start the Hub's queue of reviews",
     "monitoring": "Prometheus, Alertmanager and node exporter",
 }
 

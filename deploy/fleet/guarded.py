@@ -23,6 +23,7 @@ ACCESS: Final = frozenset(
         "gateway_phase_signers",
         "monitoring_alertmanager_sources",
         "monitoring_webhook_networks",
+        "review_provider_networks",
     )
 )
 """Keys, addresses and people that are let in."""

@@ -24,6 +24,7 @@ SERVICES = (
     Entry("reconciler", kind="inf", group="inf"),
     Entry("strategy", kind="inf", group="inf", bound_to="reconciler"),
     Entry("hub", kind="hub", group="hub"),
+    Entry("review", kind="review", group="review"),
     Entry("monitoring", kind="monitoring", group="all"),
 )
 """In the order in which they are activated; they are put back in the opposite one."""

@@ -112,6 +112,7 @@ def form_problems(fleet: Fleet) -> list[str]:
     found += _check_wine(fleet)
     found += _check_rollout(fleet)
     found += _check_bundles(fleet)
+    found += _check_reviews(fleet)
     return _merge(found, tuple(fleet.hosts))
 
 
@@ -124,6 +125,20 @@ def _check_groups(fleet: Fleet) -> Iterator[str]:
     for host in fleet.hosts:
         if not any(host in fleet.in_group(group) for group in KNOWN_GROUPS):
             yield f"{host}: is in none of the groups {', '.join(KNOWN_GROUPS)}; put it under one of them"
+
+
+def _check_reviews(fleet: Fleet) -> Iterator[str]:
+    """The queue of reviews is on the Hub, and reaches whom it is to ask."""
+    for host in fleet.in_group("review"):
+        values = fleet.hosts[host]
+        if host not in fleet.in_group("hub"):
+            yield f"{host}: is in the group review and not in hub; the queue of reviews is a part of the Hub"
+        asked = [name for name in ("review_reviewer", "review_fallback") if values.get(name)]
+        if asked and not values.get("review_provider_networks"):
+            yield (
+                f"{host}: {asked[0]} is set, but review_provider_networks is empty: nobody could be reached; "
+                "list the networks of the endpoint (and the name server's)"
+            )
 
 
 def _check_part(fleet: Fleet, part: str, host: str, unresolved: Mapping[str, Unresolved]) -> Iterator[str]:

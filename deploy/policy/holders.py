@@ -15,6 +15,9 @@ _PASSWORDS = {
     "gateway_mt5_password": "trade the whole account, past every limit",
     "monitoring_webhook_url": "post into the channel of alerts",
     "monitoring_watchdog_url": "pretend that the Hub is alive",
+    "review_api_key": "ask the reviewer at our cost",
+    "review_fallback_api_key": "ask the fall-back reviewer at our cost",
+    "review_signing_key": "sign verdicts that hosts accept",
     "baseline_windows_account_password": "log in as the gateway's account",
 }
 """Secrets that are no keys, and what who has one may do."""
@@ -22,6 +25,9 @@ _GROUP_OF = {
     "gateway_mt5_password": "gateway",
     "monitoring_webhook_url": "hub",
     "monitoring_watchdog_url": "hub",
+    "review_api_key": "review",
+    "review_fallback_api_key": "review",
+    "review_signing_key": "review",
     "baseline_windows_account_password": "windows",
 }
 

@@ -2,8 +2,8 @@
 
 The baseline comes first, on all hosts at once: it touches nothing that trades, and what follows needs the
 ports that it opens. Gateways and Inf hosts are separate kinds of step, an Inf host's reconciler and strategy
-go together, then the Hub's service, and monitoring comes last. Which of the two is first follows from the
-protocol versions that run and are wanted.
+go together, then the Hub's service, the reviews, and monitoring comes last. Which of the two is first
+follows from the protocol versions that run and are wanted.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ STRATEGIES = (ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE)
 BASELINE, GATEWAY, INF, HUB, MONITORING = "baseline", "gateway", "inf", "hub", "monitoring"
 KINDS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(service.name for service in SERVICES if service.kind == kind)
-    for kind in (BASELINE, GATEWAY, INF, HUB, MONITORING)
+    for kind in dict.fromkeys(service.kind for service in SERVICES)
 }
 """Kind of step → the services it activates on a host, in this order."""
+
+AFTERWARDS = tuple(kind for kind in KINDS if kind not in (BASELINE, GATEWAY, INF))
+"""Kinds that trading does not notice, in their order; after all others, each on all its hosts at once."""
 
 GROUP_OF: Mapping[str, str] = {service.kind: service.group for service in SERVICES}
 """Kind of step → inventory group whose hosts have its services."""
@@ -98,7 +101,8 @@ def steps(
         wanted = set(busy.get(kind, ()))
         hosts = [host for host in members.get(kind, ()) if host in wanted]
         made += [(kind, batch, ends) for batch, ends in _batches(policy, hosts, len(members.get(kind, ())))]
-    made += [*at_once_everywhere(HUB), *at_once_everywhere(MONITORING)]
+    for kind in AFTERWARDS:
+        made += at_once_everywhere(kind)
     width = len(str(len(made)))
     return tuple(
         Step(f"{number:>{width}}/{len(made)} {_shown(hosts)}", kind, hosts, ends)
@@ -111,7 +115,7 @@ def waiting(steps: Sequence[Step], done: int, hosts: Iterable[str]) -> frozenset
 
     Those whose gateway, reconciler or strategy has its step yet, and while any has, those without a step.
     """
-    later = [step for step in steps[done:] if step.kind not in (HUB, MONITORING)]
+    later = [step for step in steps[done:] if step.kind not in AFTERWARDS]
     been = {host for step in steps[:done] for host in step.hosts}
     ahead = {host for step in later for host in step.hosts}
     return frozenset(ahead | (set(hosts) - been if later else set()))

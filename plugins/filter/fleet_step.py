@@ -19,7 +19,9 @@ NOBODY = {"hosts": NO_HOST, "serial": [1]}
 
 
 def fleet_step(hostvars: HostVars, kind: str) -> Mapping[str, Any]:
-    """`hosts` and `serial` of a kind of step: `gateway`, `inf`, `inf_first`, `hub`, `monitoring`, `undo`."""
+    """`hosts` and `serial` of a kind of step: `gateway`, `inf`, `inf_first`, `hub`, `review`,
+    `monitoring`, `undo`.
+    """
     batches: Mapping[str, Mapping[str, Any]] = _plan(hostvars).get("batches", {})
     return batches[kind] if kind in batches and batches[kind]["hosts"] else NOBODY
 

@@ -71,6 +71,7 @@ OF_A_FLEET: Final = frozenset(
         "report",
         "resolve",
         "resume",
+        "review",
         "secrets",
         "start",
         "status",

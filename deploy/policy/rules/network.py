@@ -17,6 +17,7 @@ _PORTS = {
         "monitoring_prometheus_port",
         "monitoring_alertmanager_port",
     ),
+    "review": ("review_metrics_port",),
     "inf": ("reconciler_metrics_port", "strategy_metrics_port"),
     "gateway": (
         "gateway_port",

@@ -12,9 +12,12 @@ import click
 from mt5crs.protocol.addresses import bracketed, reached_from_here, with_port
 from mt5crs.service import exits
 
-DEFAULT_PORTS = {"gateway": 9101, "hub": 8083, "reconciler": 9102, "strategy": 9103}
-_NAMES = {"hub": ("HTTP_ADDRESS", "HTTP_PORT")}
-"""In `.env`, of those that serve more than metrics and health."""
+DEFAULT_PORTS = {"gateway": 9101, "hub": 8083, "reconciler": 9102, "review": 9104, "strategy": 9103}
+_NAMES = {
+    "hub": ("HTTP_ADDRESS", "HTTP_PORT"),
+    "review": ("REVIEW_METRICS_ADDRESS", "REVIEW_METRICS_PORT"),
+}
+"""In `.env`, of those that call them otherwise."""
 _STARTING = ("starting", "syncing")
 _TIMEOUT_S = 3.0
 

@@ -75,11 +75,11 @@ def activate(off: bool, as_json: bool) -> None:
     raise SystemExit(exit_status(report))
 
 
-def checked(settings: ReviewSettings, directory: Path) -> Report:
-    """All checks; each fails by itself."""
+def checked(settings: ReviewSettings, directory: Path, *, with_programs: bool = True) -> Report:
+    """All checks; each fails by itself. `with_programs`: those of gate 1 must be here, as not on the Hub."""
     report = Report(title="review optimiser")
     expected = (NotActiveError, ReviewError, BudgetError, OSError)
-    report.run("modules", _modules, expected)
+    report.run("modules", lambda: _modules(with_programs), expected)
     report.run("reviewer and key", lambda: _reviewer(settings), expected)
     report.run("fall-back", lambda: _fallback(settings), expected)
     report.run("budget", lambda: _budget(settings, directory), expected)
@@ -88,7 +88,7 @@ def checked(settings: ReviewSettings, directory: Path) -> Report:
     return report
 
 
-def _modules() -> str:
+def _modules(with_programs: bool) -> str:
     names = [f"{mt5crs.review.__name__}.{each.name}" for each in pkgutil.iter_modules(mt5crs.review.__path__)]
     for name in [*names, "httpx"]:
         try:
@@ -97,6 +97,8 @@ def _modules() -> str:
             raise NotActiveError(
                 f"{name} cannot be imported ({error}); install it with `make setup`"
             ) from None
+    if not with_programs:
+        return f"{len(names)} modules and httpx"
     missing = [each.name for each in programs.PROGRAMS if programs.where(each.name) is None]
     if missing:
         raise NotActiveError(f"{', '.join(missing)} not beside this Python; install with `make setup`")

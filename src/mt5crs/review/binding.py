@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from mt5crs.review import strategy_sources
 from mt5crs.review.model import ReviewError
@@ -47,12 +47,21 @@ def bundles_of(named: Iterable[Path]) -> list[Path]:
 
 
 def content_of(bundle: Path, tree: Tree) -> str:
-    """The content digest of a bundle that was made of this tree.
+    """The content digest of a bundle file that was made of this tree; otherwise as :func:`content_in`."""
+    try:
+        with bundle.open("rb") as file:
+            return content_in(file, bundle, tree)
+    except OSError as error:
+        raise ReviewError(f"{bundle} is no bundle ({error}); build it with `make bundle`") from None
+
+
+def content_in(stream: IO[bytes], bundle: Path, tree: Tree) -> str:
+    """The content digest of a bundle that was made of this tree; `bundle` is what it is called.
 
     :raises ReviewError: it is no bundle, is damaged, or holds what the tree does not
     """
     try:
-        with tarfile.open(bundle, "r:") as archive:
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
             members = {
                 member.name: file.read()
                 for member in archive

@@ -52,7 +52,7 @@ def call(request: Request, key: str, within_s: float) -> Answer:
     :raises LaterError: no connection, too slow, cut, too large, no JSON, or the provider asks to wait
     :raises RefusedError: refused, or answered by a redirect
     """
-    # Not at the top: hosts have this module (one package), and no httpx.
+    # Not at the top: whoever makes no call, and other services, need not load it.
     import httpx
 
     headers = {

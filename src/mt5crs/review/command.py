@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import msgspec
 
 from mt5crs.checks.report import one_line_errors
-from mt5crs.review import figures, making, record, verdict
+from mt5crs.review import figures, making, on_hub, record, verdict
 from mt5crs.review.activation import activate
 from mt5crs.review.benchmark import bench
 from mt5crs.review.binding import bundles_of, content_of
@@ -20,6 +21,9 @@ from mt5crs.review.watching import watch
 from mt5crs.settings.review import ReviewSettings
 from mt5crs.settings.schema import SettingsError, load
 
+if TYPE_CHECKING:
+    from deploy.fleet.inventory import Fleet
+
 _directory = click.option(
     "--out",
     default=record.DIRECTORY,
@@ -29,9 +33,20 @@ _directory = click.option(
 )
 
 
+_OF_THE_HUB = ("show", "submit")
+
+
 @click.group()
 def review() -> None:
-    """Review a change: rules here, a reviewer elsewhere, one verdict."""
+    """Review a change: rules here, a reviewer elsewhere, one verdict.
+
+    With `mt5crs --inventory … review submit|show`: by the Hub's queue.
+    """
+    context = click.get_current_context()
+    if context.find_root().obj is not None and context.invoked_subcommand not in _OF_THE_HUB:
+        raise click.UsageError(
+            f"review {context.invoked_subcommand} is done here; --inventory goes with show and submit"
+        )
 
 
 review.add_command(activate)
@@ -122,12 +137,93 @@ def run(
 
 
 @review.command()
+@click.option(
+    "--tree",
+    "directory",
+    default=".",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A repository of git (default: this directory).",
+)
+@click.option("--revision", metavar="REV", help="Review this revision (default: the files as they are).")
+@click.option("--base", metavar="REV", help="Review only what differs from it (default: everything).")
+@click.option(
+    "--threshold", default=90, show_default=True, type=click.IntRange(0, 100), help="Lowest good score."
+)
+@click.option(
+    "--external/--no-external",
+    "external_required",
+    default=True,
+    help="Whether the verdict needs the external reviewer (production: yes, lab: no).",
+)
+@click.option(
+    "--bundle",
+    "bundles",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Have the Hub check that it was made of the tree, and sign a verdict on it. May be repeated.",
+)
+@click.option(
+    "--wait",
+    "wait_s",
+    default=0.0,
+    type=click.FloatRange(0, 86_400),
+    metavar="SECONDS",
+    help="Wait so long for the answer, show it and put verdicts beside the bundles.",
+)
+@_directory
+def submit(
+    directory: Path,
+    revision: str | None,
+    base: str | None,
+    threshold: int,
+    external_required: bool,
+    bundles: tuple[Path, ...],
+    wait_s: float,
+    out: Path,
+) -> None:
+    """Hand a tree to the Hub's queue: its programs run here, the reviewer is asked from there.
+
+    On the controller, with `mt5crs --inventory …`. Exit status 0: it was taken (with --wait: PASSED); 1: it
+    was not, or no verdict PASSED.
+    """
+    if bundles and base is not None:
+        raise click.UsageError("--bundle goes with a review of everything: leave --base out")
+    fleet = on_hub.fleet()
+    if fleet is None:
+        raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml review submit")
+    with one_line_errors(ReviewError, OSError):
+        policy = Policy(threshold=threshold, external_required=external_required)
+        name, told = on_hub.submit(fleet, directory, revision, base, policy, bundles)
+    words = {"taken": "taken in", "waiting": "waits already", "answered": "was answered before"}
+    ahead = f", {told['ahead']} before it" if "ahead" in told else ""
+    click.echo(f"review {name}: {words.get(told['state'], told['state'])}{ahead}", err=True)
+    if wait_s:
+        _show_of_hub(fleet, name, wait_s, bundles, out, everything=False, as_json=False)
+
+
+@review.command()
 @click.argument("which", required=False)
+@click.option(
+    "--bundle",
+    "bundles",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --inventory: put the verdict that the Hub signed beside it. May be repeated.",
+)
 @click.option("--all", "everything", is_flag=True, help="All findings, not only the worst.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @_directory
-def show(which: str | None, everything: bool, as_json: bool, out: Path) -> None:
-    """Show a record: the one of a tree (its first characters), or the newest."""
+def show(which: str | None, bundles: tuple[Path, ...], everything: bool, as_json: bool, out: Path) -> None:
+    """Show a record: the one of a tree (its first characters), or the newest.
+
+    With `mt5crs --inventory …`: what the Hub says of a submission (by its id; default: its newest answer),
+    which is kept here too. Exit status 0 there: PASSED; 1: anything else.
+    """
+    fleet = on_hub.fleet()
+    if fleet is not None:
+        _show_of_hub(fleet, which or "", 0.0, bundles, out, everything=everything, as_json=as_json)
+    if bundles:
+        raise click.UsageError("--bundle goes with --inventory; here `mt5crs review run --bundle` signs")
     with one_line_errors(ReviewError, OSError):
         kept = sorted(out.glob(f"{which or ''}*.json"), key=lambda path: path.stat().st_mtime)
         if not kept:
@@ -136,8 +232,7 @@ def show(which: str | None, everything: bool, as_json: bool, out: Path) -> None:
         made = record.read(kept[-1])
     _show(made, as_json=as_json)
     if everything and not as_json:
-        for finding in made.decision.findings[record.SHOWN :]:
-            click.echo(f"     {record.line(finding)}")
+        _show_rest(made)
 
 
 @review.command()
@@ -158,6 +253,36 @@ def verify(bundle: Path, signers: Path, threshold: int, external: bool) -> None:
     """Check the verdict beside a bundle, as a host does. Exit status 0: good; 1: a host would refuse it."""
     with one_line_errors(ReviewError, OSError):
         click.echo(verdict.verify(bundle, signers, threshold=threshold, external=external))
+
+
+def _show_rest(made: record.Record) -> None:
+    for finding in made.decision.findings[record.SHOWN :]:
+        click.echo(f"     {record.line(finding)}")
+
+
+def _show_of_hub(
+    fleet: Fleet,
+    name: str,
+    wait_s: float,
+    bundles: tuple[Path, ...],
+    out: Path,
+    *,
+    everything: bool,
+    as_json: bool,
+) -> NoReturn:
+    with one_line_errors(ReviewError, OSError):
+        told, answer = on_hub.answer_of(fleet, name, wait_s)
+        written = on_hub.keep(answer, out, bundles) if answer is not None else []
+    if as_json and answer is not None:
+        click.echo(msgspec.json.format(msgspec.json.encode(answer, order="sorted")).decode())
+    else:
+        click.echo("\n".join(on_hub.lines(name, told, answer)))
+        if everything and answer is not None and answer.record is not None:
+            _show_rest(answer.record)
+        for path in written:
+            click.echo(f"  kept: {path}")
+    good = answer is not None and answer.record is not None and answer.record.decision.result == "PASSED"
+    raise SystemExit(0 if good else 1)
 
 
 def _say(what: str) -> None:

@@ -50,9 +50,16 @@ class LocalResult(msgspec.Struct, frozen=True, kw_only=True):
         return [each.detail for each in self.programs if each.state in ("missing", "failed")]
 
 
-def judge(tree: Tree, files: Sequence[File], cache: Path) -> LocalResult:
-    """Look at `files` of `tree`. `cache` keeps what programs remember between runs."""
+def judge(
+    tree: Tree, files: Sequence[File], cache: Path, outcomes: Sequence[Outcome] | None = None
+) -> LocalResult:
+    """Look at `files` of `tree`. `cache` keeps what programs remember between runs.
+
+    `outcomes`: what the programs found elsewhere, for a machine that has none. Our own rules look here.
+    """
     paths = [file.path for file in files if file.kind == "text"]
+    if outcomes is not None:
+        return _joined(files, paths, list(outcomes))
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mt5crs-review-") as scratch:
         copy = Path(scratch).resolve() / "tree"
@@ -60,8 +67,12 @@ def judge(tree: Tree, files: Sequence[File], cache: Path) -> LocalResult:
         write(tree, copy)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             asked = pool.map(partial(programs.ask, paths=paths, copy=copy, cache=cache), programs.PROGRAMS)
-            own = [*_lost(files), *(finding for file in files for finding in own_findings(file))]
-            outcomes = list(asked)
+            made = list(asked)
+    return _joined(files, paths, made)
+
+
+def _joined(files: Sequence[File], paths: Sequence[str], outcomes: list[Outcome]) -> LocalResult:
+    own = [*_lost(files), *(finding for file in files for finding in own_findings(file))]
     changed = set(paths)
     found = [finding for outcome in outcomes for finding in outcome.findings]
     # What a program says of files that did not change was there before, or follows from this change (mypy).

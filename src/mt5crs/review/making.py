@@ -16,6 +16,7 @@ from mt5crs.review.budget import Budget
 from mt5crs.review.cache import Cache
 from mt5crs.review.decision import NOT_ASKED, Policy, decide
 from mt5crs.review.external_gate import ExternalGate, Told
+from mt5crs.review.programs import Outcome
 from mt5crs.review.record import Record
 from mt5crs.review.text_rules import SECRETS
 from mt5crs.review.tree import File, Tree, changed
@@ -64,15 +65,24 @@ def budget(settings: ReviewSettings, directory: Path) -> Budget:
 
 
 def make(
-    tree: Tree, base: Tree | None, policy: Policy, cache: Path, external: External | None = None
+    tree: Tree,
+    base: Tree | None,
+    policy: Policy,
+    cache: Path,
+    external: External | None = None,
+    *,
+    outcomes: Sequence[Outcome] | None = None,
+    by: str = "",
 ) -> Record:
     """Review what differs between `base` and `tree` (all of it without a base).
+
+    `outcomes`: what the programs of gate 1 have found where they are, when they are not here; `by`: there.
 
     :raises ReviewError: it cannot be made; there is no verdict then
     """
     began, since = datetime.now(timezone.utc), time.monotonic()
     files = changed(tree, base)
-    local = local_gate.judge(tree, files, cache)
+    local = local_gate.judge(tree, files, cache, outcomes)
     secret = {finding.path for finding in local.findings if finding.rule in SECRETS}
     told = None if external is None else external(files, secret)
     digests = {
@@ -87,6 +97,7 @@ def make(
         seconds=round(time.monotonic() - since, 3),
         lines=lines_of(files),
         external=told,
+        programs_by=by,
     )
 
 

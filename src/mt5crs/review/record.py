@@ -32,6 +32,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     lines: int
     """Lines that were added or changed."""
     external: Told | None = None
+    programs_by: str = ""
+    """Who ran the programs of gate 1, when it was not the machine that judged."""
 
 
 def write(record: Record, directory: Path) -> Path:
@@ -85,6 +87,8 @@ def lines(record: Record) -> list[str]:
     told += [f"  {reason}" for reason in decision.reasons]
     told.append(f"  score {decision.score.total} ({parts})")
     told += [f"  {program}: {state}" for program, state in decision.programs.items() if state != "ran"]
+    if record.programs_by:
+        told.append(f"  the programs of gate 1 were run by {shown(record.programs_by)}")
     told.append(f"  external review: {decision.external} ({decision.mode})")
     told += [f"    {reason}" for reason in decision.external_reasons]
     if record.external is not None:

@@ -6,6 +6,7 @@ byte: attributes that hide a file from `git archive` or `git diff` hide nothing 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from mt5crs.review.model import ReviewError
 
@@ -52,6 +53,8 @@ class Tree(NamedTuple):
     repository: Path
     id: str
     files: Mapping[str, Entry]
+    blobs: Mapping[str, bytes] | None = None
+    """Contents that came with it; None: git is asked for them."""
 
 
 def tree_of(repository: Path, revision: str | None = None) -> Tree:
@@ -75,6 +78,50 @@ def tree_of(repository: Path, revision: str | None = None) -> Tree:
             mode, _, blob, size = about.decode().split()
             files[_name(name)] = Entry(mode, blob, int(size) if size.isdigit() else 0)
     return Tree(root, tree, files)
+
+
+def read_blobs(tree: Tree, paths: Iterable[str], *files: Mapping[str, Entry]) -> dict[str, bytes]:
+    """The contents by which these paths can be looked at elsewhere, by blob."""
+    return _blobs(tree, wanted(paths, tree.files, *files))
+
+
+def id_of(files: Mapping[str, Entry]) -> str:
+    """The id that git gives to a tree of these files: it cannot be said of any others.
+
+    :raises ReviewError: a name is none that a tree of git can have, or is a file and a directory
+    """
+    algorithm = "sha256" if any(len(entry.blob) == 64 for entry in files.values()) else "sha1"
+    root: dict[bytes, Any] = {}
+    for path, entry in files.items():
+        *above, last = _name(path.encode(errors="surrogateescape")).encode().split(b"/")
+        level = root
+        for part in above:
+            level = level.setdefault(part, {})
+            if not isinstance(level, dict):
+                raise ReviewError(f"{path!r} is below a file")
+        level[last] = entry
+    return _tree_id(root, algorithm)
+
+
+def blob_id(content: bytes, like: str) -> str:
+    """The id that git gives to a content, by the algorithm of the id `like`."""
+    return _object_id("blob", content, "sha256" if len(like) == 64 else "sha1")
+
+
+def _tree_id(level: Mapping[bytes, Any], algorithm: str) -> str:
+    lines = []
+    for name, entry in level.items():
+        inside = isinstance(entry, dict)
+        mode, made = ("40000", _tree_id(entry, algorithm)) if inside else (entry.mode, entry.blob)
+        key = name + b"/" if inside else name  # git sorts directories so
+        lines.append((key, mode.encode() + b" " + name + b"\0" + bytes.fromhex(made)))
+    return _object_id("tree", b"".join(line for _, line in sorted(lines)), algorithm)
+
+
+def _object_id(kind: str, content: bytes, algorithm: str) -> str:
+    return hashlib.new(
+        algorithm, f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False
+    ).hexdigest()
 
 
 def _name(name: bytes) -> str:
@@ -126,10 +173,14 @@ def changed(tree: Tree, base: Tree | None) -> list[File]:
         or before.get(path) is None
         or tree.files[path][:2] != before[path][:2]
     )
-    entries = (entry for path in paths for entry in (tree.files.get(path), before.get(path)))
-    wanted = [entry.blob for entry in entries if entry is not None and (_read(entry) or _leads(entry))]
-    content = _blobs(tree.repository, wanted)
+    content = _blobs(tree, wanted(paths, tree.files, before))
     return [_file(path, tree.files.get(path), before.get(path), content) for path in paths]
+
+
+def wanted(paths: Iterable[str], *files: Mapping[str, Entry]) -> list[str]:
+    """The blobs that have to be read to look at these paths in every one of `files`."""
+    entries = (each[path] for path in paths for each in files if path in each)
+    return [entry.blob for entry in entries if _read(entry) or _leads(entry)]
 
 
 def _read(entry: Entry) -> bool:
@@ -169,12 +220,17 @@ def _text(content: bytes) -> str | Literal[False] | None:
         return False
 
 
-def _blobs(repository: Path, blobs: Iterable[str]) -> dict[str, bytes]:
-    """The content of every blob, from one run of git."""
+def _blobs(tree: Tree, blobs: Iterable[str]) -> dict[str, bytes]:
+    """The content of every blob, from one run of git, or of what came with the tree."""
     wanted = sorted(set(blobs))
+    if tree.blobs is not None:
+        missing = [blob for blob in wanted if blob not in tree.blobs]
+        if missing:
+            raise ReviewError(f"{len(missing)} files did not come with the tree; submit it again")
+        return {blob: tree.blobs[blob] for blob in wanted}
     if not wanted:
         return {}
-    said = _git(repository, "cat-file", "--batch", told="".join(f"{blob}\n" for blob in wanted).encode())
+    said = _git(tree.repository, "cat-file", "--batch", told="".join(f"{blob}\n" for blob in wanted).encode())
     content: dict[str, bytes] = {}
     at = 0
     for blob in wanted:
@@ -192,7 +248,7 @@ def contents(tree: Tree, paths: Iterable[str]) -> dict[str, bytes]:
     """The bytes of plain files of the tree."""
     entries = {path: tree.files[path] for path in paths}
     plain = {path: entry for path, entry in entries.items() if entry.mode not in (LINK, SUBMODULE)}
-    found = _blobs(tree.repository, (entry.blob for entry in plain.values()))
+    found = _blobs(tree, (entry.blob for entry in plain.values()))
     return {path: found[entry.blob] for path, entry in plain.items()}
 
 

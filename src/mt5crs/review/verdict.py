@@ -73,6 +73,16 @@ def write(record: Record, content: str, bundle: Path, key: Path) -> Path:
 
     :raises ReviewError: ssh-keygen is missing or cannot use the key
     """
+    path = bundle.with_name(bundle.name + reading.SUFFIX)
+    whole(path, signed(record, content, key))
+    return path
+
+
+def signed(record: Record, content: str, key: Path) -> bytes:
+    """The signed verdict on a bundle.
+
+    :raises ReviewError: ssh-keygen is missing or cannot use the key
+    """
     payload = msgspec.json.encode(statement(record, content), order="sorted")
     signature = _ssh_keygen(
         ["-q", "-Y", "sign", "-f", str(key), "-n", reading.NAMESPACE], reading.signed_bytes(payload)
@@ -82,9 +92,7 @@ def write(record: Record, content: str, bundle: Path, key: Path) -> Path:
         "payload": base64.b64encode(payload).decode(),
         "signatures": [{"sig": base64.b64encode(signature).decode()}],
     }
-    path = bundle.with_name(bundle.name + reading.SUFFIX)
-    whole(path, msgspec.json.encode(envelope) + b"\n")
-    return path
+    return msgspec.json.encode(envelope) + b"\n"
 
 
 def verify(bundle: Path, allowed_signers: Path, *, threshold: int, external: bool) -> str:

@@ -16,9 +16,17 @@ if TYPE_CHECKING:  # each service imports its own alone
     from mt5crs.settings.gateway import GatewaySettings
     from mt5crs.settings.hub import HubSettings
     from mt5crs.settings.reconciler import ReconcilerSettings
+    from mt5crs.settings.review import ReviewSettings
     from mt5crs.settings.strategy import StrategySettings
 
-_Settings = TypeVar("_Settings", "GatewaySettings", "HubSettings", "ReconcilerSettings", "StrategySettings")
+_Settings = TypeVar(
+    "_Settings",
+    "GatewaySettings",
+    "HubSettings",
+    "ReconcilerSettings",
+    "ReviewSettings",
+    "StrategySettings",
+)
 
 
 class Service(Protocol):

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mt5crs.settings.schema import Settings, setting
+from mt5crs.settings.baseline import network_problem
+from mt5crs.settings.schema import LogLevel, Settings, setting
 
 Provider = Literal["anthropic", "openai", "gemini"]
 Class = Literal["strong", "medium", "cheap"]
@@ -95,11 +96,56 @@ class ReviewSettings(Settings, frozen=True, kw_only=True):
         bool, setting("Whether cache, batches and routes are used.", env="REVIEW_OPTIMISER")
     ] = True
 
+    signing_key: Annotated[
+        str,
+        setting(
+            "Key of verdicts for the Hub's service: ssh-keygen's file in base64; empty: it signs none.",
+            env="REVIEW_SIGNING_KEY",
+            secret=True,
+            pattern=r"^[A-Za-z0-9+/]*={0,2}\Z",
+        ),
+    ] = ""
+    submission_mb: Annotated[
+        float,
+        setting(
+            "Megabytes that a submission to the Hub may have, unpacked.",
+            env="REVIEW_SUBMISSION_MB",
+            ge=1,
+            le=1000,
+        ),
+    ] = 200.0
+    keep_answers: Annotated[
+        int, setting("Answers that the Hub keeps.", env="REVIEW_KEEP_ANSWERS", ge=1, le=10_000)
+    ] = 200
+    state_dir: Annotated[
+        str,
+        setting(
+            "Directory of the Hub's queue, answers, cache and budget.",
+            env="REVIEW_STATE_DIR",
+            variable=False,
+        ),
+    ] = "/var/lib/mt5crs/review"
+    metrics_address: Annotated[
+        str,
+        setting(
+            "Address of the Hub's service for metrics and health.",
+            env="REVIEW_METRICS_ADDRESS",
+            kind="address",
+        ),
+    ] = "127.0.0.1"
+    metrics_port: Annotated[
+        int,
+        setting("TCP port of it for metrics and health.", env="REVIEW_METRICS_PORT", ge=1, le=65535),
+    ] = 9104
+    log_level: Annotated[
+        LogLevel, setting("Least severe level that the Hub's service logs.", env="REVIEW_LOG_LEVEL")
+    ] = "INFO"
     metrics_file: Annotated[
         str,
         setting(
             "Text file for the node exporter, written after each review; empty: none.",
             env="REVIEW_METRICS_FILE",
+            variable=False,
             pattern=r"^(/.*\.prom)?\Z",
         ),
     ] = ""
@@ -110,6 +156,30 @@ class ReviewSettings(Settings, frozen=True, kw_only=True):
             if reviewer is None or reviewer.endpoint.startswith("https:") or loopback(reviewer.endpoint):
                 continue
             yield f"{name} has an endpoint without TLS; expected https:// (http:// is for this machine only)"
+
+
+class ReviewDeployment(Settings, frozen=True, kw_only=True):
+    """What only the deployment of the Hub's service uses."""
+
+    part: ClassVar[str] = "review"
+
+    provider_networks: Annotated[
+        list[str],
+        setting(
+            "Networks of the providers' endpoints, and of the name server if it is not on the host: the only "
+            "ones that the Hub's service reaches.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
+    queue_most: Annotated[
+        int, setting("Submissions that may wait on the Hub.", ge=1, le=1000, in_env=False)
+    ] = 20
+
+    def problems(self) -> Iterable[str]:
+        """Networks that are no networks."""
+        for network in self.provider_networks:
+            if problem := network_problem(network):
+                yield f"review_provider_networks has {network!r}: {problem}"
 
 
 def loopback(endpoint: str) -> bool:

@@ -28,6 +28,7 @@ from deploy.rollout.batches import (
 )
 
 CONTROL, GTW = "hub-01", "gtw-01"
+REVIEW = "review"
 
 
 def fleet(inf: int, gateways: int = 1) -> dict[str, list[str]]:
@@ -35,7 +36,13 @@ def fleet(inf: int, gateways: int = 1) -> dict[str, list[str]]:
     traders = [f"inf-{number:02}" for number in range(1, inf + 1)]
     doors = [f"gtw-{number:02}" for number in range(1, gateways + 1)]
     everyone = [CONTROL, *traders, *doors]
-    return {BASELINE: everyone, GATEWAY: doors, INF: traders, HUB: [CONTROL], MONITORING: everyone}
+    return {
+        BASELINE: everyone,
+        GATEWAY: doors,
+        INF: traders,
+        **{kind: [CONTROL] for kind in (HUB, REVIEW)},
+        MONITORING: everyone,
+    }
 
 
 def hosts_of(made: tuple[Step, ...], kind: str) -> list[tuple[str, ...]]:
@@ -51,15 +58,17 @@ def test_rolling_through_the_lab() -> None:
         (INF, ("inf-01",)),
         (INF, ("inf-02",)),
         (HUB, (CONTROL,)),
+        (REVIEW, (CONTROL,)),
         (MONITORING, (CONTROL, "inf-01", "inf-02", GTW)),
     ]
     assert [step.name for step in made] == [
-        "1/6 hub-01 … gtw-01 (4)",
-        "2/6 gtw-01",
-        "3/6 inf-01",
-        "4/6 inf-02",
-        "5/6 hub-01",
-        "6/6 hub-01 … gtw-01 (4)",
+        "1/7 hub-01 … gtw-01 (4)",
+        "2/7 gtw-01",
+        "3/7 inf-01",
+        "4/7 inf-02",
+        "5/7 hub-01",
+        "6/7 hub-01",
+        "7/7 hub-01 … gtw-01 (4)",
     ]
     assert made[2].services == ("reconciler", "strategy")
 
@@ -92,7 +101,7 @@ def test_canary_widens_and_ends_each_stage() -> None:
 def test_all_at_once_is_one_step_of_each_kind() -> None:
     members = fleet(9)
     made = steps(Policy(ALL_AT_ONCE), members, members)
-    assert [len(step.hosts) for step in made] == [11, 1, 9, 1, 11]
+    assert [len(step.hosts) for step in made] == [11, 1, 9, 1, 1, 11]
 
 
 def test_only_hosts_with_something_to_do() -> None:
@@ -141,7 +150,7 @@ def test_no_more_hosts_than_allowed_are_down_together(
     policy, members, busy = rollout
     for step in steps(policy, members, busy):
         of = len(members[step.kind])
-        if policy.strategy == ALL_AT_ONCE or step.kind in (BASELINE, HUB, MONITORING):
+        if policy.strategy == ALL_AT_ONCE or step.kind in (BASELINE, HUB, REVIEW, MONITORING):
             continue
         assert len(step.hosts) <= max(1, of * policy.max_unavailable_percent / 100)
         assert of == 1 or len(step.hosts) < of
@@ -152,7 +161,7 @@ def test_kinds_keep_their_order(
     rollout: tuple[Policy, dict[str, list[str]], dict[str, list[str]]], order: tuple[str, str]
 ) -> None:
     kinds = [step.kind for step in steps(*rollout, order)]
-    assert kinds == sorted(kinds, key=(BASELINE, *order, HUB, MONITORING).index)
+    assert kinds == sorted(kinds, key=(BASELINE, *order, HUB, REVIEW, MONITORING).index)
 
 
 @given(rollouts())

@@ -44,7 +44,7 @@ def test_what_molecule_leaves_out_everywhere_is_taken() -> None:
         (
             "rollback.yml",
             "typo",
-            "it has access, baseline, fleet, gateway, hub, monitoring, reconciler, strategy",
+            "it has access, baseline, fleet, gateway, hub, monitoring, reconciler, review, strategy",
         ),
     ],
 )

@@ -29,7 +29,7 @@ def test_every_variable_is_what_ansible_resolves(inventory: Path, tmp_path: Path
     wanted = (
         "{% set all = {} %}{% for name in query('ansible.builtin.varnames', '^[a-z0-9_]+$') %}"
         "{% if name.startswith(('fleet_', 'baseline_', 'gateway_', 'reconciler_', 'strategy_', 'hub_',"
-        " 'monitoring_', 'vault_', 'ansible_ssh_private', 'ansible_ssh_common',"
+        " 'review_', 'monitoring_', 'vault_', 'ansible_ssh_private', 'ansible_ssh_common',"
         " 'ansible_host', 'ansible_user', 'group_names', 'inventory_hostname')) %}"
         "{% set _ = all.update({name: lookup('ansible.builtin.vars', name)}) %}{% endif %}{% endfor %}"
         "{{ all | to_json }}\n"

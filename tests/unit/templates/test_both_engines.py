@@ -19,6 +19,7 @@ from mt5crs.settings.envfile import load_env_text, parse
 from mt5crs.settings.gateway import ClientsFile, GatewaySettings
 from mt5crs.settings.hub import HubSettings
 from mt5crs.settings.reconciler import ReconcilerSettings
+from mt5crs.settings.review import ReviewSettings
 from mt5crs.settings.schema import Settings, fields
 from mt5crs.settings.strategy import StrategySettings
 from mt5crs_release.spec import read_spec
@@ -29,6 +30,7 @@ LOADED: dict[str, type[Settings]] = {
     "gateway": GatewaySettings,
     "hub": HubSettings,
     "reconciler": ReconcilerSettings,
+    "review": ReviewSettings,
     "strategy": StrategySettings,
 }
 
@@ -46,9 +48,21 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fleet_review_required": True,
         "fleet_phases": True,
         "fleet_phase_signers": {"alice": SIGNER},
+        "review_provider_networks": ["203.0.113.0/28"],
+        "review_signing_key": "c2VjcmV0",
+        "review_api_key": "the-key",
+        "review_reviewer": {
+            "provider": "anthropic",
+            "endpoint": "https://api.example.org",
+            **{
+                name: {"name": name, "input_price": 1.5, "output_price": 2}
+                for name in ("strong", "medium", "cheap")
+            },
+        },
         "hub_readers": ["10.9.9.200", "10.8.0.0/16"],
         "gateway_profile_names": {"202401": "live_safe_atomic_v1"},
     }
+    text["lab"]["children"]["review"] = {"hosts": {"hub-01": {}}}
     # One host whose strategy has a bundle of its own, one whose strategy comes with the core.
     text["lab"]["children"]["inf"]["hosts"]["inf-01"]["strategy_built"] = {
         "name": "mine",
@@ -96,7 +110,7 @@ def test_every_setting_reaches_its_service(fleet: Fleet, service: str) -> None:
     loaded = load_env_text(LOADED[service], text)
     assert set(parse(text)) == {field.env for field in fields(LOADED[service])}
     for field in fields(LOADED[service]):
-        if field.variable is not None:
+        if field.variable is not None and field.variable in fleet.hosts[host]:
             wanted = msgspec.convert(fleet.hosts[host][field.variable], field.base_type)
             assert getattr(loaded, field.name) == wanted, field.name
 
@@ -146,7 +160,7 @@ def test_unit_is_sandboxed(fleet: Fleet, service: str, tmp_path: Path) -> None:
     host = hosts_of(fleet, service)[0]
     specification = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))
     units = {**specification["units"], **(specification.get("standby") or {"units": {}})["units"]}
-    assert len(units) == (1 if service in ("gateway", "hub") else 2)
+    assert len(units) == (1 if service in ("gateway", "hub", "review") else 2)
     for name, text in units.items():
         (tmp_path / name).write_text(text)
     command = [

@@ -1,0 +1,1 @@
+"""The Hub's queue of reviews, as the controller sees it."""
