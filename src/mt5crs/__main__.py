@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "start": ("mt5crs.checks.start", "Let a magic number trade, after go/no-go, backup and a countdown."),
     "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
     "stop": ("mt5crs.checks.stop", "Stop a magic number, and report what it did."),
+    "terminal": ("mt5crs.checks.terminal", "Name what keeps the MetaTrader 5 terminal from starting."),
     "withdraw": ("mt5crs.checks.emergencies", "Stop a magic number and take its trading rights."),
 }
 """Name: module (which has a click command of the same name, `-` as `_`), one line of help."""

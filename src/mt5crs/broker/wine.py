@@ -35,11 +35,15 @@ _RUN = (
 
 
 class Wine(Struct, frozen=True, kw_only=True):
-    """Where Wine, the Windows Python and the prefix of this gateway are; paths of Linux."""
+    """Where Wine, the Windows Python and the prefix of this gateway are; paths of Linux.
+
+    display: of the display server that the terminal shows its window on (`:1`); empty: none.
+    """
 
     program: str
     python: str
     prefix: str
+    display: str = ""
 
     def problem(self) -> str:
         """Why no terminal process can be started with it, with the remedy; empty if one can be."""
@@ -74,6 +78,8 @@ class Wine(Struct, frozen=True, kw_only=True):
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
         """The environment for it: `given`, without what steers a Python of Linux."""
         kept = {name: value for name, value in given.items() if not name.startswith("PYTHON")}
+        if self.display:
+            kept["DISPLAY"] = self.display
         return {
             **kept,
             "WINEPREFIX": self.prefix,

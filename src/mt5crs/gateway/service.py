@@ -102,7 +102,12 @@ def _spawner(settings: GatewaySettings) -> Callable[[], Process]:
     hidden = [each.env for each in fields(GatewaySettings) if each.env is not None]
     if settings.platform == "native":
         return lambda: Process(process.command(process.MODULE), process.environment(hidden))
-    wine = Wine(program=settings.wine_program, python=settings.wine_python, prefix=str(_prefix(settings)))
+    wine = Wine(
+        program=settings.wine_program,
+        python=settings.wine_python,
+        prefix=str(_prefix(settings)),
+        display=settings.wine_display,
+    )
 
     def spawn() -> Process:
         if problem := wine.problem():
@@ -373,6 +378,8 @@ class Gateway:
             "healthy": state == "ready" and self.authenticator.alive() and self.terminal.alive(),
             "state": state,
             "reason": reason,
+            "terminal": self.terminal.state(),
+            "terminal_reason": self.terminal.view().reason,
             "stream": self.stream.name,
             "halts": len(self.control.halts()),
             "unresolved": sum(self.desk.unresolved_by_magic().values()),

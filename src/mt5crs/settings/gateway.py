@@ -71,6 +71,14 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
         str,
         setting("Path of python.exe for Windows on the host (wine); Linux path.", pattern=r"^/[^']*\Z"),
     ] = "/opt/mt5crs-wine/python/python.exe"
+    wine_display: Annotated[
+        str,
+        setting(
+            "Display server on the host that the terminal shows its window on (wine), such as `:1`; empty: "
+            "none. A terminal needs one, the simulated broker does not.",
+            pattern=r"^(:\d{1,4}(\.\d)?)?\Z",
+        ),
+    ] = ""
     account_phase: Annotated[
         Phase,
         setting(

@@ -1,0 +1,194 @@
+"""`mt5crs terminal`: why the gateway's MetaTrader 5 terminal does not start, on the gateway's own host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from mt5crs.checks.health import HealthCheckBrokenError, ask_health
+from mt5crs.checks.terminal_causes import Program, Seen, findings, verdict_of
+from mt5crs.protocol.addresses import reached_from_here
+from mt5crs.service import exits
+
+if TYPE_CHECKING:
+    from mt5crs.settings.gateway import GatewaySettings
+
+ENV_FILE = Path("/opt/mt5crs/gateway/current/.env")
+PROC = Path("/proc")
+_PICTURE_S = 20.0
+_MARK = {"fine": "ok     ", "cause": "CAUSE  ", "unknown": "unknown"}
+_STATUS = {"fine": exits.OK, "cause": exits.FAILED, "unknown": exits.INCONCLUSIVE}
+
+
+def on_this_host(path: str, prefix: Path | None) -> Path:
+    r"""Where a Windows path is: below Wine's drives in `prefix`, whose letters differ in case from Windows'.
+
+    `C:/x/y.exe` is `PREFIX/dosdevices/c:/x/y.exe`, in whatever case it is there.
+    """
+    if prefix is None or len(path) < 2 or path[1] != ":":
+        return Path(path)
+    place = prefix / "dosdevices" / f"{path[0].lower()}:"
+    for name in path[2:].replace("\\", "/").strip("/").split("/"):
+        there = place / name
+        if not there.exists() and place.is_dir():
+            there = next((each for each in place.iterdir() if each.name.lower() == name.lower()), there)
+        place = there
+    return place
+
+
+def programs(proc: Path = PROC) -> Iterator[Program]:
+    """Windows programs that run on this host, and whose they are."""
+    for place in proc.glob("[0-9]*"):
+        try:
+            words = tuple((place / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
+            user = place.owner()
+        except (OSError, KeyError):  # it has ended, or its user has no name
+            continue
+        if words[0].lower().endswith(".exe"):
+            yield Program(pid=int(place.name), user=user, words=words, prefix=_prefix_of(place))
+
+
+def _prefix_of(place: Path) -> str:
+    try:
+        variables = (place / "environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return ""
+    return next((each.partition("=")[2] for each in variables if each.startswith("WINEPREFIX=")), "")
+
+
+def answers(display: str) -> bool | None:
+    """Whether a display server of this host is there (`:1`); None where such a question has no meaning."""
+    if not sys.platform.startswith("linux"):
+        return None
+    number = display.lstrip(":").partition(".")[0]
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.settimeout(2.0)
+        for address in (f"\0/tmp/.X11-unix/X{number}", f"/tmp/.X11-unix/X{number}"):  # noqa: S108
+            try:
+                asked.connect(address)
+            except OSError:
+                continue
+            return True
+    return False
+
+
+def looked_at(settings: GatewaySettings) -> Seen:
+    """Look at this host and ask the gateway."""
+    from mt5crs.broker.wine import Wine
+
+    under_wine = settings.platform == "wine"
+    prefix = Path(settings.state_dir).absolute() / "wine"
+    wine = Wine(program=settings.wine_program, python=settings.wine_python, prefix=str(prefix))
+    path = on_this_host(settings.mt5_path, prefix if under_wine else None)
+    try:
+        there: bool | None = path.is_file()
+        user = Path(settings.state_dir).owner()
+    except (OSError, KeyError, NotImplementedError):
+        there, user = None, ""
+    state, reason = _told(settings)
+    return Seen(
+        state=state,
+        reason=reason,
+        under_wine=under_wine,
+        wine_problem=wine.problem() if under_wine else "",
+        path=str(path),
+        path_there=there,
+        user=user,
+        prefix=str(prefix),
+        display=settings.wine_display,
+        display_there=answers(settings.wine_display) if settings.wine_display else None,
+        programs=tuple(programs()) if PROC.is_dir() and user else None,
+    )
+
+
+def _told(settings: GatewaySettings) -> tuple[str, str]:
+    """State and reason of the terminal, as the gateway has them."""
+    try:
+        _, content = ask_health(reached_from_here(settings.metrics_address), settings.metrics_port)
+    except (OSError, HealthCheckBrokenError) as error:
+        return "down", str(error)
+    return str(content.get("terminal", "unknown")), str(content.get("terminal_reason", ""))
+
+
+def picture(file: Path, display: str, user: str) -> str:
+    """Save what a display shows as a picture; why there is none, or empty."""
+    program = shutil.which("import") if display else None
+    if program is None:
+        return "no picture: it needs a display and the program `import` (apt-get install imagemagick)"
+    try:
+        with file.open("xb") as saved:
+            done = subprocess.run(
+                [program, "-display", display, "-window", "root", "png:-"],
+                stdin=subprocess.DEVNULL,
+                stdout=saved,
+                stderr=subprocess.PIPE,
+                text=True,
+                user=user if os.geteuid() == 0 else None,
+                timeout=_PICTURE_S,
+                check=False,
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"no picture: {error}"
+    return "" if done.returncode == 0 else f"no picture: {done.stderr.strip()[-300:]}"
+
+
+@click.command()
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=ENV_FILE,
+    show_default=True,
+    help="The gateway's .env file.",
+)
+@click.option(
+    "--picture",
+    "picture_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Save what the terminal's display shows there (PNG); look at it before you send it to anybody.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def terminal(env_file: Path, picture_file: Path | None, as_json: bool) -> None:
+    """Name which of the known causes keeps the gateway's MetaTrader 5 terminal from starting.
+
+    On the gateway's host, as root. Exit 0: none of them; 1: a cause was found; 75: something could not be
+    looked at; 78: the .env file cannot be used.
+    """
+    from mt5crs.settings.envfile import load_env_text
+    from mt5crs.settings.gateway import GatewaySettings
+    from mt5crs.settings.schema import SettingsError
+
+    try:
+        settings = load_env_text(GatewaySettings, env_file.read_text(encoding="utf-8"), origin=str(env_file))
+    except (OSError, UnicodeDecodeError, SettingsError) as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(exits.CONFIGURATION) from error
+    if settings.backend == "sim":
+        click.echo("the gateway trades the simulated broker: there is no terminal")
+        return
+    seen = looked_at(settings)
+    found = findings(seen)
+    verdict = verdict_of(found)
+    shown = picture(picture_file, seen.display, seen.user) if picture_file is not None else ""
+    if as_json:
+        each = [msgspec.to_builtins(one) for one in found]
+        told = {"state": seen.state, "reason": seen.reason, "verdict": verdict, "findings": each}
+        click.echo(json.dumps({**told, "picture": shown or str(picture_file or "")}, indent=2))
+    else:
+        click.echo(f"terminal {seen.state}{f': {seen.reason}' if seen.reason else ''}")
+        for one in found:
+            click.echo(f"{_MARK[one.verdict]}  {one.name}: {one.detail}")
+            if one.verdict == "cause":
+                click.echo(f"{'':9}{one.remedy}")
+        if picture_file is not None:
+            click.echo(shown or f"picture: {picture_file}")
+    raise SystemExit(_STATUS[verdict])
