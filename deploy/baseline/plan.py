@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from deploy.baseline.host_files import ManagedDirectory, ManagedFile, listed, listing_script, unlike
 from deploy.fleet.rendering import TEMPLATES
 
 PROJECT = Path(__file__).resolve().parents[2]
 SUPPORTED = ("debian 12", "debian 13", "ubuntu 22.04", "ubuntu 24.04")
+WINE = "wine64"
+SUPPORTED_WITH_WINE = ("debian 13",)
+"""Terminals refuse Wine before 10 and take 11 for a debugger; this one's package is 10."""
 ENABLED_UNITS = ("chrony.service", "nftables.service")
 
 DIRECTORIES = (
@@ -85,6 +89,24 @@ class Plan:
 
 class ReleaseToolMissingError(RuntimeError):
     """The release tool was not built yet; the text names the command."""
+
+
+def packages_of_baseline(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Debian packages of this part on a host with these variables."""
+    return (*settings["baseline_packages"], *settings["baseline_role_packages"])
+
+
+def system_problem(system: str, packages: Iterable[str]) -> str:
+    """Why a host cannot be in the fleet with these packages, with the remedy; empty if it can."""
+    under_wine = WINE in packages
+    able = SUPPORTED_WITH_WINE if under_wine else SUPPORTED
+    if system in able:
+        return ""
+    why = f" with Wine ({WINE}, gateway_platform)" if under_wine else ""
+    return (
+        f"runs {system or 'an unknown system'}; supported{why}: {', '.join(able)}. "
+        "Install one of them or take the host out of the inventory"
+    )
 
 
 def question(packages: Iterable[str]) -> str:

@@ -18,13 +18,14 @@ from pyinfra.api.exceptions import DeployError
 
 from deploy.baseline import apt, steps
 from deploy.baseline.plan import (
-    SUPPORTED,
     Observed,
     ReleaseToolMissingError,
     managed_files,
     observed,
+    packages_of_baseline,
     plan,
     question,
+    system_problem,
 )
 from deploy.baseline.steps import Step
 from deploy.fleet.rendering import render
@@ -77,7 +78,7 @@ def observe() -> Observed:
 
 def wanted_packages(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Every Debian package that any part wants on a host with these variables."""
-    return tuple(sorted({*settings["baseline_packages"], *packages_of_monitoring(settings)}))
+    return tuple(sorted({*packages_of_baseline(settings), *packages_of_monitoring(settings)}))
 
 
 def packages_of_monitoring(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,13 +95,10 @@ def baseline_installed() -> None:
         files = managed_files(lambda template: render(template, settings))
     except ReleaseToolMissingError as error:
         raise DeployError(str(error)) from None
-    names = tuple(settings["baseline_packages"])
+    names = packages_of_baseline(settings)
     now = observe()
-    if now.system not in SUPPORTED:
-        raise DeployError(
-            f"{host.name} runs {now.system or 'an unknown system'}; supported are {', '.join(SUPPORTED)}. "
-            "Install one of them or take the host out of the inventory"
-        )
+    if problem := system_problem(now.system, names):
+        raise DeployError(f"{host.name} {problem}")
     todo = plan(files, names, now)
     # Files before packages: a package starts its service at once, which must find its configuration.
     brought(steps.layout(todo, files), name="Files and directories")

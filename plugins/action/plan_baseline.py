@@ -26,7 +26,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return `plan` (fields of `baseline_plan.Plan`), the host's `system` and the `supported` ones."""
+        """Return `plan` (fields of `baseline_plan.Plan`), the host's `system` and what is wrong with that."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         known = task_vars or {}
         packages = [str(name) for name in self._task.args["packages"]]
@@ -44,5 +44,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         plan = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(todo).items()
         }
-        found = {"system": now.system, "supported": list(baseline_plan.SUPPORTED), "plan": plan}
+        problem = baseline_plan.system_problem(now.system, packages)
+        found = {"system": now.system, "problem": problem, "plan": plan}
         return {**result, "changed": False, **found}

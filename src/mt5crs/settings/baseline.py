@@ -50,6 +50,13 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
             "python3",
         ]
     )
+    role_packages: Annotated[
+        list[str],
+        setting(
+            "Debian packages that this host's services need beside; a gateway's under Wine: `wine64`.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
     release_signers: Annotated[
         list[str],
         setting(
@@ -222,6 +229,7 @@ class BaselineSettings(Settings, frozen=True, kw_only=True):
     def problems(self) -> Iterable[str]:
         """Lists whose entries cannot be used, and a host that would have no time source at all."""
         yield from package_problems("baseline_packages", self.packages)
+        yield from package_problems("baseline_role_packages", self.role_packages)
         for name, networks in (
             ("baseline_ssh_sources", self.ssh_sources),
             ("baseline_ntp_serve", self.ntp_serve),

@@ -15,6 +15,7 @@ from deploy.baseline.plan import (
     Plan,
     observed,
     plan,
+    system_problem,
 )
 
 FILES = [ManagedFile(path, b"as wanted\n") for path in NOTICED_BY]
@@ -27,6 +28,25 @@ GOOD = Observed(
     seen={item.path: item.seen_as for item in (*DIRECTORIES, *FILES)},
     release_units=True,
 )
+
+
+@pytest.mark.parametrize(
+    ("system", "packages", "words"),
+    [
+        ("debian 12", PACKAGES, ""),
+        ("debian 13", (*PACKAGES, "wine64"), ""),
+        ("debian 12", (*PACKAGES, "wine64"), "supported with Wine (wine64, gateway_platform): debian 13."),
+        ("ubuntu 24.04", (*PACKAGES, "wine64"), "runs ubuntu 24.04"),
+        ("alpine 3", PACKAGES, "supported: debian 12, debian 13, ubuntu 22.04, ubuntu 24.04."),
+        ("", PACKAGES, "runs an unknown system"),
+    ],
+)
+def test_a_system_that_cannot_be_in_the_fleet_is_refused(
+    system: str, packages: tuple[str, ...], words: str
+) -> None:
+    problem = system_problem(system, packages)
+    assert words in problem
+    assert bool(problem) == bool(words)
 
 
 def test_nothing_to_do_when_all_is_as_wanted() -> None:
