@@ -36,9 +36,10 @@ from mt5crs.protocol import requests
 from mt5crs.protocol.codec import encode
 from mt5crs.protocol.curve import new_keypair, secure_client, secure_server
 from mt5crs.protocol.fields import MAX_REPLY_BYTES
-from mt5crs.protocol.replies import OrderResult, Snapshot
+from mt5crs.protocol.replies import HaltState, OrderResult, Snapshot
 from tests.bench.figures import Table
-from tests.unit.gateway.running import MAGIC, Caller, Running
+from tests.unit.gateway import hostile_terminal
+from tests.unit.gateway.running import MAGIC, Caller, Running, eventually
 from tests.unit.orders import TERMS
 
 
@@ -281,6 +282,47 @@ def ordered(caller: Caller, number: int) -> None:
         raise RuntimeError(f"order failed: {result}")
 
 
+def hanging(table: Table, directory: Path, samples: int) -> None:
+    """Two gateways in turns, one whose terminal process holds its interpreter's lock, and one at rest."""
+    head: dict[str, Any] = {"v": 1, "id": "bench"}
+    ping = encode(requests.Ping(**head, client="watcher", magic=MAGIC))
+    with contextlib.ExitStack() as stack:
+        gateways = []
+        for name in ("hangs", "rests"):
+            (directory / name).mkdir()
+            gateway = Running(
+                directory / name,
+                TERMINAL_READ_DEADLINE_S="300",
+                TERMINAL_ORDER_DEADLINE_S="300",
+                CLIENT_REQUESTS_PER_S="1000000",
+            )
+            gateway.program = hostile_terminal.MODULE
+            stack.callback(gateway.close)
+            gateways.append(gateway.start())
+        trading = gateways[0].client("strategy")
+        trading.lease()
+        trading.send(requests.OrderSend, **trading.terms(volume=hostile_terminal.HOLDS_THE_LOCK))
+        eventually(lambda: gateways[0].health().get("state") == "terminal_hung", 30)
+        hung, calm = (functools.partial(exchange, each.client("watcher"), ping) for each in gateways)
+        (p50, p99), (e50, e99) = take_turns(hung, calm, samples)
+        note = f"P99 {p99 / 1000:.1f} ms, at rest {e99 / 1000:.1f} ms; at most 5 where nothing else runs"
+        table.add("PING while the terminal hangs, P50", p50 / e50, "times", 1.1, note)
+        stopped, stops = (functools.partial(halted, each.client("ops")) for each in gateways)
+        (p50, p99), (e50, e99) = take_turns(stopped, stops, max(20, samples // 10))
+        note = f"P99 {p99 / 1000:.1f} ms, at rest {e99 / 1000:.1f} ms; at most 100 where nothing else runs"
+        table.add("HALT and RESUME while it hangs, P50", p50 / e50, "times", None, note)
+        if gateways[0].health().get("state") != "terminal_hung":
+            raise RuntimeError("the terminal came back while it was measured")
+
+
+def halted(operator: Caller) -> None:
+    """A halt of the fleet, durable, and its end."""
+    for request in (requests.Halt, requests.Resume):
+        reply = operator.ask(request, scope="FLEET", reason="bench")
+        if not isinstance(reply, HaltState):
+            raise RuntimeError(f"{request.__name__} failed: {reply}")
+
+
 def terminal_process(table: Table, directory: Path, samples: int) -> None:
     """The boundary alone: a question and its answer, memory, and another process when one was killed."""
     started: list[Process] = []
@@ -337,6 +379,7 @@ def run(table: Table, *, samples: int, messages: int) -> None:
         finally:
             gateway.close()
         boundary(table, directory, samples)
+        hanging(table, directory, samples)
         terminal_process(table, directory / "alone", samples)
         gateway = gateway_with(directory / "large", 10_000)
         try:

@@ -74,6 +74,9 @@ def test_the_environment_has_nothing_of_the_linux_python(tmp_path: Path) -> None
     made = stand_in(tmp_path).environment(given)
     assert made["WINEPREFIX"] == str(tmp_path / "prefix")
     assert [name for name in made if name.startswith("PYTHON")] == ["PYTHONDONTWRITEBYTECODE"]
+    assert "DISPLAY" not in made
+    shown = msgspec.structs.replace(stand_in(tmp_path), display=":7")
+    assert shown.environment({"DISPLAY": ":0"})["DISPLAY"] == ":7"
 
 
 def test_it_runs_this_releases_own_code_behind_what_the_windows_python_has(tmp_path: Path) -> None:
