@@ -5,12 +5,10 @@ thread.
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import msgspec
 
 from mt5crs.broker.interface import Books, Broker, BrokerError, TooLateError, TradeRequest, TradeResult
-from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, certainly_not_executed, name
 from mt5crs.protocol import requests as ask
 from mt5crs.protocol.fields import VERSION
 from mt5crs.protocol.records import Deal, GuardInfo, Identity
@@ -22,31 +20,24 @@ from . import risk
 from .account_view import AccountView
 from .breaker import Breaker
 from .control import Control
-from .evidence import Verdict, judge, resembling
 from .expected_account import ExpectedAccount
-from .journal import Entry, Journal, JournalError, Sighting, fingerprint, new_entry
-from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS, Ledger
+from .journal import Entry, Journal, JournalError, fingerprint, new_entry
+from .ledger import Ledger
 from .order_checks import OrderChecks
 from .order_refusals import broker_failed, expired, journal_failed, phase_changed
-from .order_results import OrderResults, outcome_of, reason_of
-from .pending import Effect, Seen
+from .order_results import OrderResults
 from .phases import Phases
 from .preparation import Preparation
 from .refusal import Refusal
+from .resolution import Resolution
+from .settlement import Settlement
 from .shared_account import SharedAccount
+from .slippage import Slippage
 from .stream import Stream
 from .trade_requests import trade_request
 from .unfilled import Unfilled
 from .unresolved import Unresolved
 from .watch import Watch
-
-_WIDE_MARGIN_MS = 26 * 3600_000
-"""So far before the moment of sending it is searched where much depends on it: whatever the clocks say."""
-_WIDE_INTERVAL_S = 5.0
-_DECLARED_KEPT_MS = 7 * 24 * 3600_000
-"""For so long an order that was declared not executed is still looked for."""
-_DECLARED_RARELY_S = 600.0
-_SUCCESS = frozenset({"FILLED", "PARTIAL", "PLACED"})
 
 
 class Desk:
@@ -115,10 +106,7 @@ class Desk:
             books_lag_s,
             monotonic,
         )
-        self._pending = self._account.pending
-        self._last_seen = self._account.last_seen
-        self._unresolved = Unresolved(journal, self._pending, monotonic)
-        self._resolve_after_ms = resolve_after_s * 1000
+        self._unresolved = Unresolved(journal, self._account.pending, monotonic)
         self._checks = OrderChecks(
             broker,
             self._account,
@@ -129,13 +117,22 @@ class Desk:
             max_clock_skew_s,
             quote_life_s,
         )
-        self._preparation = Preparation(broker, self._pending, self._checks)
-        self._declared = {
-            (entry.request.magic, entry.request.client_order_id): entry for entry in journal.declared()
-        }
-        self._declared_due = 0.0
-        self._monotonic = monotonic
-        self._searched_wide = -_WIDE_INTERVAL_S
+        self._preparation = Preparation(broker, self._account.pending, self._checks)
+        slippage = Slippage(broker, limits, phases, note)
+        self._settlement = Settlement(
+            journal, self._account, self._unresolved, self._breaker, self._results, slippage, note
+        )
+        self._resolution = Resolution(
+            broker,
+            journal,
+            self._account,
+            self._unresolved,
+            self._settlement,
+            self._results,
+            note,
+            resolve_after_s,
+            monotonic,
+        )
 
     # --- state ---------------------------------------------------------------------------------------------
 
@@ -282,7 +279,7 @@ class Desk:
                 "use a new client order id for a new order",
             )
         if known.answer is None:
-            self._try_to_resolve(known)
+            self._resolution.try_to_resolve(known)
             known = self._journal.find(request.magic, request.client_order_id) or known
         return self._results.recorded(request.id, known)
 
@@ -347,7 +344,7 @@ class Desk:
             except TooLateError as error:
                 return self._not_sent(entry, error)
         self._watch.settle()
-        answer = self._conclude(entry, trade, result, books)
+        answer = self._settlement.conclude(entry, trade, result, books)
         took_ms = waited_ms()
         self._answered(took_ms / 1000)
         if isinstance(request, ask.OrderSend) and isinstance(answer, OrderResult):
@@ -469,261 +466,16 @@ class Desk:
                 return self._phases.state(request.id, request.magic, f"not known now: {error}")
             raise error if isinstance(error, Refusal) else broker_failed(error) from error
 
-    # --- outcomes ------------------------------------------------------------------------------------------
-
-    def _conclude(
-        self, entry: Entry, trade: TradeRequest, result: TradeResult | None, before: Books
-    ) -> Reply:
-        """Outcome from the broker's reply and books; UNRESOLVED when neither decides.
-
-        The reply counts only when the books could be read: the account may have been switched meanwhile.
-        """
-        request = entry.request
-        change = not isinstance(request, ask.OrderSend)
-        if result is not None and certainly_not_executed(result.retcode, change=change):
-            answer = self._results.result(
-                entry, request.id, "REJECTED", result.retcode, reason_of(result), "reply"
-            )
-            return self._settle(entry, answer)
-        # what was just done is as a rule among the latest
-        seen = self._account.evidence(entry.sent_msc, JUST_NOW_MS)
-        verdict = _verdict(entry, seen)
-        if verdict is None:
-            seen = self._account.evidence(entry.sent_msc, SEARCHED_BACK_MS)
-            verdict = _verdict(entry, seen)
-        if seen is not None and verdict is not None:
-            answer = self._results.from_books(entry, verdict, result.retcode if result else 0, seen)
-            return self._settle(entry, answer, seen, before)
-        done = result is not None and result.retcode in (DONE, DONE_PARTIAL)
-        if seen is not None and result is not None and done and (result.order or result.deal):
-            outcome = outcome_of(trade, result)
-            if outcome is not None:
-                return self._settle(entry, self._results.from_reply(entry, outcome, result), seen, before)
-        code = result.retcode if result else 0
-        text = name(code) if result else "the broker gave no reply"
-        self._note(
-            "order.unresolved", magic=request.magic, client_order_id=request.client_order_id, retcode=code
-        )
-        return self._results.result(entry, request.id, "UNRESOLVED", code, text, "none")
-
-    def _settle(
-        self, entry: Entry, answer: OrderResult, seen: Seen | None = None, before: Books | None = None
-    ) -> Reply:
-        """Record an answer. What the books as `seen` do not show of it is waited for; `before` is the view it
-        was decided on.
-        """
-        request = entry.request
-        effect = None if seen is None else self._not_shown(entry, answer, seen, before)
-        if effect is not None:
-            # one of the events that are still to come: who waits for it sees the whole effect
-            answer = msgspec.structs.replace(answer, seq=answer.seq + 1)
-        magic = request.magic
-        failures = self._breaker.failures.get(magic, 0)
-        if isinstance(request, ask.OrderSend):  # closing and cancelling say nothing about new orders
-            good = answer.outcome in _SUCCESS and not self._slipped(request, answer)
-            failures = 0 if good else failures + 1
-        try:
-            declared = answer.evidence == "operator"
-            state: Literal["done", "told", "declared"] = (
-                "declared" if declared else "done" if effect is None else "told"
-            )
-            self._journal.settle(entry, answer, failures, state, self._seen_of(magic, answer, effect, seen))
-        except JournalError as error:
-            self._unresolved.add(entry)  # the resolver writes it when the disk is back
-            self._note("journal.failed", error=str(error), client_order_id=request.client_order_id)
-            return self._results.result(
-                entry, request.id, "UNRESOLVED", answer.retcode, "journal not writable", "none"
-            )
-        self._breaker.failures[magic] = failures
-        self._unresolved.drop(request)
-        if effect is not None:
-            self._pending.wait_for(effect)
-        return answer
-
-    def _seen_of(
-        self, magic: int, answer: OrderResult, effect: Effect | None, seen: Seen | None
-    ) -> list[Sighting]:
-        if seen is None or effect is not None:
-            return []
-        tickets = {answer.order, answer.position} - {0}
-        return self._last_seen.after(seen.books, tickets, magic)
-
-    def _not_shown(
-        self, entry: Entry, answer: OrderResult, seen: Seen, before: Books | None
-    ) -> Effect | None:
-        """What an answer says and the books do not show; None when they show it all."""
-        effect = self._pending.effect_of(entry, answer, before)
-        try:
-            return None if effect is None or self._pending.shown(effect, seen) else effect
-        except BrokerError as error:
-            self._note("evidence.unavailable", error=str(error))
-            return effect
-
-    def _slipped(self, request: ask.OrderSend, answer: OrderResult) -> bool:
-        """Whether a market order was filled worse than its bound allows; it counts as a failure then."""
-        limits = self._limits().get(request.magic)
-        if limits is None or not answer.volume:
-            return False
-        try:
-            spec = self._broker.symbol(request.symbol)
-        except BrokerError as error:
-            self._note("slippage.unknown", client_order_id=request.client_order_id, error=str(error))
-            return False
-        points = risk.slipped_points(request, answer.price, spec.point) if spec else None
-        if self._phases is not None:
-            limits = self._phases.tightened(request.magic, limits)
-        bound = risk.slippage_points(request.max_slippage_points, limits)
-        if points is None or bound is None or points <= bound + 1e-6:
-            return False
-        self._note(
-            "order.slipped",
-            magic=request.magic,
-            client_order_id=request.client_order_id,
-            points=round(points, 1),
-            bound=bound,
-        )
-        return True
+    # --- resolution ----------------------------------------------------------------------------------------
 
     def resolve_all(self) -> None:
         """Try to find out the fate of every unresolved submission, and of those that were declared."""
-        if self._declared and self._monotonic() >= self._declared_due:
-            self._look_for_declared()
-        if not self._unresolved:
-            return
-        now = self._monotonic()
-        wide = now - self._searched_wide >= _WIDE_INTERVAL_S
-        if wide:
-            self._searched_wide = now
-        entries = self._unresolved.entries()
-        oldest = min(entry.sent_msc for entry in entries)
-        # read once for all: the lists of a terminal can be slow
-        seen = self._account.evidence(oldest, _WIDE_MARGIN_MS if wide else SEARCHED_BACK_MS)
-        for entry in entries:
-            self._resolve(entry, seen)
-
-    def _try_to_resolve(self, entry: Entry) -> None:
-        self._resolve(entry, self._account.evidence(entry.sent_msc, SEARCHED_BACK_MS))
-
-    def _resolve(self, entry: Entry, seen: Seen | None) -> None:
-        verdict = _verdict(entry, seen)
-        if seen is None or verdict is None:
-            self._unresolved.add(entry)
-            return
-        answer = self._results.from_books(entry, verdict, 0, seen)
-        self._settle(entry, answer, seen)
-        self._note("order.resolved", client_order_id=entry.request.client_order_id, outcome=answer.outcome)
-
-    def _look_for_declared(self) -> None:
-        """A person's word that an order was not executed is not the end of it: it may be filled later."""
-        now, youngest = self._broker.time_msc(), _DECLARED_KEPT_MS
-        for key, entry in list(self._declared.items()):
-            age = now - entry.sent_msc
-            youngest = min(youngest, age)
-            recent = age < _DECLARED_RARELY_S * 1000
-            seen = self._account.evidence(entry.sent_msc, SEARCHED_BACK_MS if recent else _WIDE_MARGIN_MS)
-            verdict = _verdict(entry, seen)
-            if seen is not None and verdict is not None:
-                self._found_after_all(entry, verdict, seen)
-            elif age > _DECLARED_KEPT_MS:
-                del self._declared[key]
-                self._account.shown(entry)
-        often = youngest < _DECLARED_RARELY_S * 1000
-        self._declared_due = self._monotonic() + (_WIDE_INTERVAL_S if often else _DECLARED_RARELY_S)
-
-    def _found_after_all(self, entry: Entry, verdict: Verdict, seen: Seen) -> None:
-        request = entry.request
-        del self._declared[request.magic, request.client_order_id]
-        if verdict.volume or verdict.outcome == "PLACED":
-            said = "declared not executed, and executed after all"
-            answer = self._results.from_books(entry, msgspec.structs.replace(verdict, message=said), 0, seen)
-            self._note(
-                "order.late_fill",
-                magic=request.magic,
-                client_order_id=request.client_order_id,
-                order=verdict.order,
-                volume=verdict.volume,
-            )
-            self._settle(entry, answer, seen)
-        else:
-            self._account.shown(entry)
+        self._resolution.resolve_all()
 
     def query(self, request: ask.OrderQuery) -> Reply:
         """Answer an ORDER_QUERY."""
-        return self._results.recorded(
-            request.id, self._resolved_entry(request.magic, request.client_order_id)
-        )
-
-    def _resolved_entry(self, magic: int, client_order_id: str) -> Entry:
-        entry = self._journal.find(magic, client_order_id)
-        if entry is not None and entry.answer is None:
-            self._try_to_resolve(entry)
-            entry = self._journal.find(magic, client_order_id)
-        if entry is None:
-            raise Refusal(
-                "UNKNOWN_ORDER",
-                "client_order_id",
-                f"nothing is recorded under {client_order_id} of magic {magic}",
-                "it was never handed to the broker; it may be sent under the same id",
-            )
-        return entry
+        return self._resolution.query(request)
 
     def declare(self, request: ask.OrderResolve) -> Reply:
         """Answer an ORDER_RESOLVE: a person says that the submission was not executed."""
-        entry = self._resolved_entry(request.magic, request.client_order_id)
-        if entry.answer is not None:
-            if self._pending.accept(request.magic, request.client_order_id):
-                self._note("books.accepted", client=request.client, client_order_id=request.client_order_id)
-            return self._results.recorded(request.id, entry)
-        self._require_no_trace(entry, request.reason)
-        message = f"declared not executed by {request.client}: {request.reason}"
-        answer = self._results.result(entry, request.id, "REJECTED", 0, message[:256], "operator")
-        self._note("order.declared", client=request.client, client_order_id=request.client_order_id)
-        reply = self._settle(entry, answer)
-        if isinstance(reply, OrderResult) and reply.evidence == "operator":
-            self._declared[request.magic, request.client_order_id] = entry
-            self._declared_due = 0.0
-        return reply
-
-    def _require_no_trace(self, entry: Entry, reason: str) -> None:
-        """Raise Refusal unless enough time has passed and the broker's books show nothing of an order."""
-        left_ms = self._resolve_after_ms - self._unresolved.since_s(entry) * 1000
-        if left_ms > 0:
-            raise Refusal(
-                "UNRESOLVED",
-                "client_order_id",
-                "it was sent a moment ago and may still be executed",
-                f"look again and declare it in {left_ms / 1000:.0f} s (RESOLVE_AFTER_S)",
-                retry_ms=int(left_ms) + 1,
-            )
-        since = max(0, entry.sent_msc - _WIDE_MARGIN_MS)
-        try:
-            orders = [*self.look().orders, *self._broker.closed_orders(since)]
-            deals = self._broker.deals(since)
-        except BrokerError as error:
-            raise broker_failed(error) from error
-        seen = [order.ticket for order in orders if order.comment == entry.comment_id]
-        seen += [deal.ticket for deal in deals if deal.comment == entry.comment_id]
-        if seen:
-            raise Refusal(
-                "UNRESOLVED",
-                "client_order_id",
-                f"the broker's books show it (tickets {seen}), though its end is not known yet",
-                "wait: it will be resolved from the books",
-            )
-        magic = entry.request.magic
-        for record in resembling(entry, orders, deals):
-            order = record.order if isinstance(record, Deal) else record.ticket
-            named = str(record.ticket) in reason or str(order) in reason
-            if named or self._journal.belongs(magic, record.comment, order):
-                continue
-            raise Refusal(
-                "UNRESOLVED",
-                "client_order_id",
-                f"ticket {record.ticket} has the same magic number, symbol and side, and belongs to no other "
-                "order of this gateway: the broker may have changed its comment",
-                f"if it is certainly something else, name {record.ticket} in the reason",
-            )
-
-
-def _verdict(entry: Entry, seen: Seen | None) -> Verdict | None:
-    return None if seen is None else judge(entry, seen.books.orders, seen.closed, seen.deals)
+        return self._resolution.declare(request)

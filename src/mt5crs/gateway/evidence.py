@@ -13,6 +13,7 @@ from mt5crs.protocol.records import Deal, Order
 from mt5crs.protocol.requests import OrderCancel, PositionClose
 
 from .journal import Entry
+from .pending import Seen
 
 _EPSILON = 1e-9
 _STOPPED = frozenset({4, 5, 6})
@@ -48,6 +49,11 @@ def judge(
     ended = any(o.ticket == order.ticket for o in closed)
     outcome = _outcome_of(order, volume, ended=ended)
     return None if outcome is None else _verdict(outcome, order.ticket, mine, f"order is {order.state}")
+
+
+def verdict_of(entry: Entry, seen: Seen | None) -> Verdict | None:
+    """The same, of one reading of the books and history; None also when they could not be read."""
+    return None if seen is None else judge(entry, seen.books.orders, seen.closed, seen.deals)
 
 
 def _marked(deal: Deal, magic: int, comment: str) -> bool:

@@ -92,8 +92,9 @@ def test_a_clock_that_is_wrong_does_not_hide_a_deal(tmp_path: Path, ahead_ms: in
     counter.showing(clock_ahead_ms=ahead_ms, deals_lag_ms=1000, history_lag_ms=1000, positions_lag_ms=1000)
     order = lost(counter, SendFault(kind="lose_reply"))
     counter.now += int(RESOLVE_AFTER_S * 1000)
+    entry = counter.desk._unresolved.entries()[0]
     with pytest.raises(Refusal, match="books show it"):
-        counter.desk._require_no_trace(counter.desk._unresolved.entries()[0], "looked, nothing there")
+        counter.desk._resolution._require_no_trace(entry, "looked, nothing there")
     wait(counter, 10)
     assert told(counter, order).outcome == "FILLED"
 
