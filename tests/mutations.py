@@ -154,7 +154,7 @@ MUTATIONS = (
     Mutation(
         "unresolved order does not block",
         "gateway/desk.py",
-        "        self._require_settled(request)\n",
+        "        self._blocking.require_settled(request)\n",
         "",
     ),
     Mutation(

@@ -1,8 +1,11 @@
 """Submissions: checked, recorded, handed to the broker once, and their fate found out. Used by the terminal's
 thread.
+
+What it holds together: the account as it is looked at (`account_view`), checks and the request to the broker
+(`order_checks`, `preparation`, `blocking`), what became of a submission (`settlement`, `resolution`,
+`unresolved`).
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -18,9 +21,11 @@ from mt5crs.settings.gateway import Limits, Phase
 
 from . import risk
 from .account_view import AccountView
+from .blocking import Blocking
 from .breaker import Breaker
 from .control import Control
 from .expected_account import ExpectedAccount
+from .guards import Guards
 from .journal import Entry, Journal, JournalError, fingerprint, new_entry
 from .ledger import Ledger
 from .order_checks import OrderChecks
@@ -133,6 +138,8 @@ class Desk:
             resolve_after_s,
             monotonic,
         )
+        self._blocking = Blocking(self._unresolved, self._resolution, self._preparation)
+        self._guards = Guards(limits, phases, self._account, self._breaker, self._unresolved)
 
     # --- state ---------------------------------------------------------------------------------------------
 
@@ -158,32 +165,11 @@ class Desk:
 
         Safe to call from another thread.
         """
-        noticed = self._account.noticed
-        return None if noticed is None else (noticed, self._account.daily, self._in_force())
-
-    def _in_force(self) -> dict[int, Limits]:
-        own, phases = self._limits(), self._phases
-        return own if phases is None else {each: phases.tightened(each, own[each]) for each in own}
+        return self._guards.account()
 
     def guards(self) -> list[GuardInfo]:
         """What the risk gate knows, per magic number with limits. Safe to call from another thread."""
-        found = []
-        daily = self._account.daily
-        for magic, limits in sorted(self._in_force().items()):
-            failures = self._breaker.failures.get(magic, 0)
-            result = daily.get(magic, math.nan)
-            most = limits.max_consecutive_failures
-            found.append(
-                GuardInfo(
-                    magic=magic,
-                    dry_run=limits.dry_run,
-                    unresolved=self.unresolved(magic),
-                    consecutive_failures=failures,
-                    breaker_open=most is not None and failures >= most,
-                    daily_profit=round(result, 2) if math.isfinite(result) else None,
-                )
-            )
-        return found
+        return self._guards.all()
 
     def reset_breaker(self, magic: int) -> None:
         """Close the circuit breaker of a magic number (0: of all)."""
@@ -300,10 +286,10 @@ class Desk:
     ) -> Reply:
         self._control.check(request.magic, epoch)
         if epoch is not None:
-            self._require_settled(request)
+            self._blocking.require_settled(request)
         books = self.look()
         if epoch is None and isinstance(request, ask.PositionClose):
-            self._require_unrelated(request, books)
+            self._blocking.require_unrelated(request, books)
         self.require_ready(books.identity)
         limits = (
             risk.limits_of(self._limits(), request.magic)
@@ -352,48 +338,6 @@ class Desk:
         if phases is not None:
             phases.concluded(request.magic, answer, took_ms)
         return answer
-
-    def _require_settled(self, request: ask.Submission) -> None:
-        """A magic number with an unresolved submission may only cancel: that cannot double anything."""
-        waiting = self.unresolved(request.magic)
-        if waiting and not isinstance(request, ask.OrderCancel):
-            self.resolve_all()
-            waiting = self.unresolved(request.magic)
-        if waiting and not isinstance(request, ask.OrderCancel):
-            raise Refusal(
-                "UNRESOLVED",
-                "magic",
-                f"the fate of {', '.join(waiting[:3])} is not known; magic {request.magic} is blocked",
-                "wait until the broker's books show it, or look there and declare it (ORDER_RESOLVE)",
-                final=True,
-            )
-
-    def _require_unrelated(self, request: ask.PositionClose, books: Books) -> None:
-        """An operator may close while an order is unresolved, but for what that order may change: the same
-        position, and on a netting account whatever has the same symbol. Raises Refusal UNRESOLVED.
-        """
-        if not self.unresolved(request.magic):
-            return
-        self.resolve_all()
-        target = self._preparation.target(request, books)
-        netting = books.identity.margin_mode != "HEDGING"
-        for entry in self._unresolved.entries():
-            other = entry.request
-            if isinstance(other, ask.PositionClose):
-                closed = next(
-                    (p for p in books.positions if other.position in (p.identifier, p.ticket)), None
-                )
-                related = closed is None or closed is target or (netting and closed.symbol == target.symbol)
-            else:
-                related = netting and isinstance(other, ask.OrderSend) and other.symbol == target.symbol
-            if related and other.magic == request.magic:
-                raise Refusal(
-                    "UNRESOLVED",
-                    "position",
-                    f"the fate of {other.client_order_id} is not known; it may change this position",
-                    "wait until the broker's books show it, or look there and declare it (ORDER_RESOLVE)",
-                    final=True,
-                )
 
     def _not_sent(self, entry: Entry, error: TooLateError) -> Reply:
         """Answer a submission that is recorded as sent and was not, because its time was over before."""
