@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.handle import wait_until
-from mt5crs.broker.sim.backend import BROKER_CLOCK_OFFSET_MS
+from mt5crs.broker.sim.clock import BROKER_CLOCK_OFFSET_MS
 from tests.lab.engines import Fleet
 
 BOOKS = "/var/lib/mt5crs/gateway/sim/broker.db"

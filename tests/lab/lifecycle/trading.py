@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from mt5crs.broker.sim.backend import BROKER_CLOCK_OFFSET_MS
+from mt5crs.broker.sim.clock import BROKER_CLOCK_OFFSET_MS
 from tests.faults.fleet.collect import GATEWAY, ask
 from tests.lab.engines import Fleet
 

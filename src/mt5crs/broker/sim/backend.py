@@ -24,9 +24,11 @@ from mt5crs.protocol.fields import Filling, OrderState, Side
 from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, Tick
 
 from . import rules
+from .clock import BrokerClock, broker_clock
 from .faults import Faults, SendFault
-from .feed import STEP_MS, quote
+from .feed import STEP_MS
 from .inbox import Inbox
+from .market import Market
 from .matching import (
     EPSILON,
     REASON_CLIENT,
@@ -41,11 +43,8 @@ from .matching import (
 )
 from .profile import Profile as Profile
 from .store import Changes, Store
-from .symbols import CONTRACTS, Contract
+from .symbols import CONTRACTS
 from .terminal import ODD_DEALS, ODD_ORDERS, ODD_POSITIONS, Past, Record
-
-BROKER_CLOCK_OFFSET_MS = 2 * 3600 * 1000
-"""The simulated broker lives two hours east of UTC, as many do."""
 
 FIRST_TICKET = 100_000
 
@@ -70,11 +69,6 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     faults: Faults | None = None
 
 
-def broker_clock() -> int:
-    """Now, by the broker's clock, in milliseconds."""
-    return time.time_ns() // 1_000_000 + BROKER_CLOCK_OFFSET_MS
-
-
 class SimulatedBroker:
     """Implements `mt5crs.broker.interface.Broker`."""
 
@@ -90,33 +84,26 @@ class SimulatedBroker:
         """Open the books in `directory`, or start new ones. `allow_faults` false: the inbox is not read."""
         directory.mkdir(parents=True, exist_ok=True)
         self._profile = profile
-        self._clock = clock
+        self._clock = BrokerClock(clock)
         self._store = Store(directory / "broker.db", durable=durable)
         self._inbox = Inbox(directory / "inbox") if allow_faults else None
         self.faults = Faults()
+        self._market = Market(profile.seed, self._clock, lambda: self.faults)
         self._past = Past()
         self._positions: dict[int, Position] = {}
         self._orders: dict[int, Order] = {}
         self._balance = 0.0
         self._next_ticket = FIRST_TICKET
         self._filled_at: dict[int, int] = {}
-        self._prices: dict[str, tuple[float, float]] = {}
         self._late: list[tuple[int, TradeRequest]] = []
         self._crossed: list[tuple[int, Order]] = []
         """Cancelled orders that are filled at a time all the same."""
         self._changes = Changes()
         self._version = 1
-        self._time = 0
-        self._shift = 0
-        """How far the clock that is on the records has been set from the one that goes on (`_time`)."""
         self._faults_since = 0
         self._interrupted = ("", 0)
         """What is off, and until when."""
-        self._still: dict[str, Tick] = {}
-        self._price_version = 0
         self._matched: tuple[int, int, int] = (0, 0, 0)
-        self._ticks: dict[str, Tick] = {}
-        self._tick_key = (-1, -1)
         self._rendered: tuple[tuple[int, int, int], list[Position]] | None = None
         self._valued_account: tuple[list[Position], float, Account] | None = None
         if not self._load():
@@ -131,7 +118,7 @@ class SimulatedBroker:
         meta = self._store.meta()
         self._balance = meta.get("balance", 0.0)
         self._next_ticket = int(meta.get("next_ticket", FIRST_TICKET))
-        self._shift = int(meta.get("shift_ms", 0))
+        self._clock.shift = int(meta.get("shift_ms", 0))
         return bool(meta)
 
     # --- the interface -------------------------------------------------------------------------------------
@@ -145,19 +132,7 @@ class SimulatedBroker:
 
     def time_msc(self) -> int:
         """The broker's clock; goes back only when it is set."""
-        return self._advance_clock() + self._shift + self.faults.terminal.clock_ahead_ms
-
-    def _stamp(self) -> int:
-        """Now, as it is written on records."""
-        return self._time + self._shift
-
-    def _is_late(self, stamp_msc: int, lag_ms: int) -> bool:
-        """Whether a record of that time is not shown yet; one from before the clock was set back is."""
-        return self._stamp() - lag_ms < stamp_msc <= self._stamp()
-
-    def _advance_clock(self) -> int:
-        self._time = max(self._time, self._clock())
-        return self._time
+        return self._clock.advance() + self._clock.shift + self.faults.terminal.clock_ahead_ms
 
     def identity(self) -> Identity:
         """Account and flags, as the faults leave them."""
@@ -181,7 +156,7 @@ class SimulatedBroker:
         if terminal.odd_records and not terminal.loading:
             positions, orders = [*positions, *ODD_POSITIONS], [*orders, *ODD_ORDERS]
         return Books(
-            time_msc=self._stamp() + terminal.clock_ahead_ms,
+            time_msc=self._clock.stamp() + terminal.clock_ahead_ms,
             identity=self._identity(),
             account=account,
             positions=positions,
@@ -200,14 +175,14 @@ class SimulatedBroker:
         )
 
     def _loaded(self, records: list[Record]) -> list[Record]:
-        return self.faults.terminal.loaded(records, self._time - self._faults_since)
+        return self.faults.terminal.loaded(records, self._clock.time - self._faults_since)
 
     def _shown_late(self) -> tuple[list[Position], list[Order]]:
         terminal = self.faults.terminal
         if terminal.loading:
             return [], []
-        positions = self._past.positions(self._time - terminal.positions_lag_ms)
-        orders = self._past.orders(self._time - terminal.orders_lag_ms)
+        positions = self._past.positions(self._clock.time - terminal.positions_lag_ms)
+        orders = self._past.orders(self._clock.time - terminal.orders_lag_ms)
         return [self._valued(position) for position in positions], orders
 
     def deals(self, since_msc: int) -> list[Deal]:
@@ -227,7 +202,7 @@ class SimulatedBroker:
         if terminal.loading:
             return []
         if terminal.deals_lag_ms:
-            deals = [deal for deal in deals if not self._is_late(deal.time_msc, terminal.deals_lag_ms)]
+            deals = [deal for deal in deals if not self._clock.is_late(deal.time_msc, terminal.deals_lag_ms)]
         return terminal.commented(deals)
 
     def closed_orders(self, since_msc: int) -> list[Order]:
@@ -244,7 +219,7 @@ class SimulatedBroker:
         orders = self._store.closed_orders(since_msc)
         if terminal.history_lag_ms:
             lag_ms = terminal.history_lag_ms
-            orders = [each for each in orders if not self._is_late(each.time_done_msc, lag_ms)]
+            orders = [each for each in orders if not self._clock.is_late(each.time_done_msc, lag_ms)]
         return terminal.commented(orders)
 
     def deals_of_position(self, identifier: int) -> list[Deal]:
@@ -257,15 +232,7 @@ class SimulatedBroker:
         """Contract specification."""
         self._advance()
         contract = CONTRACTS.get(name)
-        return self.faults.terminal.spec(self._spec(contract)) if contract else None
-
-    def _spec(self, contract: Contract) -> TradedSymbol:
-        spec, taken = contract.spec(self._tick(contract).bid), self.faults.rules.get(contract.name)
-        if taken is None:
-            return spec
-        rules = msgspec.structs.asdict(taken)
-        fillings = rules.pop("fillings") or spec.fillings
-        return msgspec.structs.replace(spec, trade_allowed=taken.mode == "FULL", fillings=fillings, **rules)
+        return self.faults.terminal.spec(self._market.spec(contract)) if contract else None
 
     def tick(self, name: str) -> Tick | None:
         """Latest quote."""
@@ -275,7 +242,7 @@ class SimulatedBroker:
             return None
         if name in self.faults.terminal.no_quote:
             raise BrokerError(-4, f"symbol_info_tick failed: no quote for {name}")
-        tick = self._tick(contract)
+        tick = self._market.tick(contract)
         if name in self.faults.terminal.no_prices:
             return msgspec.structs.replace(tick, bid=0.0, ask=0.0, time_msc=0)
         return tick
@@ -288,7 +255,10 @@ class SimulatedBroker:
         margin = 0.0
         if contract and not request.position:
             margin = rules.margin_of(
-                contract, request.volume, request.price or self._tick(contract).ask, self._profile.leverage
+                contract,
+                request.volume,
+                request.price or self._market.tick(contract).ask,
+                self._profile.leverage,
             )
         return CheckOutcome(
             retcode=retcode,
@@ -319,7 +289,7 @@ class SimulatedBroker:
             )
         at_send, self.faults.terminal.at_send = self.faults.terminal.at_send, ""
         if at_send:
-            self._interrupted = (at_send, self._time + self.faults.terminal.at_send_ms)
+            self._interrupted = (at_send, self._clock.time + self.faults.terminal.at_send_ms)
         fault = self.faults.send.pop(0) if self.faults.send else None
         if fault is None:
             result = self._execute(request)
@@ -334,14 +304,14 @@ class SimulatedBroker:
         if command.do == "faults":
             if command.faults is None:
                 raise ValueError("command faults needs the key `faults`")
-            self.faults, self._faults_since = command.faults, self._time
-            self._price_version += 1  # quotes may stand still from now on
+            self.faults, self._faults_since = command.faults, self._clock.time
+            self._market.version += 1  # quotes may stand still from now on
             return {}
         if command.do == "clock":
-            self._shift += command.shift_ms
-            self._price_version += 1
+            self._clock.shift += command.shift_ms
+            self._market.version += 1
             self._store.write(Changes(), self._meta())
-            return {"shift_ms": self._shift}
+            return {"shift_ms": self._clock.shift}
         if command.do in ("price", "free_price"):
             return self._set_price(command)
         if command.do == "deposit":
@@ -384,10 +354,9 @@ class SimulatedBroker:
         if command.symbol not in CONTRACTS:
             raise ValueError(f"no symbol {command.symbol!r}; there are {', '.join(CONTRACTS)}")
         if command.do == "price":
-            self._prices[command.symbol] = (command.bid, command.ask)
+            self._market.fix(command.symbol, command.bid, command.ask)
         else:
-            self._prices.pop(command.symbol, None)
-        self._price_version += 1
+            self._market.free(command.symbol)
         self._match()
         return {}
 
@@ -399,7 +368,7 @@ class SimulatedBroker:
         if fault.kind == "retcode":
             return self._result(fault.retcode)
         if fault.kind == "late_fill":
-            self._late.append((self._time + fault.delay_ms, request))
+            self._late.append((self._clock.time + fault.delay_ms, request))
             return self._result(fault.retcode) if fault.retcode else None
         if fault.kind == "lose_request":
             return self._result(fault.retcode) if fault.retcode else None
@@ -407,7 +376,7 @@ class SimulatedBroker:
         result = self._execute(request)
         if fault.kind == "fill_after":
             if order is not None and result.retcode == DONE:
-                self._crossed.append((self._time + fault.delay_ms, order))
+                self._crossed.append((self._clock.time + fault.delay_ms, order))
             return result
         if fault.kind == "hang":
             time.sleep(fault.delay_ms / 1000)
@@ -422,7 +391,7 @@ class SimulatedBroker:
     def _identity(self) -> Identity:
         switched = bool(self.faults.login)
         kind, until = self._interrupted
-        interrupted = kind if self._time < until else ""
+        interrupted = kind if self._clock.time < until else ""
         return Identity(
             login=0 if interrupted == "logged_out" else self.faults.login or self._profile.login,
             server=self._profile.server,
@@ -437,7 +406,7 @@ class SimulatedBroker:
     # --- time passes ---------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        self._advance_clock()
+        self._clock.advance()
         if self.faults.hang_ms:
             pause, self.faults.hang_ms = self.faults.hang_ms, 0
             time.sleep(pause / 1000)
@@ -449,13 +418,13 @@ class SimulatedBroker:
         self._match()
 
     def _execute_late(self) -> None:
-        due = [request for at, request in self._late if at <= self._time]
-        self._late = [(at, request) for at, request in self._late if at > self._time]
+        due = [request for at, request in self._late if at <= self._clock.time]
+        self._late = [(at, request) for at, request in self._late if at > self._clock.time]
         for request in due:
             self._execute(request)
-        crossed, self._crossed = self._crossed, [each for each in self._crossed if each[0] > self._time]
+        crossed, self._crossed = self._crossed, [each for each in self._crossed if each[0] > self._clock.time]
         for at, order in crossed:
-            if at <= self._time:
+            if at <= self._clock.time:
                 self._fill(order, order.volume_current, order.price_open, position=order.position_id)
                 self._end(msgspec.structs.replace(order, volume_current=0.0), "FILLED")
                 self._commit()
@@ -464,21 +433,21 @@ class SimulatedBroker:
         return self.command(msgspec.json.decode(text, type=Command))
 
     def _match(self) -> None:
-        key = (self._time // STEP_MS, self._price_version, self._version)
+        key = (self._clock.time // STEP_MS, self._market.version, self._version)
         if key == self._matched:
             return
         for order in list(self._orders.values()):
-            if order.expiration_msc and order.expiration_msc <= self._stamp():
+            if order.expiration_msc and order.expiration_msc <= self._clock.stamp():
                 self._end(order, "EXPIRED")
                 continue
-            price = triggered(order, self._tick(CONTRACTS[order.symbol]))
+            price = triggered(order, self._market.tick(CONTRACTS[order.symbol]))
             # the rest of an order filled in part waits for the next quote: that liquidity is gone
             fresh = self._filled_at.get(order.ticket, -1) < key[0] * STEP_MS
-            if price is not None and fresh and not self._closed(order.symbol):
+            if price is not None and fresh and not self._market.closed(order.symbol):
                 self._fill_working(order, price)
         for position in list(self._positions.values()):
-            hit = stop_hit(position, self._tick(CONTRACTS[position.symbol]))
-            if hit and not self._closed(position.symbol):
+            hit = stop_hit(position, self._market.tick(CONTRACTS[position.symbol]))
+            if hit and not self._market.closed(position.symbol):
                 self._close_at(position, *hit)
         self._commit()
         self._matched = (key[0], key[1], self._version)
@@ -489,7 +458,7 @@ class SimulatedBroker:
         deal = self._fill(order, volume, price, position=order.position_id)
         rest = msgspec.structs.replace(order, volume_current=left, position_id=deal.position_id)
         if left > EPSILON:
-            self._filled_at[order.ticket] = self._time
+            self._filled_at[order.ticket] = self._clock.time
             self._put(msgspec.structs.replace(rest, state="PARTIAL"))
         else:
             self._end(rest, "FILLED")
@@ -529,22 +498,24 @@ class SimulatedBroker:
         refused = 0
         if contract is not None and contract.name in self.faults.rules:
             held = next((p for p in self._positions.values() if p.ticket == request.position), None)
-            refused = rules.not_taken(request, self._spec(contract), self._tick(contract), order, held)
+            refused = rules.not_taken(
+                request, self._market.spec(contract), self._market.tick(contract), order, held
+            )
         return refused or rules.refusal(
             request,
             contract,
-            self._tick(contract) if contract else None,
+            self._market.tick(contract) if contract else None,
             list(self._positions.values()),
             list(self._orders.values()),
             self._account(self._rendered_positions()).margin_free,
             self._profile.leverage,
-            self._stamp(),
+            self._clock.stamp(),
         )
 
     def _execute(self, request: TradeRequest, reason: int = REASON_EXPERT) -> TradeResult:
         retcode = self._refusal(request)
         if retcode == REQUOTE:
-            tick = self._tick(CONTRACTS[request.symbol])
+            tick = self._market.tick(CONTRACTS[request.symbol])
             return self._result(retcode, price=tick.ask if request.type == "BUY" else tick.bid)
         if retcode:
             return self._result(retcode)
@@ -561,7 +532,7 @@ class SimulatedBroker:
 
     def _deal(self, request: TradeRequest, reason: int) -> TradeResult:
         contract = CONTRACTS[request.symbol]
-        tick = self._tick(contract)
+        tick = self._market.tick(contract)
         price = tick.ask if request.type == "BUY" else tick.bid
         volume = self._fillable(request.volume)
         left = lots(request.volume - volume)
@@ -571,7 +542,7 @@ class SimulatedBroker:
         deal = self._fill(order, volume, price, position=request.position)
         rest = msgspec.structs.replace(order, volume_current=left, position_id=deal.position_id)
         if left > EPSILON and request.filling == "RETURN":
-            self._filled_at[order.ticket] = self._time
+            self._filled_at[order.ticket] = self._clock.time
             self._put(msgspec.structs.replace(rest, state="PARTIAL"))
         else:
             self._end(rest, "FILLED" if left <= EPSILON else "CANCELED")
@@ -599,7 +570,7 @@ class SimulatedBroker:
                 tp=order.tp,
                 reason=order.reason,
                 comment=order.comment,
-                time_msc=self._stamp(),
+                time_msc=self._clock.stamp(),
             ),
             contract,
             netting=self._profile.margin_mode == "NETTING",
@@ -626,7 +597,7 @@ class SimulatedBroker:
             price_open=request.price,
             sl=request.sl,
             tp=request.tp,
-            time_setup_msc=self._stamp(),
+            time_setup_msc=self._clock.stamp(),
             time_done_msc=0,
             expiration_msc=request.expiration_msc,
             reason=reason,
@@ -642,7 +613,7 @@ class SimulatedBroker:
         if self._orders.pop(order.ticket, None) is not None:
             self._changes.orders[order.ticket] = None
         self._changes.closed_orders.append(
-            msgspec.structs.replace(order, state=state, time_done_msc=self._stamp())
+            msgspec.structs.replace(order, state=state, time_done_msc=self._clock.stamp())
         )
 
     def _deposit(self, amount: float) -> None:
@@ -662,7 +633,7 @@ class SimulatedBroker:
                 fee=0.0,
                 swap=0.0,
                 profit=amount,
-                time_msc=self._advance_clock() + self._shift,
+                time_msc=self._clock.advance() + self._clock.shift,
                 reason=REASON_CLIENT,
                 comment="deposit",
             )
@@ -682,11 +653,11 @@ class SimulatedBroker:
         except sqlite3.Error as error:
             self._load()  # what could not be written did not happen
             raise BrokerError(-10000, f"the simulated broker could not write its books: {error}") from error
-        self._note_past(self._time)
+        self._note_past(self._clock.time)
 
     def _meta(self) -> dict[str, float]:
         meta = {"balance": self._balance, "next_ticket": float(self._next_ticket)}
-        return {**meta, "shift_ms": float(self._shift)}
+        return {**meta, "shift_ms": float(self._clock.shift)}
 
     def _note_past(self, now: int) -> None:
         self._past.note(
@@ -695,41 +666,15 @@ class SimulatedBroker:
 
     # --- views ---------------------------------------------------------------------------------------------
 
-    def _tick(self, contract: Contract) -> Tick:
-        key = (self._time // STEP_MS, self._price_version)
-        if key != self._tick_key:
-            self._ticks, self._tick_key = {}, key
-        tick = self._ticks.get(contract.name)
-        if tick is None:
-            tick = self._ticks[contract.name] = self._quote(contract)
-        return tick
-
-    def _closed(self, symbol: str) -> bool:
-        return self.faults.market_closed or symbol in self.faults.closed
-
-    def _quote(self, contract: Contract) -> Tick:
-        name = contract.name
-        if name in self.faults.terminal.still or name in self.faults.closed:
-            return self._still.setdefault(name, self._moving_quote(contract))
-        self._still.pop(name, None)
-        return self._moving_quote(contract)
-
-    def _moving_quote(self, contract: Contract) -> Tick:
-        fixed = self._prices.get(contract.name)
-        if fixed is None:
-            tick = quote(contract, self._profile.seed, self._time)
-            return msgspec.structs.replace(tick, time_msc=tick.time_msc + self._shift)
-        return Tick(symbol=contract.name, bid=fixed[0], ask=fixed[1], time_msc=self._stamp())
-
     def _rendered_positions(self) -> list[Position]:
-        key = (self._time // STEP_MS, self._price_version, self._version)
+        key = (self._clock.time // STEP_MS, self._market.version, self._version)
         if self._rendered is None or self._rendered[0] != key:
             self._rendered = (key, [self._valued(position) for position in self._positions.values()])
         return self._rendered[1]
 
     def _valued(self, position: Position) -> Position:
         contract = CONTRACTS[position.symbol]
-        tick = self._tick(contract)
+        tick = self._market.tick(contract)
         price = tick.bid if position.type == "BUY" else tick.ask
         return msgspec.structs.replace(
             position,
@@ -776,4 +721,4 @@ class SimulatedBroker:
     def _filling(self, symbol: str) -> Filling | None:
         """What a terminal sends by itself: the first that the symbol offers. None for an unknown symbol."""
         contract = CONTRACTS.get(symbol)
-        return self._spec(contract).fillings[0] if contract else None
+        return self._market.spec(contract).fillings[0] if contract else None
