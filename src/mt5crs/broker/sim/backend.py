@@ -1,6 +1,5 @@
 """The simulated broker itself: books in memory, written through to disk in one transaction per operation."""
 
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,24 +19,22 @@ from mt5crs.broker.interface import (
     TradeResult,
 )
 from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, REQUOTE, name
-from mt5crs.protocol.fields import Filling, OrderState, Side
-from mt5crs.protocol.records import Account, Deal, Identity, Order, Position, Tick
+from mt5crs.protocol.fields import Filling, Side
+from mt5crs.protocol.records import Deal, Identity, Order, Position, Tick
 
 from . import rules
 from .clock import BrokerClock, broker_clock
 from .faults import Faults, SendFault
 from .feed import STEP_MS
+from .holdings import FIRST_TICKET, Holdings
 from .inbox import Inbox
 from .market import Market
 from .matching import (
     EPSILON,
     REASON_CLIENT,
     REASON_EXPERT,
-    Fill,
-    apply_fill,
     lots,
     profit,
-    side_of,
     stop_hit,
     triggered,
 )
@@ -45,8 +42,7 @@ from .profile import Profile as Profile
 from .store import Changes, Store
 from .symbols import CONTRACTS
 from .terminal import ODD_DEALS, ODD_ORDERS, ODD_POSITIONS, Past, Record
-
-FIRST_TICKET = 100_000
+from .valuation import Valuation
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,36 +86,25 @@ class SimulatedBroker:
         self.faults = Faults()
         self._market = Market(profile.seed, self._clock, lambda: self.faults)
         self._past = Past()
-        self._positions: dict[int, Position] = {}
-        self._orders: dict[int, Order] = {}
-        self._balance = 0.0
-        self._next_ticket = FIRST_TICKET
-        self._filled_at: dict[int, int] = {}
         self._late: list[tuple[int, TradeRequest]] = []
         self._crossed: list[tuple[int, Order]] = []
         """Cancelled orders that are filled at a time all the same."""
-        self._changes = Changes()
-        self._version = 1
         self._faults_since = 0
         self._interrupted = ("", 0)
         """What is off, and until when."""
         self._matched: tuple[int, int, int] = (0, 0, 0)
-        self._rendered: tuple[tuple[int, int, int], list[Position]] | None = None
-        self._valued_account: tuple[list[Position], float, Account] | None = None
-        if not self._load():
-            self._deposit(profile.balance)
-            self._commit()
+        self._holdings = Holdings(
+            self._store,
+            self._clock,
+            lambda: self._note_past(self._clock.time),
+            netting=profile.margin_mode == "NETTING",
+        )
+        self._positions, self._orders = self._holdings.positions, self._holdings.orders
+        self._valuation = Valuation(self._holdings, self._market, self._clock, profile.leverage)
+        if not self._holdings.load():
+            self._holdings.deposit(profile.balance)
+            self._holdings.commit()
         self._note_past(-(2**62))
-
-    def _load(self) -> bool:
-        """Take the books from disk; False when they are new."""
-        self._positions = {p.identifier: p for p in self._store.positions()}
-        self._orders = {o.ticket: o for o in self._store.orders()}
-        meta = self._store.meta()
-        self._balance = meta.get("balance", 0.0)
-        self._next_ticket = int(meta.get("next_ticket", FIRST_TICKET))
-        self._clock.shift = int(meta.get("shift_ms", 0))
-        return bool(meta)
 
     # --- the interface -------------------------------------------------------------------------------------
 
@@ -145,8 +130,8 @@ class SimulatedBroker:
         if self.faults.fail_books:
             self.faults.fail_books -= 1
             raise BrokerError(-10002, "positions_get failed: no reply from the terminal")
-        positions = self._rendered_positions()
-        account = self._account(positions)
+        positions = self._valuation.positions()
+        account = self._valuation.account(positions)
         orders = list(self._orders.values())
         terminal = self.faults.terminal
         if terminal.lags():
@@ -161,7 +146,7 @@ class SimulatedBroker:
             account=account,
             positions=positions,
             orders=orders,
-            version=self._version if terminal.plain() else None,
+            version=self._holdings.version if terminal.plain() else None,
         )
 
     def totals(self) -> tuple[int, int]:
@@ -183,7 +168,7 @@ class SimulatedBroker:
             return [], []
         positions = self._past.positions(self._clock.time - terminal.positions_lag_ms)
         orders = self._past.orders(self._clock.time - terminal.orders_lag_ms)
-        return [self._valued(position) for position in positions], orders
+        return [self._valuation.valued(position) for position in positions], orders
 
     def deals(self, since_msc: int) -> list[Deal]:
         """Deals since a time."""
@@ -264,7 +249,7 @@ class SimulatedBroker:
             retcode=retcode,
             comment=name(retcode) if retcode else "done",
             margin=round(margin, 2),
-            margin_free=self._account(self._rendered_positions()).margin_free,
+            margin_free=self._valuation.account(self._valuation.positions()).margin_free,
         )
 
     def calculate(self, question: Calculation) -> float:
@@ -310,14 +295,14 @@ class SimulatedBroker:
         if command.do == "clock":
             self._clock.shift += command.shift_ms
             self._market.version += 1
-            self._store.write(Changes(), self._meta())
+            self._store.write(Changes(), self._holdings.meta())
             return {"shift_ms": self._clock.shift}
         if command.do in ("price", "free_price"):
             return self._set_price(command)
         if command.do == "deposit":
-            self._deposit(command.amount)
-            self._commit()
-            return {"balance": self._balance}
+            self._holdings.deposit(command.amount)
+            self._holdings.commit()
+            return {"balance": self._holdings.balance}
         result = self._execute(self._by_hand(command), reason=REASON_CLIENT)
         if result.retcode != DONE:
             raise ValueError(f"{command.do} refused: {result.retcode} {name(result.retcode)}")
@@ -425,46 +410,46 @@ class SimulatedBroker:
         crossed, self._crossed = self._crossed, [each for each in self._crossed if each[0] > self._clock.time]
         for at, order in crossed:
             if at <= self._clock.time:
-                self._fill(order, order.volume_current, order.price_open, position=order.position_id)
-                self._end(msgspec.structs.replace(order, volume_current=0.0), "FILLED")
-                self._commit()
+                self._holdings.fill(order, order.volume_current, order.price_open, position=order.position_id)
+                self._holdings.end(msgspec.structs.replace(order, volume_current=0.0), "FILLED")
+                self._holdings.commit()
 
     def _obey(self, text: bytes) -> dict[str, Any]:
         return self.command(msgspec.json.decode(text, type=Command))
 
     def _match(self) -> None:
-        key = (self._clock.time // STEP_MS, self._market.version, self._version)
+        key = (self._clock.time // STEP_MS, self._market.version, self._holdings.version)
         if key == self._matched:
             return
         for order in list(self._orders.values()):
             if order.expiration_msc and order.expiration_msc <= self._clock.stamp():
-                self._end(order, "EXPIRED")
+                self._holdings.end(order, "EXPIRED")
                 continue
             price = triggered(order, self._market.tick(CONTRACTS[order.symbol]))
             # the rest of an order filled in part waits for the next quote: that liquidity is gone
-            fresh = self._filled_at.get(order.ticket, -1) < key[0] * STEP_MS
+            fresh = self._holdings.filled_at.get(order.ticket, -1) < key[0] * STEP_MS
             if price is not None and fresh and not self._market.closed(order.symbol):
                 self._fill_working(order, price)
         for position in list(self._positions.values()):
             hit = stop_hit(position, self._market.tick(CONTRACTS[position.symbol]))
             if hit and not self._market.closed(position.symbol):
                 self._close_at(position, *hit)
-        self._commit()
-        self._matched = (key[0], key[1], self._version)
+        self._holdings.commit()
+        self._matched = (key[0], key[1], self._holdings.version)
 
     def _fill_working(self, order: Order, price: float) -> None:
         volume = self._fillable(order.volume_current)
         left = lots(order.volume_current - volume)
-        deal = self._fill(order, volume, price, position=order.position_id)
+        deal = self._holdings.fill(order, volume, price, position=order.position_id)
         rest = msgspec.structs.replace(order, volume_current=left, position_id=deal.position_id)
         if left > EPSILON:
-            self._filled_at[order.ticket] = self._clock.time
-            self._put(msgspec.structs.replace(rest, state="PARTIAL"))
+            self._holdings.filled_at[order.ticket] = self._clock.time
+            self._holdings.put(msgspec.structs.replace(rest, state="PARTIAL"))
         else:
-            self._end(rest, "FILLED")
+            self._holdings.end(rest, "FILLED")
 
     def _close_at(self, position: Position, price: float, reason: int) -> None:
-        order = self._new_order(
+        order = self._holdings.new_order(
             TradeRequest(
                 action="DEAL",
                 magic=position.magic,
@@ -477,8 +462,8 @@ class SimulatedBroker:
             ),
             reason,
         )
-        self._fill(order, position.volume, price, position=position.ticket)
-        self._end(
+        self._holdings.fill(order, position.volume, price, position=position.ticket)
+        self._holdings.end(
             msgspec.structs.replace(order, volume_current=0.0, position_id=position.identifier), "FILLED"
         )
 
@@ -507,7 +492,7 @@ class SimulatedBroker:
             self._market.tick(contract) if contract else None,
             list(self._positions.values()),
             list(self._orders.values()),
-            self._account(self._rendered_positions()).margin_free,
+            self._valuation.account(self._valuation.positions()).margin_free,
             self._profile.leverage,
             self._clock.stamp(),
         )
@@ -520,13 +505,13 @@ class SimulatedBroker:
         if retcode:
             return self._result(retcode)
         if request.action == "REMOVE":
-            self._end(self._orders[request.order], "CANCELED")
-            self._commit()
+            self._holdings.end(self._orders[request.order], "CANCELED")
+            self._holdings.commit()
             return self._result(DONE, order=request.order)
         if request.action == "PENDING":
-            order = self._new_order(request, reason)
-            self._put(order)
-            self._commit()
+            order = self._holdings.new_order(request, reason)
+            self._holdings.put(order)
+            self._holdings.commit()
             return self._result(DONE, order=order.ticket, volume=request.volume, price=request.price)
         return self._deal(request, reason)
 
@@ -538,126 +523,20 @@ class SimulatedBroker:
         left = lots(request.volume - volume)
         if left > EPSILON and request.filling == "FOK":
             return self._result(10006)
-        order = self._new_order(request, reason)
-        deal = self._fill(order, volume, price, position=request.position)
+        order = self._holdings.new_order(request, reason)
+        deal = self._holdings.fill(order, volume, price, position=request.position)
         rest = msgspec.structs.replace(order, volume_current=left, position_id=deal.position_id)
         if left > EPSILON and request.filling == "RETURN":
-            self._filled_at[order.ticket] = self._clock.time
-            self._put(msgspec.structs.replace(rest, state="PARTIAL"))
+            self._holdings.filled_at[order.ticket] = self._clock.time
+            self._holdings.put(msgspec.structs.replace(rest, state="PARTIAL"))
         else:
-            self._end(rest, "FILLED" if left <= EPSILON else "CANCELED")
-        self._commit()
+            self._holdings.end(rest, "FILLED" if left <= EPSILON else "CANCELED")
+        self._holdings.commit()
         retcode = DONE if left <= EPSILON else DONE_PARTIAL
         return self._result(retcode, order=order.ticket, deal=deal.ticket, volume=volume, price=price)
 
     def _fillable(self, volume: float) -> float:
         return min(volume, self.faults.liquidity) if self.faults.liquidity else volume
-
-    def _fill(self, order: Order, volume: float, price: float, *, position: int) -> Deal:
-        contract = CONTRACTS[order.symbol]
-        outcome = apply_fill(
-            self._positions.values(),
-            Fill(
-                order=order.ticket,
-                deal=self._ticket(),
-                symbol=order.symbol,
-                side=side_of(order.type),
-                volume=volume,
-                price=price,
-                magic=order.magic,
-                position=position,
-                sl=order.sl,
-                tp=order.tp,
-                reason=order.reason,
-                comment=order.comment,
-                time_msc=self._clock.stamp(),
-            ),
-            contract,
-            netting=self._profile.margin_mode == "NETTING",
-        )
-        if outcome.position is None:
-            self._positions.pop(outcome.identifier, None)
-        else:
-            self._positions[outcome.identifier] = outcome.position
-        self._changes.positions[outcome.identifier] = outcome.position
-        self._changes.deals.append(outcome.deal)
-        self._balance = round(self._balance + outcome.deal.profit + outcome.deal.commission, 2)
-        return outcome.deal
-
-    def _new_order(self, request: TradeRequest, reason: int) -> Order:
-        return Order(
-            ticket=self._ticket(),
-            symbol=request.symbol,
-            type=request.type,
-            state="PLACED",
-            magic=request.magic,
-            position_id=request.position,
-            volume_initial=request.volume,
-            volume_current=request.volume,
-            price_open=request.price,
-            sl=request.sl,
-            tp=request.tp,
-            time_setup_msc=self._clock.stamp(),
-            time_done_msc=0,
-            expiration_msc=request.expiration_msc,
-            reason=reason,
-            comment=request.comment,
-        )
-
-    def _put(self, order: Order) -> None:
-        self._orders[order.ticket] = order
-        self._changes.orders[order.ticket] = order
-
-    def _end(self, order: Order, state: OrderState) -> None:
-        self._filled_at.pop(order.ticket, None)
-        if self._orders.pop(order.ticket, None) is not None:
-            self._changes.orders[order.ticket] = None
-        self._changes.closed_orders.append(
-            msgspec.structs.replace(order, state=state, time_done_msc=self._clock.stamp())
-        )
-
-    def _deposit(self, amount: float) -> None:
-        self._balance = round(self._balance + amount, 2)
-        self._changes.deals.append(
-            Deal(
-                ticket=self._ticket(),
-                order=0,
-                position_id=0,
-                symbol="",
-                type="BALANCE",
-                entry="IN",
-                magic=0,
-                volume=0.0,
-                price=0.0,
-                commission=0.0,
-                fee=0.0,
-                swap=0.0,
-                profit=amount,
-                time_msc=self._clock.advance() + self._clock.shift,
-                reason=REASON_CLIENT,
-                comment="deposit",
-            )
-        )
-
-    def _ticket(self) -> int:
-        self._next_ticket += 1
-        return self._next_ticket - 1
-
-    def _commit(self) -> None:
-        if not self._changes:
-            return
-        changes, self._changes = self._changes, Changes()
-        self._version += 1
-        try:
-            self._store.write(changes, self._meta())
-        except sqlite3.Error as error:
-            self._load()  # what could not be written did not happen
-            raise BrokerError(-10000, f"the simulated broker could not write its books: {error}") from error
-        self._note_past(self._clock.time)
-
-    def _meta(self) -> dict[str, float]:
-        meta = {"balance": self._balance, "next_ticket": float(self._next_ticket)}
-        return {**meta, "shift_ms": float(self._clock.shift)}
 
     def _note_past(self, now: int) -> None:
         self._past.note(
@@ -665,51 +544,6 @@ class SimulatedBroker:
         )
 
     # --- views ---------------------------------------------------------------------------------------------
-
-    def _rendered_positions(self) -> list[Position]:
-        key = (self._clock.time // STEP_MS, self._market.version, self._version)
-        if self._rendered is None or self._rendered[0] != key:
-            self._rendered = (key, [self._valued(position) for position in self._positions.values()])
-        return self._rendered[1]
-
-    def _valued(self, position: Position) -> Position:
-        contract = CONTRACTS[position.symbol]
-        tick = self._market.tick(contract)
-        price = tick.bid if position.type == "BUY" else tick.ask
-        return msgspec.structs.replace(
-            position,
-            price_current=price,
-            profit=profit(contract, position.type, position.volume, position.price_open, price),
-        )
-
-    def _account(self, positions: list[Position]) -> Account:
-        known = self._valued_account
-        if known is not None and known[0] is positions and known[1] == self._balance:
-            return known[2]
-        account = self._value_account(positions)
-        self._valued_account = (positions, self._balance, account)
-        return account
-
-    def _value_account(self, positions: list[Position]) -> Account:
-        floating = round(sum(p.profit for p in positions), 2)
-        margin = round(
-            sum(
-                rules.margin_of(CONTRACTS[p.symbol], p.volume, p.price_open, self._profile.leverage)
-                for p in positions
-            ),
-            2,
-        )
-        equity = round(self._balance + floating, 2)
-        return Account(
-            balance=self._balance,
-            equity=equity,
-            profit=floating,
-            margin=margin,
-            margin_free=round(equity - margin, 2),
-            margin_level=round(max(equity, 0.0) / margin * 100, 2) if margin else 0.0,
-            leverage=self._profile.leverage,
-            currency="USD",
-        )
 
     def _result(
         self, retcode: int, *, order: int = 0, deal: int = 0, volume: float = 0.0, price: float = 0.0
