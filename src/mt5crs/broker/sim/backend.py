@@ -1,4 +1,4 @@
-"""The simulated broker itself: books in memory, written through to disk in one transaction per operation."""
+"""The simulated broker itself: what is asked of it, what is done to it from outside, and its faults."""
 
 import time
 from collections.abc import Callable
@@ -18,26 +18,18 @@ from mt5crs.broker.interface import (
     TradeRequest,
     TradeResult,
 )
-from mt5crs.broker.retcodes import DONE, DONE_PARTIAL, REQUOTE, name
-from mt5crs.protocol.fields import Filling, Side
+from mt5crs.broker.retcodes import DONE, name
+from mt5crs.protocol.fields import Side
 from mt5crs.protocol.records import Deal, Identity, Order, Position, Tick
 
 from . import rules
 from .clock import BrokerClock, broker_clock
+from .execution import Execution, trade_result
 from .faults import Faults, SendFault
-from .feed import STEP_MS
 from .holdings import FIRST_TICKET, Holdings
 from .inbox import Inbox
 from .market import Market
-from .matching import (
-    EPSILON,
-    REASON_CLIENT,
-    REASON_EXPERT,
-    lots,
-    profit,
-    stop_hit,
-    triggered,
-)
+from .matching import REASON_CLIENT, profit
 from .profile import Profile as Profile
 from .store import Changes, Store
 from .symbols import CONTRACTS
@@ -92,7 +84,6 @@ class SimulatedBroker:
         self._faults_since = 0
         self._interrupted = ("", 0)
         """What is off, and until when."""
-        self._matched: tuple[int, int, int] = (0, 0, 0)
         self._holdings = Holdings(
             self._store,
             self._clock,
@@ -101,6 +92,15 @@ class SimulatedBroker:
         )
         self._positions, self._orders = self._holdings.positions, self._holdings.orders
         self._valuation = Valuation(self._holdings, self._market, self._clock, profile.leverage)
+        self._execution = Execution(
+            self._holdings,
+            self._market,
+            self._valuation,
+            self._clock,
+            profile.leverage,
+            lambda: self.faults,
+            self._switched_off,
+        )
         if not self._holdings.load():
             self._holdings.deposit(profile.balance)
             self._holdings.commit()
@@ -235,7 +235,7 @@ class SimulatedBroker:
     def check(self, request: TradeRequest) -> CheckOutcome:
         """What `send` would say, without doing it."""
         self._advance()
-        retcode = self._refusal(request)
+        retcode = self._execution.refusal(request)
         contract = CONTRACTS.get(request.symbol)
         margin = 0.0
         if contract and not request.position:
@@ -269,7 +269,7 @@ class SimulatedBroker:
         self._advance()
         if self.faults.terminal.login_at_send:
             self.faults.login, self.faults.terminal.login_at_send = self.faults.terminal.login_at_send, 0
-            return self._result(
+            return trade_result(
                 DONE, order=FIRST_TICKET - 2, deal=FIRST_TICKET - 1, volume=request.volume, price=1.0
             )
         at_send, self.faults.terminal.at_send = self.faults.terminal.at_send, ""
@@ -277,7 +277,7 @@ class SimulatedBroker:
             self._interrupted = (at_send, self._clock.time + self.faults.terminal.at_send_ms)
         fault = self.faults.send.pop(0) if self.faults.send else None
         if fault is None:
-            result = self._execute(request)
+            result = self._execution.execute(request)
             return None if at_send == "logged_out" else result
         return self._send_with_fault(request, fault)
 
@@ -303,7 +303,7 @@ class SimulatedBroker:
             self._holdings.deposit(command.amount)
             self._holdings.commit()
             return {"balance": self._holdings.balance}
-        result = self._execute(self._by_hand(command), reason=REASON_CLIENT)
+        result = self._execution.execute(self._by_hand(command), reason=REASON_CLIENT)
         if result.retcode != DONE:
             raise ValueError(f"{command.do} refused: {result.retcode} {name(result.retcode)}")
         return msgspec.to_builtins(result)  # type: ignore[no-any-return]
@@ -316,7 +316,7 @@ class SimulatedBroker:
                 action="DEAL",
                 magic=command.magic,
                 comment=command.comment,
-                filling=self._filling(command.symbol),
+                filling=self._market.first_filling(command.symbol),
                 symbol=command.symbol,
                 type=command.side,
                 volume=command.volume,
@@ -328,7 +328,7 @@ class SimulatedBroker:
             action="DEAL",
             magic=command.magic,
             comment=command.comment,
-            filling=self._filling(target.symbol),
+            filling=self._market.first_filling(target.symbol),
             symbol=target.symbol,
             type="SELL" if target.type == "BUY" else "BUY",
             volume=command.volume or target.volume,
@@ -342,7 +342,7 @@ class SimulatedBroker:
             self._market.fix(command.symbol, command.bid, command.ask)
         else:
             self._market.free(command.symbol)
-        self._match()
+        self._execution.match()
         return {}
 
     # --- faults --------------------------------------------------------------------------------------------
@@ -351,14 +351,14 @@ class SimulatedBroker:
         if fault.kind == "too_late":
             raise TooLateError(-1, "it came to the terminal after its time was over")
         if fault.kind == "retcode":
-            return self._result(fault.retcode)
+            return trade_result(fault.retcode)
         if fault.kind == "late_fill":
             self._late.append((self._clock.time + fault.delay_ms, request))
-            return self._result(fault.retcode) if fault.retcode else None
+            return trade_result(fault.retcode) if fault.retcode else None
         if fault.kind == "lose_request":
-            return self._result(fault.retcode) if fault.retcode else None
+            return trade_result(fault.retcode) if fault.retcode else None
         order = self._orders.get(request.order)
-        result = self._execute(request)
+        result = self._execution.execute(request)
         if fault.kind == "fill_after":
             if order is not None and result.retcode == DONE:
                 self._crossed.append((self._clock.time + fault.delay_ms, order))
@@ -366,7 +366,7 @@ class SimulatedBroker:
         if fault.kind == "hang":
             time.sleep(fault.delay_ms / 1000)
             return result
-        return self._result(fault.retcode) if fault.retcode else None
+        return trade_result(fault.retcode) if fault.retcode else None
 
     def _query(self) -> None:
         if self.faults.fail_queries:
@@ -388,6 +388,9 @@ class SimulatedBroker:
             trade_allowed=not (self.faults.trade_disabled or switched or interrupted),
         )
 
+    def _switched_off(self) -> bool:
+        return not self._identity().trade_allowed and self._interrupted[0] != "logged_out"
+
     # --- time passes ---------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
@@ -400,13 +403,13 @@ class SimulatedBroker:
                 self._inbox.answer(entry, self._obey)
         if self._late or self._crossed:
             self._execute_late()
-        self._match()
+        self._execution.match()
 
     def _execute_late(self) -> None:
         due = [request for at, request in self._late if at <= self._clock.time]
         self._late = [(at, request) for at, request in self._late if at > self._clock.time]
         for request in due:
-            self._execute(request)
+            self._execution.execute(request)
         crossed, self._crossed = self._crossed, [each for each in self._crossed if each[0] > self._clock.time]
         for at, order in crossed:
             if at <= self._clock.time:
@@ -417,142 +420,7 @@ class SimulatedBroker:
     def _obey(self, text: bytes) -> dict[str, Any]:
         return self.command(msgspec.json.decode(text, type=Command))
 
-    def _match(self) -> None:
-        key = (self._clock.time // STEP_MS, self._market.version, self._holdings.version)
-        if key == self._matched:
-            return
-        for order in list(self._orders.values()):
-            if order.expiration_msc and order.expiration_msc <= self._clock.stamp():
-                self._holdings.end(order, "EXPIRED")
-                continue
-            price = triggered(order, self._market.tick(CONTRACTS[order.symbol]))
-            # the rest of an order filled in part waits for the next quote: that liquidity is gone
-            fresh = self._holdings.filled_at.get(order.ticket, -1) < key[0] * STEP_MS
-            if price is not None and fresh and not self._market.closed(order.symbol):
-                self._fill_working(order, price)
-        for position in list(self._positions.values()):
-            hit = stop_hit(position, self._market.tick(CONTRACTS[position.symbol]))
-            if hit and not self._market.closed(position.symbol):
-                self._close_at(position, *hit)
-        self._holdings.commit()
-        self._matched = (key[0], key[1], self._holdings.version)
-
-    def _fill_working(self, order: Order, price: float) -> None:
-        volume = self._fillable(order.volume_current)
-        left = lots(order.volume_current - volume)
-        deal = self._holdings.fill(order, volume, price, position=order.position_id)
-        rest = msgspec.structs.replace(order, volume_current=left, position_id=deal.position_id)
-        if left > EPSILON:
-            self._holdings.filled_at[order.ticket] = self._clock.time
-            self._holdings.put(msgspec.structs.replace(rest, state="PARTIAL"))
-        else:
-            self._holdings.end(rest, "FILLED")
-
-    def _close_at(self, position: Position, price: float, reason: int) -> None:
-        order = self._holdings.new_order(
-            TradeRequest(
-                action="DEAL",
-                magic=position.magic,
-                comment=f"[{'sl' if reason == 4 else 'tp'} {price}]",
-                filling=self._filling(position.symbol),
-                symbol=position.symbol,
-                type="SELL" if position.type == "BUY" else "BUY",
-                volume=position.volume,
-                position=position.ticket,
-            ),
-            reason,
-        )
-        self._holdings.fill(order, position.volume, price, position=position.ticket)
-        self._holdings.end(
-            msgspec.structs.replace(order, volume_current=0.0, position_id=position.identifier), "FILLED"
-        )
-
-    # --- execution -----------------------------------------------------------------------------------------
-
-    def _refusal(self, request: TradeRequest) -> int:
-        if self.faults.disconnected:
-            return 10031
-        if not self._identity().trade_allowed and self._interrupted[0] != "logged_out":
-            return 10027
-        order = self._orders.get(request.order)
-        if (self.faults.market_closed and request.action != "REMOVE") or (
-            (order.symbol if order else request.symbol) in self.faults.closed
-        ):
-            return 10018
-        contract = CONTRACTS.get(order.symbol if order else request.symbol)
-        refused = 0
-        if contract is not None and contract.name in self.faults.rules:
-            held = next((p for p in self._positions.values() if p.ticket == request.position), None)
-            refused = rules.not_taken(
-                request, self._market.spec(contract), self._market.tick(contract), order, held
-            )
-        return refused or rules.refusal(
-            request,
-            contract,
-            self._market.tick(contract) if contract else None,
-            list(self._positions.values()),
-            list(self._orders.values()),
-            self._valuation.account(self._valuation.positions()).margin_free,
-            self._profile.leverage,
-            self._clock.stamp(),
-        )
-
-    def _execute(self, request: TradeRequest, reason: int = REASON_EXPERT) -> TradeResult:
-        retcode = self._refusal(request)
-        if retcode == REQUOTE:
-            tick = self._market.tick(CONTRACTS[request.symbol])
-            return self._result(retcode, price=tick.ask if request.type == "BUY" else tick.bid)
-        if retcode:
-            return self._result(retcode)
-        if request.action == "REMOVE":
-            self._holdings.end(self._orders[request.order], "CANCELED")
-            self._holdings.commit()
-            return self._result(DONE, order=request.order)
-        if request.action == "PENDING":
-            order = self._holdings.new_order(request, reason)
-            self._holdings.put(order)
-            self._holdings.commit()
-            return self._result(DONE, order=order.ticket, volume=request.volume, price=request.price)
-        return self._deal(request, reason)
-
-    def _deal(self, request: TradeRequest, reason: int) -> TradeResult:
-        contract = CONTRACTS[request.symbol]
-        tick = self._market.tick(contract)
-        price = tick.ask if request.type == "BUY" else tick.bid
-        volume = self._fillable(request.volume)
-        left = lots(request.volume - volume)
-        if left > EPSILON and request.filling == "FOK":
-            return self._result(10006)
-        order = self._holdings.new_order(request, reason)
-        deal = self._holdings.fill(order, volume, price, position=request.position)
-        rest = msgspec.structs.replace(order, volume_current=left, position_id=deal.position_id)
-        if left > EPSILON and request.filling == "RETURN":
-            self._holdings.filled_at[order.ticket] = self._clock.time
-            self._holdings.put(msgspec.structs.replace(rest, state="PARTIAL"))
-        else:
-            self._holdings.end(rest, "FILLED" if left <= EPSILON else "CANCELED")
-        self._holdings.commit()
-        retcode = DONE if left <= EPSILON else DONE_PARTIAL
-        return self._result(retcode, order=order.ticket, deal=deal.ticket, volume=volume, price=price)
-
-    def _fillable(self, volume: float) -> float:
-        return min(volume, self.faults.liquidity) if self.faults.liquidity else volume
-
     def _note_past(self, now: int) -> None:
         self._past.note(
             now, list(self._positions.values()), list(self._orders.values()), self.faults.terminal
         )
-
-    # --- views ---------------------------------------------------------------------------------------------
-
-    def _result(
-        self, retcode: int, *, order: int = 0, deal: int = 0, volume: float = 0.0, price: float = 0.0
-    ) -> TradeResult:
-        return TradeResult(
-            retcode=retcode, order=order, deal=deal, volume=volume, price=price, comment=name(retcode)
-        )
-
-    def _filling(self, symbol: str) -> Filling | None:
-        """What a terminal sends by itself: the first that the symbol offers. None for an unknown symbol."""
-        contract = CONTRACTS.get(symbol)
-        return self._market.spec(contract).fillings[0] if contract else None

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import msgspec
 
 from mt5crs.broker.interface import TradedSymbol
+from mt5crs.protocol.fields import Filling
 from mt5crs.protocol.records import Tick
 
 from .clock import BrokerClock
 from .faults import Faults
 from .feed import STEP_MS, quote
-from .symbols import Contract
+from .symbols import CONTRACTS, Contract
 
 
 class Market:
@@ -56,6 +57,11 @@ class Market:
         rules = msgspec.structs.asdict(taken)
         fillings = rules.pop("fillings") or spec.fillings
         return msgspec.structs.replace(spec, trade_allowed=taken.mode == "FULL", fillings=fillings, **rules)
+
+    def first_filling(self, symbol: str) -> Filling | None:
+        """What a terminal sends by itself: the first that the symbol offers. None for an unknown symbol."""
+        contract = CONTRACTS.get(symbol)
+        return self.spec(contract).fillings[0] if contract else None
 
     def closed(self, symbol: str) -> bool:
         """Whether nothing is traded in it now."""
