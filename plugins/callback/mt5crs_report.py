@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.controller import extra_vars, tags
 from deploy.controller.stopping import StopRequests
-from deploy.coordination import unfinished
+from deploy.coordination import interrupted
 from deploy.coordination.audit_log import Reach
 from deploy.coordination.deadlines import Deadlines
 from deploy.coordination.fleet_lock import FleetLock
@@ -260,28 +260,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _settle(self, rollout: Rollout) -> None:
         """What the next run would do otherwise, over connections of its own."""
-        finish, decision = not rollout.failures and bool(self.lock.decision), self.lock.decision
-        if not finish:
-            whole = rollout.action == "deploy" or bool(rollout.undoes)
-            decision = {**decision, "phase": unfinished.PUT_BACK} if whole else {}
+        finish, record = interrupted.left(rollout, self.lock.decision)
         what = "what was decided is finished" if finish else "what was activated is put back"
         self._display.display(
             f"interrupted: {what}; once more to leave at once (the next run then does it)", stderr=True
         )
-        fleet = resolve(self.inventory)
-        done = unfinished.settle(fleet, {**decision, "hosts": list(fleet.hosts)})
-        for line in done.lines:
-            self._display.display(f"  {line}")
-        for text in done.failures:
-            rollout.fail(Failure("fleet", "settle", text, "run again: the next run settles what is left"))
-        for answer in done.answers:
-            if answer.verb != "undo":
-                apply(rollout, answer)
-                continue
-            since = time.monotonic() - answer.seconds
-            document, step = dict(answer.document or {}), undo_steps.BACK
-            undo_steps.note(rollout, answer.host, step, document, answer.text, good=True, since=since)
-        rollout.interrupted = not finish or bool(done.failures)
+        interrupted.settle(rollout, resolve(self.inventory), record, self._display.display, finish=finish)
 
     def _still_ours(self) -> None:
         """End the run here and now when it has lost the fleet's lock: the new holder settles the rest."""
