@@ -167,11 +167,12 @@ def _no_package(lab: Lab) -> None:
 
 
 def _plain_door(description: Description) -> None:
+    address = description.directory.require().host(SPARE).address
     description.set_on(
         GATEWAY,
         gateway_legacy_port=5655,
         gateway_legacy_pub_port=5656,
-        gateway_legacy={"old": {"address": SECOND_CONTROLLER, "permissions": ["observe"], "magics": []}},
+        gateway_legacy={"old": {"address": address, "permissions": ["observe"], "magics": []}},
     )
 
 
