@@ -8,6 +8,7 @@ from mt5crs.protocol.records import Deal
 from mt5crs.protocol.replies import OrderResult
 from mt5crs.settings.gateway import Limits
 
+from .beginning import Beginning
 from .breaker import Breaker
 from .day_results import DayResults
 from .expected_account import ExpectedAccount
@@ -34,6 +35,7 @@ class AccountView:
         limits: Callable[[], dict[int, Limits]],
         note: Callable[..., None],
         on_deals: Callable[[list[Deal]], None],
+        beginning: Beginning,
         breaker: Breaker,
         phases: Phases | None,
         books_lag_s: float,
@@ -48,6 +50,7 @@ class AccountView:
         self._limits = limits
         self._note = note
         self._on_deals = on_deals
+        self._beginning = beginning
         self._breaker = breaker
         self._phases = phases
         self.pending = Pending(broker, books_lag_s, note, self.shown, ledger.since, monotonic)
@@ -76,6 +79,7 @@ class AccountView:
         books = self._broker.books()
         self._expected.require_account(books.identity)
         self._require_loaded(books)
+        self._beginning.look(books)
         if self.pending or self._ledger.due(books.time_msc):
             self._watch.settle()
         changed, fresh = self._watch.observe(books)

@@ -21,6 +21,7 @@ from mt5crs.settings.gateway import Limits, Phase
 
 from . import risk
 from .account_view import AccountView
+from .beginning import Beginning
 from .blocking import Blocking
 from .breaker import Breaker
 from .control import Control
@@ -97,6 +98,7 @@ class Desk:
         self._breaker = Breaker(journal, note)
         self._results = OrderResults(stream)
         self._shared = SharedAccount(journal, limits, note)
+        self._beginning = Beginning(broker, journal, note)
         self._account = AccountView(
             broker,
             journal,
@@ -106,6 +108,7 @@ class Desk:
             limits,
             note,
             self._on_deals,
+            self._beginning,
             self._breaker,
             phases,
             books_lag_s,
@@ -234,19 +237,14 @@ class Desk:
             self._unresolved.out_of_hand()
 
     def _forgotten(self, request: ask.Submission) -> Entry | None:
-        """A submission that the broker's books know and a restored journal does not: recorded anew, as one
-        whose fate is not known yet. Raises BrokerError and Refusal: what cannot be looked up is not sent.
+        """A submission that the broker's books know and a restored or new journal does not: recorded anew, as
+        one whose fate is not known yet. Raises BrokerError and Refusal: what cannot be looked up is not sent.
         """
         since = self._journal.restored_since(time.time_ns() // 1_000_000)
         if since is None or isinstance(request, ask.OrderCancel):
             return None
         entry = new_entry(request, "sent", since)
-        books = self.look()
-        orders = (*books.orders, *self._broker.closed_orders(since))
-        marks = {(one.magic, one.comment) for one in orders}
-        marks |= {(one.magic, one.comment) for one in books.positions}
-        marks |= {(one.magic, one.comment) for one in self._broker.deals(since)}
-        if (request.magic, entry.comment_id) not in marks:
+        if (request.magic, entry.comment_id) not in self._beginning.marks(self.look(), since):
             return None
         try:
             self._journal.record(entry)

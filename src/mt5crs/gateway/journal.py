@@ -56,6 +56,13 @@ _RESTORED_FOR_MS = 24 * 3600_000
 """So long after a restoration the broker's books are searched for an unknown id before it is sent."""
 
 
+_BEFORE_MS = 26 * 3600_000
+"""So far back the books are searched for what a lost journal had sent: a day, and what clocks differ."""
+_NO_BACKUP = ""
+"""In place of a backup's name: the journal was not restored, it began at nothing."""
+_RESTORATIONS = "SELECT since_msc, restored_msc, backup FROM restorations"
+
+
 class JournalError(Exception):
     """The journal could not be written (disk full, I/O error): nothing may be sent."""
 
@@ -102,7 +109,7 @@ class Journal:
         self._account = account
         self._unsent: Counter[int] = Counter()
         # Only a file that no gateway has open is restored: what is known now stays so, and no order waits.
-        self._restorations = self._db.execute("SELECT since_msc, restored_msc FROM restorations").fetchall()
+        self._restorations = self._db.execute(_RESTORATIONS).fetchall()
 
     def close(self) -> None:
         """Close the file."""
@@ -112,8 +119,33 @@ class Journal:
         """Broker time from which submissions may be missing here: the file was restored from a backup within
         the last day. None: it was not. `now_msc`: wall clock.
         """
-        lately = (since for since, at in self._restorations if at > now_msc - _RESTORED_FOR_MS)
+        lately = (since for since, at, _ in self._restorations if at > now_msc - _RESTORED_FOR_MS)
         return min(lately, default=None)
+
+    def begins_at_nothing(self, now_msc: int) -> None:
+        """There was no file, and nobody knows yet whether another was before it: the gateway's host may have
+        been reinstalled, or replaced. Until the books have shown that none was, unknown ids are looked for in
+        them, as in a restored journal. `now_msc`: wall clock. Raises UnusableError.
+        """
+        try:
+            row = (_NO_BACKUP, max(0, now_msc - _BEFORE_MS), now_msc)
+            self._db.execute("INSERT INTO restorations VALUES (?, ?, ?)", row)
+        except sqlite3.Error as error:
+            raise database.unusable(self._path, error) from error
+        self._restorations = self._db.execute(_RESTORATIONS).fetchall()
+
+    @property
+    def doubts_its_beginning(self) -> bool:
+        """Whether it is not known yet that no journal was before it."""
+        return any(backup == _NO_BACKUP for _, _, backup in self._restorations)
+
+    def nothing_was_before(self) -> None:
+        """The books show no order of a gateway from before this journal. Raises JournalError."""
+        try:
+            self._db.execute("DELETE FROM restorations WHERE backup = ?", (_NO_BACKUP,))
+        except sqlite3.Error as error:
+            raise JournalError(str(error)) from error
+        self._restorations = self._db.execute(_RESTORATIONS).fetchall()
 
     def find(self, magic: int, client_order_id: str) -> Entry | None:
         """What is recorded under an id. Raises JournalError when that cannot be read."""
@@ -350,7 +382,8 @@ def restorations(path: Path) -> list[int]:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
             known = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'restorations'").fetchone()
-            rows = db.execute("SELECT since_msc FROM restorations").fetchall() if known else []
+            query = "SELECT since_msc FROM restorations WHERE backup != ?"
+            rows = db.execute(query, (_NO_BACKUP,)).fetchall() if known else []
         return [int(since) for (since,) in rows]
     except sqlite3.Error as error:
         raise database.unusable(path, error) from error

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +193,8 @@ class Gateway:
         self._cleanup.callback(self.control.close)
         self._journal = Journal(state / "journal.db", account)
         self._cleanup.callback(self._journal.close)
+        if not had["journal.db"]:
+            self._journal.begins_at_nothing(time.time_ns() // 1_000_000)
         if had["journal.db"] and not had["control.db"]:
             self.control.begin_again(self._journal.epochs())
             self._note("control.lost", halted=True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from deploy.backup import on_host
+from mt5crs.broker.interface import BrokerError
+from mt5crs.gateway import desk
 from mt5crs.gateway.journal import Journal, replayed, restorations
+from mt5crs.protocol.records import Deal
 from mt5crs.protocol.replies import Error, OrderResult
 from mt5crs.service.database import BrokenError
 from tests.unit.gateway.counter import MAGIC, Counter
@@ -124,3 +129,66 @@ def test_every_submission_of_a_journal_can_be_read_again(tmp_path: Path) -> None
         db.commit()
     with pytest.raises(BrokenError):
         replayed(target)
+
+
+@pytest.fixture
+def same_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counter], None]:
+    """Has the gateway's own clock show what the broker's does."""
+
+    def set_to(counter: Counter) -> None:
+        monkeypatch.setattr(desk, "time", SimpleNamespace(time_ns=lambda: counter.now * 1_000_000))
+
+    return set_to
+
+
+def reinstalled(counter: Counter, *, look: bool = True) -> Counter:
+    """Nothing is left of the gateway but the broker's books, as on a host that was set up anew."""
+    for part in (counter.broker, counter.journal, counter.control):
+        part.close()
+    for path in counter.directory.glob("*.db*"):
+        path.unlink()
+    Journal(counter.directory / "journal.db", "x", durable=False).begins_at_nothing(counter.now)
+    again = Counter(counter.directory, now=counter.now, look=look)
+    again.limits, again._number = counter.limits, counter._number
+    return again
+
+
+def test_a_gateway_that_was_reinstalled_sends_nothing_again_that_the_books_show(
+    tmp_path: Path, same_clock: Callable[[Counter], None]
+) -> None:
+    """The strategy had no answer when the host went, and asks for the order once more."""
+    counter = Counter(tmp_path)
+    same_clock(counter)
+    asked = filled(counter.order(client_order_id="asked"))
+    again = reinstalled(counter)
+    answer = filled(again.order(client_order_id="asked"))
+    assert (answer.replayed, answer.deals) == (True, asked.deals)
+    assert len(again.broker.books().positions) == 1
+    filled(again.order(client_order_id="new"))
+    assert again.journal.doubts_its_beginning, (
+        "a gateway was before, so the next unknown id is looked for, too"
+    )
+    assert restorations(again.directory / "journal.db") == [], "no backup was restored"
+
+
+def test_a_first_gateway_looks_at_the_books_once(
+    tmp_path: Path, same_clock: Callable[[Counter], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Counter(tmp_path)
+    same_clock(counter)
+    first = reinstalled(counter, look=False)
+    assert first.journal.restored_since(counter.now) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(first.broker, "deals", unreadable)
+        with pytest.raises(BrokerError):
+            first.desk.look()
+        assert first.journal.doubts_its_beginning, "unknown is not none"
+        assert isinstance(first.order(client_order_id="first"), Error)
+    filled(first.order(client_order_id="second"))
+    assert not first.journal.doubts_its_beginning
+    assert first.journal.restored_since(counter.now) is None
+    assert not first.restarted().journal.doubts_its_beginning
+
+
+def unreadable(_since: int) -> list[Deal]:
+    raise BrokerError(-1, "no history")
