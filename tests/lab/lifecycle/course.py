@@ -23,6 +23,8 @@ OUTPUT = 4000
 TRADES_S = 30.0
 """Within this a fleet that was changed trades again."""
 SETTLE_S = 20.0
+UNTOLD = ("unknown order", "the gateway's journal knows nothing of it")
+"""What the auditor says of orders whose record was lost with a host."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ class Course:
     def forgive(self) -> None:
         """What the records of a host that was lost cannot tell any more is no violation; all else is."""
         found = self._violations(self.magics())
-        assert all("unknown order" in text for text in found), "\n".join(found[:20])
+        worse = [text for text in found if not any(words in text for words in UNTOLD)]
+        assert not worse, "\n".join(worse[:20])
         self.known |= set(found)
 
     def _violations(self, magics: Mapping[str, int]) -> list[str]:
