@@ -37,6 +37,24 @@ class StrategySettings(ClientSettings, frozen=True, kw_only=True):
     tick_interval_s: Annotated[
         float, setting("Seconds between two calls of the strategy's on_timer.", ge=0.02, le=3600)
     ] = 1.0
+    memory_percent: Annotated[
+        int,
+        setting(
+            "Most of the host's memory that the strategy may take, in percent; at nine tenths of it the "
+            "strategy is stopped.",
+            ge=5,
+            le=95,
+        ),
+    ] = 75
+    threads: Annotated[
+        int,
+        setting(
+            "Threads that the strategy may have, its libraries' and some of the runner included; one that "
+            "asks for more is stopped.",
+            ge=16,
+            le=4096,
+        ),
+    ] = 512
     callback_limit_s: Annotated[
         float,
         setting(
@@ -130,16 +148,6 @@ class StrategyDeployment(Settings, frozen=True, kw_only=True):
             create="mt5crs review run --bundle FILE",
         ),
     ] = ""
-    memory_percent: Annotated[
-        int,
-        setting(
-            "Most of the host's memory that the strategy may take, in percent; at nine tenths of it the "
-            "strategy is stopped.",
-            ge=5,
-            le=95,
-            in_env=False,
-        ),
-    ] = 75
     cpu_percent: Annotated[
         int,
         setting(
@@ -150,16 +158,6 @@ class StrategyDeployment(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = 100
-    threads: Annotated[
-        int,
-        setting(
-            "Threads that the strategy may have, its libraries' and some of the runner included; one that "
-            "asks for more is stopped.",
-            ge=16,
-            le=4096,
-            in_env=False,
-        ),
-    ] = 512
     open_files: Annotated[
         int,
         setting(

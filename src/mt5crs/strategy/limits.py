@@ -44,6 +44,7 @@ class Use(NamedTuple):
     """Bytes of its own, without what the kernel could read from disk again."""
     memory_most: int | None = None
     """Bytes at which the kernel begins to hold it back."""
+    threads: int | None = None
     threads_refused: int | None = None
     """How many threads it was refused since it began."""
     threads_most: int | None = None
@@ -64,9 +65,9 @@ def broken(use: Use) -> Broken | None:
     if use.memory is not None and use.memory_most is not None and use.memory >= use.memory_most * NEAR:
         held, most = use.memory // 2**20, use.memory_most // 2**20
         return _broke("memory", f"it holds {held} MiB of memory, it may have {most} MiB")
-    if use.threads_refused:
-        most_known = "number" if use.threads_most is None else str(use.threads_most)
-        return _broke("threads", f"it asked for more threads than the {most_known} it may have")
+    too_many = use.threads is not None and use.threads_most is not None and use.threads >= use.threads_most
+    if use.threads_refused or too_many:
+        return _broke("threads", f"it wants more threads than the {use.threads_most or 'number'} it may have")
     if use.files is not None and use.files_most is not None and use.files >= use.files_most:
         return _broke("files", f"it has all of its {use.files_most} files open")
     if use.cpu_held_back is not None and use.cpu_held_back >= CPU_SHARE:
@@ -81,7 +82,7 @@ def broken_by(error: BaseException) -> Broken | None:
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         return _broke("files", f"it has as many files open as it may ({error})")
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return _broke("threads", "it asked for more threads than it may have")
+        return _broke("threads", "it wants more threads than it may have")
     return None
 
 

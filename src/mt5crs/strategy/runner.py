@@ -24,6 +24,7 @@ from mt5crs.strategy.loading import make_strategy
 from mt5crs.strategy.statefeed import NOT_KNOWN
 from mt5crs.strategy.stopped import limit_gauge
 from mt5crs.strategy.trading import LiveTrading
+from mt5crs.strategy.usage import Usage
 from mt5crs.strategy.watch import Watch, stop_if_killed
 
 _POLL_S = 0.5
@@ -44,7 +45,8 @@ class Runner:
         self._callbacks = registry.histogram(
             "mt5crs_strategy_callback_seconds", "Time of the strategy's callbacks.", ("callback",)
         )
-        self._watch = Watch(log, settings.callback_limit_s)
+        usage = Usage(settings.memory_percent, settings.threads)
+        self._watch = Watch(log, usage, settings.callback_limit_s)
         self._watch.begin()
         with self._watch.calling("the constructor", limited=False):
             self._strategy = make_strategy(settings)

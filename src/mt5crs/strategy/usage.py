@@ -15,11 +15,19 @@ from mt5crs.strategy.limits import CPU_WINDOW_S, Use
 class Usage:
     """Looks at figures that the kernel keeps. What a host does not keep is not known, and breaks no limit."""
 
-    def __init__(self, groups: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> None:
+    def __init__(
+        self,
+        memory_percent: int,
+        threads: int,
+        *,
+        groups: Path = Path("/sys/fs/cgroup"),
+        process: Path = Path("/proc/self"),
+    ) -> None:
+        """memory_percent, threads: what it may take, where no control group says so."""
         self._group = _own_group(groups, process)
         self._process = process
-        self._memory_most = self._number("memory.high")
-        self._threads_most = self._number("pids.max")
+        self._memory_most = self._number("memory.high") or _of_the_host(process.parent, memory_percent)
+        self._threads_most = self._number("pids.max") or threads
         self._refused_before = self._field("pids.events", "max") or 0
         self._periods: deque[tuple[float, int, int]] = deque()
 
@@ -34,6 +42,7 @@ class Usage:
         return Use(
             memory=self._own_memory(),
             memory_most=self._memory_most,
+            threads=self._threads(),
             threads_refused=None if refused is None else refused - self._refused_before,
             threads_most=self._threads_most,
             files=files,
@@ -47,6 +56,12 @@ class Usage:
         except (OSError, ValueError):
             return None
         return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+    def _threads(self) -> int | None:
+        try:
+            return sum(1 for _ in os.scandir(self._process / "task"))
+        except OSError:
+            return None
 
     def _files(self) -> tuple[int | None, int | None]:
         if sys.platform != "linux":
@@ -90,6 +105,16 @@ class Usage:
             return (self._group / name).read_text()
         except OSError:
             return ""
+
+
+def _of_the_host(system: Path, percent: int) -> int | None:
+    """Nine tenths of so much of the host's memory, as the unit has it, in bytes."""
+    try:
+        lines = (system / "meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    total = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")), None)
+    return None if total is None else total * percent // 100 * 9 // 10
 
 
 def _own_group(groups: Path, process: Path) -> Path | None:

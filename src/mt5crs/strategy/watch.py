@@ -29,11 +29,17 @@ _PATIENCE_S = 1.0
 class Watch:
     """Looks at what the strategy takes from the moment it is begun."""
 
-    def __init__(self, log: Log, callback_most_s: float, end: Callable[[Broken], None] | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        usage: Usage,
+        callback_most_s: float,
+        end: Callable[[Broken], None] | None = None,
+    ) -> None:
         self._log = log
         self._callback_most_s = callback_most_s
         self._end = end or become_stopped
-        self._usage = Usage()
+        self._usage = usage
         self._running: tuple[str, float] | None = None
 
     def begin(self) -> None:

@@ -41,6 +41,7 @@ class Mine(Strategy):
             "it holds 96 MiB of memory, it may have 100 MiB",
         ),
         (Use(threads_refused=1, threads_most=64), "threads", "more threads than the 64"),
+        (Use(threads=64, threads_most=64), "threads", "more threads than the 64"),
         (Use(files=64, files_most=64), "files", "all of its 64 files open"),
         (Use(cpu_held_back=0.5), "cpu", "raise strategy_cpu_percent"),
     ],
@@ -60,7 +61,15 @@ def test_a_broken_limit_is_named_with_its_remedy(use: Use, limit: str, says: str
         Use(),
         Use(callback="", callback_s=99, callback_most_s=1),
         Use(callback="on_timer", callback_s=1.9, callback_most_s=2.0),
-        Use(memory=94 * MIB, memory_most=100 * MIB, threads_refused=0, files=63, files_most=64),
+        Use(
+            memory=94 * MIB,
+            memory_most=100 * MIB,
+            threads=63,
+            threads_most=64,
+            threads_refused=0,
+            files=63,
+            files_most=64,
+        ),
         Use(memory=94 * MIB, memory_most=None, cpu_held_back=0.49),
     ],
 )
@@ -84,7 +93,7 @@ def test_figures_are_those_of_the_process_and_its_own_group(
     (group / "cpu.stat").write_text("usage_usec 1\nnr_periods 100\nnr_throttled 10\n")
     now = 1000.0
     monkeypatch.setattr("mt5crs.strategy.usage.time.monotonic", lambda: now)
-    usage = Usage(tmp_path / "groups", process)
+    usage = Usage(75, 512, groups=tmp_path / "groups", process=process)
     first = usage.all()
     assert first.memory == 400 * 4096
     assert (first.memory_most, first.threads_most, first.threads_refused, first.files) == (MIB, 64, 0, 3)
@@ -98,10 +107,20 @@ def test_figures_are_those_of_the_process_and_its_own_group(
 
 
 def test_a_host_that_keeps_no_figures_breaks_no_limit(tmp_path: Path) -> None:
-    (tmp_path / "cgroup").write_text("0::/\n")
-    use = Usage(tmp_path, tmp_path).all()
-    assert (use.memory, use.memory_most, use.threads_refused, use.cpu_held_back) == (None, None, None, None)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text("0::/\n")
+    usage = Usage(50, 64, groups=tmp_path, process=tmp_path / "self")
+    use = usage.all()
+    assert (use.memory, use.threads, use.threads_refused, use.cpu_held_back) == (None, None, None, None)
     assert broken(use._replace(files=None)) is None
+
+
+def test_without_a_control_group_its_settings_say_what_it_may_take(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:        1000 kB\nMemFree:          1 kB\n")
+    (tmp_path / "self/task/1").mkdir(parents=True)
+    (tmp_path / "self/cgroup").write_text("0::/\n")
+    use = Usage(50, 64, groups=tmp_path, process=tmp_path / "self").all()
+    assert (use.memory_most, use.threads, use.threads_most) == (460_800, 1, 64)
 
 
 def run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -146,6 +165,7 @@ def test_what_python_tells_of_is_refused_counted_and_said_once(tmp_path: Path) -
         "    lambda: socket.create_connection(('::1', 1)),\n"
         "    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'', ('192.0.2.1', 53)),\n"
         "    lambda: socket.socket().bind(('127.0.0.1', 0)),\n"
+        "    lambda: socket.socket().bind(('127.0.0.1', 9)),\n"
         "    lambda: socket.socket(socket.AF_UNIX).connect('/run/dbus/system_bus_socket'),\n"
         f"    lambda: open({str(tmp_path / 'link/model.json')!r}, 'a'),\n"
         f"    lambda: open({str(deployed / 'more')!r}, 'w'),\n"
@@ -183,12 +203,12 @@ def test_what_python_tells_of_is_refused_counted_and_said_once(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     said, _, figures = done.stdout.partition("# HELP")
-    wanted = ["process"] * 2 + ["network"] * 3 + ["was done"] + ["network"] + ["write"] * 2
+    wanted = ["process"] * 2 + ["network"] * 3 + ["was done"] + ["network"] * 2 + ["write"] * 2
     assert [line.split(" ", 1)[1] for line in said.splitlines()] == [what for what in wanted for _ in "12"]
     counted = {series.labels["what"]: series.value for series in samples(figures) if "what" in series.labels}
-    assert counted == {"process": 4, "network": 8, "write": 4}
+    assert counted == {"process": 4, "network": 10, "write": 4}
     told = [line for line in done.stderr.splitlines() if "strategy.refused" in line]
-    assert len(told) == 8, done.stderr
+    assert len(told) == 9, done.stderr
     assert "starts a program (mine.py:3)" in told[0]
     assert "strategy_allowed_hosts" in told[2]
     assert "what was deployed never changes" in told[-1]
@@ -257,7 +277,10 @@ def test_a_strategy_that_breaks_a_limit_is_stopped_and_told(
 )
 def test_an_error_that_tells_of_a_limit_stops_for_it(error: Exception, limit: str) -> None:
     ended: list[Broken] = []
-    with pytest.raises(type(error)), Watch(Log("strategy"), 5.0, ended.append).calling("on_timer"):
+    with (
+        pytest.raises(type(error)),
+        Watch(Log("strategy"), Usage(75, 512), 5.0, ended.append).calling("on_timer"),
+    ):
         raise error
     assert [found.limit for found in ended] == [limit]
 
@@ -265,7 +288,10 @@ def test_an_error_that_tells_of_a_limit_stops_for_it(error: Exception, limit: st
 def test_another_error_is_the_strategy_s_own() -> None:
     ended: list[Broken] = []
     for error in (OSError(errno.ENOENT, "x"), RuntimeError("x"), ValueError("x")):
-        with pytest.raises(type(error)), Watch(Log("strategy"), 5.0, ended.append).calling("on_timer"):
+        with (
+            pytest.raises(type(error)),
+            Watch(Log("strategy"), Usage(75, 512), 5.0, ended.append).calling("on_timer"),
+        ):
             raise error
     assert ended == []
 
