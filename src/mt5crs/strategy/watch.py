@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mt5crs.service import exits
 from mt5crs.service.logs import Log
 from mt5crs.strategy.limits import Broken, broken, broken_before, broken_by
 from mt5crs.strategy.refusals import STOPPED, RefusedError
@@ -91,7 +92,11 @@ def become_stopped(found: Broken) -> None:
     """Replace this process, all its threads and its memory, by `mt5crs.strategy.stopped`. Does not return."""
     signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive this program
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", STOPPED, *found])  # noqa: S606
+    try:
+        os.execv(sys.executable, [sys.executable, "-m", STOPPED, *found])  # noqa: S606
+    except OSError as error:
+        print(f"{STOPPED} cannot be started: {error}; the strategy is ended all the same", file=sys.stderr)
+        exits.leave(exits.FAILED)
 
 
 def stop_if_killed(state_dir: Path) -> None:

@@ -285,6 +285,19 @@ def test_an_error_that_tells_of_a_limit_stops_for_it(error: Exception, limit: st
     assert [found.limit for found in ended] == [limit]
 
 
+def test_a_process_that_cannot_become_the_one_that_says_so_ends_all_the_same() -> None:
+    done = run(
+        "import sys\n"
+        "from mt5crs.strategy.limits import Broken\n"
+        "from mt5crs.strategy.watch import become_stopped\n"
+        "sys.executable = '/no/such/python'\n"
+        "become_stopped(Broken('files', 'cause', 'remedy'))\n"
+        "print('it goes on')\n"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "No such file" in done.stderr
+
+
 def test_another_error_is_the_strategy_s_own() -> None:
     ended: list[Broken] = []
     for error in (OSError(errno.ENOENT, "x"), RuntimeError("x"), ValueError("x")):
