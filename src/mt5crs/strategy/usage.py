@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
+import resource
 import time
 from collections import deque
 from pathlib import Path
@@ -64,10 +64,6 @@ class Usage:
             return None
 
     def _files(self) -> tuple[int | None, int | None]:
-        if sys.platform != "linux":
-            return None, None
-        import resource
-
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         try:
             return sum(1 for _ in os.scandir(self._process / "fd")), most

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mt5crs.service import exits
 from mt5crs.service.logs import Log
-from mt5crs.strategy.limits import Broken, broken, broken_before, broken_by
+from mt5crs.strategy.limits import Broken, Use, broken, broken_before, broken_by
 from mt5crs.strategy.refusals import STOPPED, RefusedError
 from mt5crs.strategy.usage import Usage
 
@@ -66,11 +66,16 @@ class Watch:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _look(self) -> None:
-        look = 0
+        look, told = 0, False
         while True:
             time.sleep(_LOOK_S)
             look += 1
-            use = self._usage.memory() if look % _LOOKS_FOR_ALL else self._usage.all()
+            try:
+                use = self._usage.memory() if look % _LOOKS_FOR_ALL else self._usage.all()
+            except Exception as error:  # nobody would look any more
+                if not told:
+                    self._log.error("strategy.limits_unknown", error=repr(error))
+                use, told = Use(), True
             running = self._running
             if running is not None:
                 use = use._replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import queue
 import signal
 import subprocess
 import sys
@@ -25,6 +26,11 @@ class Mine(Strategy):
     def on_timer(self, trading):
         {code}
 """
+KEEPS_FILES = """\
+kept = []
+        try:
+            while True: kept.append(open('/dev/null'))
+        except OSError: __import__('time').sleep(9)"""
 
 
 @pytest.mark.parametrize(
@@ -232,7 +238,7 @@ def mine(fleet: Fleet, tmp_path: Path) -> Fleet:
         "PYTHONPATH": tmp_path,
         "TICK_INTERVAL_S": 0.05,
         "ORDER_TIMEOUT_S": 0.4,
-        "CALLBACK_LIMIT_S": 0.5,
+        "CALLBACK_LIMIT_S": 2,
     }
     fleet.start_ready("gateway")
     fleet.start_ready("reconciler")
@@ -245,6 +251,11 @@ def mine(fleet: Fleet, tmp_path: Path) -> Fleet:
         ("while True: pass", "callback", "on_timer has not returned"),
         ("import os; os.fork()", "process", "it forks (mine.py:5)"),
         (
+            KEEPS_FILES,
+            "files",
+            "open",
+        ),
+        (
             "import socket; socket.create_connection(('192.0.2.1', 80))",
             "network",
             "it connects to 192.0.2.1 (mine.py:5)",
@@ -254,7 +265,8 @@ def mine(fleet: Fleet, tmp_path: Path) -> Fleet:
 def test_a_strategy_that_breaks_a_limit_is_stopped_and_told(
     mine: Fleet, tmp_path: Path, code: str, limit: str, says: str
 ) -> None:
-    (tmp_path / "mine.py").write_text(CLASS.format(code=code))
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+    (tmp_path / "mine.py").write_text(CLASS.format(code=code) + few)
     process = mine.start("strategy")
     mine.wait(lambda: mine.health("strategy").get("state") == "stopped", "the strategy stopped")
     assert says in str(mine.health("strategy")["reason"])
@@ -296,6 +308,22 @@ def test_a_process_that_cannot_become_the_one_that_says_so_ends_all_the_same() -
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "No such file" in done.stderr
+
+
+def test_a_look_that_fails_is_told_once_and_the_callback_watched_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Blind(Usage):
+        def memory(self) -> Use:
+            raise RuntimeError("cannot see")
+
+    monkeypatch.setattr("mt5crs.strategy.watch._LOOK_S", 0.01)
+    found: queue.Queue[Broken] = queue.Queue()
+    watch = Watch(Log("strategy"), Blind(75, 512), 0.5, found.put)
+    watch.begin()
+    with watch.calling("on_timer"):
+        assert found.get(timeout=5).limit == "callback"
+    assert capsys.readouterr().out.count("limits_unknown") == 1
 
 
 def test_another_error_is_the_strategy_s_own() -> None:
