@@ -38,6 +38,7 @@ for path in var/lib/mt5crs opt/mt5crs etc/mt5crs; do
 done
 [ "$#" -gt 0 ] || { echo "there is nothing of a fleet on this host" >&2; exit 1; }
 tar --exclude='.env' --exclude='*.env' --exclude=opt/mt5crs/runtimes --exclude=opt/mt5crs/bundles \\
+  --exclude=opt/mt5crs/store \\
   --warning=no-file-changed -czf - "$@" -C "$scratch" journal.log | base64 -w 0
 """
 _REMOVE: Final = f"""
@@ -46,7 +47,7 @@ for service in {" ".join(SERVICES)}; do
   rm -f /etc/systemd/system/mt5crs-$service.service /etc/systemd/system/mt5crs-$service-standby.service
   rm -rf /etc/systemd/system/mt5crs-$service.service.* /opt/mt5crs/$service /var/lib/mt5crs/$service
 done
-rm -rf /opt/mt5crs/runtimes /opt/mt5crs/bundles
+rm -rf /opt/mt5crs/runtimes /opt/mt5crs/bundles /opt/mt5crs/store
 systemctl daemon-reload
 systemctl reset-failed 2>/dev/null || true
 """

@@ -355,11 +355,13 @@ def test_a_listener_that_says_nothing_is_left(
     host: Host, certificates: list[Certificate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "_BEGIN_S", 0.1)
+    began = time.monotonic()
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(FailedError, match="does not answer"),
     ):
         fetch(host, told(silent.getsockname()[1], certificates[0]), wait_s=0)
+    assert time.monotonic() - began < fetching._SILENCE_S / 2  # that is for each piece, this for all of them
 
 
 def test_a_second_fetch_waits_for_the_first(host: Host, serve: Serve) -> None:
