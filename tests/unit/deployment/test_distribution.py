@@ -124,7 +124,10 @@ def test_an_upload_goes_on_in_the_next_run(site: Site) -> None:
     store = site.directory / "hub-01/opt/mt5crs/store"
     store.mkdir(parents=True)
     (store / f"{digest}.part").write_bytes(site.bundle.path.read_bytes()[:2_000_000])
+    site.happens(f'[ "$2" != put ] || echo "$@" >>{site.directory}/puts')
     (stored, *_) = site.deliver().transfers
+    (put,) = (site.directory / "puts").read_text().splitlines()
+    assert put.endswith("--offset 2000000")
     assert (stored.bytes, stored.resumed_at) == (SIZE - 2_000_000, 2_000_000)
 
 
