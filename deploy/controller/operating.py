@@ -8,14 +8,16 @@ from typing import Any
 
 OPTIONS = {
     "host": "",
+    "address": "",
     "order": "",
     "why": "--reason",
     "magic": "--magic",
     "yes": "--yes",
     "reduce": "--reduce",
+    "undo": "--undo",
 }
 """What a task may be told → the option it goes by; empty: it stands by itself."""
-_FLAGS = frozenset({"yes", "reduce"})
+_FLAGS = frozenset({"yes", "reduce", "undo"})
 _ON, _OFF = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 
 
@@ -47,6 +49,7 @@ TASKS = {
     "withdraw": Task(needs=("magic", "why"), acts=True),
     "recover": Task(needs=("why",), acts=True),
     "accept": Task(needs=("host", "why"), acts=True),
+    "migrate": Task(words=("--yes",), needs=("host", "address", "why"), may=("undo",), acts=True),
     "resolve": Task(needs=("order", "magic", "why"), acts=True),
 }
 

@@ -140,7 +140,7 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
     except (InventoryError, BundleError) as error:
         raise click.ClickException(str(error)) from None
     affected = tuple(dict.fromkeys([name for name, _ in found.services]))
-    books = _books(before, affected)
+    books = books_of(before, affected)
     if as_json:
         told = {"services": found.services, "hosts": found.hosts, "positions": books}
         click.echo(json.dumps(told))
@@ -250,7 +250,7 @@ def _common(of: Mapping[str, Mapping[str, Any]], fleet: Fleet, groups: Sequence[
     return values.pop() if len(values) == 1 else "differs by host" if values else "no such host"
 
 
-def _books(fleet: Fleet, hosts: Sequence[str]) -> dict[str, str]:
+def books_of(fleet: Fleet, hosts: Sequence[str]) -> dict[str, str]:
     """Host → positions and working orders of its magic number, for Inf hosts and gateways among `hosts`."""
     gateways = set(fleet.in_group("gateway"))
     concerned = [

@@ -11,8 +11,6 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,6 +24,8 @@ import click
 from mt5crs.checks.acts import acted
 from mt5crs.checks.connection import ConnectionSettings
 from mt5crs.checks.gateways import Answer, Chosen, ask, chosen_fleet, fleet_of, of_fleet
+from mt5crs.checks.hosts import deploying
+from mt5crs.checks.steps import clock, deploy, deployment_command, step
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import LeaseInfo
@@ -144,7 +144,7 @@ def _leave(made: Record, fleet: Fleet, chosen: Chosen, of: Leaving, require: Cal
     host, hand_over = made.host, made.hand_over
     made.reached("begun")
     if not made.lost:
-        with _step(f"stop {host}"), _as_error(host, "it still trades, nothing else was changed"):
+        with step(f"stop {host}"), _as_error(host, "it still trades, nothing else was changed"):
             on_host.stop(made.connection)
         made.reached("stopped")
         require()
@@ -155,14 +155,14 @@ def _leave(made: Record, fleet: Fleet, chosen: Chosen, of: Leaving, require: Cal
                 on_host.start_again(made.connection)
             raise LeavingError("; ".join(against) + f"; {host} was started again, nothing else was changed")
         made.held = str(held)
-        with _step(f"fetch its data to {made.data.name}"), _as_error(host, "it is stopped; call this again"):
+        with step(f"fetch its data to {made.data.name}"), _as_error(host, "it is stopped; call this again"):
             content = on_host.fetch(made.connection)
             made.data.touch(mode=0o600)
             made.data.write_bytes(content)
             made.data_sha256 = hashlib.sha256(content).hexdigest()
         made.reached("fetched")
     require()
-    with _step(f"take it out of {chosen.inventory.name}, forget its keys"):
+    with step(f"take it out of {chosen.inventory.name}, forget its keys"):
         _out(chosen.inventory, _without(chosen.inventory, host))
     made.reached("out")
 
@@ -183,8 +183,8 @@ def _end(made: Record, inventory: Path) -> None:
 
     again = f"call this again: mt5crs --inventory {inventory} decommission {made.host} --reason …"
     if made.phase == "out":
-        click.echo(f"{_clock()} deploy the rest, so that gateways and Hub know it no more")
-        status = _deploy(inventory)
+        click.echo(f"{clock()} deploy the rest, so that gateways and Hub know it no more")
+        status = deploy(deployment_command(inventory))
         if status != 0:
             raise LeavingError(
                 f"the deployment failed (status {status}; its own words are above): gateways still know the "
@@ -194,7 +194,7 @@ def _end(made: Record, inventory: Path) -> None:
     if not made.lost:
         with (
             _alone(fleet_of(inventory), f"{made.host} has left: {made.reason}", again),
-            _step(f"remove keys, code and state from {made.host}"),
+            step(f"remove keys, code and state from {made.host}"),
             _as_error(made.host, again),
         ):
             on_host.remove(made.connection)
@@ -211,22 +211,12 @@ def _end(made: Record, inventory: Path) -> None:
 
 
 def _look(fleet: Fleet, operator: str | None, host: str) -> Leaving:
-    from deploy.coordination.fleet_lock import hub_of
     from deploy.decommission.decision import Leaving
     from deploy.remote import ssh
 
     of = fleet.hosts[host]
     magic, gateway = int(of["fleet_magic_number"]), str(of["fleet_gateway"])
     reply = ssh.run(of, ["true"], timeout_s=_ANSWER_WITHIN_S)
-    hub = hub_of(fleet)
-    deploying = None
-    if hub is not None:
-        told = ssh.run(hub, [ssh.TOOL, "deployment", "list", "--json"], timeout_s=_ANSWER_WITHIN_S)
-        holder = (told.document or {}).get("holder")
-        if told.status != 0 or told.document is None:
-            deploying = f"whether somebody deploys is unknown: the Hub says: {told.why}"
-        elif holder and not holder["gone"]:  # from a dead one the lock is taken over
-            deploying = f"{holder['who']} on {holder['controller']} deploys now"
     books = _books(fleet, operator, gateway, magic)
     return Leaving(
         host=host,
@@ -234,7 +224,7 @@ def _look(fleet: Fleet, operator: str | None, host: str) -> Leaving:
         magic=magic,
         held=books.error if books.value is None else books.value[0],
         answers=None if reply.status == 0 else reply.why,
-        deploying=deploying,
+        deploying=deploying(fleet),
         successors=tuple(
             other
             for other in fleet.in_group("inf")
@@ -273,7 +263,7 @@ def _settled(fleet: Fleet, operator: str | None, host: str, of: Leaving) -> Held
     """What is open once the stopped strategy has no lease any more; or why that is not known."""
     client = str(fleet.hosts[host]["strategy_client_name"])
     deadline = time.monotonic() + _LEASE_WITHIN_S
-    with _step(f"wait until {client} has no lease"):
+    with step(f"wait until {client} has no lease"):
         while True:
             answer = _books(fleet, operator, of.gateway, of.magic)
             if answer.value is None:
@@ -305,37 +295,6 @@ def _out(inventory: Path, without: str) -> None:
     handle.chmod(inventory.stat().st_mode)
     handle.replace(inventory)
     make(inventory, prune=True)
-
-
-def _deploy(inventory: Path) -> int:
-    """The documented command for the rest of the fleet, on this terminal."""
-    from deploy.fleet.vault_password import PROJECT
-
-    binaries = Path(sys.executable).parent
-    hosts = inventory.resolve().with_suffix(".py")
-    command = (
-        [str(binaries / "pyinfra"), "-y", str(hosts), "deploy.py"]
-        if hosts.is_file()
-        else [str(binaries / "ansible-playbook"), "-i", str(inventory.resolve()), "site.yml"]
-    )
-    return subprocess.run(command, cwd=PROJECT, check=False).returncode
-
-
-def _clock() -> str:
-    return datetime.now(timezone.utc).strftime("%H:%M:%S")
-
-
-@contextmanager
-def _step(what: str) -> Iterator[None]:
-    """Say what is done, and how long it took."""
-    began = time.monotonic()
-    click.echo(f"{_clock()} {what} … ", nl=False)
-    try:
-        yield
-    except BaseException:
-        click.echo("failed")
-        raise
-    click.echo(f"{time.monotonic() - began:.1f} s")
 
 
 @contextmanager

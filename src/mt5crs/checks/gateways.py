@@ -19,7 +19,7 @@ import msgspec
 
 import mt5crs
 from mt5crs.checks.connection import ConnectionSettings, load_connection
-from mt5crs.client.errors import GatewayError, KeyRefusedError
+from mt5crs.client.errors import GatewayError, GatewayUnreachableError, KeyRefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.settings.schema import SettingsError, load
 
@@ -46,7 +46,8 @@ class Target:
     magics: frozenset[int] | None = None
     """Magic numbers of the Inf hosts that trade through it; None: not known."""
     formers: tuple[ConnectionSettings, ...] = ()
-    """The same with keys of before a rotation, which count there until it is deployed."""
+    """The same with keys of before a rotation, which count there until it is deployed, and, while the gateway
+    moves, at its other address."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ def of_fleet(fleet: Fleet, operator: str | None) -> list[Target]:
         except SettingsError as error:
             raise click.ClickException(f"{host}: {error}") from None
         formers = tuple(_formers(connection, variables, host, name))
+        formers += tuple(_elsewhere(fleet.inventory, host, (connection, *formers)))
         found.append(Target(host, connection, _magics(fleet, host), formers))
     return found
 
@@ -166,6 +168,23 @@ def _formers(
                 yield one
 
 
+def _elsewhere(
+    inventory: Path, host: str, connections: Sequence[ConnectionSettings]
+) -> Iterator[ConnectionSettings]:
+    """The same at the other address of a gateway that moves: until its step it listens at the former one."""
+    from deploy.migration import journal
+
+    try:
+        moving = journal.found(inventory)
+    except journal.JournalError:
+        return
+    if moving is None or moving.host != host:
+        return
+    for connection in connections:
+        other = moving.new if connection.gateway_host == moving.old else moving.old
+        yield msgspec.structs.replace(connection, gateway_host=other)
+
+
 def _magics(fleet: Fleet, gateway: str) -> frozenset[int]:
     inf = (fleet.hosts[host] for host in fleet.in_group("inf"))
     return frozenset(int(of["fleet_magic_number"]) for of in inf if of["fleet_gateway"] == gateway)
@@ -174,17 +193,22 @@ def _magics(fleet: Fleet, gateway: str) -> frozenset[int]:
 def ask(of: Sequence[Target], call: Callable[[GatewayClient, ConnectionSettings], T]) -> list[Answer[T]]:
     """Ask every gateway, all at once; a failed call is an answer too.
 
-    Where a key was rotated and that is not deployed yet, the one of before is tried: a halt gets through.
+    Where a key was rotated and that is not deployed yet, the one of before is tried; while a gateway moves,
+    its other address: a halt gets through.
     """
 
     def one(target: Target) -> Answer[T]:
-        first = ""
+        first, silent = "", set[str]()
         for connection in (target.connection, *target.formers):
+            if connection.gateway_host in silent:
+                continue
             try:
                 with connection.client() as client:
                     return Answer(target.name, call(client, connection))
-            except KeyRefusedError as error:  # nothing was sent
+            except GatewayUnreachableError as error:  # nothing was sent
                 first = first or str(error)
+                if not isinstance(error, KeyRefusedError):
+                    silent.add(connection.gateway_host)
             except GatewayError as error:
                 return Answer(target.name, None, str(error))
         return Answer(target.name, None, first)

@@ -45,3 +45,20 @@ def last_reason(journal: str) -> str:
         if isinstance(said, dict) and said.get("level") == "CRITICAL" and said.get("reason"):
             return shown(str(said["reason"]))
     return ""
+
+
+def deploying(fleet: Fleet) -> str | None:
+    """Who deploys at this moment, or why that is not known; None: nobody."""
+    from deploy.coordination.fleet_lock import hub_of
+    from deploy.remote import ssh
+
+    hub = hub_of(fleet)
+    if hub is None:
+        return None
+    told = ssh.run(hub, [ssh.TOOL, "deployment", "list", "--json"], timeout_s=_TIMEOUT_S)
+    holder = (told.document or {}).get("holder")
+    if told.status != 0 or told.document is None:
+        return f"whether somebody deploys is unknown: the Hub says: {told.why}"
+    if holder and not holder["gone"]:  # from a dead one the lock is taken over
+        return f"{holder['who']} on {holder['controller']} deploys now"
+    return None

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from deploy.fleet.inventory import Fleet as Inventory
+from deploy.migration import journal
 from mt5crs.checks.connection import ConnectionSettings
 from mt5crs.checks.gateways import ask, of_fleet, show
 from mt5crs.checks.rehearsal import MAGIC, Fleet
@@ -78,3 +79,26 @@ def test_without_a_key_nobody_is_asked(
 ) -> None:
     with pytest.raises(click.ClickException, match=why):
         of_fleet(inventory(fleet, **changes), operator)
+
+
+def test_while_a_gateway_moves_a_halt_is_tried_at_both_addresses(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.start_ready("gateway")
+    # The inventory says the new address already; the gateway still listens at the former one.
+    of = replace(inventory(fleet), inventory=tmp_path / "x.yml")
+    moved = replace(of, hosts={**of.hosts, "gtw-01": {**of.hosts["gtw-01"], "fleet_address": "127.0.0.2"}})
+    unmoved = of_fleet(moved, None)[0]
+    journal.Journal(
+        id="1", inventory=str(moved.inventory), host="gtw-01", old="127.0.0.1", new="127.0.0.2", who="me",
+        reason="rack", began="then",
+    ).write()  # fmt: skip
+    (target, other) = of_fleet(moved, None)
+    assert other.formers == ()
+    assert [one.gateway_host for one in target.formers] == ["127.0.0.1"]
+
+    def quick(one: ConnectionSettings) -> ConnectionSettings:
+        return msgspec.structs.replace(one, sync_timeout_s=0.5, sync_retry_count=1)
+
+    for at, gets_through in ((target, True), (unmoved, False)):
+        short = replace(at, connection=quick(at.connection), formers=tuple(map(quick, at.formers)))
+        (answer,) = ask([short], halt)
+        assert (answer.value is not None) is gets_through, answer.error

@@ -27,6 +27,8 @@ TOLD = {
     "order": "abc",
     "yes": "true",
     "reduce": "true",
+    "address": "10.0.0.9",
+    "undo": "true",
 }
 
 
