@@ -6,13 +6,15 @@ Not `mt5crs audit`, which looks at an installation. What is promised, and what i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mt5crs.checks.compliance import SECTIONS, Whole, report
 from mt5crs.checks.connection import json_option
 from mt5crs.checks.gateways import Chosen, chosen_fleet, fleet_of
 from mt5crs.checks.report import table
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from deploy.coordination.audit_log import Log
 
 WHOLE, UNKNOWN, BROKEN = 0, 1, 2
+_DAY = click.DateTime(["%Y-%m-%d"])
 _RECORDS, _SNAPSHOTS, _HEAD, _WITNESSES = (
     "records.jsonl",
     "config_changes.jsonl",
@@ -121,6 +124,51 @@ def show(directory: Path | None, last: int, what: str | None, number: int | None
     click.echo(table(("N", "WHEN (UTC)", "WHO", "WHAT", "ABOUT"), rows) if rows else "no record")
     if len(fitting) > len(chosen):
         click.echo(f"{len(fitting) - len(chosen)} older ones are not shown (--last)")
+
+
+@audit_log.command()
+@_directory_option
+@click.option("--from", "begin", required=True, type=_DAY, help="The first day (UTC), such as 2026-07-01.")
+@click.option("--to", "end", required=True, type=_DAY, help="The last day, which is part of the period.")
+@json_option
+def compliance(directory: Path | None, begin: datetime, end: datetime, as_json: bool) -> None:
+    """Report a period: what changed, by whom, waivers, overrides, halts, rotations, what nobody vouches for.
+
+    Exit status 0: all of the period is whole and vouched for; 2: the log was altered; 1: something about the
+    period is not known.
+    """
+    begin, end = (day.replace(tzinfo=timezone.utc) for day in (begin, end))
+    if end < begin:
+        raise click.UsageError(f"--to {end:%Y-%m-%d} is before --from {begin:%Y-%m-%d}")
+    log = log_of(directory)
+    from deploy.coordination.checkpoints import judged
+
+    verified = verify(log.records, log.head, log.snapshots, log.witnesses)
+    checkpoints = judged(log.records, _signers())
+    signed = max((one.of for one in checkpoints if one.good), default=0)
+    whole = Whole(verified, signed, log.silent)
+    told = report(records_of(log.records), whole, begin, end + timedelta(days=1), datetime.now(timezone.utc))
+    told["broken"] += [f"record {one.n}: {one.wrong}" for one in checkpoints if one.wrong]
+    click.echo(json.dumps(told) if as_json else "\n".join(_compliance(told)))
+    raise SystemExit(BROKEN if told["broken"] else UNKNOWN if told["unverified"] else WHOLE)
+
+
+def _compliance(told: Mapping[str, Any]) -> Iterator[str]:
+    yield f"from {_time(told['from'])} up to {_time(told['to'])} (UTC): {told['records']} records"
+    for who, acts in told["people"].items():
+        yield f"  {who}: " + ", ".join(f"{number} {what}" for what, number in acts.items())
+    for name, (heading, _) in SECTIONS.items():
+        yield f"{heading}: {'none is recorded' if not told[name] else len(told[name])}"
+        for one in told[name]:
+            yield f"  {one['n']:>5}  {_time(one['at'])}  {one['by']}  {one['what']}  {summary(one)}"
+    yield f"Overrides: {'none is recorded' if not told['overrides'] else len(told['overrides'])}"
+    for one in told["overrides"]:
+        yield f"  {one['n']:>5}  {_time(one['at'])}  {one['by']}  {one['override']}"
+    for text in told["broken"]:
+        yield f"BROKEN: {text}"
+    yield f"Not vouched for: {'nothing' if not told['unverified'] else len(told['unverified'])}"
+    for text in told["unverified"]:
+        yield f"  {text}"
 
 
 def _time(text: object) -> str:

@@ -76,7 +76,7 @@ def _forwards(made: Journal, chosen: Chosen) -> None:
     if made.phase == "described":
         if why := _sends_from(made, chosen, made.new):
             return _give_up(made, why)
-        if not _deployed(made, chosen, f"deploy the fleet with {made.host} at {made.new}"):
+        if not _deployed(made, chosen, made.new):
             return _give_up(made, "the deployment failed; its own words are above")
         made.reached("deployed")
     if made.phase == "deployed":
@@ -98,9 +98,7 @@ def _back(made: Journal, chosen: Chosen) -> None:
         _describe(made, chosen.inventory, made.new, made.old)
     if why := _sends_from(made, chosen, made.old):
         raise MoveError(f"{why}; mend that, then {_undo_again(made)}")
-    if _to_be_deployed(chosen) and not _deployed(
-        made, chosen, f"deploy the fleet with {made.host} at {made.old}"
-    ):
+    if _to_be_deployed(chosen) and not _deployed(made, chosen, made.old):
         raise MoveError(
             f"the inventory says {made.old} again, but its deployment failed (its own words are above): "
             f"mend that, then {_undo_again(made)}"
@@ -166,13 +164,16 @@ def _to_be_deployed(chosen: Chosen) -> bool:
     return any(not one.todo.nothing for one in work.values())
 
 
-def _deployed(made: Journal, chosen: Chosen, what: str) -> bool:
-    """Deploy what the inventory says now; whether it went well."""
+def _deployed(made: Journal, chosen: Chosen, address: str) -> bool:
+    """Deploy what the inventory says now, the host at this address; whether it went well."""
+    what, before = f"deploy the fleet with {made.host} at {address}", {made.old, made.new} - {address}
     fleet = fleet_of(chosen.inventory)
     # Who is cut off until their own step is cut off for the shortest time when all have theirs at once.
     strategy = "" if made.host in fleet.in_group("inf") else "all_at_once"
     command = deployment_command(
-        chosen.inventory, strategy=strategy, why=f"{made.host} from {made.old} to {made.new}: {made.reason}"
+        chosen.inventory,
+        strategy=strategy,
+        why=f"{made.host} from {before.pop()} to {address}: {made.reason}",
     )
     click.echo(what, err=True)
     began = time.monotonic()
