@@ -14,7 +14,8 @@ and P3 are shown. A rollback is never refused by policy.
 
 `mt5crs --inventory inventory/<environment>.yml policy check` looks by hand, and asks no host. Exit status:
 0 a deployment may begin, 2 it would be refused, 1 the fleet cannot be read. `policy list` and
-`policy explain RULE` say what is here. All have `--json`."""
+`policy explain RULE` say what is here. All have `--json`. Rules of your own are
+written [in Rego](../policy-rules.md)."""
 _WAIVERS = """\
 ## Waivers
 

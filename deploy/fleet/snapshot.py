@@ -70,7 +70,7 @@ def snapshot_of(fleet: Fleet, given: Collection[str] = ()) -> dict[str, Any]:
 
 
 def files_of(fleet: Fleet) -> dict[str, Path]:
-    """Name → file, of all that says what this fleet is to be: inventory, variables, waivers."""
+    """Name → file, of all that says what this fleet is to be: inventory, variables, waivers, own rules."""
     beside = fleet.inventory.resolve().parent
     found = {f"{BESIDE}{fleet.inventory.name}": fleet.inventory.resolve()}
     owners = {"group_vars": {*fleet.groups, ALL}, "host_vars": set(fleet.hosts)}
@@ -85,6 +85,8 @@ def files_of(fleet: Fleet) -> dict[str, Path]:
     waivers = f"policy/waivers/{fleet.environment}.yml"
     if (PROJECT / waivers).is_file():
         found[waivers] = PROJECT / waivers
+    for path in sorted((PROJECT / "policy").glob("*.rego")):
+        found[f"policy/{path.name}"] = path
     return found
 
 

@@ -6,9 +6,13 @@ import contextlib
 
 from deploy.fleet.inventory import Fleet
 from deploy.fleet.rendering import RenderingError
+from deploy.fleet.settings import PARTS, variables_of
 from deploy.fleet.vault_password import PROJECT
+from deploy.policy import own
+from deploy.policy.facts import Facts
 from deploy.policy.gathering import gather
 from deploy.policy.judging import Verdict, judge, line, summary
+from deploy.policy.own import Own
 from deploy.policy.rules import RULES
 from deploy.policy.waivers import read
 from deploy.rollout.generation import BundleError
@@ -30,9 +34,17 @@ def verdict_of(fleet: Fleet, *, identified: bool = True) -> Verdict:
         # Without a bundle there is no deployment, and no waiver of one counts; the plan says why.
         with contextlib.suppress(BundleError, RenderingError):
             deployment = identity(fleet)
-    rules = {rule.id: rule for rule in RULES}
+    added = own_rules(facts)
+    rules = {rule.id: rule for rule in (*RULES, *added.rules)}
     shown = f"policy/waivers/{path.name}"
-    return judge(facts, RULES, read(path, shown, rules, fleet.hosts, facts.now, deployment), deployment)
+    waivers = read(path, shown, rules, fleet.hosts, facts.now, deployment)
+    return judge(facts, rules.values(), waivers, deployment, added.problems)
+
+
+def own_rules(facts: Facts) -> Own:
+    """The rules that users have added, judged by these facts."""
+    names = {name for part in PARTS for name, field in variables_of(part).items() if not field.secret}
+    return own.read(own.DIRECTORY, facts, names)
 
 
 def require(fleet: Fleet) -> list[str]:

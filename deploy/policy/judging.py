@@ -19,12 +19,16 @@ class Verdict:
     problems: tuple[str, ...]
     """What is wrong with waivers, a sentence each."""
     deployment: str = ""
+    unreadable: tuple[str, ...] = ()
+    """What is wrong with rules that users have added, a sentence each."""
 
     @property
     def refusing(self) -> list[str]:
         """A line for everything because of which a deployment is refused."""
-        return [line(finding) for finding in self.findings if finding.refuses] + [
-            f"waiver {problem}" for problem in self.problems
+        return [
+            *(line(finding) for finding in self.findings if finding.refuses),
+            *(f"waiver {problem}" for problem in self.problems),
+            *(f"rule {problem}" for problem in self.unreadable),
         ]
 
     @property
@@ -33,12 +37,18 @@ class Verdict:
         return bool(self.refusing)
 
 
-def judge(facts: Facts, rules: Iterable[Rule], waivers: Waivers, deployment: str = "") -> Verdict:
+def judge(
+    facts: Facts,
+    rules: Iterable[Rule],
+    waivers: Waivers,
+    deployment: str = "",
+    unreadable: tuple[str, ...] = (),
+) -> Verdict:
     """Look at every rule. Findings come by severity, then in the order of the rules."""
     rules = tuple(rules)
     found = [finding for rule in rules for finding in _look(rule, facts, waivers.good)]
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Verdict(len(rules), tuple(found), waivers.problems, deployment)
+    return Verdict(len(rules), tuple(found), waivers.problems, deployment, unreadable)
 
 
 def _look(rule: Rule, facts: Facts, waivers: tuple[Waiver, ...]) -> Iterator[Finding]:

@@ -257,6 +257,9 @@ class PolicySaid:
 
     findings: tuple[PolicyFinding, ...]
     problems: tuple[str, ...]
+    """What is wrong with waivers."""
+    unreadable: tuple[str, ...] = ()
+    """What is wrong with rules that users have added."""
 
 
 @dataclass(frozen=True)

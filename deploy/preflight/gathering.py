@@ -207,7 +207,7 @@ def _policy(fleet: Fleet) -> PolicySaid | Unknown:
     findings = (
         PolicyFinding(one.rule, one.severity, one.scope, one.text, one.waiver) for one in verdict.findings
     )
-    return PolicySaid(tuple(findings), verdict.problems)
+    return PolicySaid(tuple(findings), verdict.problems, verdict.unreadable)
 
 
 def _differs(fleet: Fleet, answers: Mapping[str, Asked | Unknown]) -> Mapping[str, tuple[str, ...]] | Unknown:

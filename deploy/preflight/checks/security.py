@@ -119,6 +119,13 @@ def _waivers(look: Look) -> None:
         look.fail(FLEET, f"waiver {problem}")
 
 
+def _own(look: Look) -> None:
+    rules(look, "OWN-")
+    if not isinstance(look.facts.policy, Unknown):
+        for problem in look.facts.policy.unreadable:
+            look.fail(FLEET, f"rule {problem}")
+
+
 def _expiry(look: Look) -> None:
     policy = look.facts.policy
     if isinstance(policy, Unknown):  # the configuration could not be read as a whole
@@ -185,7 +192,7 @@ CHECKS = (
         "The configuration keeps the policy's rules on addresses, ports and access",
         "A wrong address reaches nobody or the wrong host; a wide one lets in everybody.",
         "`mt5crs … policy check` lists them; `policy explain RULE` says what to do.",
-        lambda look: rules(look, "NET-"),
+        lambda look: rules(look, "NET-", "ACC-"),
     ),
     Check(
         "G-SEC-08",
@@ -218,5 +225,13 @@ CHECKS = (
         "A password that the broker lets end in the night stops trading with positions open.",
         "`mt5crs … secrets rotate KIND` replaces it; then set the new date in fleet_secret_expiry.",
         _expiry,
+    ),
+    Check(
+        "G-SEC-12",
+        "P0",
+        "The configuration keeps the rules that its users have added, and each of them can be read",
+        "Who has written a rule counts on it; one that cannot be read finds nothing.",
+        "`mt5crs … policy check` names file and line; `policy explain OWN-…` says what to do.",
+        _own,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from mt5crs.checks.connection import json_option
 from mt5crs.checks.gateways import Chosen, chosen_fleet, fleet_of
 from mt5crs.checks.report import table
 from mt5crs.settings.schema import did_you_mean
+
+if TYPE_CHECKING:
+    from deploy.policy.rule import Rule
 
 REFUSED = 2
 
@@ -48,6 +52,7 @@ def check(as_json: bool) -> None:
             "deployment": verdict.deployment or None,
             "findings": [asdict(finding) for finding in verdict.findings],
             "waiver_problems": verdict.problems,
+            "rule_problems": verdict.unreadable,
         }
         click.echo(json.dumps(told))
     else:
@@ -56,6 +61,8 @@ def check(as_json: bool) -> None:
             click.echo(table(("SEVERITY", "RULE", "SCOPE", "FINDING", "WAIVED"), rows))
         for problem in verdict.problems:
             click.echo(f"waiver {problem}")
+        for problem in verdict.unreadable:
+            click.echo(f"rule {problem}")
         click.echo(summary(verdict))
         named = verdict.deployment or "none can be made of these settings"
         click.echo(f"deployment: {named} (for waivers)")
@@ -65,10 +72,9 @@ def check(as_json: bool) -> None:
 @policy.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List every rule."""
-    from deploy.policy.rules import RULES
-
-    rows = [(rule.id, rule.severity, rule.title) for rule in RULES]
+    """List every rule, those that users have added (`policy/*.rego`) too."""
+    rules = _rules()
+    rows = [(rule.id, rule.severity, rule.title) for rule in rules.values()]
     if as_json:
         click.echo(json.dumps([dict(zip(("id", "severity", "title"), row, strict=True)) for row in rows]))
     else:
@@ -81,9 +87,8 @@ def list_(as_json: bool) -> None:
 def explain(rule: str, as_json: bool) -> None:
     """Tell what a RULE demands, why, and what to do when it is broken."""
     from deploy.policy.rule import REFUSING
-    from deploy.policy.rules import RULES
 
-    known = {one.id: one for one in RULES}
+    known = _rules()
     found = known.get(rule.upper())
     if found is None:
         raise click.UsageError(f"there is no rule {rule}{did_you_mean(rule.upper(), known)}")
@@ -99,3 +104,17 @@ def explain(rule: str, as_json: bool) -> None:
         f"broken:   {'a deployment is refused' if refuses else 'it is shown, no deployment is refused'}"
     )
     click.echo(f"waivers:  {'possible' if found.waivable else 'none; a deployment cannot do without it'}")
+
+
+def _rules() -> dict[str, Rule]:
+    """Id → rule, the kit's and those of users; what is wrong with one of these is told on standard error."""
+    from deploy.policy.enforcing import own_rules
+    from deploy.policy.gathering import gather
+    from deploy.policy.rules import RULES
+
+    chosen = click.get_current_context().find_root().obj
+    assert isinstance(chosen, Chosen)  # noqa: S101  (the group above has seen to it)
+    added = own_rules(gather(fleet_of(chosen.inventory)))
+    for problem in added.problems:
+        click.echo(f"rule {problem}", err=True)
+    return {rule.id: rule for rule in (*RULES, *added.rules)}

@@ -304,10 +304,17 @@ BREAKS: list[tuple[str, Change, str]] = [
     ("G-SEC-05", project(secrets_in_history=("the secret x was written in commit 1",)), "commit 1"),
     ("G-SEC-06", on("inf-01", in_force="the firewall table inet mt5crs was changed"), "inf-01: the firewall"),
     ("G-SEC-07", rule("NET-001"), "NET-001"),
+    ("G-SEC-07", rule("ACC-002"), "ACC-002"),
     ("G-SEC-08", of_status("gtw-01", "gateway", access={"serial": 2, "own": False}), "access list 2"),
     ("G-SEC-09", on("hub-01", signers=Signers(0o644, 0, ["x ssh-ed25519 AAAAstranger"])), "AAAAstranger"),
     ("G-SEC-09", on("hub-01", signers=Signers(0o666, 0, [f"x {KEY}"])), "mode 0666"),
     ("G-SEC-10", lambda facts: replace(facts, policy=PolicySaid((), ("x:1: it expired",))), "it expired"),
+    ("G-SEC-12", rule("OWN-001"), "OWN-001: it is broken"),
+    (
+        "G-SEC-12",
+        lambda facts: replace(facts, policy=PolicySaid((), (), ("policy/x.rego:3: this is unclosed",))),
+        "policy/x.rego:3",
+    ),
     ("G-SEC-11", expiring(-1), "vault_broker was to be replaced by"),
     (
         "G-SYS-01",
@@ -472,7 +479,17 @@ def test_a_fleet_without_hosts_passes_nothing_that_is_asked_of_hosts() -> None:
     facts = replace(GOOD, hosts={}, answers={}, gateways={})
     passed = {name for name, one in results(facts).items() if one.verdict == "PASS"}
     # What is looked at on this machine, or in the configuration.
-    local = {"G-SEC-04", "G-SEC-05", "G-SEC-07", "G-SEC-10", "G-SEC-11", "G-DAT-12", "G-OPS-08", "G-OPS-13"}
+    local = {
+        "G-SEC-04",
+        "G-SEC-05",
+        "G-SEC-07",
+        "G-SEC-10",
+        "G-SEC-11",
+        "G-SEC-12",
+        "G-DAT-12",
+        "G-OPS-08",
+        "G-OPS-13",
+    }
     assert passed <= local | {f"G-DOC-0{number}" for number in (2, 3, 4, 6)}
 
 
