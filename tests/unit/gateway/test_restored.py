@@ -12,7 +12,7 @@ import pytest
 
 from deploy.backup import on_host
 from mt5crs.broker.interface import BrokerError
-from mt5crs.gateway import desk
+from mt5crs.gateway import beginning, desk
 from mt5crs.gateway.journal import Journal, replayed, restorations
 from mt5crs.protocol.records import Deal
 from mt5crs.protocol.replies import Error, OrderResult
@@ -136,7 +136,8 @@ def same_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counter], None]:
     """Has the gateway's own clock show what the broker's does."""
 
     def set_to(counter: Counter) -> None:
-        monkeypatch.setattr(desk, "time", SimpleNamespace(time_ns=lambda: counter.now * 1_000_000))
+        for module in (beginning, desk):
+            monkeypatch.setattr(module, "time", SimpleNamespace(time_ns=lambda: counter.now * 1_000_000))
 
     return set_to
 
