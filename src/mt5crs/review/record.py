@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -92,6 +93,7 @@ def lines(record: Record) -> list[str]:
     told.append(f"  external review: {decision.external} ({decision.mode})")
     told += [f"    {reason}" for reason in decision.external_reasons]
     if record.external is not None:
+        told += [f"    {each}" for each in routes(record.external)]
         told += [f"    {each}" for each in (record.external.without, figures(record.external)) if each]
     for number, finding in enumerate(decision.findings[:SHOWN], 1):
         told.append(f"  {number}. {line(finding)}")
@@ -105,6 +107,19 @@ def line(finding: Finding) -> str:
     """A finding in one line, whatever its file is called."""
     place = f"{finding.path}:{finding.line}" if finding.line else finding.path
     return shown(f"{finding.severity} {finding.id} {place} {finding.rule}: {finding.message}")
+
+
+def routes(told: Told) -> list[str]:
+    """Which model is asked about how many files, and why, a line each; which file is in the record."""
+    counted: dict[str, Counter[str]] = {}
+    for each in told.routes.values():
+        model, _, why = each.partition(": ")
+        counted.setdefault(model, Counter())[why] += 1
+    return [
+        f"{model}: " + ", ".join(f"{count} ({shown(why)})" for why, count in counted[model].most_common())
+        for model in ("strong", "medium", "cheap")
+        if model in counted
+    ]
 
 
 def figures(told: Told) -> str:

@@ -56,6 +56,17 @@ def test_nothing_is_spent_on_a_review_that_could_not_be_finished(tmp_path: Path)
         assert asked(server.settings(**advised), tmp_path, said).result.state == "passed"
 
 
+@pytest.mark.parametrize("nothing", [{"budget_review": 0}, {"budget_day": 0}])
+@pytest.mark.parametrize("within_budget", [True, False])
+def test_a_budget_of_nothing_asks_nothing(
+    nothing: dict[str, float], within_budget: bool, tmp_path: Path
+) -> None:
+    with ProviderServer() as server:
+        told = asked(server.settings(**nothing), tmp_path, [], within_budget=within_budget)
+        assert (told.result.state, server.calls) == ("not_asked", 0)
+    assert "REVIEW_BUDGET" in told.result.reasons[0]
+
+
 def test_as_much_as_there_is_money_for_the_riskiest_first_and_the_next_run_goes_on(tmp_path: Path) -> None:
     said: list[str] = []
     with ProviderServer() as server:

@@ -14,10 +14,10 @@ import pytest
 from mt5crs.review import prompt, replies
 from mt5crs.review.budget import Budget, BudgetError
 from mt5crs.review.cache import Cache
-from mt5crs.review.decision import ExternalResult, Policy, decide
-from mt5crs.review.external_gate import ExternalGate, Told
+from mt5crs.review.decision import NOT_ASKED, ExternalResult, Policy, decide
+from mt5crs.review.external_gate import ExternalGate, Figures, Told
 from mt5crs.review.local_gate import LocalResult
-from mt5crs.review.record import digest
+from mt5crs.review.record import digest, routes
 from mt5crs.review.rehearsal import KEY, Brain, ProviderServer, names, nothing_found, reviewer
 from mt5crs.review.rules import check
 from mt5crs.review.tree import File
@@ -389,6 +389,13 @@ def test_who_is_asked_follows_from_what_can_happen() -> None:
     assert route("docs/review.md")[0] == route("tests/unit/x.py")[0] == route("README.md")[0] == "cheap"
     assert route("uv.lock")[0] == "here"
     assert route("nobody/knows.c")[0] == "strong"
+    told = Told(
+        result=NOT_ASKED,
+        figures=Figures(),
+        calls=[],
+        routes={path: ": ".join(route(path)) for path in (f"{GATEWAY}a.py", f"{GATEWAY}b.py", "docs/a.md")},
+    )
+    assert routes(told) == ["strong: 2 (the gateway: orders and limits)", "cheap: 1 (a document)"]
     files = [file("docs/a.md", "a\n"), file(f"{GATEWAY}a.py", "a\n"), file("uv.lock", "a\n")]
     made = batches(units(files, 1000), 5, 1000)
     assert [[each.path for each in batch] for batch in made] == [[f"{GATEWAY}a.py"], ["docs/a.md"]]
