@@ -13,7 +13,7 @@ from deploy.preflight.checks.configuration import rules
 from deploy.preflight.facts import Unknown
 from mt5crs.settings.schema import fields
 
-_CODE = ("gateway", "hub", "reconciler", "strategy")
+_CODE = ("gateway", "hub", "reconciler", "review", "strategy")
 
 
 def _env_rights(look: Look) -> None:
