@@ -13,6 +13,7 @@ _KINDS = {
     "gateway_mt5_password": "broker",
     "monitoring_webhook_url": "webhook",
     "monitoring_watchdog_url": "watchdog",
+    "monitoring_hub_watch_url": "hub-watch",
     "baseline_windows_account_password": "windows-account",
     VAULT_PASSWORD: "vault",
 }

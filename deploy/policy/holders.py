@@ -18,6 +18,7 @@ _PASSWORDS = {
     "review_api_key": "ask the reviewer at our cost",
     "review_fallback_api_key": "ask the fall-back reviewer at our cost",
     "review_signing_key": "sign verdicts that hosts accept",
+    "monitoring_hub_watch_url": "pretend that the Hub is dead",
     "baseline_windows_account_password": "log in as the gateway's account",
 }
 """Secrets that are no keys, and what who has one may do."""
@@ -28,6 +29,7 @@ _GROUP_OF = {
     "review_api_key": "review",
     "review_fallback_api_key": "review",
     "review_signing_key": "review",
+    "monitoring_hub_watch_url": "inf",
     "baseline_windows_account_password": "windows",
 }
 
@@ -89,6 +91,10 @@ def _passwords(fleet: Fleet) -> Iterator[Holder]:
     for host, variables in fleet.hosts.items():
         groups = {group for group, members in fleet.groups.items() if host in members}
         for name, may in _PASSWORDS.items():
+            if name == "monitoring_hub_watch_url" and host not in (
+                variables.get("monitoring_hub_watchers") or ()
+            ):
+                continue
             if variables.get(name) and _GROUP_OF[name] in groups:
                 yield Holder(name, "password", host, may, "", name)
 

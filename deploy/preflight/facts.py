@@ -293,6 +293,8 @@ class Facts:
     """Whether alerts are posted somewhere."""
     watchdog: bool = False
     """Whether a sign of life of the Hub is."""
+    watchers: tuple[str, ...] = ()
+    """Hosts that watch the Hub."""
     starting: int | None = None
     """Magic number whose start asks; None: nobody starts anything."""
     lock: str | None = None

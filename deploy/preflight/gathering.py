@@ -73,12 +73,19 @@ def gather(fleet: Fleet, gateways: Mapping[str, GatewaySaid | Unknown], old_page
         project=project,
         webhook=_each_hub_has(fleet, "monitoring_webhook_url"),
         watchdog=_each_hub_has(fleet, "monitoring_watchdog_url"),
+        watchers=_watchers(fleet),
     )
 
 
 def _each_hub_has(fleet: Fleet, variable: str) -> bool:
     hubs = fleet.in_group("hub")
     return bool(hubs) and all(bool(fleet.hosts[hub].get(variable)) for hub in hubs)
+
+
+def _watchers(fleet: Fleet) -> tuple[str, ...]:
+    for variables in fleet.hosts.values():
+        return tuple(variables.get("monitoring_hub_watchers") or ())
+    return ()
 
 
 def _host(fleet: Fleet, host: str) -> Host:

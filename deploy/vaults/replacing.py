@@ -15,6 +15,7 @@ SETTINGS: Mapping[str, str] = {
     "broker": "gateway_mt5_password",
     "webhook": "monitoring_webhook_url",
     "watchdog": "monitoring_watchdog_url",
+    "hub-watch": "monitoring_hub_watch_url",
     "windows-account": "baseline_windows_account_password",
 }
 """Kind → the setting that has it."""

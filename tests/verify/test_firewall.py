@@ -29,6 +29,8 @@ def expected_peers(target: Node) -> dict[int, tuple[str, ...]]:
     peers: dict[int, tuple[str, ...]] = {}
     if not target.is_windows:
         peers[variable["monitoring_node_port"]] = ("hub",)
+    if target.name in (variable.get("monitoring_hub_watchers") or ()):
+        peers[variable["monitoring_hub_watch_port"]] = ("hub",)
     for service in set(target.services) - {"hub"}:
         peers[variable[f"{service}_metrics_port"]] = ("hub",)
     if "gateway" in target.groups:

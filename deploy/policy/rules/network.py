@@ -18,7 +18,7 @@ _PORTS = {
         "monitoring_alertmanager_port",
     ),
     "review": ("review_metrics_port",),
-    "inf": ("reconciler_metrics_port", "strategy_metrics_port"),
+    "inf": ("reconciler_metrics_port", "strategy_metrics_port", "monitoring_hub_watch_port"),
     "gateway": (
         "gateway_port",
         "gateway_pub_port",

@@ -95,8 +95,15 @@ def _told(look: Look) -> None:
 
 def _watched(look: Look) -> None:
     look.saw()
-    if not look.facts.watchdog:
-        look.fail(FLEET, "monitoring_watchdog_url is not set: nobody is told when the Hub is dead")
+    watchers = look.facts.watchers
+    if not look.facts.watchdog and not watchers:
+        look.fail(
+            FLEET,
+            "neither monitoring_hub_watch_url nor monitoring_watchdog_url is set: nobody is told when the "
+            "Hub is dead",
+        )
+    elif len(watchers) == 1:
+        look.warn(FLEET, f"only {watchers[0]} watches the Hub: if it is down as well, it tells nobody")
 
 
 def _kill_switch(look: Look) -> None:
@@ -233,7 +240,8 @@ CHECKS = (
         "P2",
         "Somebody notices when the Hub is dead",
         "A Hub that is down raises no alert: only the absence of a sign of life tells of it.",
-        "Set monitoring_watchdog_url to a service that tells you when nothing comes (docs/monitoring.md).",
+        "Set monitoring_hub_watch_url, or monitoring_watchdog_url to a service that tells you when nothing "
+        "comes (docs/monitoring.md).",
         _watched,
     ),
 )

@@ -150,6 +150,9 @@ _TOLD = {
         "through the new one"
     ),
     "watchdog": "the old address counts until the service elsewhere withdraws it; that one alerts meanwhile",
+    "hub-watch": (
+        "the old address counts until whoever gave it out withdraws it: do that once it is deployed"
+    ),
     "windows-account": "the old password ends when the deployment sets the new one on the host",
 }
 
@@ -206,6 +209,7 @@ for _kind, _what in (
     ("broker", "the password of the account at the broker"),
     ("webhook", "the address that alerts are posted to"),
     ("watchdog", "the address that the Hub's sign of life is posted to"),
+    ("hub-watch", "the address that Inf hosts post to when they hear nothing of the Hub"),
 ):
     rotate.add_command(_of_others(_kind, _what))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
@@ -11,6 +12,9 @@ import msgspec
 
 from mt5crs.settings.baseline import network_problem, package_problems
 from mt5crs.settings.schema import Settings, setting
+
+_UNQUOTED = re.compile(r"[!#-&(-\[\]-~]*")
+"""What an address is written with in an `.env`, between single quotes."""
 
 
 class MonitoringSettings(Settings, frozen=True, kw_only=True):
@@ -79,6 +83,47 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = msgspec.field(default_factory=list)
+    hub_watch_url: Annotated[
+        str,
+        setting(
+            "Address that the first two Inf hosts (by name) post to when they hear nothing of the Hub, in "
+            "Alertmanager's webhook format: one that does not need the Hub. Empty: they do not watch it.",
+            secret=True,
+            in_env=False,
+        ),
+    ] = ""
+    hub_watch_networks: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks that the watchers of the Hub may talk to besides the fleet: that of "
+            "monitoring_hub_watch_url, and the name server's when it is given by name. Their sandbox refuses "
+            "all others.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
+    hub_watch_port: Annotated[
+        int,
+        setting(
+            "TCP port on which a watcher of the Hub hears the Hub, which alone reaches it.",
+            ge=1,
+            le=65535,
+            in_env=False,
+        ),
+    ] = 9105
+    hub_watch_silence_s: Annotated[
+        int,
+        setting(
+            "Seconds without a scrape, or a sign of life of Alertmanager, after which a watcher calls "
+            "the Hub silent; above 160 it would not be told within three minutes.",
+            ge=30,
+            le=160,
+            in_env=False,
+        ),
+    ] = 120
+    hub_watchers: Annotated[
+        dict[str, str] | None,
+        setting("Hosts that watch the Hub, and their addresses; from the inventory.", in_env=False),
+    ] = None
     runbook_url: Annotated[
         str,
         setting(
@@ -277,19 +322,40 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
                 "monitoring_node_port, monitoring_prometheus_port and monitoring_alertmanager_port must "
                 f"differ; they are {ports[0]}, {ports[1]} and {ports[2]}"
             )
-        for name, url in (("webhook", self.webhook_url), ("watchdog", self.watchdog_url)):
+        if self.hub_watch_port == self.node_port:
+            yield f"monitoring_hub_watch_port and monitoring_node_port must differ; both are {self.node_port}"
+        for name, url, networks, who, having in (
+            ("webhook", self.webhook_url, "webhook", "Alertmanager", self.webhook_networks),
+            ("watchdog", self.watchdog_url, "webhook", "Alertmanager", self.webhook_networks),
+            ("hub_watch", self.hub_watch_url, "hub_watch", "the watchers", self.hub_watch_networks),
+        ):
             if not url:
                 continue
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            if not _is_address(url):
                 yield f"monitoring_{name}_url is no http:// or https:// address; correct it in the vault"
-            if not self.webhook_networks:
+            if not having:
                 yield (
-                    f"monitoring_{name}_url is set, but monitoring_webhook_networks is empty: Alertmanager "
+                    f"monitoring_{name}_url is set, but monitoring_{networks}_networks is empty: {who} "
                     f"could not reach it; list the {name}'s network (and the name server's)"
                 )
-        for network in self.webhook_networks:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError as error:
-                yield f"monitoring_webhook_networks has {network!r}: {error}"
+        for name, url in (("hub_watch", self.hub_watch_url), ("runbook", self.runbook_url)):
+            if not _UNQUOTED.fullmatch(url):
+                yield (
+                    f"monitoring_{name}_url has a character that no address has (quote, blank, backslash "
+                    "or one outside of ASCII); write it as %XX"
+                )
+        for name, having in (("webhook", self.webhook_networks), ("hub_watch", self.hub_watch_networks)):
+            for network in having:
+                try:
+                    ipaddress.ip_network(network)
+                except ValueError as error:
+                    yield f"monitoring_{name}_networks has {network!r}: {error}"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises if it is no number
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

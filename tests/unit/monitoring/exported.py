@@ -15,16 +15,19 @@ from mt5crs.review.decision import Policy
 from mt5crs.review.rehearsal import ProviderServer
 from mt5crs.review.tree import tree_of
 from tests.promql import Series, samples
+from tests.unit.hub_watch.running import Receiver, watching
 
 RECORDED = Path(__file__).resolve().parent / "recorded"
 HOSTS = {"gateway": "gtw-01", "reconciler": "inf-01", "strategy": "inf-01"}
 _TEXT_FILE = "reconciler/metrics/reconciler.prom"
+WATCHER = "inf-01"
 _HUB, _NODES = "hub-01", ("gtw-01", "hub-01", "inf-01")
 UP = [
     *(("node", host) for host in _NODES),
     *HOSTS.items(),
     ("prometheus", _HUB),
     ("alertmanager", _HUB),
+    ("hub_watch", WATCHER),
 ]
 
 
@@ -60,6 +63,14 @@ def of_review(directory: Path) -> list[Series]:
         made = making.make(tree_of(repository), None, Policy(), directory / "cache", gate.ask)
         figures.keep(made, settings, directory / "cache", making.budget(settings, directory / "cache"))
     return list(samples((directory / "review.prom").read_text(), job="node", host=_HUB))
+
+
+def of_hub_watch(directory: Path) -> list[Series]:
+    """What a watcher of the Hub exports."""
+    directory = directory / "hub_watch"
+    directory.mkdir()
+    with watching(directory, Receiver(), silence_s=3600) as watcher:
+        return list(samples(watcher.scrape(), job="hub_watch", host=WATCHER))
 
 
 def of_debian() -> list[Series]:

@@ -11,7 +11,7 @@ import yaml
 
 from mt5crs.checks.rehearsal import Fleet
 from tests.promql import Selector, Series, samples, selectors, series_of, without
-from tests.unit.monitoring.exported import of_debian, of_review, of_services
+from tests.unit.monitoring.exported import of_debian, of_hub_watch, of_review, of_services
 
 from .test_rules import CASES, alerts
 
@@ -29,7 +29,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Series]]
         fleet.wait(
             lambda: any(series.name == "mt5crs_gateway_drawdown" for series in of_services(fleet)), "money"
         )
-        yield of_services(fleet) + of_debian() + of_review(directory)
+        yield of_services(fleet) + of_debian() + of_review(directory) + of_hub_watch(directory)
 
 
 def test_selectors_are_found() -> None:

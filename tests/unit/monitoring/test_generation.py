@@ -1,6 +1,7 @@
 """The generation of monitoring: scrapes the whole inventory, keeps its secret, is sandboxed."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ import pytest
 import yaml
 
 from deploy.fleet.inventory import Fleet, resolve
+from deploy.fleet.rendering import render
 from deploy.fleet.settings import check
+from mt5crs.settings import envfile
 from mt5crs.settings.monitoring import MonitoringSettings
 from tests.unit.fleets import EXTRA, make_inventory
 
-from .conftest import specification
+from .conftest import PROJECT, specification
 
+LAB = PROJECT / "inventory" / "lab.yml"
+MODULES = PROJECT / "templates" / "monitoring" / "hub_watch"
 WEBHOOK = "https://alerts.example/hook?token=canary'\"&<x"
 
 
@@ -125,6 +130,122 @@ def test_a_sign_of_life_goes_to_the_watchdog_alone(fleet: Fleet) -> None:
     assert posting == ["watchdog"]
     first = next(route for route in config["route"]["routes"] if "critical" not in str(route))
     assert (first["matchers"], first["receiver"]) == (['alertname="Mt5crsWatchdog"'], "watchdog")
+
+
+NETWORKS = {"monitoring_hub_watch_networks": ["192.0.2.9"]}
+ADDRESS = "https://ops:x@elsewhere.example/hook?token=canary"
+
+
+@pytest.fixture(scope="module")
+def watched() -> Fleet:
+    """A fleet whose Hub is watched."""
+    return resolve(LAB, {"monitoring_hub_watch_url": ADDRESS, **NETWORKS})
+
+
+def test_the_first_two_inf_hosts_watch_the_hub(watched: Fleet) -> None:
+    infs = sorted(watched.in_group("inf"))
+    watchers = [
+        host
+        for host in watched.hosts
+        if "mt5crs-hub-watch.service" in specification(watched.hosts[host])["start"]
+    ]
+    assert watchers == infs[:2]
+    hub = specification(watched.hosts["hub-01"])
+    assert {(host, address) for job, host, address in scraped(hub) if job == "hub_watch"} == {
+        (host, f"{watched.hosts[host]['fleet_address']}:9105") for host in watchers
+    }
+    config = yaml.safe_load(hub["files"]["alertmanager.yml"]["content"])
+    (receiver,) = (one for one in config["receivers"] if one["name"] == "hub_watch")
+    assert [one["api_url"] for one in receiver["slack_configs"]] == [
+        f"http://{watched.hosts[host]['fleet_address']}:9105/alive" for host in watchers
+    ]
+    first = next(route for route in config["route"]["routes"] if "Watchdog" in str(route))
+    assert (first["receiver"], first["continue"]) == ("hub_watch", True)
+
+
+def test_a_watcher_has_all_modules_of_its_program(watched: Fleet) -> None:
+    made = specification(watched.hosts["inf-01"])
+    modules = {path.relative_to(MODULES.parent).as_posix(): path.read_text() for path in MODULES.glob("*.py")}
+    there = {name: file for name, file in made["files"].items() if name.startswith("hub_watch/")}
+    assert {name: file["content"].strip() for name, file in there.items()} == {
+        name: text.strip() for name, text in modules.items()
+    }
+
+
+def test_the_address_of_the_watchers_is_in_their_env_alone(watched: Fleet) -> None:
+    made = specification(watched.hosts["inf-01"])
+    file = made["files"].pop(".env")
+    assert (file["mode"], file["owner"], file["group"]) == ("0600", "root", "root")
+    env = envfile.parse(file["content"])
+    assert env["URL"] == ADDRESS
+    assert env["GATEWAYS"] == json.dumps([[watched.hosts["gtw-01"]["fleet_address"], 5555]])
+    assert (env["HUB"], env["WATCHER"]) == ("hub-01", "inf-01")
+    assert "canary" not in str(made)
+    others = set(watched.hosts) - set(watched.hosts["hub-01"]["monitoring_hub_watchers"])
+    assert others
+    assert not [host for host in others if "canary" in str(specification(watched.hosts[host]))]
+
+
+def test_only_the_hub_reaches_a_watcher(watched: Fleet) -> None:
+    hub = watched.hosts["hub-01"]["fleet_address"]
+    for host in watched.hosts:
+        text = render("baseline/nftables.conf.j2", watched.hosts[host])
+        rules = [line for line in text.splitlines() if "{ 9105 }" in line]
+        watches = host in watched.hosts["hub-01"]["monitoring_hub_watchers"]
+        assert len(rules) == watches
+        assert all(f"saddr {hub} " in rule for rule in rules)
+
+
+def test_without_an_address_nobody_watches(fleet: Fleet) -> None:
+    assert {str(of["monitoring_hub_watchers"]) for of in fleet.hosts.values()} == {"{}"}
+    rendered = [
+        render("baseline/nftables.conf.j2", of) + str(specification(of)) for of in fleet.hosts.values()
+    ]
+    assert not [text for text in rendered if "mt5crs-hub-watch.service" in text or "9105" in text]
+
+
+def test_alertmanager_takes_the_configuration(watched: Fleet, tmp_path: Path) -> None:
+    amtool = shutil.which("amtool")
+    if amtool is None:
+        pytest.skip("no amtool here; the lab's hosts have it")
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(specification(watched.hosts["hub-01"])["files"]["alertmanager.yml"]["content"])
+    done = subprocess.run([amtool, "check-config", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"hub_watch_url": ADDRESS}, "monitoring_hub_watch_networks"),
+        ({"hub_watch_url": "ftp://x/canary", "hub_watch_networks": ["192.0.2.9"]}, "no http://"),
+        ({"hub_watch_url": "http://x:port/canary", "hub_watch_networks": ["192.0.2.9"]}, "no http://"),
+        ({"hub_watch_url": "http://x/canary'", "hub_watch_networks": ["192.0.2.9"]}, "write it as %XX"),
+        ({"hub_watch_url": "http://x/canary\n", "hub_watch_networks": ["192.0.2.9"]}, "write it as %XX"),
+        ({"runbook_url": "http://x/'"}, "monitoring_runbook_url has a character"),
+        ({"hub_watch_networks": ["elsewhere"]}, "monitoring_hub_watch_networks has 'elsewhere'"),
+        ({"hub_watch_port": 9100}, "must differ"),
+    ],
+)
+def test_what_a_watcher_could_not_use_is_refused(given: dict[str, Any], said: str) -> None:
+    (problem,) = MonitoringSettings(**given).problems()
+    assert said in problem
+    assert "canary" not in problem
+
+
+def test_a_watcher_is_sandboxed(watched: Fleet, tmp_path: Path) -> None:
+    text = specification(watched.hosts["inf-01"])["units"]["mt5crs-hub-watch.service"]
+    assert "IPAddressAllow=192.0.2.9\n" in text
+    path = tmp_path / "mt5crs-hub-watch.service"
+    path.write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-400:] + done.stderr
 
 
 def test_a_webhook_that_the_sandbox_would_cut_off_is_refused() -> None:

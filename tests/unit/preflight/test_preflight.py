@@ -446,6 +446,14 @@ def test_a_secret_is_warned_of_before_its_date(days: int, verdict: str) -> None:
     assert results(expiring(days)(GOOD))["G-SEC-11"].verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("watchers", "verdict"), [((), "FAIL"), (("inf-01",), "WARN"), (("inf-01", "inf-02"), "PASS")]
+)
+def test_two_inf_hosts_that_watch_the_hub_are_enough(watchers: tuple[str, ...], verdict: str) -> None:
+    facts = replace(GOOD, watchdog=False, watchers=watchers)
+    assert results(facts)["G-OPS-13"].verdict == verdict
+
+
 def test_every_check_is_made_to_fail() -> None:
     assert {check.id for check in CHECKS} - {name for name, _, _ in BREAKS} == set()
 
