@@ -201,7 +201,9 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     ] = 7
     secret_max_age_days: Annotated[
         dict[
-            Literal["client", "gateway", "broker", "webhook", "watchdog", "windows-account", "vault"],
+            Literal[
+                "client", "gateway", "broker", "webhook", "watchdog", "hub-watch", "windows-account", "vault"
+            ],
             Annotated[int, msgspec.Meta(ge=1)],
         ],
         setting(
