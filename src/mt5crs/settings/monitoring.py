@@ -114,8 +114,9 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         int,
         setting(
             "Seconds without a scrape, or a sign of life of Alertmanager, after which a watcher calls "
-            "the Hub silent; above 160 it would not be told within three minutes.",
-            ge=30,
+            "the Hub silent. Below 90 a restart would be silence (its first sign takes 70); above 160 it "
+            "would not be told within three minutes.",
+            ge=90,
             le=160,
             in_env=False,
         ),
