@@ -356,6 +356,7 @@ def test_a_model_belongs_to_its_generation_and_code_is_shared(shop: Shop) -> Non
         "generations": {"gateway": []},
         "runtimes": [],
         "bundles": [],
+        "store": [],
     }
     assert shop.host.run("rollback", "gateway")[0] == 0
     assert (shop.host.service / "current/bundle-data/model.json").read_text() == '{"weights": [1]}'

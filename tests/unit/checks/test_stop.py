@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from mt5crs_release.audit_chain import line_of
 from tests.unit.checks.operated import Operated, away, operated
 from tests.unit.daily.test_daily import FIRST, closed, deal, deposit
 from tests.unit.gateway.running import MAGIC, Running, eventually, running
+from tests.unit.stand_in import hub_that_answers
 
 pytestmark = pytest.mark.timeout(60)
 ALERT = {"alertname": "Mt5crsHalted", "host": "gtw-01", "severity": "critical", "minutes": 2}
@@ -33,10 +35,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture
-def ops(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
+def ops(gateway: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operated:
     """A fleet with a Hub; hosts answer from the gateway's own files."""
     made = operated(gateway, monkeypatch)
-    hosts = {**made.fleet.hosts, "hub-01": {}}
+    hosts = {**made.fleet.hosts, "hub-01": {"ansible_host": "10.9.9.1"}}
     made.fleet = Fleet(made.fleet.inventory, "x", hosts, {**made.fleet.groups, "hub": ("hub-01",)})
 
     def told_by(_: Fleet, asked: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def ops(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
         lines = [line_of({"n": 1, "id": "x", **record}) for record in made.recorded]
         return audit_log.Log(b"\n".join(lines), b"", None, (), {})
 
+    hub_that_answers(tmp_path, monkeypatch)(0, {"changed": True})
     monkeypatch.setattr(on_host, "STATE", gateway.directory / "state")
     monkeypatch.setattr(of_run, "told_by", told_by)
     monkeypatch.setattr(audit_log, "fetch", log)

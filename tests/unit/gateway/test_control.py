@@ -90,7 +90,10 @@ def test_a_journal_that_was_lost_halts(gateway: Running, trader: Caller) -> None
     gateway.start()
     again = gateway.client("strategy")
     again.lease()
-    refused = again.order(client_order_id="once")  # it would be executed again
+    known = again.order(client_order_id="once")  # the books know it: it is answered, not executed again
+    assert isinstance(known, OrderResult)
+    assert known.replayed
+    refused = again.order(client_order_id="another")
     assert isinstance(refused, Error)
     assert refused.code == "HALTED"
     assert "journal.db was missing" in refused.message
