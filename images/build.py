@@ -24,9 +24,9 @@ from images.errors import ImageError
 from images.layout import ARCHITECTURE, Image, Origin, make_image, write_archive
 from images.provenance import statement
 from images.services import SERVICES, reference
-from mt5crs_release.bundle import Bundle
-from mt5crs_release.digest import SHORT
-from mt5crs_release.provenance import SUFFIX
+from mt5crs_release.bundles.bundle import Bundle
+from mt5crs_release.bundles.provenance import SUFFIX
+from mt5crs_release.desired.digest import SHORT
 
 LATEST = "images.json"
 """In the output directory: what was built last."""

@@ -9,7 +9,7 @@ from typing import Any
 from images.errors import ImageError
 from images.services import PYTHON, SERVICES, USER, Service
 from images.stack import Running
-from mt5crs.checks.report import Report, Warned
+from mt5crs.operate.report import Report, Warned
 
 _PROBE = """
 import json, os

@@ -17,7 +17,7 @@ from images import build, checks, stack
 from images.errors import ImageError
 from images.stack_files import DEFAULT_NAME
 from lab.errors import LabError
-from mt5crs.checks.report import exit_status, show
+from mt5crs.operate.report import exit_status, show
 from mt5crs_release.errors import ReleaseError
 
 _MIRROR = "LAB_DEBIAN_MIRROR"

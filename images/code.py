@@ -9,7 +9,7 @@ from deploy.bundle.wheel_facts import WheelFacts, facts_of
 from images.errors import ImageError
 from images.root import in_root
 from images.services import PYTHON, SERVICES, STATE, USER
-from mt5crs_release.bundle import CORE, Bundle
+from mt5crs_release.bundles.bundle import CORE, Bundle
 
 SITE = "usr/local/lib/python3.13/dist-packages"
 _BUNDLE = "build"

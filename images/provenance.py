@@ -12,8 +12,8 @@ from deploy.bundle.sbom import DebianPackage
 from images.layout import ARCHITECTURE, Image, Origin
 from images.root import DEBIAN
 from images.services import SERVICES
-from mt5crs_release.provenance import PREDICATE
-from mt5crs_release.verdict import STATEMENT
+from mt5crs_release.bundles.provenance import PREDICATE
+from mt5crs_release.bundles.verdict import STATEMENT
 
 
 def statement(

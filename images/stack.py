@@ -23,9 +23,9 @@ from lab.errors import LabError
 from lab.fleet import networks_in_use
 from lab.plan import choose_network
 from lab.podman import Podman, last_line
-from mt5crs.checks.health import HealthCheckBrokenError, ask_health
-from mt5crs.checks.rehearsal import free_ports
-from mt5crs_release.provenance import verify
+from mt5crs.local_fleet.rehearsal import free_ports
+from mt5crs.probes.health import HealthCheckBrokenError, ask_health
+from mt5crs_release.bundles.provenance import verify
 
 COMPOSE = ROOT / "compose.yml"
 HEALTHY_S = 30.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from deploy.controller.programs import find
-from mt5crs_release.bundle import MANIFEST, SIGNATURE
+from mt5crs_release.bundles.bundle import MANIFEST, SIGNATURE
 
 ROOT = Path(__file__).resolve().parents[2]
 

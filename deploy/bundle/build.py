@@ -28,8 +28,8 @@ from deploy.bundle.wheelhouse import PLATFORMS, PYTHONS, Platform, Requirement, 
 from deploy.bundle.zipapp_build import build_zipapp
 from deploy.controller.programs import MissingProgramError
 from mt5crs.protocol.fields import VERSION as PROTOCOL
-from mt5crs_release.bundle import CORE, FORMAT, MANIFEST, SIGNATURE
-from mt5crs_release.digest import SHORT, content_digest
+from mt5crs_release.bundles.bundle import CORE, FORMAT, MANIFEST, SIGNATURE
+from mt5crs_release.desired.digest import SHORT, content_digest
 
 NAME = "mt5crs"
 TOOL = "mt5crs-release"

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from deploy.controller.programs import require
-from mt5crs_release.bundle import NAMESPACE, PRINCIPAL
+from mt5crs_release.bundles.bundle import NAMESPACE, PRINCIPAL
 
 KEY_VARIABLE = "MT5CRS_SIGNING_KEY"
 LOCAL_KEY = Path(".keys/release_ed25519")

@@ -27,8 +27,8 @@ from deploy.bundle.strategy_definition import Strategy
 from deploy.bundle.wheel_facts import facts_of
 from deploy.bundle.wheelhouse import LINUX, Requirement, WheelError, sha256
 from deploy.controller.programs import MissingProgramError, require
-from mt5crs_release.bundle import DATA, FORMAT, MANIFEST, SIGNATURE, STRATEGY
-from mt5crs_release.digest import SHORT, content_digest, parts_of
+from mt5crs_release.bundles.bundle import DATA, FORMAT, MANIFEST, SIGNATURE, STRATEGY
+from mt5crs_release.desired.digest import SHORT, content_digest, parts_of
 
 DIRECTORY = "strategies"
 """Below the output directory: each strategy's bundles, and a document per bundle that deployments read."""

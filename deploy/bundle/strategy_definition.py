@@ -10,7 +10,7 @@ import yaml
 
 from deploy.bundle.archive import ROOT
 from deploy.bundle.wheelhouse import PYTHONS, WheelError
-from mt5crs_release.bundle import SAFE_PATH
+from mt5crs_release.bundles.bundle import SAFE_PATH
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 

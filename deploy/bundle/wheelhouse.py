@@ -35,7 +35,7 @@ class Platform:
 
     name: str
     manifest_name: str
-    """As :func:`mt5crs_release.bundle.this_platform` says on such a host."""
+    """As :func:`mt5crs_release.bundles.bundle.this_platform` says on such a host."""
     extras: tuple[str, ...]
     pip_platforms: tuple[str, ...]
     markers: dict[str, str]

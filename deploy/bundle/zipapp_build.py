@@ -17,7 +17,7 @@ import mt5crs_release
 from mt5crs_release import compiled
 
 compiled.use(mt5crs_release.__path__, mt5crs_release.__loader__)
-from mt5crs_release.cli import main
+from mt5crs_release.cli.run import main
 
 sys.exit(main())
 """

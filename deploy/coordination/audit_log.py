@@ -26,7 +26,7 @@ from deploy.fleet.connection import only_connection
 from deploy.fleet.inventory import WINDOWS, Fleet
 from deploy.fleet.vault_password import PROJECT
 from deploy.remote import ssh
-from mt5crs_release.audit_chain import Head, Witness
+from mt5crs_release.records.audit_chain import Head, Witness
 
 PENDING = PROJECT / "reports" / "audit-log"
 _TIMEOUT_S = 20

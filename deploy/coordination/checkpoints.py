@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.controller.programs import MissingProgramError, require
-from mt5crs_release.audit_chain import Head, digest, line_of, parse
+from mt5crs_release.records.audit_chain import Head, digest, line_of, parse
 
 CHECKPOINT = "checkpoint"
 NAMESPACE = "mt5crs-audit-log"

@@ -21,7 +21,7 @@ from deploy.fleet.inventory import Fleet, is_constant
 from deploy.fleet.layers import is_secret
 from deploy.fleet.settings import PARTS, variables_of
 from deploy.fleet.vault_password import PROJECT, VaultPasswordMissingError, environment_of, read_password
-from mt5crs_release.configuration_changes import ALL
+from mt5crs_release.records.configuration_changes import ALL
 
 BESIDE = "inventory/"
 """Begins the names of the inventory and of the files beside it, wherever they lie."""

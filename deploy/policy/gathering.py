@@ -21,7 +21,7 @@ from deploy.fleet.settings import PARTS, address_problems, form_problems, variab
 from deploy.fleet.vault_password import PROJECT, password_file
 from deploy.policy.facts import BundleFacts, DeployedFile, Facts, HeldFile, Host, KeyPair, Place, Secret
 from deploy.rollout.plan import has_service
-from mt5crs_release.bundle import peek_manifest
+from mt5crs_release.bundles.bundle import peek_manifest
 
 _COMMON = frozenset(
     ("password", "passw0rd", "changeme", "secret", "admin", "12345678", "example", "letmein1")

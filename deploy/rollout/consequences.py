@@ -13,8 +13,8 @@ from typing import Any
 from deploy.fleet.services import SERVICES, Entry
 from deploy.rollout.batches import GATEWAY
 from deploy.rollout.plan import NOTHING, Plan
-from mt5crs_release import access_list
-from mt5crs_release.access_list import AccessList
+from mt5crs_release.desired import access_list
+from mt5crs_release.desired.access_list import AccessList
 
 Statuses = Mapping[str, Mapping[str, Any]]
 

@@ -13,9 +13,9 @@ from deploy.fleet.rendering import render
 from deploy.fleet.settings import STRATEGIES
 from deploy.fleet.vault_password import PROJECT
 from deploy.rollout.batches import BASELINE, Spoken
-from mt5crs_release.bundle import peek_manifest
-from mt5crs_release.digest import SHORT, generation_digest, runtime_digest
-from mt5crs_release.spec import ExtraBundle
+from mt5crs_release.bundles.bundle import peek_manifest
+from mt5crs_release.desired.digest import SHORT, generation_digest, runtime_digest
+from mt5crs_release.desired.spec import ExtraBundle
 
 BUNDLES = "/opt/mt5crs/bundles"
 

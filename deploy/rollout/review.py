@@ -15,7 +15,7 @@ from typing import Any
 
 from deploy.fleet.rendering import render
 from deploy.rollout.generation import BundleError, Desired
-from mt5crs_release import verdict
+from mt5crs_release.bundles import verdict
 from mt5crs_release.errors import ReleaseError
 
 

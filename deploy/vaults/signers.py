@@ -14,7 +14,7 @@ from deploy.fleet.settings import STRATEGIES
 from deploy.fleet.vault_password import PROJECT
 from deploy.remote import ssh
 from deploy.vaults import store, text
-from mt5crs_release.bundle import NAMESPACE, PRINCIPAL, Bundle
+from mt5crs_release.bundles.bundle import NAMESPACE, PRINCIPAL, Bundle
 from mt5crs_release.errors import ReleaseError
 
 SETTING = "baseline_release_signers"

@@ -12,42 +12,42 @@ import click
 from mt5crs.foreign_text import safe
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "accept": ("mt5crs.checks.accept", "Take the broker's state as the reconciler's record (after a halt)."),
+    "accept": ("mt5crs.operate.accept", "Take the broker's state as the reconciler's record (after a halt)."),
     "audit": ("mt5crs.checks.audit", "Audit this installation: imports, structure, function, unit tests."),
-    "audit-log": ("mt5crs.checks.audit_log", "Show and verify who changed what in a fleet."),
-    "backup": ("mt5crs.checks.backup", "Back the fleet up, and prove that it can be restored."),
-    "cancel": ("mt5crs.checks.emergencies", "Halt, then cancel every working order."),
-    "config": ("mt5crs.checks.config", "Explain settings, what a change would restart; history, rollback."),
-    "decommission": ("mt5crs.checks.decommission", "Take an Inf host out of the fleet for good."),
-    "deployments": ("mt5crs.checks.deployments", "Show who deployed what to the fleet, and what differs."),
-    "fleet": ("mt5crs.checks.fleet", "Show every host: what runs, drift, trading, positions, alerts."),
-    "flatten": ("mt5crs.checks.flatten", "Cancel and close everything of a halted magic number."),
-    "halt": ("mt5crs.checks.operate", "Stop all order flow at the gateway (kill switch)."),
-    "health": ("mt5crs.checks.health", "Ask a service on this host how it is (exit 0, 1 or 75)."),
-    "keys": ("mt5crs.checks.keys", "Make CURVE keys, or show the public half of one."),
+    "audit-log": ("deploy.commands.audit_log", "Show and verify who changed what in a fleet."),
+    "backup": ("deploy.commands.backup", "Back the fleet up, and prove that it can be restored."),
+    "cancel": ("mt5crs.operate.emergencies", "Halt, then cancel every working order."),
+    "config": ("deploy.commands.config", "Explain settings, what a change would restart; history, rollback."),
+    "decommission": ("deploy.commands.decommission", "Take an Inf host out of the fleet for good."),
+    "deployments": ("mt5crs.operate.deployments", "Show who deployed what to the fleet, and what differs."),
+    "fleet": ("deploy.commands.fleet", "Show every host: what runs, drift, trading, positions, alerts."),
+    "flatten": ("mt5crs.operate.flatten", "Cancel and close everything of a halted magic number."),
+    "halt": ("mt5crs.operate.acting", "Stop all order flow at the gateway (kill switch)."),
+    "health": ("mt5crs.probes.health", "Ask a service on this host how it is (exit 0, 1 or 75)."),
+    "keys": ("mt5crs.operate.keys", "Make CURVE keys, or show the public half of one."),
     "latency": ("mt5crs.checks.latency", "Measure the ZeroMQ round trip to a gateway."),
-    "leases": ("mt5crs.checks.operate", "Show who may trade which magic number."),
+    "leases": ("mt5crs.operate.acting", "Show who may trade which magic number."),
     "link": ("mt5crs.checks.link", "Audit the link to the gateway in nine layers."),
-    "migrate": ("mt5crs.checks.migrate", "Give a host another address, while strategies run."),
-    "orders": ("mt5crs.checks.operate", "Show working orders, and orders whose fate is not known."),
-    "phase": ("mt5crs.checks.phase", "Show, check and change the production phase of a magic number."),
-    "phoenix": ("mt5crs.checks.phoenix", "Kill services with open positions and check what comes back."),
-    "policy": ("mt5crs.checks.policy", "Judge a fleet's configuration by the rules that it has to keep."),
-    "positions": ("mt5crs.checks.operate", "Show positions and working orders at the broker."),
-    "preflight": ("mt5crs.checks.preflight", "Go or no-go: may this fleet trade?"),
-    "recover": ("mt5crs.checks.recover", "After a crash: start again what failed, say what is left."),
-    "report": ("mt5crs.checks.daily", "Report a day of the fleet: money, orders, latency, alerts."),
-    "resolve": ("mt5crs.checks.operate", "Declare an unresolved order not executed."),
-    "resume": ("mt5crs.checks.operate", "Lift a halt, on purpose and with a reason."),
+    "migrate": ("deploy.commands.migrate", "Give a host another address, while strategies run."),
+    "orders": ("mt5crs.operate.acting", "Show working orders, and orders whose fate is not known."),
+    "phase": ("mt5crs.operate.phase", "Show, check and change the production phase of a magic number."),
+    "phoenix": ("mt5crs.local_fleet.phoenix", "Kill services with open positions and check what comes back."),
+    "policy": ("deploy.commands.policy", "Judge a fleet's configuration by the rules that it has to keep."),
+    "positions": ("mt5crs.operate.acting", "Show positions and working orders at the broker."),
+    "preflight": ("deploy.commands.preflight", "Go or no-go: may this fleet trade?"),
+    "recover": ("deploy.commands.recover", "After a crash: start again what failed, say what is left."),
+    "report": ("deploy.commands.daily", "Report a day of the fleet: money, orders, latency, alerts."),
+    "resolve": ("mt5crs.operate.acting", "Declare an unresolved order not executed."),
+    "resume": ("mt5crs.operate.acting", "Lift a halt, on purpose and with a reason."),
     "review": ("mt5crs.review.command", "Review what changed before it is released."),
-    "secrets": ("mt5crs.checks.secrets", "Show who holds which secret, and what is wrong with one."),
-    "standby": ("mt5crs.checks.standby", "Compare a candidate that stands by with what runs (blue/green)."),
+    "secrets": ("deploy.commands.secrets", "Show who holds which secret, and what is wrong with one."),
+    "standby": ("mt5crs.probes.standby", "Compare a candidate that stands by with what runs (blue/green)."),
     "strategy": ("mt5crs.develop.strategy", "Write a strategy of your own: new, check, run, pack."),
-    "start": ("mt5crs.checks.start", "Let a magic number trade, after go/no-go, backup and a countdown."),
-    "status": ("mt5crs.checks.operate", "Show the gateway's own state."),
-    "stop": ("mt5crs.checks.stop", "Stop a magic number, and report what it did."),
+    "start": ("deploy.commands.start", "Let a magic number trade, after go/no-go, backup and a countdown."),
+    "status": ("mt5crs.operate.acting", "Show the gateway's own state."),
+    "stop": ("deploy.commands.stop", "Stop a magic number, and report what it did."),
     "terminal": ("mt5crs.checks.terminal", "Name what keeps the MetaTrader 5 terminal from starting."),
-    "withdraw": ("mt5crs.checks.emergencies", "Stop a magic number and take its trading rights."),
+    "withdraw": ("mt5crs.operate.emergencies", "Stop a magic number and take its trading rights."),
 }
 """Name: module (which has a click command of the same name, `-` as `_`), one line of help."""
 
@@ -135,7 +135,7 @@ def main(context: click.Context, inventory: Path | None, operator: str | None) -
     if context.invoked_subcommand not in OF_A_FLEET:
         able = ", ".join(sorted(OF_A_FLEET))
         raise click.UsageError(f"{context.invoked_subcommand} is for one host; --inventory goes with {able}")
-    from mt5crs.checks.gateways import Chosen
+    from mt5crs.operate.gateways import Chosen
 
     context.obj = Chosen(inventory, operator)
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from mt5crs_release.cli import main
+from mt5crs_release.cli.run import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mt5crs.checks.phoenix import declare_cut_off
-from mt5crs.checks.rehearsal import MAGIC, Fleet, Service, free_ports
 from mt5crs.client.published import StateUnavailableError
+from mt5crs.local_fleet.phoenix import declare_cut_off
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet, Service, free_ports
 from mt5crs.protocol import replies, requests
 from tests.bench.figures import Table
 

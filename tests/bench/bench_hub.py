@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from mt5crs.checks.rehearsal import free_ports
+from mt5crs.local_fleet.rehearsal import free_ports
 from mt5crs.protocol.replies import OrderResult
 from tests.unit.gateway.running import Caller, Running, eventually, running
 

@@ -16,9 +16,9 @@ from images import build, checks, stack
 from images.layout import ARCHITECTURE
 from images.services import PYTHON, SERVICES
 from images.stack_files import MAGIC, Stack
-from mt5crs.checks.connection import ConnectionSettings
-from mt5crs.checks.phoenix import doubled_orders, lost_positions
 from mt5crs.client.errors import GatewayError
+from mt5crs.local_fleet.phoenix import doubled_orders, lost_positions
+from mt5crs.operate.connection import ConnectionSettings
 from mt5crs.protocol.replies import OrderResult, Snapshot, StatusState
 from mt5crs.protocol.requests import OrderResolve, Status
 from mt5crs.settings import envfile

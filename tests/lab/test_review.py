@@ -17,7 +17,7 @@ from mt5crs.review import verdict
 from mt5crs.review.decision import ExternalResult, Policy, decide
 from mt5crs.review.local_gate import LocalResult
 from mt5crs.review.record import Record
-from mt5crs_release.verdict import SUFFIX
+from mt5crs_release.bundles.verdict import SUFFIX
 from tests.lab.engines import Fleet, Ran
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]

@@ -6,7 +6,7 @@ From `pytest --durations=0`. Only to tell what fits into the time of `make quick
 SECONDS = {
     "tests/unit/bundle/test_bundle.py": 9,
     "tests/unit/checks/test_commands.py": 20,
-    "tests/unit/checks/test_standby.py": 10,
+    "tests/unit/probes/test_standby.py": 10,
     "tests/unit/client/test_connection.py": 5,
     "tests/unit/deployment/test_ansible_report.py": 5,
     "tests/unit/deployment/test_deadlines.py": 34,

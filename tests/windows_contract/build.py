@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mt5crs_release import runtime, system
+from mt5crs_release.bundles import runtime
 from mt5crs_release.errors import ReleaseError
+from mt5crs_release.platform import system
 
 BASE = Path(sys.base_prefix)
 STABLE_ABI = "python3.dll"

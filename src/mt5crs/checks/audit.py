@@ -14,9 +14,9 @@ from pathlib import Path
 import click
 
 import mt5crs
-from mt5crs.checks.connection import json_option
-from mt5crs.checks.env_modes import readable_by_others
-from mt5crs.checks.report import Report, Warned, exit_status, show
+from mt5crs.operate.connection import json_option
+from mt5crs.operate.env_modes import readable_by_others
+from mt5crs.operate.report import Report, Warned, exit_status, show
 from mt5crs.version import product_version
 
 _EXPECTED = (OSError, ImportError, ValueError, sqlite3.Error)

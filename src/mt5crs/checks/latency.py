@@ -12,12 +12,12 @@ import click
 import msgspec
 import zmq
 
-from mt5crs.checks.connection import json_option
 from mt5crs.checks.event_delay import Clock, EventFigures, Heard, listen
 from mt5crs.checks.percentiles import confidence_note, histogram_svg, histogram_text, percentile
-from mt5crs.checks.report import one_line_errors
 from mt5crs.checks.route import NoRouteError, source_towards
 from mt5crs.client.connection import milliseconds
+from mt5crs.operate.connection import json_option
+from mt5crs.operate.report import one_line_errors
 from mt5crs.protocol import addresses, curve
 from mt5crs.protocol.codec import PLAIN_PING, PLAIN_PONG
 from mt5crs.service import exits

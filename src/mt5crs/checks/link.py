@@ -12,14 +12,14 @@ import click
 import msgspec
 import zmq
 
-from mt5crs.checks.connection import ConnectionSettings, env_file_option, json_option, load_connection
-from mt5crs.checks.report import Report, Skipped, Warned, exit_status, show
 from mt5crs.checks.route import source_towards
 from mt5crs.client.connection import Connection, Peer, milliseconds
 from mt5crs.client.errors import GatewayError, KeyRefusedError, RefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.client.published import StateUnavailableError, read_state
 from mt5crs.client.subscription import Subscription
+from mt5crs.operate.connection import ConnectionSettings, env_file_option, json_option, load_connection
+from mt5crs.operate.report import Report, Skipped, Warned, exit_status, show
 from mt5crs.protocol import addresses, curve, replies, requests
 from mt5crs.protocol.codec import PLAIN_PING, PLAIN_PONG
 from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from mt5crs.checks.health import HealthCheckBrokenError, ask_health
 from mt5crs.checks.terminal_causes import Program, Seen, findings, verdict_of
+from mt5crs.probes.health import HealthCheckBrokenError, ask_health
 from mt5crs.protocol.addresses import reached_from_here
 from mt5crs.service import exits
 

@@ -17,9 +17,9 @@ import msgspec
 
 from mt5crs.broker.sim.store import Store
 from mt5crs.broker.sim.symbols import CONTRACTS
-from mt5crs.checks.rehearsal import MAGIC, Fleet, RehearsalError
 from mt5crs.client.errors import GatewaySilentError
 from mt5crs.develop.project import Project, ProjectError
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet, RehearsalError
 from mt5crs.protocol import replies, requests
 
 _LOOK_EVERY_S = 0.25

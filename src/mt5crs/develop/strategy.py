@@ -13,11 +13,11 @@ from typing import Any
 import click
 import msgspec
 
-from mt5crs.checks.rehearsal import RehearsalError
-from mt5crs.checks.report import Report, exit_status, one_line_errors, show
 from mt5crs.develop import project as projects
 from mt5crs.develop import simulation
 from mt5crs.develop.project import Project, ProjectError
+from mt5crs.local_fleet.rehearsal import RehearsalError
+from mt5crs.operate.report import Report, exit_status, one_line_errors, show
 
 _CONSTRUCTOR_S = 10.0
 """Most that import and constructor may take together; on a host a start may take 60 s."""

@@ -22,7 +22,7 @@ import click
 import msgspec
 
 import mt5crs.review
-from mt5crs.checks.report import Report, Skipped, exit_status, one_line_errors, show
+from mt5crs.operate.report import Report, Skipped, exit_status, one_line_errors, show
 from mt5crs.review import bench, cache, calling, making, programs, switch, units
 from mt5crs.review.asking import worst_price
 from mt5crs.review.budget import Budget, BudgetError

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from mt5crs.checks.report import one_line_errors
+from mt5crs.operate.report import one_line_errors
 from mt5crs.review.bench import Figure, faults, replay, scenarios, verdict_s
 from mt5crs.review.model import ReviewError
 

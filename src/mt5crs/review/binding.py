@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 from mt5crs.review import strategy_sources
 from mt5crs.review.model import ReviewError
 from mt5crs.review.tree import Tree, contents
-from mt5crs_release.bundle import CORE, MANIFEST, SIGNATURE, STRATEGY, parse_manifest
+from mt5crs_release.bundles.bundle import CORE, MANIFEST, SIGNATURE, STRATEGY, parse_manifest
 from mt5crs_release.errors import ReleaseError
 
 _OURS: Final = ("mt5crs/", "mt5crs_release/")

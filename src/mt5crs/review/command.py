@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 import msgspec
 
-from mt5crs.checks.report import one_line_errors
-from mt5crs.review import figures, making, on_hub, record, verdict
+from deploy.commands import review_on_hub as on_hub
+from mt5crs.operate.report import one_line_errors
+from mt5crs.review import figures, making, record, verdict
 from mt5crs.review.activation import activate
 from mt5crs.review.benchmark import bench
 from mt5crs.review.binding import bundles_of, content_of

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import click
 import msgspec
 
-from mt5crs.checks.report import one_line_errors
+from mt5crs.operate.report import one_line_errors
 from mt5crs.review import making
 from mt5crs.review.budget import BudgetError
 from mt5crs.review.history import FILE, History, Totals, totals

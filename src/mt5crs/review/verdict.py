@@ -13,8 +13,8 @@ import msgspec
 from mt5crs.review.model import ReviewError
 from mt5crs.review.record import Record, digest, whole
 from mt5crs.review.tree import run
-from mt5crs_release import verdict as reading
-from mt5crs_release.bundle import Bundle
+from mt5crs_release.bundles import verdict as reading
+from mt5crs_release.bundles.bundle import Bundle
 from mt5crs_release.errors import ReleaseError
 
 KEY_VARIABLE: Final = "MT5CRS_REVIEW_KEY"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mt5crs.checks.report import Report, Skipped, exit_status, one_line_errors, show
+from mt5crs.operate.report import Report, Skipped, exit_status, one_line_errors, show
 from mt5crs.review import figures, making
 from mt5crs.review.budget import BudgetError
 from mt5crs.review.history import FILE, History, Run, totals

@@ -15,8 +15,8 @@ from deploy.bundle.build import newest
 from deploy.bundle.signing import public_key, sign, signing_key
 from deploy.controller.programs import require
 from lab.state import PROJECT, LabDirectory
-from mt5crs_release.bundle import MANIFEST, SIGNATURE
-from mt5crs_release.digest import content_digest
+from mt5crs_release.bundles.bundle import MANIFEST, SIGNATURE
+from mt5crs_release.desired.digest import content_digest
 
 DEPENDENCY = "mt5crs-lab-dependency"
 _PACKAGE = DEPENDENCY.replace("-", "_")

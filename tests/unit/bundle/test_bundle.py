@@ -22,7 +22,7 @@ from deploy.bundle.sbom import bill_of_materials
 from deploy.bundle.wheel_facts import facts_of
 from deploy.bundle.wheelhouse import LINUX, WINDOWS, Requirement, parse_requirements, sha256
 from deploy.bundle.zipapp_build import SHEBANG, build_zipapp
-from mt5crs_release.bundle import (
+from mt5crs_release.bundles.bundle import (
     MANIFEST,
     SIGNATURE,
     Bundle,
@@ -31,7 +31,7 @@ from mt5crs_release.bundle import (
     this_python,
     verify_signature,
 )
-from mt5crs_release.digest import content_digest
+from mt5crs_release.desired.digest import content_digest
 from mt5crs_release.errors import FailedError, RefusedError
 
 ROOT = Path(__file__).resolve().parents[3]

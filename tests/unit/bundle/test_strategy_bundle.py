@@ -17,7 +17,7 @@ import pytest
 from deploy.bundle import build, signing, strategy_bundle, strategy_definition, wheelhouse
 from deploy.bundle.strategy_definition import Strategy
 from deploy.bundle.wheelhouse import LINUX, Requirement, WheelError
-from mt5crs_release.bundle import MANIFEST, SIGNATURE, this_python
+from mt5crs_release.bundles.bundle import MANIFEST, SIGNATURE, this_python
 from tests.release_host.host import FakeHost, specification
 
 HERE = f"{this_python()[2]}.{this_python()[3:]}"

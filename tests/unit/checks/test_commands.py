@@ -26,8 +26,8 @@ from mt5crs.__main__ import COMMANDS
 from mt5crs.checks.event_delay import Clock, Heard
 from mt5crs.checks.latency import LatencySettings, Seen, judge, judge_events, measure
 from mt5crs.checks.percentiles import buckets, confidence_note, histogram_svg, percentile
-from mt5crs.checks.phoenix import doubled_orders, lost_positions
-from mt5crs.checks.rehearsal import MAGIC, Fleet, Service, free_ports
+from mt5crs.local_fleet.phoenix import doubled_orders, lost_positions
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet, Service, free_ports
 from mt5crs.protocol.curve import Context, public_of
 from tests.unit.reconciler.books import deal, position, snapshot
 

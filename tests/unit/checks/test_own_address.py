@@ -16,8 +16,8 @@ import pytest
 import zmq
 
 from lab.state import PROJECT
-from mt5crs.checks.health import ask_health
 from mt5crs.gateway.selftest import SelfTest
+from mt5crs.probes.health import ask_health
 from mt5crs.protocol.curve import new_keypair
 
 SECOND = "127.0.0.2"

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import zmq
 
-from mt5crs.checks.rehearsal import free_ports
+from mt5crs.local_fleet.rehearsal import free_ports
 from mt5crs.protocol import curve
 from mt5crs.protocol.codec import decode_request, encode
 from mt5crs.protocol.events import Event

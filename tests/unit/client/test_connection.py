@@ -13,7 +13,6 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt5crs.checks.rehearsal import free_ports
 from mt5crs.client.connection import Connection, Peer
 from mt5crs.client.errors import (
     GatewaySilentError,
@@ -24,6 +23,7 @@ from mt5crs.client.errors import (
 )
 from mt5crs.client.gateway import GatewayClient, Patience
 from mt5crs.client.subscription import Sequence, Subscription
+from mt5crs.local_fleet.rehearsal import free_ports
 from mt5crs.protocol import curve
 from mt5crs.protocol.curve import new_keypair
 from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat, PositionClosedEvent

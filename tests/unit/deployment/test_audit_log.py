@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from deploy.commands.audit_log import summary
 from deploy.coordination import audit_log, checkpoints
 from deploy.coordination.audit_log import Reach, act, add, fetch
 from deploy.coordination.fleet_lock import FleetLock
@@ -19,11 +20,10 @@ from deploy.fleet.inventory import Fleet
 from deploy.remote import ssh
 from deploy.rollout.record import Rollout
 from mt5crs.__main__ import main
-from mt5crs.checks.audit_log import summary
-from mt5crs_release.audit_chain import records_of, verify
-from mt5crs_release.audit_log import AuditLog
-from mt5crs_release.deployments import Deployments
-from mt5crs_release.paths import Host
+from mt5crs_release.records.audit_chain import records_of, verify
+from mt5crs_release.records.audit_log import AuditLog
+from mt5crs_release.records.deployments import Deployments
+from mt5crs_release.storage.paths import Host
 
 
 @dataclass

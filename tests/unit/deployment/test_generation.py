@@ -15,7 +15,7 @@ from deploy.rollout.generation import (
     find_bundle,
     settled,
 )
-from mt5crs_release.spec import ExtraBundle
+from mt5crs_release.desired.spec import ExtraBundle
 
 CONTENT = "c" * 64
 BUNDLE = Bundle(Path("dist/mt5crs-9.8.7-cccccccccccc.tar"), CONTENT)

@@ -8,7 +8,7 @@ from deploy.fleet.services import NAMES, SERVICES
 from deploy.fleet.settings import PARTS
 from deploy.fleet.vault_password import PROJECT
 from deploy.rollout.batches import GROUP_OF, KINDS
-from mt5crs_release.dependence import ORDER
+from mt5crs_release.lifecycle.dependence import ORDER
 
 
 def test_services_of_one_kind_are_on_the_same_hosts() -> None:

@@ -19,7 +19,7 @@ import msgspec
 import zmq
 
 from mt5crs.broker.sim.inbox import ask as ask_broker
-from mt5crs.checks.rehearsal import free_ports
+from mt5crs.local_fleet.rehearsal import free_ports
 from mt5crs.protocol import requests
 from mt5crs.protocol.addresses import with_port
 from mt5crs.protocol.codec import decode_reply, encode

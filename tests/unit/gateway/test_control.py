@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs.checks.rehearsal import free_ports
 from mt5crs.gateway.control import Control
 from mt5crs.gateway.refusal import Refusal
+from mt5crs.local_fleet.rehearsal import free_ports
 from mt5crs.protocol import requests
 from mt5crs.protocol.replies import Error, OrderResult
 from tests.unit.gateway.running import Caller, Running

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from mt5crs.checks.health import ask_health
 from mt5crs.gateway import service
 from mt5crs.gateway.authenticator import Authenticator
+from mt5crs.probes.health import ask_health
 from mt5crs.protocol import requests
 from mt5crs.protocol.curve import Context, Socket, new_keypair, secure_client, secure_server
 from mt5crs.protocol.replies import Pong

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from mt5crs.checks.health import ask_health
 from mt5crs.client.connection import Peer
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.client.subscription import Subscription
+from mt5crs.probes.health import ask_health
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.addresses import canonical, end_point, reached_from_here, with_port
 from mt5crs.protocol.events import HEARTBEAT_TOPIC

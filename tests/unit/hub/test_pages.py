@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from mt5crs.checks.health import health
+from mt5crs.probes.health import health
 from mt5crs.service.endpoint import Answer, Endpoint
 from mt5crs.service.metrics import Registry
 from tests.unit.gateway.running import Running, eventually

@@ -12,7 +12,7 @@ from images.layer import Layer, entries, write_layer
 from images.layout import Origin, image_config, make_image, write_archive
 from images.provenance import statement
 from images.services import SERVICES, USER, reference
-from mt5crs.checks.health import DEFAULT_PORTS
+from mt5crs.probes.health import DEFAULT_PORTS
 
 ORIGIN = Origin("1.2.3", "abc", "c" * 64, 1_700_000_000)
 

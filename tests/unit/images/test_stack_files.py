@@ -14,7 +14,7 @@ from images.errors import ImageError
 from images.services import SERVICES, USER
 from images.stack_files import DEFAULT_NAME, Stack, operator_settings, prepare
 from lab import machine
-from mt5crs.checks.connection import ConnectionSettings
+from mt5crs.operate.connection import ConnectionSettings
 from mt5crs.protocol.curve import public_of
 from mt5crs.settings import envfile
 from mt5crs.settings.schema import load

@@ -13,7 +13,7 @@ from deploy.fleet import guarded, snapshot
 from deploy.fleet.inventory import Fleet, resolve
 from deploy.fleet.settings import PARTS, variables_of
 from deploy.fleet.vault_password import PROJECT, password_file
-from mt5crs_release.configuration_changes import between
+from mt5crs_release.records.configuration_changes import between
 from tests.unit.fleets import EXTRA, make_inventory
 
 CANARY = "canary-9f8e7d6c5b4a"

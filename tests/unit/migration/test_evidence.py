@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from deploy.commands.migration_evidence import broken, until_good
+from deploy.commands.steps import deployment_command
 from deploy.migration.page import html, pauses, text
-from mt5crs.checks.migration_evidence import broken, until_good
-from mt5crs.checks.steps import deployment_command
 
 ROUTE = {
     "name": "1 name and route",

@@ -9,7 +9,7 @@ import subprocess
 import urllib.request
 from pathlib import Path
 
-from mt5crs.checks.rehearsal import Fleet
+from mt5crs.local_fleet.rehearsal import Fleet
 from mt5crs.review import figures, making
 from mt5crs.review.decision import Policy
 from mt5crs.review.rehearsal import ProviderServer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mt5crs.checks.rehearsal import Fleet
+from mt5crs.local_fleet.rehearsal import Fleet
 from tests.promql import Selector, Series, samples, selectors, series_of, without
 from tests.unit.monitoring.exported import of_debian, of_hub_watch, of_review, of_services
 

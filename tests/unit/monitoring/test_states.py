@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mt5crs.checks.rehearsal import MAGIC, Fleet
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.codec import encode
 from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat

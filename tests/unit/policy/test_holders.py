@@ -12,13 +12,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from deploy.commands import secrets
+from deploy.commands.secrets import judged, known_since
 from deploy.coordination.audit_log import Log
 from deploy.fleet.inventory import Fleet
 from deploy.fleet.vault_password import next_file, password_file
 from deploy.policy.holders import CONTROLLER, Age, ages, holders
 from mt5crs.__main__ import main
-from mt5crs.checks import secrets
-from mt5crs.checks.secrets import judged, known_since
 from tests.unit.fleets import SIGNER, make_fleet
 
 NOW = datetime(2026, 12, 1, tzinfo=timezone.utc)

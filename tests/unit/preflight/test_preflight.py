@@ -17,6 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from deploy import preflight_reference
+from deploy.commands import preflight
+from deploy.commands.preflight import gateways
 from deploy.preflight import on_host
 from deploy.preflight.check import Check
 from deploy.preflight.checks import CHECKS
@@ -52,11 +54,9 @@ from deploy.preflight.facts import (
 from deploy.preflight.gathering import read, secrets_in_history
 from deploy.preflight.judging import Decision, Result, decide
 from mt5crs.__main__ import main
-from mt5crs.checks import preflight
-from mt5crs.checks.preflight import gateways
-from mt5crs.checks.rehearsal import MAGIC, Fleet
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
 from tests.unit.checks.conftest import fleet
-from tests.unit.checks.test_gateways import halt, inventory
+from tests.unit.operate.test_gateways import halt, inventory
 
 __all__ = ["fleet"]
 
@@ -629,7 +629,7 @@ def test_gateways_are_asked_with_the_operators_key(fleet: Fleet) -> None:
     assert (said.state, said.halts, said.strangers) == ("ready", (), {MAGIC + 1: 1})
     assert set(said.books) == {MAGIC}
     assert said.books[MAGIC].digest
-    from mt5crs.checks.gateways import ask, of_fleet
+    from mt5crs.operate.gateways import ask, of_fleet
 
     ask(of_fleet(alone, None), halt)
     said = gateways(alone, None)["gtw-01"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs.checks.rehearsal import Fleet
+from mt5crs.local_fleet.rehearsal import Fleet
 
 QUICK = {
     "SYNC_TIMEOUT_S": 0.5,

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import zmq
 
-from mt5crs.checks.rehearsal import LOGIN, MAGIC, Fleet, free_ports
 from mt5crs.client.errors import GatewayError, MalformedReplyError
+from mt5crs.local_fleet.rehearsal import LOGIN, MAGIC, Fleet, free_ports
 from mt5crs.reconciler.legacy import LegacySource, legacy_evidence, parse_snapshot
 from mt5crs.reconciler.model import Evidence
 from mt5crs.reconciler.source import InconsistentSnapshotError

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from mt5crs.checks.rehearsal import MAGIC, Fleet
 from mt5crs.client.published import StateUnavailableError
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
 from mt5crs.protocol.codec import encode
 from mt5crs.protocol.events import HEARTBEAT_TOPIC, Heartbeat, trade_topic
 from mt5crs.protocol.replies import Error, Reply, SymbolReply

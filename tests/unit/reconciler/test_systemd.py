@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs.checks.rehearsal import Fleet
+from mt5crs.local_fleet.rehearsal import Fleet
 
 
 class Systemd:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from mt5crs.checks.rehearsal import MAGIC, Fleet
 from mt5crs.client.gateway import GatewayClient
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import Position
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt5crs_release.access_list import AccessList, both, carried, changes, narrowed
+from mt5crs_release.desired.access_list import AccessList, both, carried, changes, narrowed
 from tests.release_host.host import FakeHost, specification
 
 NOW = ("--confirm-timeout", "0")

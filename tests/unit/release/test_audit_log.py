@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from mt5crs_release import audit_log, configuration_changes
-from mt5crs_release.audit_chain import (
+from mt5crs_release.errors import RefusedError
+from mt5crs_release.records import audit_log, configuration_changes
+from mt5crs_release.records.audit_chain import (
     NOTHING,
     Head,
     Verified,
@@ -25,10 +26,9 @@ from mt5crs_release.audit_chain import (
     records_of,
     verify,
 )
-from mt5crs_release.audit_log import AuditLog
-from mt5crs_release.deployments import Deployments
-from mt5crs_release.errors import RefusedError
-from mt5crs_release.paths import Host
+from mt5crs_release.records.audit_log import AuditLog
+from mt5crs_release.records.deployments import Deployments
+from mt5crs_release.storage.paths import Host
 
 HOSTS = ["hub", "inf-01"]
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mt5crs_release import changes
+from mt5crs_release.lifecycle import changes
 
 
 def generation(path: Path, runtime: str, **files: str) -> Path:

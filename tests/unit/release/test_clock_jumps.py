@@ -10,15 +10,16 @@ from typing import Any, cast
 
 import pytest
 
-from mt5crs_release import journal, machine
-from mt5crs_release import transaction as transactions
-from mt5crs_release.deployments import Deployments
 from mt5crs_release.errors import BusyError
-from mt5crs_release.lock import boot_id
-from mt5crs_release.paths import Host
-from mt5crs_release.recovery import pending_event
-from mt5crs_release.session import Session
-from mt5crs_release.state import Transaction
+from mt5crs_release.generations import machine
+from mt5crs_release.generations.session import Session
+from mt5crs_release.generations.state import Transaction
+from mt5crs_release.lifecycle import transaction as transactions
+from mt5crs_release.lifecycle.recovery import pending_event
+from mt5crs_release.records.deployments import Deployments
+from mt5crs_release.storage import journal
+from mt5crs_release.storage.lock import boot_id
+from mt5crs_release.storage.paths import Host
 
 DAY_S = 86_400.0
 JUMPS = pytest.mark.parametrize("jump_s", [-DAY_S, 0.0, DAY_S], ids=["back", "none", "forward"])

@@ -21,7 +21,7 @@ tool, found = sys.argv[1:]
 sys.path.insert(0, tool)
 import mt5crs_release
 mt5crs_release.__path__.insert(0, found)
-from mt5crs_release import cli
+from mt5crs_release.cli import run as cli
 print(cli.__loader__.archive)
 """
 
@@ -92,12 +92,12 @@ def test_changed_code_is_found(tool: Path) -> None:
     package_of(tool)
     with zipfile.ZipFile(compiled.kept()) as file:
         members = {name: file.read(name) for name in file.namelist()}
-    members["mt5crs_release/gate.pyc"] = members["mt5crs_release/cli.pyc"]
-    del members["mt5crs_release/lock.pyc"]
+    members["mt5crs_release/lifecycle/gate.pyc"] = members["mt5crs_release/cli/run.pyc"]
+    del members["mt5crs_release/storage/lock.pyc"]
     with zipfile.ZipFile(compiled.kept(), "w") as file:
         for name, content in members.items():
             file.writestr(name, content)
-    assert compiled.changed() == ["mt5crs_release/gate.py", "mt5crs_release/lock.py"]
+    assert compiled.changed() == ["mt5crs_release/lifecycle/gate.py", "mt5crs_release/storage/lock.py"]
 
 
 def test_others_than_root_make_none(tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:

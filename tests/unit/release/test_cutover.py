@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mt5crs_release.cutover import PROPERTIES, gaps
+from mt5crs_release.lifecycle.cutover import PROPERTIES, gaps
 
 
 def stamps(stopping_s: float, stopped_s: float, ready_s: float) -> dict[str, int]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mt5crs_release import deployments
-from mt5crs_release.deployments import Deployments, age_s
 from mt5crs_release.errors import BusyError, RefusedError
-from mt5crs_release.paths import Host
+from mt5crs_release.records import deployments
+from mt5crs_release.records.deployments import Deployments, age_s
+from mt5crs_release.storage.paths import Host
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mt5crs_release.digest import content_digest, generation_digest, generation_name
+from mt5crs_release.desired.digest import content_digest, generation_digest, generation_name
 from tests.release_host.host import specification
 
 

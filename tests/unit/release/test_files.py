@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs_release import machine, store
 from mt5crs_release.errors import BusyError, FailedError
-from mt5crs_release.journal import Journal
-from mt5crs_release.lock import Lock
-from mt5crs_release.pruning import doomed
-from mt5crs_release.state import Generation, ServiceState, Transaction, load, save
-from mt5crs_release.unit_install import install_directories, link_at_boot
+from mt5crs_release.generations import machine
+from mt5crs_release.generations.state import Generation, ServiceState, Transaction, load, save
+from mt5crs_release.generations.unit_install import install_directories, link_at_boot
+from mt5crs_release.lifecycle.pruning import doomed
+from mt5crs_release.storage import store
+from mt5crs_release.storage.journal import Journal
+from mt5crs_release.storage.lock import Lock
 
 
 def test_torn_journal_line_costs_only_itself(tmp_path: Path) -> None:
@@ -38,7 +39,9 @@ def test_lock_names_its_holder_and_is_refused(tmp_path: Path) -> None:
 
 
 def test_lock_of_a_killed_holder_is_taken_over_and_says_so(tmp_path: Path) -> None:
-    program = "import os, signal, sys\nfrom pathlib import Path\nfrom mt5crs_release.lock import Lock\n"
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom mt5crs_release.storage.lock import Lock\n"
+    )
     program += "Lock(Path(sys.argv[1]), 'stage x', 0).__enter__()\nos.kill(os.getpid(), signal.SIGKILL)\n"
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "lock")], check=False, timeout=30)
     assert done.returncode == -9

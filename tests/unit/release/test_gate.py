@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mt5crs_release import gate
-from mt5crs_release.gate import Sample, UnitSample, answer, judge
-from mt5crs_release.spec import HealthSpec
+from mt5crs_release.desired.spec import HealthSpec
+from mt5crs_release.lifecycle import gate
+from mt5crs_release.lifecycle.gate import Sample, UnitSample, answer, judge
 
 POLICY = HealthSpec(
     ("check",), 5, min_healthy_s=2, healthy_deadline_s=10, progress_deadline_s=20, max_restarts=1

@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 
-from mt5crs_release import generation, intact, runtime_files
+from mt5crs_release.bundles import runtime_files
 from mt5crs_release.errors import FailedError, RefusedError
-from mt5crs_release.gate import UnitSample
-from mt5crs_release.host_units import BOOT_UNIT, INTACT_TIMER, INTACT_UNIT, install_units, unit_texts
-from mt5crs_release.paths import COMPLETE, Host
-from mt5crs_release.systemd import Systemd
+from mt5crs_release.generations import generation
+from mt5crs_release.lifecycle import intact
+from mt5crs_release.lifecycle.gate import UnitSample
+from mt5crs_release.lifecycle.host_units import (
+    BOOT_UNIT,
+    INTACT_TIMER,
+    INTACT_UNIT,
+    install_units,
+    unit_texts,
+)
+from mt5crs_release.platform.linux.systemd import Systemd
+from mt5crs_release.storage.paths import COMPLETE, Host
 from tests.release_host.host import FakeHost, specification
 
 MODULE = "lib/module.py"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs_release import machine
 from mt5crs_release.errors import FailedError
+from mt5crs_release.generations import machine
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/rollout.md"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from deploy.bundle import archive, signing
-from mt5crs_release.bundle import FORMAT, MANIFEST, SIGNATURE
-from mt5crs_release.cli import main
-from mt5crs_release.digest import content_digest
+from mt5crs_release.bundles.bundle import FORMAT, MANIFEST, SIGNATURE
+from mt5crs_release.bundles.provenance import PREDICATE, STATEMENT, SUFFIX, verify
+from mt5crs_release.cli.run import main
+from mt5crs_release.desired.digest import content_digest
 from mt5crs_release.errors import RefusedError
-from mt5crs_release.provenance import PREDICATE, STATEMENT, SUFFIX, verify
 
 BUILT = 1_700_000_000
 

@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mt5crs_release import fetching, partial, release_store, store_server
+from mt5crs_release.distribution import fetching, partial, release_store, store_server
+from mt5crs_release.distribution.fetching import fetch
+from mt5crs_release.distribution.pacing import Pace
+from mt5crs_release.distribution.partial import Part, Wanted, WrongContentError
+from mt5crs_release.distribution.release_store import ReleaseStore
+from mt5crs_release.distribution.store_server import StoreServer
 from mt5crs_release.errors import BusyError, FailedError, RefusedError, ReleaseError
-from mt5crs_release.fetching import fetch
-from mt5crs_release.lock import Lock
-from mt5crs_release.pacing import Pace
-from mt5crs_release.partial import Part, Wanted, WrongContentError
-from mt5crs_release.paths import Host
-from mt5crs_release.release_store import ReleaseStore
-from mt5crs_release.store_server import StoreServer
+from mt5crs_release.storage.lock import Lock
+from mt5crs_release.storage.paths import Host
 from tests.release_host.host import FakeHost
 
 CONTENT = bytes(range(256)) * 4096

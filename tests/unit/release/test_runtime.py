@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs_release import runtime, system
+from mt5crs_release.bundles import runtime
 from mt5crs_release.errors import FailedError
-from mt5crs_release.windows_kernel import Kernel
-from mt5crs_release.windows_system import Windows
+from mt5crs_release.platform import system
+from mt5crs_release.platform.windows.kernel import Kernel
+from mt5crs_release.platform.windows.system import Windows
 
 
 def refused(target: Path) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs_release import generation, runtime_files
-from mt5crs_release.journal import timestamp
-from mt5crs_release.paths import COMPLETE, Host
-from mt5crs_release.runtime import find_runtime, runtime_name
-from mt5crs_release.runtime_files import problems
-from mt5crs_release.runtime_marker import built_at
+from mt5crs_release.bundles import runtime_files
+from mt5crs_release.bundles.runtime import find_runtime, runtime_name
+from mt5crs_release.bundles.runtime_files import problems
+from mt5crs_release.bundles.runtime_marker import built_at
+from mt5crs_release.generations import generation
+from mt5crs_release.storage.journal import timestamp
+from mt5crs_release.storage.paths import COMPLETE, Host
 
 CONTENT = "c" * 64
 MODULE = "lib/module.py"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mt5crs_release.desired.spec import parse_spec, read_spec
 from mt5crs_release.errors import RefusedError, SpecError
-from mt5crs_release.spec import parse_spec, read_spec
 from tests.release_host.host import specification
 
 

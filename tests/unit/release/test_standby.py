@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mt5crs_release import standby
-from mt5crs_release.spec import parse_spec
+from mt5crs_release.desired.spec import parse_spec
+from mt5crs_release.lifecycle import standby
 from tests.release_host.host import STANDBY_UNIT, UNIT, FakeHost, beside, specification
 from tests.unit.release.test_spec import problems
 

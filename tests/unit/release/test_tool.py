@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs_release import cli
+from mt5crs_release.cli import run as cli
 from tests.release_host.host import UNIT, FakeHost, specification
 
 NOW = ("--confirm-timeout", "0")

@@ -14,7 +14,7 @@ import pytest
 from mt5crs.review.binding import bundles_of, content_of
 from mt5crs.review.model import ReviewError
 from mt5crs.review.tree import tree_of
-from mt5crs_release.digest import content_digest
+from mt5crs_release.desired.digest import content_digest
 from tests.unit.review.conftest import Commit
 
 

@@ -24,7 +24,7 @@ from mt5crs.review.service import Reviews
 from mt5crs.review.tree import tree_of
 from mt5crs.service.logs import Log
 from mt5crs.settings.review import ReviewSettings
-from mt5crs_release import verdict as reading
+from mt5crs_release.bundles import verdict as reading
 from tests.unit.fleets import HOSTS, make_inventory
 from tests.unit.review.conftest import Commit
 from tests.unit.review.test_binding import bundle as packed

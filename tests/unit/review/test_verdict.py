@@ -16,10 +16,10 @@ from mt5crs.review import verdict
 from mt5crs.review.decision import ExternalResult, Policy, decide
 from mt5crs.review.local_gate import LocalResult
 from mt5crs.review.record import Record
-from mt5crs_release import verdict as reading
-from mt5crs_release.digest import generation_digest
+from mt5crs_release.bundles import verdict as reading
+from mt5crs_release.desired.digest import generation_digest
+from mt5crs_release.desired.spec import SpecError, parse_spec
 from mt5crs_release.errors import RefusedError
-from mt5crs_release.spec import SpecError, parse_spec
 from tests.release_host.host import FakeHost, specification
 
 CONTENT = "ab" * 32

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mt5crs.checks.health import health
+from mt5crs.probes.health import health
 from mt5crs.service import exits
 from mt5crs.settings.envfile import read
 from mt5crs.settings.schema import SettingsError

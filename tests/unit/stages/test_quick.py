@@ -308,7 +308,7 @@ def test_times_are_of_files_that_there_are() -> None:
     ("changed", "affected"),
     [
         ("src/mt5crs/gateway/desk.py", "tests/unit/reconciler/test_scenarios.py"),  # a process
-        ("src/mt5crs_release/gate.py", "tests/unit/release/test_tool.py"),
+        ("src/mt5crs_release/lifecycle/gate.py", "tests/unit/release/test_tool.py"),
         ("src/mt5crs/strategy/example.py", "tests/unit/strategy/test_runner.py"),  # an entry point
         ("templates/env/gateway.env.j2", "tests/unit/templates/test_both_engines.py"),
         ("templates/monitoring/ready.py", "tests/unit/monitoring/test_ready.py"),

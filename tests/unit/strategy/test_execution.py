@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from mt5crs.checks.rehearsal import MAGIC, Fleet
 from mt5crs.client.connection import Peer
 from mt5crs.client.gateway import GatewayClient, Patience
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
 from mt5crs.protocol import requests
 from mt5crs.protocol.replies import Error, Lease, OrderResult, Pong, Snapshot
 from mt5crs.protocol.requests import LeaseAcquire, LeaseRelease, LeaseRenew, OrderQuery, OrderSend, Request

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs.checks.rehearsal import Fleet
+from mt5crs.local_fleet.rehearsal import Fleet
 from mt5crs.service.logs import Log
 from mt5crs.strategy.limits import CPU_WINDOW_S, NAMES, Broken, Use, broken, broken_before
 from mt5crs.strategy.usage import Usage

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mt5crs.checks.rehearsal import MAGIC, Fleet
+from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
 from mt5crs.protocol.records import Position, SymbolSpec, Tick
 from mt5crs.protocol.replies import AccountState, OrderResult, StatusState
 from mt5crs.protocol.requests import Status

@@ -22,7 +22,7 @@ from mt5crs.settings.reconciler import ReconcilerSettings
 from mt5crs.settings.review import ReviewSettings
 from mt5crs.settings.schema import Settings, fields
 from mt5crs.settings.strategy import StrategySettings
-from mt5crs_release.spec import read_spec
+from mt5crs_release.desired.spec import read_spec
 from tests.unit.fleets import EXTRA, SIGNER, ansible, make_inventory
 
 SERVICES = {service.name: service.group for service in services.SERVICES}

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from deploy.commands import rotate
 from deploy.fleet.inventory import Fleet, resolve
 from deploy.remote import ssh
 from deploy.vaults import signers
 from deploy.vaults.store import VaultError
 from mt5crs.__main__ import main
-from mt5crs.checks import rotate
 from tests.unit.fleets import EXTRA, make_inventory
 
 OLD, NEW = (f"ssh-ed25519 AAAA{name}Key {name} key" for name in ("Old", "New"))

@@ -38,7 +38,7 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 print(len(sys.modules))
 """
-LINUX_ONLY = {"mt5crs_release.linux_system"}
+LINUX_ONLY = {"mt5crs_release.platform.linux.system"}
 
 
 def modules_of(package: str) -> list[str]:
@@ -63,7 +63,7 @@ def imported(*names: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_of_unix_is_needed(packages: tuple[str, ...]) -> None:
     names = [name for package in packages for name in modules_of(package) if name not in LINUX_ONLY]
     assert len(names) > 20
-    answer = imported(*names, "mt5crs.gateway.__main__", "mt5crs.__main__", "mt5crs.checks.health")
+    answer = imported(*names, "mt5crs.gateway.__main__", "mt5crs.__main__", "mt5crs.probes.health")
     assert answer.returncode == 0, answer.stderr
 
 

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from deploy.bundle.zipapp_build import build_zipapp
-from mt5crs_release import launcher, windows_job
 from mt5crs_release.errors import FailedError
-from mt5crs_release.paths import Host
-from mt5crs_release.windows_kernel import Kernel
+from mt5crs_release.lifecycle import launcher
+from mt5crs_release.platform.windows import job as windows_job
+from mt5crs_release.platform.windows.kernel import Kernel
+from mt5crs_release.storage.paths import Host
 
 PROJECT = Path(__file__).resolve().parents[3]
 

@@ -18,12 +18,14 @@ def main() -> int:
     sys.path.insert(0, arguments[0])
     from winmodel.kernel import ModelKernel
 
-    from mt5crs_release import bundle, system, windows_system
+    from mt5crs_release.bundles import bundle
+    from mt5crs_release.platform import system
+    from mt5crs_release.platform.windows import system as windows_system
 
     system.use(windows_system.Windows(ModelKernel(), str(state.local(windows_system.ROOT))))
     # Wheels cannot be modelled: the host takes the bundle for this machine's platform.
     assert bundle.this_platform() == "linux-x86_64"
-    from mt5crs_release.cli import main as tool
+    from mt5crs_release.cli.run import main as tool
 
     sys.argv = arguments
     # What the tool takes for its interpreter when it runs itself again.

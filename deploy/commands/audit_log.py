@@ -1,0 +1,320 @@
+"""`mt5crs audit-log`: who changed what in a fleet, and whether anybody changed the log itself.
+
+Not `mt5crs audit`, which looks at an installation. What is promised, and what is not: docs/audit-log.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploy.commands.compliance import SECTIONS, Whole, report
+from mt5crs.operate.connection import json_option
+from mt5crs.operate.gateways import Chosen, chosen_fleet, fleet_of
+from mt5crs.operate.report import table
+from mt5crs_release.records.audit_chain import Finding, Head, Verified, Witness, records_of, verify
+
+if TYPE_CHECKING:
+    from deploy.coordination.audit_log import Log
+
+WHOLE, UNKNOWN, BROKEN = 0, 1, 2
+_DAY = click.DateTime(["%Y-%m-%d"])
+_RECORDS, _SNAPSHOTS, _HEAD, _WITNESSES = (
+    "records.jsonl",
+    "config_changes.jsonl",
+    "head.json",
+    "witnesses.json",
+)
+_directory_option = click.option(
+    "--directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="What `audit-log export` wrote, instead of a fleet's log.",
+)
+
+
+@click.group("audit-log")
+def audit_log() -> None:
+    """Show and verify the audit log of a fleet: deployments, settings, keys, access, phases, halts, waivers.
+
+    On the controller: `mt5crs --inventory inventory/<environment>.yml audit-log verify`.
+    """
+
+
+@audit_log.command("verify")
+@_directory_option
+@json_option
+def verify_log(directory: Path | None, as_json: bool) -> None:
+    """Look at every byte of the log, and compare its end with what other hosts have seen.
+
+    Exit status 0: whole; 2: something was altered, is missing, was added or moved; 1: the Hub, or a host that
+    may have seen more, could not be asked.
+    """
+    log = log_of(directory)
+    from deploy.coordination.checkpoints import judged
+
+    found = verify(log.records, log.head, log.snapshots, log.witnesses)
+    checkpoints = judged(log.records, _signers())
+    findings = (*found.findings, *(Finding(one.n, one.wrong) for one in checkpoints if one.wrong))
+    found = Verified(found.records, found.witnessed, found.witnesses, findings)
+    signed = max((one.of for one in checkpoints if one.good), default=0)
+    if as_json:
+        told = {**asdict(found), "signed": signed, "silent": dict(log.silent)}
+        click.echo(json.dumps(told))
+    else:
+        _show(found, log, signed)
+    raise SystemExit(BROKEN if found.findings else UNKNOWN if log.silent else WHOLE)
+
+
+def _show(found: Verified, log: Log, signed: int) -> None:
+    for finding in sorted(found.findings, key=lambda one: one.n):
+        click.echo(f"record {finding.n}: {finding.what}" if finding.n else f"the log: {finding.what}")
+    by = ", ".join(found.witnesses)
+    seen = f"seen up to record {found.witnessed} by {by}" if by else "seen by no other host"
+    if found.findings:
+        click.echo(
+            f"BROKEN: {len(found.findings)} findings in {found.records} records. Keep it as it is "
+            "(`audit-log export`); a backup of the Hub has what was there (docs/audit-log.md)"
+        )
+    elif found.records:
+        click.echo(
+            f"whole: {found.records} records, each follows the one before; {seen}"
+            + (f"; signed up to record {signed}" if signed else "")
+        )
+        if found.witnessed < found.records:
+            click.echo(
+                f"nobody else has seen the last {found.records - found.witnessed}: "
+                "whether some after them were cut off is not known"
+            )
+    else:
+        click.echo(f"the log is empty; {seen}")
+    for host, why in log.silent.items():
+        click.echo(f"{host}: not asked what it has seen ({why})", err=True)
+
+
+@audit_log.command()
+@_directory_option
+@click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="So many of the newest.")
+@click.option("--what", help="Only what begins so, such as deployment, secret or halt.")
+@click.option("--number", type=click.IntRange(1), help="This record alone, with all that it says.")
+@json_option
+def show(directory: Path | None, last: int, what: str | None, number: int | None, as_json: bool) -> None:
+    """Show the newest records. Whether they are genuine, `audit-log verify` says."""
+    records = records_of(log_of(directory).records)
+    if number is not None:
+        chosen = [record for record in records if record["n"] == number]
+        if not chosen:
+            raise click.UsageError(f"there is no record {number}; the log has {len(records)}")
+        click.echo(json.dumps(chosen[0], indent=None if as_json else 2))
+        return
+    fitting = [record for record in records if str(record.get("what", "")).startswith(what or "")]
+    chosen = fitting[-last:]
+    if as_json:
+        click.echo(json.dumps(chosen))
+        return
+    rows = [
+        (record["n"], _time(record.get("at")), record.get("by"), record.get("what"), summary(record))
+        for record in chosen
+    ]
+    click.echo(table(("N", "WHEN (UTC)", "WHO", "WHAT", "ABOUT"), rows) if rows else "no record")
+    if len(fitting) > len(chosen):
+        click.echo(f"{len(fitting) - len(chosen)} older ones are not shown (--last)")
+
+
+@audit_log.command()
+@_directory_option
+@click.option("--from", "begin", required=True, type=_DAY, help="The first day (UTC), such as 2026-07-01.")
+@click.option("--to", "end", required=True, type=_DAY, help="The last day, which is part of the period.")
+@json_option
+def compliance(directory: Path | None, begin: datetime, end: datetime, as_json: bool) -> None:
+    """Report a period: what changed, by whom, waivers, overrides, halts, rotations, what nobody vouches for.
+
+    Exit status 0: all of the period is whole and vouched for; 2: the log was altered; 1: something about the
+    period is not known.
+    """
+    begin, end = (day.replace(tzinfo=timezone.utc) for day in (begin, end))
+    if end < begin:
+        raise click.UsageError(f"--to {end:%Y-%m-%d} is before --from {begin:%Y-%m-%d}")
+    log = log_of(directory)
+    from deploy.coordination.checkpoints import judged
+
+    verified = verify(log.records, log.head, log.snapshots, log.witnesses)
+    checkpoints = judged(log.records, _signers())
+    signed = max((one.of for one in checkpoints if one.good), default=0)
+    whole = Whole(verified, signed, log.silent)
+    told = report(records_of(log.records), whole, begin, end + timedelta(days=1), datetime.now(timezone.utc))
+    told["broken"] += [f"record {one.n}: {one.wrong}" for one in checkpoints if one.wrong]
+    click.echo(json.dumps(told) if as_json else "\n".join(_compliance(told)))
+    raise SystemExit(BROKEN if told["broken"] else UNKNOWN if told["unverified"] else WHOLE)
+
+
+def _compliance(told: Mapping[str, Any]) -> Iterator[str]:
+    yield f"from {_time(told['from'])} up to {_time(told['to'])} (UTC): {told['records']} records"
+    for who, acts in told["people"].items():
+        yield f"  {who}: " + ", ".join(f"{number} {what}" for what, number in acts.items())
+    for name, (heading, _) in SECTIONS.items():
+        yield f"{heading}: {'none is recorded' if not told[name] else len(told[name])}"
+        for one in told[name]:
+            yield f"  {one['n']:>5}  {_time(one['at'])}  {one['by']}  {one['what']}  {summary(one)}"
+    yield f"Overrides: {'none is recorded' if not told['overrides'] else len(told['overrides'])}"
+    for one in told["overrides"]:
+        yield f"  {one['n']:>5}  {_time(one['at'])}  {one['by']}  {one['override']}"
+    for text in told["broken"]:
+        yield f"BROKEN: {text}"
+    yield f"Not vouched for: {'nothing' if not told['unverified'] else len(told['unverified'])}"
+    for text in told["unverified"]:
+        yield f"  {text}"
+
+
+def _time(text: object) -> str:
+    return str(text or "")[:19].replace("T", " ")
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """What a record is about, in a few words. Pure."""
+    words = []
+    if record.get("deployment"):
+        words.append(f"deployment {str(record['deployment'])[:8]}")
+    if record.get("first"):
+        words.append("the first snapshot")
+    if record.get("rekeyed"):
+        words.append("with another vault password")
+    changed = record.get("changed")
+    if isinstance(changed, Mapping) and changed:
+        words.append(_some(list(changed)))
+    if record.get("files"):
+        words.append(f"files {_some(record['files'])}")
+    services = record.get("services") or ()
+    if services:
+        words.append(_some([f"{entry.get('host')} {entry.get('service')}" for entry in services]))
+    for name in ("outcome", "magic", "profile", "to", "host", "backup", "order"):
+        if record.get(name) is not None:
+            words.append(f"{name} {record[name]}" if name != "outcome" else str(record[name]))
+    gateways = record.get("gateways")
+    if isinstance(gateways, Mapping):
+        words.append(_some([f"{host}: {said}" for host, said in gateways.items()]))
+    for name in ("reason", "why"):
+        if record.get(name):
+            words.append(f"“{record[name]}”")
+    if record.get("mended"):
+        words.append("a torn end was cut off before it")
+    return "; ".join(words)
+
+
+def _some(names: Sequence[object]) -> str:
+    more = len(names) - 4
+    return ", ".join(map(str, names[:4])) + (f" and {more} more" if more > 0 else "")
+
+
+@audit_log.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def export(directory: Path) -> None:
+    """Write the whole log and all that other hosts have seen of it into the new DIRECTORY.
+
+    `mt5crs audit-log verify --directory DIRECTORY` checks it later and elsewhere. It holds no secret.
+    """
+    log = log_of(None)
+    if directory.exists():
+        raise click.UsageError(f"{directory} exists already; name a new directory")
+    contents = {
+        _RECORDS: log.records,
+        _SNAPSHOTS: log.snapshots,
+        _HEAD: _json(asdict(log.head) if log.head else None),
+        _WITNESSES: _json({"seen": [asdict(one) for one in log.witnesses], "silent": dict(log.silent)}),
+    }
+    try:
+        directory.mkdir(mode=0o700)
+        for name, content in contents.items():
+            (directory / name).write_bytes(content)
+    except OSError as error:
+        raise click.ClickException(f"{directory} cannot be written: {error.strerror}") from None
+    found = verify(log.records, log.head, log.snapshots, log.witnesses)
+    state = f"{len(found.findings)} findings: verify it" if found.findings else "whole"
+    click.echo(f"{directory}: {found.records} records, {state}")
+    raise SystemExit(UNKNOWN if log.silent else WHOLE)
+
+
+@audit_log.command()
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A private release key, or the public one when an agent has the private.",
+)
+def checkpoint(key: Path) -> None:
+    """Sign the end of the log with a release key; the signature becomes a record of it.
+
+    Who can write on every host can then still not rewrite what is before it without that key.
+    """
+    from mt5crs.operate.acts import acted
+
+    log = log_of(None)
+    found = verify(log.records, log.head, log.snapshots, log.witnesses)
+    if found.findings or log.head is None or not found.records:
+        raise click.ClickException(
+            "what is not whole is not signed; see `audit-log verify`"
+            if found.findings
+            else "the log is empty"
+        )
+    from deploy.coordination.checkpoints import CHECKPOINT, CheckpointError, signed
+
+    try:
+        act = signed(log.head, key)
+    except CheckpointError as error:
+        raise click.ClickException(str(error)) from None
+    acted(CHECKPOINT, **act)
+    click.echo(f"signed up to record {log.head.n}")
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def log_of(directory: Path | None) -> Log:
+    """The log of the fleet, or an exported one. ClickException or UsageError when there is none."""
+    from mt5crs.operate.gateways import on_the_controller
+
+    on_the_controller()
+    from deploy.coordination import audit_log as log_of_fleet
+
+    if directory is not None:
+        return _exported(directory)
+    chosen = chosen_fleet("audit-log …; or --directory")
+    try:
+        return log_of_fleet.fetch(log_of_fleet.reach_of(fleet_of(chosen.inventory)))
+    except log_of_fleet.LogError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _exported(directory: Path) -> Log:
+    from deploy.coordination.audit_log import Log
+
+    try:
+        records, snapshots, head, seen = (
+            (directory / name).read_bytes() for name in (_RECORDS, _SNAPSHOTS, _HEAD, _WITNESSES)
+        )
+        told = json.loads(seen)
+        witnesses = tuple(Witness(**one) for one in told["seen"])
+        found = json.loads(head)
+        end = Head(**found) if found else None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise click.ClickException(
+            f"{directory} is no export of an audit log, or a damaged one ({error})"
+        ) from None
+    return Log(records, snapshots, end, witnesses, told.get("silent") or {})
+
+
+def _signers() -> list[str] | None:
+    """Release keys that count now; None where no inventory says."""
+    chosen = click.get_current_context().find_root().obj
+    if not isinstance(chosen, Chosen):
+        return None
+    fleet = fleet_of(chosen.inventory)
+    return sorted(
+        {str(key) for of in fleet.hosts.values() for key in of.get("baseline_release_signers") or ()}
+    )

@@ -1,0 +1,302 @@
+"""`mt5crs --inventory … config`: where settings come from, what a change would restart, what differs.
+
+Works on the controller and changes nothing. `drift` asks hosts what runs, `impact` gateways for positions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploy.commands.config_exchange import export, import_
+from deploy.commands.config_history import history, rollback
+from deploy.commands.hosts import statuses
+from mt5crs.client.gateway import GatewayClient
+from mt5crs.operate.connection import ConnectionSettings, json_option
+from mt5crs.operate.gateways import (
+    ask,
+    chosen_fleet,
+    fleet_of,
+    inventory_named,
+    of_fleet,
+)
+from mt5crs.operate.report import table
+from mt5crs.protocol import replies
+from mt5crs.settings.schema import did_you_mean
+
+if TYPE_CHECKING:
+    from deploy.fleet.inventory import Fleet
+    from deploy.rollout.plan import Work
+
+SAME, DIFFERS = 0, 2
+_WIDTH = 60
+
+
+@click.group()
+def config() -> None:
+    """Explain settings: where a value comes from, what changing it would do.
+
+    On the controller: `mt5crs --inventory inventory/<environment>.yml config explain inf-01 gateway_port`.
+    """
+    chosen_fleet("config …")
+
+
+config.add_command(history)
+config.add_command(rollback)
+config.add_command(export)
+config.add_command(import_)
+
+
+@config.command()
+@click.argument("host")
+@click.argument("key", required=False)
+@json_option
+def explain(host: str, key: str | None, as_json: bool) -> None:
+    """Show where HOST has a setting from: the value that wins and every one that loses, with file and line.
+
+    Without KEY all settings of the host. Secrets are never shown.
+    """
+    from deploy.fleet import layers
+    from deploy.fleet.inventory import InventoryError
+
+    fleet = fleet_of(inventory_named())
+    _require(host, fleet.hosts, "host", str(fleet.inventory))
+    try:
+        of = layers.layers(inventory_named())[host]
+    except InventoryError as error:
+        raise click.ClickException(str(error)) from None
+    names = layers.names(of)
+    if key is not None:
+        _require(key, names, "setting", f"the layers of {host}")
+    histories = [layers.history(of, name) for name in ([key] if key else names)]
+    values = layers.shown(of, fleet.hosts[host])
+    if as_json:
+        told = [
+            {
+                "name": found[0].name,
+                "value": values[found[0].name],
+                "layers": list(map(asdict, found)),
+            }
+            for found in histories
+        ]
+        click.echo(json.dumps(told[0] if key else told))
+        return
+    if key is None:
+        rows = [
+            (
+                found[0].name,
+                _short(values[found[0].name]),
+                found[0].kind,
+                found[0].origin,
+                f"{len(found) - 1}",
+            )
+            for found in histories
+        ]
+        click.echo(table(("SETTING", "VALUE", "LAYER", "WHERE", "OVERRIDES"), rows))
+        return
+    (found,) = histories
+    click.echo(f"{key} on {host} is {values[key]}")
+    rows = [
+        ("wins" if n == 0 else "loses", one.kind, one.owner, one.origin, one.value)
+        for n, one in enumerate(found)
+    ]
+    click.echo(table(("", "LAYER", "OF", "WHERE", "WRITTEN"), rows))
+    click.echo(f"why: {layers.RULE}" if len(found) > 1 else "why: no other layer sets it")
+
+
+@config.command()
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE…")
+@click.option("--host", help="The change is for this host alone; without it for every host (as -e is).")
+@json_option
+def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
+    """Tell what deploying with KEY=VALUE would restart, and which positions that concerns. Changes nothing.
+
+    VALUE is read as YAML. Compared with what the inventory wants now, not with what runs: `--dry` does that.
+    Exit status 0: it would restart nothing; 2: it would.
+    """
+    from deploy.fleet.inventory import InventoryError, resolve
+    from deploy.fleet.settings import check
+    from deploy.rollout.generation import BundleError
+    from deploy.rollout.impact import impact as compare
+
+    before = fleet_of(inventory_named())
+    values = dict(_change(word) for word in changes)
+    if host is not None:
+        _require(host, before.hosts, "host", str(before.inventory))
+    known = sorted({name for of in before.hosts.values() for name in of})
+    for name in values:
+        _require(name, known, "setting", str(before.inventory))
+    try:
+        after = resolve(inventory_named(), None if host else values, {host: values} if host else None)
+        problems = check(after)
+        if problems:
+            raise click.ClickException("a deployment would refuse it:\n  " + "\n  ".join(problems))
+        found = compare(before, after)
+    except (InventoryError, BundleError) as error:
+        raise click.ClickException(str(error)) from None
+    affected = tuple(dict.fromkeys([name for name, _ in found.services]))
+    books = books_of(before, affected)
+    if as_json:
+        told = {"services": found.services, "hosts": found.hosts, "positions": books}
+        click.echo(json.dumps(told))
+    elif found.nothing:
+        click.echo("it changes nothing: no service would be activated anew, no host set up otherwise")
+    else:
+        rows = [
+            (name, ", ".join(service for of, service in found.services if of == name) or "nothing")
+            for name in dict.fromkeys([*affected, *found.hosts])
+        ]
+        click.echo(table(("HOST", "ACTIVATED ANEW"), rows))
+        for name in found.hosts:
+            click.echo(f"{name}: settings of the host itself differ, outside of any generation")
+        for name, text in books.items():
+            click.echo(f"{name}: {text}")
+    raise SystemExit(SAME if found.nothing else DIFFERS)
+
+
+@config.command()
+@json_option
+def drift(as_json: bool) -> None:
+    """Compare what every host runs with what the inventory wants. Changes nothing.
+
+    Exit status 0: the same; 2: something differs; 1: a host could not be asked, so nobody knows.
+    """
+    fleet = fleet_of(inventory_named())
+    from deploy.rollout import plan
+    from deploy.rollout.batches import OrderError
+    from deploy.rollout.generation import BundleError
+
+    answers = statuses(fleet)
+    unknown = {host: answer for host, answer in answers.items() if isinstance(answer, str)}
+    known = {host: answer for host, answer in answers.items() if not isinstance(answer, str)}
+    try:
+        made = plan.make(fleet, known) if known else None
+    except (BundleError, OrderError) as error:
+        raise click.ClickException(str(error)) from None
+    differs = [
+        (host, service, made.observed[host][service], _todo(work))
+        for (host, service), work in (made.work if made else {}).items()
+        if made is not None and not work.todo.nothing
+    ]
+    if as_json:
+        rows = [dict(zip(("host", "service", "runs", "todo"), row, strict=True)) for row in differs]
+        click.echo(json.dumps({"differs": rows, "unknown": unknown}))
+    elif differs:
+        click.echo(table(("HOST", "SERVICE", "RUNS", "A DEPLOYMENT WOULD"), differs))
+    elif known:
+        click.echo(f"{', '.join(known)}: every service runs as the inventory wants it")
+    for host, why in unknown.items():
+        click.echo(f"{host}: unknown ({why})", err=True)
+    raise SystemExit(1 if unknown else DIFFERS if differs else SAME)
+
+
+def _todo(work: Work) -> str:
+    if work.todo.activate:
+        return f"activate {work.want.digest[:12]}"
+    return f"start {', '.join(work.todo.start)}"
+
+
+@config.command()
+@click.argument("other", type=click.Path(path_type=Path))
+@json_option
+def diff(other: Path, as_json: bool) -> None:
+    """Show which settings have other values in the environment of the inventory OTHER.
+
+    A host's own settings, such as its address, are left out where hosts differ among themselves. Exit status
+    0: the same, 2: they differ.
+    """
+    first, second = fleet_of(inventory_named()), fleet_of(other)
+    rows = _differences(first, second)
+    if as_json:
+        click.echo(json.dumps([dict(zip(("name", "first", "second"), row, strict=True)) for row in rows]))
+    elif rows:
+        click.echo(table(("SETTING", first.inventory.stem, second.inventory.stem), rows))
+    else:
+        click.echo("no difference")
+    raise SystemExit(DIFFERS if rows else SAME)
+
+
+def _differences(first: Fleet, second: Fleet) -> list[tuple[str, str, str]]:
+    """(setting, value, other value) for all that differs; of secrets only that they do."""
+    from deploy.fleet.layers import HIDDEN, layers, shown
+    from deploy.fleet.settings import PARTS, variables_of
+
+    texts = [
+        {host: shown(of, fleet.hosts[host]) for host, of in layers(fleet.inventory).items()}
+        for fleet in (first, second)
+    ]
+    found = []
+    for part, groups in PARTS.items():
+        for name in variables_of(part):
+            one, two = (_common(fleet.hosts, fleet, groups, name) for fleet in (first, second))
+            if one == two:
+                continue
+            told = [
+                _common(text, fleet, groups, name) for text, fleet in zip(texts, (first, second), strict=True)
+            ]
+            found.append((name, told[0], told[1] if told[1] != HIDDEN else f"{HIDDEN}, another one"))
+    return found
+
+
+def _common(of: Mapping[str, Mapping[str, Any]], fleet: Fleet, groups: Sequence[str], name: str) -> str:
+    """The value that all hosts of these groups share, as text; what they do not share is said to be so."""
+    hosts = {host for group in groups for host in (fleet.hosts if group == "all" else fleet.in_group(group))}
+    values = {str(of[host].get(name, "not set")) for host in hosts}
+    return values.pop() if len(values) == 1 else "differs by host" if values else "no such host"
+
+
+def books_of(fleet: Fleet, hosts: Sequence[str]) -> dict[str, str]:
+    """Host → positions and working orders of its magic number, for Inf hosts and gateways among `hosts`."""
+    gateways = set(fleet.in_group("gateway"))
+    concerned = [
+        host for host in fleet.in_group("inf") if host in hosts or fleet.hosts[host]["fleet_gateway"] in hosts
+    ]
+    if not concerned:
+        return {}
+
+    def snapshot(client: GatewayClient, _connection: ConnectionSettings) -> replies.Snapshot:
+        return client.snapshot(0, history_since_msc=None, whole_account=True)
+
+    answers = {answer.name: answer for answer in ask(of_fleet(fleet, None), snapshot)}
+    told = {}
+    for host in concerned:
+        magic, gateway = int(fleet.hosts[host]["fleet_magic_number"]), str(fleet.hosts[host]["fleet_gateway"])
+        answer = answers[gateway] if gateway in gateways else None
+        if answer is None or answer.value is None:
+            why = answer.error if answer is not None else f"{gateway} is no gateway of this fleet"
+            told[host] = f"positions of magic {magic} unknown ({why})"
+            continue
+        positions = sum(one.magic == magic for one in answer.value.positions)
+        orders = sum(one.magic == magic for one in answer.value.orders)
+        told[host] = f"magic {magic} holds {positions} positions and {orders} working orders now"
+    return told
+
+
+def _change(word: str) -> tuple[str, Any]:
+    import yaml  # the controller has it; hosts, where every module is imported by the audit, do not
+
+    name, equals, text = word.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"{word!r} is no KEY=VALUE")
+    try:
+        return name, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise click.UsageError(
+            f"the value of {name} is no YAML; quote it, such as {name}='\"text\"'"
+        ) from None
+
+
+def _require(name: str, known: Sequence[str] | Mapping[str, Any], what: str, where: str) -> None:
+    if name not in known:
+        hint = did_you_mean(name, known).partition("did you mean ")[2]
+        listed = f"; did you mean {hint}" if hint else ""
+        raise click.UsageError(f"{where} has no {what} {name}{listed}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"

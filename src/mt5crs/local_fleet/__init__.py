@@ -1,0 +1,1 @@
+"""A whole fleet on loopback, for drills that kill it."""

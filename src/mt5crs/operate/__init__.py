@@ -1,0 +1,1 @@
+"""Commands for one gateway or all of a fleet: look, halt, close, resume."""

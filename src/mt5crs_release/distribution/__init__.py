@@ -1,0 +1,1 @@
+"""How bundles come to a host: the release store on the Hub, fetching, what has come so far."""

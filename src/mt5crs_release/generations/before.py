@@ -1,0 +1,111 @@
+"""What lets the peers of two generations in until the new one is confirmed.
+
+So neither a step forward nor a revert cuts anyone off. A firewall's unit is told by the pointer ``before``
+what ran before. Any other unit that names its peers (``IPAddressAllow=``) gets those of before by a drop-in
+below ``/run``: a reboot, which reverts what waits, takes it along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mt5crs_release.errors import FailedError
+from mt5crs_release.generations import access
+from mt5crs_release.generations.generation import Content
+from mt5crs_release.generations.session import Session
+from mt5crs_release.platform import system
+from mt5crs_release.storage import store
+
+_ALLOW = re.compile(r"^IPAddressAllow=(.*)$", re.MULTILINE)
+
+
+def remember(session: Session, entering: Content, leaving: str | None) -> None:
+    """Let units of ``entering`` know generation ``leaving``, and admit its peers.
+
+    In force once systemd reads its units again.
+
+    :raises OSError: the disk is full or broken
+    """
+    if leaving is None:
+        return
+    if entering.reload_on_confirm:
+        store.switch_link(session.paths.before, f"generations/{leaving}")
+    if system.here().links_units:
+        for path, peers in _former_peers(session, entering, leaving).items():
+            store.ensure_directory(path.parent)
+            store.replace_file(path, f"[Service]\nIPAddressAllow={' '.join(peers)}\n".encode(), 0o644)
+
+
+def forget(session: Session) -> list[str]:
+    """Remove the pointer and the drop-ins; return the units that had one: systemd is to read them again.
+
+    :raises OSError: the disk is broken
+    """
+    store.remove_link(session.paths.before)
+    found = list(session.host.volatile_units.glob(f"*.service.d/{_drop_in(session)}"))
+    for path in found:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others' drop-ins keep the directory
+            path.parent.rmdir()
+    return sorted({path.parent.name.removesuffix(".d") for path in found})
+
+
+def _drop_in(session: Session) -> str:
+    return f"60-mt5crs-{session.service}-before.conf"
+
+
+def _former_peers(session: Session, entering: Content, leaving: str) -> dict[Path, list[str]]:
+    """Return the drop-in of every service unit that no longer admits all peers, with those it leaves out."""
+    admitted = _peers(session, entering.name, entering.units)
+    found = {}
+    for unit, former in _peers(session, leaving, entering.units).items():
+        # One that names none admits everybody.
+        left_out = [one for one in former if one not in admitted.get(unit, former)]
+        if left_out:
+            found[session.host.volatile_units / f"{unit}.d" / _drop_in(session)] = left_out
+    return found
+
+
+def _peers(session: Session, generation: str, units: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return, by service unit, the peers that units and drop-ins of a generation name."""
+    found: dict[str, list[str]] = {}
+    for unit in units:
+        name = unit.partition(".d/")[0]
+        text = session.paths.generation(generation) / "units" / unit
+        if name.endswith(".service") and text.is_file():
+            peers = list(_named(text.read_text()))
+            if peers:
+                found.setdefault(name, []).extend(peers)
+    return found
+
+
+def _named(text: str) -> Iterator[str]:
+    for line in _ALLOW.findall(text):
+        yield from line.split()
+
+
+def take_effect(session: Session, content: Content) -> None:
+    """Let ``content`` count alone from now on.
+
+    Done before the confirmation is recorded: a run that dies in between has confirmed nothing, and the revert
+    that follows puts the other generation in force as a whole.
+
+    :raises FailedError: a unit refused
+    :raises OSError: the disk is broken
+    """
+    access.end(session, session.state.transaction, confirmed=True)
+    session.enter("reloading units")
+    narrowed = forget(session)
+    if narrowed:
+        session.systemd.reload()
+        for unit in narrowed:
+            session.systemd.filter_again(unit)
+        session.systemd.reload()
+    timeout_s = content.health.progress_deadline_s
+    for unit in content.reload_on_confirm:
+        complaint = session.systemd.reload_unit(unit, timeout_s)
+        if complaint:
+            raise FailedError(complaint, remedy=f"see `systemctl status {unit}`, mend the cause and repeat")

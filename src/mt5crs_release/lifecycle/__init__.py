@@ -1,0 +1,1 @@
+"""What moves a service from one generation to another, and looks whether that went well."""

@@ -1,0 +1,1 @@
+"""The operating system: one interface, and what Linux and Windows do for it."""

@@ -1,0 +1,1 @@
+"""What the Hub keeps for a fleet: deployments, its lock, the audit log."""
