@@ -33,7 +33,9 @@ def build_zipapp(package: Path, version: str = "unknown") -> bytes:
     version: what ``--version`` says, beside a digest of the modules. No commit: a tool that does the same
     stays the same file, and no host has to be given it anew.
     """
-    members = {f"{package.name}/{path.name}": path.read_bytes() for path in package.glob("*.py")}
+    members = {
+        path.relative_to(package.parent).as_posix(): path.read_bytes() for path in package.rglob("*.py")
+    }
     members.pop(f"{package.name}/__main__.py", None)
     members["__main__.py"] = _MAIN.encode()
     members.pop(f"{package.name}/version.py", None)

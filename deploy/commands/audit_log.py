@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy.commands.compliance import SECTIONS, Whole, report
+from deploy.commands.named_fleet import chosen_fleet, fleet_of
+from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import json_option
-from mt5crs.operate.gateways import Chosen, chosen_fleet, fleet_of
 from mt5crs.operate.report import table
 from mt5crs_release.records.audit_chain import Finding, Head, Verified, Witness, records_of, verify
 
@@ -277,9 +278,6 @@ def _json(value: object) -> bytes:
 
 def log_of(directory: Path | None) -> Log:
     """The log of the fleet, or an exported one. ClickException or UsageError when there is none."""
-    from mt5crs.operate.gateways import on_the_controller
-
-    on_the_controller()
     from deploy.coordination import audit_log as log_of_fleet
 
     if directory is not None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploy.commands.named_fleet import chosen_fleet, fleet_of, of_fleet
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate.acts import acted
+from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import ConnectionSettings, json_option
-from mt5crs.operate.gateways import Chosen, ask, chosen_fleet, fleet_of, of_fleet
+from mt5crs.operate.gateways import ask
 from mt5crs.operate.report import table
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import Deal

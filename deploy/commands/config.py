@@ -16,15 +16,10 @@ import click
 from deploy.commands.config_exchange import export, import_
 from deploy.commands.config_history import history, rollback
 from deploy.commands.hosts import statuses
+from deploy.commands.named_fleet import chosen_fleet, fleet_of, inventory_named, of_fleet
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate.connection import ConnectionSettings, json_option
-from mt5crs.operate.gateways import (
-    ask,
-    chosen_fleet,
-    fleet_of,
-    inventory_named,
-    of_fleet,
-)
+from mt5crs.operate.gateways import ask
 from mt5crs.operate.report import table
 from mt5crs.protocol import replies
 from mt5crs.settings.schema import did_you_mean

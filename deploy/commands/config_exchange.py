@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mt5crs.operate.gateways import fleet_of, inventory_named
+from deploy.commands.named_fleet import fleet_of, inventory_named
 from mt5crs.settings.schema import did_you_mean
 
 if TYPE_CHECKING:

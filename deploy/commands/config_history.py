@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy.commands.audit_log import log_of
+from deploy.commands.named_fleet import fleet_of, inventory_named
 from mt5crs.operate.acts import acted
 from mt5crs.operate.connection import json_option
-from mt5crs.operate.gateways import fleet_of, inventory_named
 from mt5crs.operate.report import table
 from mt5crs_release.records.audit_chain import SNAPSHOT, records_of, verify
 from mt5crs_release.records.configuration_changes import ALL, between

@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING
 import click
 
 from deploy.commands.hosts import deploying
+from deploy.commands.named_fleet import chosen_fleet, fleet_of, of_fleet
 from deploy.commands.steps import clock, deploy, deployment_command, step
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate.acts import acted
+from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import ConnectionSettings
-from mt5crs.operate.gateways import Answer, Chosen, ask, chosen_fleet, fleet_of, of_fleet
+from mt5crs.operate.gateways import Answer, ask
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import LeaseInfo
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy.commands.hosts import statuses
+from deploy.commands.named_fleet import chosen_fleet, fleet_of, of_fleet
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate.connection import ConnectionSettings, json_option
-from mt5crs.operate.gateways import Answer, ask, chosen_fleet, fleet_of, of_fleet
+from mt5crs.operate.gateways import Answer, ask
 from mt5crs.operate.report import table
 from mt5crs.protocol import replies, requests
 

@@ -22,10 +22,11 @@ from deploy.commands import migration_evidence as evidence
 from deploy.commands.config import books_of
 from deploy.commands.hosts import deploying, statuses
 from deploy.commands.migration_course import MoveError, go_on
+from deploy.commands.named_fleet import chosen_fleet, fleet_of
 from deploy.commands.preflight import decision_of
-from deploy.commands.start import a_reason
+from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import json_option
-from mt5crs.operate.gateways import Chosen, chosen_fleet, fleet_of
+from mt5crs.operate.reason import a_reason
 from mt5crs.settings.schema import did_you_mean
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ import click
 
 from deploy.commands import migration_evidence as evidence
 from deploy.commands.hosts import deploying, statuses
+from deploy.commands.named_fleet import fleet_of
 from deploy.commands.preflight import decision_of
 from deploy.commands.steps import deploy, deployment_command, step
 from mt5crs.operate.acts import acted
-from mt5crs.operate.gateways import Chosen, fleet_of
+from mt5crs.operate.chosen import Chosen
 
 if TYPE_CHECKING:
     from deploy.migration.journal import Journal

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
+from deploy.commands.named_fleet import of_fleet
 from mt5crs.client.gateway import GatewayClient
+from mt5crs.operate.chosen import Target
 from mt5crs.operate.connection import ConnectionSettings
-from mt5crs.operate.gateways import Target, ask, of_fleet
+from mt5crs.operate.gateways import ask
 from mt5crs.protocol import replies, requests
 
 if TYPE_CHECKING:

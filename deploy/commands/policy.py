@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deploy.commands.named_fleet import chosen_fleet, fleet_of
+from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import json_option
-from mt5crs.operate.gateways import Chosen, chosen_fleet, fleet_of
 from mt5crs.operate.report import table
 from mt5crs.settings.schema import did_you_mean
 

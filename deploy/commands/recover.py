@@ -11,12 +11,13 @@ import click
 from msgspec import Struct, field
 
 from deploy.commands import hosts
-from deploy.commands.start import a_reason
+from deploy.commands.named_fleet import chosen_fleet, fleet_of, of_fleet
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.foreign_text import shown_tree
 from mt5crs.operate.acts import acted
 from mt5crs.operate.connection import ConnectionSettings, json_option
-from mt5crs.operate.gateways import Answer, ask, chosen_fleet, fleet_of, of_fleet
+from mt5crs.operate.gateways import Answer, ask
+from mt5crs.operate.reason import a_reason
 from mt5crs.protocol import replies, requests
 from mt5crs_release.lifecycle.dependence import ORDER
 

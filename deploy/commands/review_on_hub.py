@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploy.commands.named_fleet import fleet_of
 from mt5crs.foreign_text import shown
-from mt5crs.operate.gateways import Chosen, fleet_of
+from mt5crs.operate.chosen import Chosen
 from mt5crs.review import local_gate, making, queue, record, submission
 from mt5crs.review.binding import bundles_of, content_of
 from mt5crs.review.decision import Policy

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
+from deploy.commands.named_fleet import inventory_named
 from deploy.commands.vault import consequences, deployment, one_sentence
 from mt5crs.operate.acts import acted
-from mt5crs.operate.gateways import inventory_named
 
 
 class Kinds(click.Group):

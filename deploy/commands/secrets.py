@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from deploy.commands.audit_log import log_of
+from deploy.commands.env_modes import readable_by_others_in_the_fleet
+from deploy.commands.named_fleet import chosen_fleet, fleet_of, inventory_named
 from deploy.commands.rotate import rotate
 from deploy.commands.vault import edit, init, view
 from mt5crs.operate.connection import json_option
-from mt5crs.operate.env_modes import readable_by_others_in_the_fleet
-from mt5crs.operate.gateways import chosen_fleet, fleet_of, inventory_named
 from mt5crs.operate.report import table
 from mt5crs.settings.schema import did_you_mean
 from mt5crs_release.records.audit_chain import records_of, verify

@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploy.commands import backup, preflight
+from deploy.commands import backup, preflight, strategy_state
+from deploy.commands.named_fleet import chosen_fleet, fleet_of
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate import trading
 from mt5crs.operate.acts import acted
+from mt5crs.operate.chosen import Target
 from mt5crs.operate.connection import ConnectionSettings, json_option
-from mt5crs.operate.gateways import Answer, Target, ask, chosen_fleet, fleet_of, targets
-from mt5crs.operate.trading import REASON_LENGTH, Said
+from mt5crs.operate.gateways import Answer, ask, targets
+from mt5crs.operate.reason import a_reason
+from mt5crs.operate.trading import Said
 from mt5crs.protocol import replies, requests
 
 if TYPE_CHECKING:
@@ -42,14 +45,6 @@ _THINK_S = 5
 _POLL_S = 1.0
 _sleep: Callable[[float], None] = time.sleep
 _clock: Callable[[], float] = time.monotonic
-
-
-def a_reason(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A reason that a gateway will take. BadParameter."""
-    least, most = REASON_LENGTH
-    if value is not None and not least <= len(value.strip()) <= most:
-        raise click.BadParameter(f"say why in {least} to {most} characters", param=parameter)
-    return value.strip() if value is not None else None
 
 
 class NotStarted(click.ClickException):
@@ -214,7 +209,7 @@ class _Start:
         found = [f"{name}: {why}" for name, one in said.items() for why in trading.awaits(one)]
         if found:
             return found  # no need to ask a host
-        told = {host: trading.strategy_of(self.of.hosts[host], self.magic) for host in self._hosts()}
+        told = {host: strategy_state.strategy_of(self.of.hosts[host], self.magic) for host in self._hosts()}
         return [f"{host}: {why}" for host, why in told.items() if why]
 
     def _show(self, said: Mapping[str, Said]) -> None:

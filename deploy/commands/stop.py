@@ -14,13 +14,16 @@ import msgspec
 from msgspec import Struct
 
 from deploy.commands.daily import account_of
-from deploy.commands.start import STARTED, a_reason
+from deploy.commands.named_fleet import chosen_fleet, fleet_of
+from deploy.commands.start import STARTED
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.foreign_text import shown_tree
 from mt5crs.operate.acts import acted
+from mt5crs.operate.chosen import Target
 from mt5crs.operate.connection import ConnectionSettings, json_option
 from mt5crs.operate.flatten import begun
-from mt5crs.operate.gateways import Answer, Target, ask, chosen_fleet, fleet_of, targets
+from mt5crs.operate.gateways import Answer, ask, targets
+from mt5crs.operate.reason import a_reason
 from mt5crs.protocol import replies, requests
 from mt5crs_release.records.audit_chain import records_of
 

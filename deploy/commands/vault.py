@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploy.commands.named_fleet import inventory_named
 from mt5crs.operate.acts import acted
 from mt5crs.operate.connection import json_option
-from mt5crs.operate.gateways import inventory_named
 from mt5crs.operate.report import table
 
 if TYPE_CHECKING:

@@ -97,6 +97,10 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
+        if module.startswith("deploy."):
+            from mt5crs.operate.chosen import on_the_controller
+
+            on_the_controller()
         loaded = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
         assert isinstance(loaded, click.Command)  # noqa: S101  (a slip in the table above)
         return loaded
@@ -135,7 +139,7 @@ def main(context: click.Context, inventory: Path | None, operator: str | None) -
     if context.invoked_subcommand not in OF_A_FLEET:
         able = ", ".join(sorted(OF_A_FLEET))
         raise click.UsageError(f"{context.invoked_subcommand} is for one host; --inventory goes with {able}")
-    from mt5crs.operate.gateways import Chosen
+    from mt5crs.operate.chosen import Chosen
 
     context.obj = Chosen(inventory, operator)
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
+from deploy.commands.named_fleet import of_fleet
 from deploy.fleet.inventory import resolve
 from lab.handle import wait_until
 from mt5crs.client.errors import RefusedError
 from mt5crs.client.gateway import GatewayClient, Patience
-from mt5crs.operate.gateways import of_fleet
 from mt5crs.protocol import replies, requests
 from mt5crs.settings.envfile import parse
 from tests.lab.attacker import attacking

@@ -11,10 +11,11 @@ import msgspec
 
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate.acts import acted
+from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import ConnectionSettings, chosen_file, env_file_option, json_option
-from mt5crs.operate.env_modes import env_files_of_host, readable_by_others, readable_by_others_in_the_fleet
+from mt5crs.operate.env_modes import env_files_of_host, readable_by_others
 from mt5crs.operate.flatten import begun
-from mt5crs.operate.gateways import Answer, Chosen, ask, fleet_of, show, targets
+from mt5crs.operate.gateways import Answer, ask, show, targets
 from mt5crs.operate.report import table
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import HaltInfo, Order
@@ -182,7 +183,7 @@ def halt(reason: str, magic: int | None, env_file: Path | None, as_json: bool) -
     in_force = "the halt is in force" + (" where it says so" if failed else "")
     chosen = click.get_current_context().find_root().obj
     if isinstance(chosen, Chosen):
-        looked, wrong = readable_by_others_in_the_fleet(fleet_of(chosen.inventory))
+        looked, wrong = chosen.controller().wrong_env_modes()
     elif (file := chosen_file(env_file)) is not None:
         files = env_files_of_host(file)
         looked, wrong = len(files), [found for path in files if (found := readable_by_others(path))]

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 import click
 
-import mt5crs
-from mt5crs.operate.gateways import Chosen
+from mt5crs.operate.chosen import Chosen
 
 TOOL = "/usr/local/sbin/mt5crs-release"
 _TIMEOUT_S = 30
@@ -85,7 +84,11 @@ class Hub:
 
     def _ask(self, *words: str) -> dict[str, Any]:
         command = [TOOL, "deployment", *words, "--json"]
-        output, error = self._local(command) if self.inventory is None else self._remote(command)
+        output, error = (
+            self._local(command)
+            if self.inventory is None
+            else Chosen(self.inventory).controller().ask_hub(command)
+        )
         try:
             answer = json.loads(output)
         except ValueError:
@@ -96,26 +99,6 @@ class Hub:
         if "error" in answer:
             raise click.ClickException(f"{answer['error']['message']}; {answer['error']['remedy']}")
         return dict(answer)
-
-    def _remote(self, command: Sequence[str]) -> tuple[str, str]:
-        root = Path(mt5crs.__file__).resolve().parents[2]
-        if not (root / "deploy" / "coordination" / "fleet_lock.py").is_file():
-            raise click.UsageError("--inventory works on the controller, in the project's directory")
-        sys.path.insert(0, str(root))
-        from deploy.coordination.fleet_lock import hub_of
-        from deploy.fleet.inventory import InventoryError, resolve
-        from deploy.remote import ssh
-
-        try:
-            hub = hub_of(resolve(Path(str(self.inventory))))
-        except InventoryError as error:
-            raise click.ClickException(str(error)) from None
-        if hub is None:
-            raise click.ClickException(
-                f"{self.inventory} has no group hub, so no host keeps records; use --reports reports"
-            )
-        reply = ssh.run(hub, command, timeout_s=_TIMEOUT_S)
-        return reply.output, reply.error
 
     @staticmethod
     def _local(command: Sequence[str]) -> tuple[str, str]:

@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
-from deploy.commands.start import a_reason
 from mt5crs.client.errors import GatewayError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate.acts import acted
 from mt5crs.operate.connection import ConnectionSettings, env_file_option, json_option
 from mt5crs.operate.flatten import GOOD, Step, begun, step_of, steps_text, told
 from mt5crs.operate.gateways import ask, show, targets
+from mt5crs.operate.reason import a_reason
 from mt5crs.operate.trading import REASON_LENGTH, WITHDRAWN
 from mt5crs.phases.profile import lowest
 from mt5crs.protocol import replies, requests

@@ -13,8 +13,9 @@ import msgspec
 from mt5crs.client.errors import GatewayError, RefusedError
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate.acts import acted
+from mt5crs.operate.chosen import Target
 from mt5crs.operate.connection import ConnectionSettings, env_file_option, json_option
-from mt5crs.operate.gateways import Answer, Target, ask, show, targets
+from mt5crs.operate.gateways import Answer, ask, show, targets
 from mt5crs.operate.report import table
 from mt5crs.protocol import replies, requests
 

@@ -19,8 +19,6 @@ WITHDRAWN = "withdrawn: "
 """How the reason begins of what `mt5crs withdraw` does: no start lifts it, a person gives trading back."""
 _GIVEN_BACK = ("active", "set", "override")
 _BY_ITSELF = ("demoted", "gateway")
-_PROGRAM = "/usr/local/bin/mt5crs"
-_HOST_S = 20
 REASON_LENGTH = (3, 256)
 """Least and most characters of a reason, as gateways take it."""
 
@@ -128,23 +126,6 @@ def awaits(said: Said) -> Iterator[str]:
     yield from (f"its gateway still says: {one}" for one in lifts(said))
     if not any(lease.magic == said.magic and lease.remaining_ms > 0 for lease in said.status.leases):
         yield "no program holds its lease"
-
-
-def strategy_of(variables: Mapping[str, Any], magic: int) -> str:
-    """Why the strategy on the host with these variables does not trade this magic number; empty: it does."""
-    from deploy.remote import ssh
-
-    address, port = variables["strategy_metrics_address"], variables["strategy_metrics_port"]
-    words = [_PROGRAM, "health", "strategy", "--address", str(address), "--port", str(port), "--json"]
-    reply = ssh.run(variables, words, timeout_s=_HOST_S)
-    told = reply.document
-    if told is None:
-        return f"its strategy does not say how it is: {reply.why}"
-    if told.get("healthy") is True and told.get("magic") == magic:
-        return ""
-    if told.get("healthy") is True:
-        return f"its strategy trades {told.get('magic')}, not {magic}"
-    return f"its strategy is {told.get('state') or 'unknown'}: {told.get('reason') or 'it gives no reason'}"
 
 
 def text(said: Said, limits: Mapping[str, Any] | None) -> str:

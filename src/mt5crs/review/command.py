@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 import msgspec
 
-from deploy.commands import review_on_hub as on_hub
+from mt5crs.operate.chosen import Chosen, on_the_controller
 from mt5crs.operate.report import one_line_errors
 from mt5crs.review import figures, making, record, verdict
 from mt5crs.review.activation import activate
@@ -22,8 +23,7 @@ from mt5crs.review.watching import watch
 from mt5crs.settings.review import ReviewSettings
 from mt5crs.settings.schema import SettingsError, load
 
-if TYPE_CHECKING:
-    from deploy.fleet.inventory import Fleet
+_ON_HUB: Final = "deploy.commands.review_on_hub"
 
 _directory = click.option(
     "--out",
@@ -189,12 +189,12 @@ def submit(
     """
     if bundles and base is not None:
         raise click.UsageError("--bundle goes with a review of everything: leave --base out")
-    fleet = on_hub.fleet()
+    fleet = _of_hub().fleet() if _is_named() else None
     if fleet is None:
         raise click.UsageError("name the fleet: mt5crs --inventory inventory/<environment>.yml review submit")
     with one_line_errors(ReviewError, OSError):
         policy = Policy(threshold=threshold, external_required=external_required)
-        name, told = on_hub.submit(fleet, directory, revision, base, policy, bundles)
+        name, told = _of_hub().submit(fleet, directory, revision, base, policy, bundles)
     words = {"taken": "taken in", "waiting": "waits already", "answered": "was answered before"}
     ahead = f", {told['ahead']} before it" if "ahead" in told else ""
     click.echo(f"review {name}: {words.get(told['state'], told['state'])}{ahead}", err=True)
@@ -220,7 +220,7 @@ def show(which: str | None, bundles: tuple[Path, ...], everything: bool, as_json
     With `mt5crs --inventory …`: what the Hub says of a submission (by its id; default: its newest answer),
     which is kept here too. Exit status 0 there: PASSED; 1: anything else.
     """
-    fleet = on_hub.fleet()
+    fleet = _of_hub().fleet() if _is_named() else None
     if fleet is not None:
         _show_of_hub(fleet, which or "", 0.0, bundles, out, everything=everything, as_json=as_json)
     if bundles:
@@ -256,13 +256,23 @@ def verify(bundle: Path, signers: Path, threshold: int, external: bool) -> None:
         click.echo(verdict.verify(bundle, signers, threshold=threshold, external=external))
 
 
+def _is_named() -> bool:
+    return isinstance(click.get_current_context().find_root().obj, Chosen)
+
+
+def _of_hub() -> Any:
+    """The controller's side of the Hub's queue. UsageError on a host, which has none."""
+    on_the_controller()
+    return importlib.import_module(_ON_HUB)
+
+
 def _show_rest(made: record.Record) -> None:
     for finding in made.decision.findings[record.SHOWN :]:
         click.echo(f"     {record.line(finding)}")
 
 
 def _show_of_hub(
-    fleet: Fleet,
+    fleet: Any,
     name: str,
     wait_s: float,
     bundles: tuple[Path, ...],
@@ -272,12 +282,12 @@ def _show_of_hub(
     as_json: bool,
 ) -> NoReturn:
     with one_line_errors(ReviewError, OSError):
-        told, answer = on_hub.answer_of(fleet, name, wait_s)
-        written = on_hub.keep(answer, out, bundles) if answer is not None else []
+        told, answer = _of_hub().answer_of(fleet, name, wait_s)
+        written = _of_hub().keep(answer, out, bundles) if answer is not None else []
     if as_json and answer is not None:
         click.echo(msgspec.json.format(msgspec.json.encode(answer, order="sorted")).decode())
     else:
-        click.echo("\n".join(on_hub.lines(name, told, answer)))
+        click.echo("\n".join(_of_hub().lines(name, told, answer)))
         if everything and answer is not None and answer.record is not None:
             _show_rest(answer.record)
         for path in written:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mt5crs_release.desired.spec import HealthSpec
+from mt5crs_release.platform.unit_sample import UnitSample
 
 HEALTHY = "healthy"
 UNHEALTHY = "unhealthy"
@@ -23,21 +24,6 @@ EXIT_INCONCLUSIVE = 75
 
 BROKEN_BUDGET = 3
 """How many health commands in a row may break (crash, time out, not start) before the gate gives up."""
-
-
-@dataclass(frozen=True)
-class UnitSample:
-    """What systemd says of a unit."""
-
-    active: str
-    """ActiveState."""
-    result: str
-    """Result of its last run, ``success`` or the reason of failure."""
-    restarts: int
-    """NRestarts since the switch."""
-    exit_status: int
-    invocation: str = ""
-    """systemd's name of this one run of the unit; empty where there is no such thing."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.lifecycle import gate
 from mt5crs_release.platform import system
+from mt5crs_release.platform.unit_sample import UnitSample
 
 _LOOK_EVERY_S = 0.1
 _DETAIL_CHARACTERS = 300
@@ -156,9 +157,9 @@ def watch_all(watches: Sequence[Watch], *, give_up: bool) -> dict[str, Report]:
     return reports
 
 
-def _discount(units: dict[str, gate.UnitSample], before: Mapping[str, int]) -> dict[str, gate.UnitSample]:
+def _discount(units: dict[str, UnitSample], before: Mapping[str, int]) -> dict[str, UnitSample]:
     return {
-        name: gate.UnitSample(
+        name: UnitSample(
             unit.active, unit.result, max(0, unit.restarts - before.get(name, 0)), unit.exit_status
         )
         for name, unit in units.items()

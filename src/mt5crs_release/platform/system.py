@@ -1,6 +1,6 @@
 """What the release tool needs of the operating system: one interface, chosen once, imported only then.
 
-:mod:`mt5crs_release.platform.linux.system` and :mod:`mt5crs_release.platform.windows.system` are the two answers.
+The modules `system` of :mod:`mt5crs_release.platform.linux` and `….windows` are the two answers.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ import pytest
 
 from deploy.commands import fleet as table
 from deploy.commands.fleet import UNKNOWN, Row
+from deploy.commands.named_fleet import of_fleet
 from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
-from mt5crs.operate.gateways import ask, of_fleet
+from mt5crs.operate.gateways import ask
 from tests.unit.operate.test_gateways import halt, inventory
 
 WELL = {"current": "0003-aa", "state": "confirmed", "intact": True, "units": {"mt5crs-x.service": "active"}}

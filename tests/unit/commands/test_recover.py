@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from deploy.commands import hosts, recover
+from deploy.commands import hosts, named_fleet, recover
 from deploy.commands.recover import found_of
 from deploy.fleet.inventory import Fleet
 from deploy.remote import ssh
-from mt5crs.operate import gateways
 from mt5crs.protocol import requests
 from tests.unit.gateway.running import MAGIC, Running, running
 from tests.unit.operate.operated import Operated, away, operated
@@ -75,7 +74,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Hosts:
 def ops(gateway: Running, there: Hosts, monkeypatch: pytest.MonkeyPatch) -> Operated:
     made = operated(gateway, monkeypatch)
     monkeypatch.setattr(recover, "fleet_of", lambda _: made.fleet)
-    monkeypatch.setattr(recover, "of_fleet", gateways.of_fleet)  # the impatient one
+    monkeypatch.setattr(recover, "of_fleet", named_fleet.of_fleet)  # the impatient one
     for host, of in made.fleet.hosts.items():
         of["name"] = host  # type: ignore[index]
     return made

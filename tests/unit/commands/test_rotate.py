@@ -12,13 +12,14 @@ import yaml
 from click.testing import CliRunner, Result
 
 from deploy.commands import rotate as command
+from deploy.commands.named_fleet import of_fleet
 from deploy.fleet.curve import pair, public_half
 from deploy.fleet.inventory import resolve
 from deploy.fleet.vault_password import read_password, vault_lib
 from deploy.vaults import store
 from mt5crs.__main__ import main
 from mt5crs.local_fleet.rehearsal import Fleet
-from mt5crs.operate.gateways import ask, of_fleet
+from mt5crs.operate.gateways import ask
 from tests.unit.fleets import EXTRA, make_inventory
 from tests.unit.operate.test_gateways import halt
 from tests.unit.operate.test_gateways import inventory as two_gateways

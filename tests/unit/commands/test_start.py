@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.commands import backup, start
+from deploy.commands import backup, start, strategy_state
 from deploy.fleet import inventory
 from deploy.preflight.facts import Firing
 from deploy.remote import ssh
@@ -344,4 +344,4 @@ def test_a_strategy_trades_only_if_its_host_says_so(
 ) -> None:
     monkeypatch.setattr(ssh, "run", lambda *_, **__: reply)
     host = {"strategy_metrics_address": "127.0.0.1", "strategy_metrics_port": 1}
-    assert trading.strategy_of(host, MAGIC) == why
+    assert strategy_state.strategy_of(host, MAGIC) == why

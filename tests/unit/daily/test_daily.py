@@ -15,13 +15,14 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.commands import daily
+from deploy.commands.named_fleet import of_fleet
 from deploy.daily import on_host, page
 from deploy.daily.asking import ANOMALIES, Account, anomalies, document
 from deploy.daily.reckoning import DAY_MS, DEFINITIONS, balance, bounds, cents, reckon
 from deploy.fleet.inventory import Fleet as Inventory
 from mt5crs.__main__ import main
 from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
-from mt5crs.operate.gateways import ask, of_fleet
+from mt5crs.operate.gateways import ask
 from mt5crs.protocol.records import Deal
 from tests.unit.checks.conftest import fleet
 from tests.unit.gateway.counter import START_MSC, Counter

@@ -13,7 +13,7 @@ from deploy.coordination.fleet_lock import LockError
 from deploy.decommission import on_host, record
 from deploy.decommission.decision import Held, Leaving
 from deploy.fleet.inventory import Fleet
-from mt5crs.operate.gateways import Chosen
+from mt5crs.operate.chosen import Chosen
 from tests.unit.stand_in import Hub, closed, hub_that_answers
 
 BUSY = {

@@ -15,7 +15,7 @@ from deploy.commands import migrate, migration_course, migration_evidence
 from deploy.fleet import restoring
 from deploy.fleet.inventory import Fleet
 from deploy.migration import journal, source
-from mt5crs.operate.gateways import Chosen
+from mt5crs.operate.chosen import Chosen
 
 HOST, OLD, NEW = "inf-02", "10.9.9.13", "10.9.9.82"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIARZfSSwWsf5iqe8LMXEmbjFXzi4Np+e23i1SQnVmw/U"

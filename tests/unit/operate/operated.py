@@ -11,14 +11,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from deploy.commands import backup, preflight, start, stop
+from deploy.commands import backup, named_fleet, preflight, start, stop, strategy_state
 from deploy.coordination import audit_log
 from deploy.fleet.inventory import Fleet
 from deploy.preflight.facts import Asked, Facts
 from deploy.preflight.judging import Decision
 from mt5crs.__main__ import main
-from mt5crs.operate import acts, gateways, trading
-from mt5crs.operate.gateways import Target
+from mt5crs.operate.chosen import Target
 from mt5crs.protocol import requests
 from tests.unit.gateway.running import LIMITS, MAGIC, Caller, Running
 from tests.unit.preflight.test_preflight import CHECKS, GOOD, decide, on
@@ -103,7 +102,7 @@ def away(of: Fleet) -> Fleet:
 def operated(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
     """Put it in place of a fleet with hosts, for one test."""
     made = Operated(gateway, fleet_of(gateway))
-    quick = gateways.of_fleet
+    quick = named_fleet.of_fleet
 
     def impatient(fleet: Fleet, operator: str | None) -> list[Target]:
         return [
@@ -118,8 +117,8 @@ def operated(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
     def waits(_variables: Any, _magic: int) -> str:
         return made.waits.pop(0) if made.waits else ""
 
-    monkeypatch.setattr(gateways, "of_fleet", impatient)
-    for module in (gateways, start, stop, acts):
+    monkeypatch.setattr(named_fleet, "of_fleet", impatient)
+    for module in (named_fleet, start, stop):
         monkeypatch.setattr(module, "fleet_of", lambda _: made.fleet)
 
     def decision(
@@ -130,7 +129,7 @@ def operated(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> Operated:
 
     monkeypatch.setattr(preflight, "decision_of", decision)
     monkeypatch.setattr(backup, "made_of", lambda _: made.backup)
-    monkeypatch.setattr(trading, "strategy_of", waits)
+    monkeypatch.setattr(strategy_state, "strategy_of", waits)
     monkeypatch.setattr(start, "_sleep", made.slept.append)
     monkeypatch.setattr(start, "_someone_there", lambda: made.someone)
     monkeypatch.setattr(audit_log, "add", lambda _, records: made.recorded.extend(records) or "")

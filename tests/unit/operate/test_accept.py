@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from deploy.commands import named_fleet
 from deploy.fleet.inventory import Fleet
-from mt5crs.operate import accept as module
 from mt5crs.operate.accept import accept
-from mt5crs.operate.gateways import Chosen
+from mt5crs.operate.chosen import Chosen
 from tests.unit.stand_in import SSH
 
 REASON = ("--reason", "closed by hand in the terminal")
@@ -35,7 +35,7 @@ exit 0
     monkeypatch.setenv("PATH", f"{ssh.parent}:/usr/bin:/bin")
     hosts = {"inf-01": {"ansible_host": "10.9.9.2"}, "gtw-01": {"ansible_host": "10.9.9.3"}}
     fleet = Fleet(tmp_path / "x.yml", "x", hosts, {"inf": ("inf-01",), "gateway": ("gtw-01",)})
-    monkeypatch.setattr(module, "fleet_of", lambda _inventory: fleet)
+    monkeypatch.setattr(named_fleet, "fleet_of", lambda _inventory: fleet)
     return calls
 
 
@@ -43,7 +43,7 @@ exit 0
 def acts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What went into the fleet's audit log."""
     found: list[str] = []
-    monkeypatch.setattr(module, "acted", lambda what, **_told: found.append(what))
+    monkeypatch.setattr(named_fleet, "acted", lambda what, **_told: found.append(what))
     return found
 
 

@@ -9,11 +9,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from deploy.commands import named_fleet
 from deploy.coordination import audit_log
 from deploy.fleet.inventory import Fleet
 from mt5crs.operate import acting as operate
 from mt5crs.operate import acts
-from mt5crs.operate.gateways import Answer, Chosen
+from mt5crs.operate.chosen import Chosen
+from mt5crs.operate.gateways import Answer
 
 
 def fleet(_: Path) -> Fleet:
@@ -33,7 +35,7 @@ def run(obj: object, **told: Any) -> str:
 
 def test_it_says_who_with_which_key_and_what_each_gateway_said(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(acts, "fleet_of", fleet)
+    monkeypatch.setattr(named_fleet, "fleet_of", fleet)
     monkeypatch.setattr(audit_log, "add", lambda _, acts: sent.extend(acts) or "")
     said = [Answer("gtw-01", object()), Answer("gtw-02", None, "no answer")]
     assert run(Chosen(Path("x.yml")), answers=said, magic=None, reason="drill") == ""
@@ -46,7 +48,7 @@ def test_it_says_who_with_which_key_and_what_each_gateway_said(monkeypatch: pyte
 
 
 def test_without_an_inventory_there_is_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acts, "fleet_of", lambda _: pytest.fail("no fleet is known"))
+    monkeypatch.setattr(named_fleet, "fleet_of", lambda _: pytest.fail("no fleet is known"))
     assert run(None) == ""
 
 
@@ -54,7 +56,7 @@ def test_nothing_that_goes_wrong_keeps_the_act_from_its_end(monkeypatch: pytest.
     def broken(_: Path) -> Fleet:
         raise RuntimeError("anything")
 
-    monkeypatch.setattr(acts, "fleet_of", broken)
+    monkeypatch.setattr(named_fleet, "fleet_of", broken)
     assert "this is not in the fleet's audit log: RuntimeError: anything" in run(Chosen(Path("x.yml")))
 
 

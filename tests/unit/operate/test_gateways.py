@@ -10,12 +10,13 @@ import click
 import msgspec
 import pytest
 
+from deploy.commands.named_fleet import of_fleet
 from deploy.fleet.inventory import Fleet as Inventory
 from deploy.migration import journal
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
 from mt5crs.operate.connection import ConnectionSettings
-from mt5crs.operate.gateways import ask, of_fleet, show
+from mt5crs.operate.gateways import ask, show
 from mt5crs.protocol import replies, requests
 from mt5crs.settings.schema import load
 

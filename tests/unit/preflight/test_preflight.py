@@ -629,7 +629,8 @@ def test_gateways_are_asked_with_the_operators_key(fleet: Fleet) -> None:
     assert (said.state, said.halts, said.strangers) == ("ready", (), {MAGIC + 1: 1})
     assert set(said.books) == {MAGIC}
     assert said.books[MAGIC].digest
-    from mt5crs.operate.gateways import ask, of_fleet
+    from deploy.commands.named_fleet import of_fleet
+    from mt5crs.operate.gateways import ask
 
     ask(of_fleet(alone, None), halt)
     said = gateways(alone, None)["gtw-01"]

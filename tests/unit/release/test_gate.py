@@ -6,7 +6,8 @@ import pytest
 
 from mt5crs_release.desired.spec import HealthSpec
 from mt5crs_release.lifecycle import gate
-from mt5crs_release.lifecycle.gate import Sample, UnitSample, answer, judge
+from mt5crs_release.lifecycle.gate import Sample, answer, judge
+from mt5crs_release.platform.unit_sample import UnitSample
 
 POLICY = HealthSpec(
     ("check",), 5, min_healthy_s=2, healthy_deadline_s=10, progress_deadline_s=20, max_restarts=1

@@ -14,7 +14,6 @@ from mt5crs_release.bundles import runtime_files
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.generations import generation
 from mt5crs_release.lifecycle import intact
-from mt5crs_release.lifecycle.gate import UnitSample
 from mt5crs_release.lifecycle.host_units import (
     BOOT_UNIT,
     INTACT_TIMER,
@@ -23,6 +22,7 @@ from mt5crs_release.lifecycle.host_units import (
     unit_texts,
 )
 from mt5crs_release.platform.linux.systemd import Systemd
+from mt5crs_release.platform.unit_sample import UnitSample
 from mt5crs_release.storage.paths import COMPLETE, Host
 from tests.release_host.host import FakeHost, specification
 

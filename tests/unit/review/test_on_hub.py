@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from deploy.commands import review_on_hub as on_hub
 from deploy.fleet.inventory import resolve
 from deploy.remote import script
 from deploy.reviewing import on_host
 from mt5crs.__main__ import main
-from mt5crs.review import on_hub, verdict
+from mt5crs.review import verdict
 from mt5crs.review.binding import content_of
 from mt5crs.review.queue import Queue
 from mt5crs.review.service import Reviews

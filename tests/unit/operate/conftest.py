@@ -1,0 +1,5 @@
+"""The fleet fixture."""
+
+from tests.unit.reconciler.conftest import fleet
+
+__all__ = ["fleet"]
