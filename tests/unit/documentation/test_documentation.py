@@ -9,6 +9,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[3]
 PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").rglob("*.md"))]
+TREES = ("deploy", "docs", "images", "lab", "plugins", "profiles", "roles", "src", "templates", "tests")
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 
 
@@ -29,6 +30,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not goal.exists() or (anchor and goal.suffix == ".md" and anchor not in anchors(goal)):
             dead.append(target)
     assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_path_that_a_page_names_is_there(page: Path) -> None:
+    """What a page calls by its whole path in the project; a name with a blank, a star or dots stands for several."""
+    if page.name == "CHANGELOG.md":
+        pytest.skip("tells of what was")
+    named = re.findall(rf"`((?:{'|'.join(TREES)})/[\w./-]+)`", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (PROJECT / path).exists()] == []
 
 
 def test_tests_that_the_safety_page_names_exist() -> None:
