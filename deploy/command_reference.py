@@ -23,7 +23,7 @@ def rendered() -> str:
     """The whole page."""
     from lab.cli import main as lab
     from mt5crs.__main__ import main as mt5crs
-    from mt5crs_release.cli.run import parser as release
+    from mt5crs_release.cli.arguments import parser as release
 
     sections = [
         "# Commands",

@@ -12,19 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mt5crs_release.cli.answers import json_text, print_error, sentences, write
+from mt5crs_release.cli.arguments import parser
 from mt5crs_release.errors import EXIT_OK, BusyError, FailedError, RefusedError, ReleaseError
 from mt5crs_release.platform import system
 from mt5crs_release.storage.paths import Host, default_root
-from mt5crs_release.version import SOURCES, VERSION
 
 if TYPE_CHECKING:
     from mt5crs_release.generations.session import Session
 
-_LOCK_WAIT_S = 30.0
-_KEEP = 3
 _LONGEST_LINE = 1 << 20
 _STOP_TIMEOUT_S = 60.0
-_CONFIRM_TIMEOUT_S = 120.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise _from_os_error(error) from error
     except ReleaseError as error:
-        _print_error(error, as_json=options.json)
+        print_error(error, as_json=options.json)
         return error.exit_status
-    _write(1, _as_json(answer) if options.json else _sentences(options.command, answer))
+    write(1, json_text(answer) if options.json else sentences(options.command, answer))
     return EXIT_OK
 
 
@@ -143,7 +141,7 @@ def _store(host: Host, options: argparse.Namespace) -> dict[str, Any]:
         if options.action == "look":
             return kept.look(wanted(_document(), named=False), wait_s=options.lock_timeout)
         if options.action == "serve":
-            return serve(host, _line(), lambda said: _write(1, _as_json(said)))
+            return serve(host, _line(), lambda said: write(1, json_text(said)))
         if not options.sha256 or options.size is None:
             raise RefusedError("`store put` needs --sha256 and --size", remedy="name the file that follows")
         of = {"files": [{"sha256": options.sha256, "size": options.size}]}
@@ -396,351 +394,3 @@ def _from_os_error(error: OSError) -> FailedError:
         + "; the running generation is unchanged, or the next run brings it back",
         details={"changed": False},
     )
-
-
-def _print_error(error: ReleaseError, *, as_json: bool) -> None:
-    if as_json:
-        _write(1, _as_json({"changed": False, **error.as_json()}))
-    lines = [f"mt5crs-release: {error.message}"]
-    lines += [f"    {line}" for line in error.details.get("journal", [])]
-    if error.remedy:
-        lines.append(f"What to do: {error.remedy}.")
-    _write(2, "\n".join(lines))
-
-
-def _write(descriptor: int, text: str) -> None:
-    """Write a line without Python's buffer: whoever asked may be gone, and what was done stands."""
-    content = text.encode(errors="replace") + b"\n"
-    with contextlib.suppress(OSError):
-        while content:
-            content = content[os.write(descriptor, content) :]
-
-
-def _as_json(answer: dict[str, Any]) -> str:
-    return json.dumps(answer, sort_keys=True)
-
-
-def _sentences(command: str, answer: dict[str, Any]) -> str:
-    if command == "status":
-        return _status_table(answer)
-    if command == "list":
-        lines = [_generation_line(entry) for entry in answer["generations"]]
-        return "\n".join(lines) or "no generations"
-    if command == "prune":
-        removed = answer["removed"]
-        names = [*(name for names in removed["generations"].values() for name in names)]
-        names += [*removed["runtimes"], *removed["bundles"], *removed["store"]]
-        return f"removed {', '.join(names)}" if names else "nothing to remove"
-    if command == "recover":
-        return (
-            "\n".join(f"{name}: {entry['reason']}" for name, entry in answer["services"].items())
-            or "no services"
-        )
-    if command == "undo":
-        told = [_sentences("rollback", entry) for entry in answer["services"].values()]
-        return "\n".join(told) or f"nothing of deployment {answer['deployment']} runs on this host"
-    if command == "deployment":
-        return _deployment_text(answer)
-    if command == "check":
-        healthy = (f"{name} {entry['generation']}: healthy" for name, entry in answer["services"].items())
-        return "\n".join(healthy) or "no services"
-    if command == "verify":
-        return _verified_text(answer)
-    if command == "audit-log":
-        return json.dumps(answer, indent=2, sort_keys=True)
-    if command == "intact":
-        same = [f"{what}: as it was built" for what in answer["looked_at"]]
-        return (
-            "\n".join([*same, *(f"{what}: no record to judge it by" for what in answer["unknown"])])
-            or "nothing to look at"
-        )
-    if command in ("store", "fetch"):
-        return json.dumps(answer, indent=2, sort_keys=True)
-    if command == "install-units":
-        return f"installed {', '.join(answer['units'])}" if answer["changed"] else "unchanged"
-    change = "" if answer["changed"] else "unchanged: "
-    seconds = f" ({answer['seconds']:.1f} s)" if "seconds" in answer else ""
-    beside = f"; in standby: {answer['standby']['reason']}" if answer.get("standby") else ""
-    return f"{answer['service']} {answer['generation']}: {change}{answer['reason']}{beside}{seconds}"
-
-
-def _verified_text(answer: dict[str, Any]) -> str:
-    if answer["kind"] == "provenance":
-        return f"{answer['file']}: signature good; it names {', '.join(answer['subjects'])}"
-    if answer["kind"] == "file":
-        return f"{answer['file']}: every byte is as {answer['provenance']} says, whose signature is good"
-    said = (
-        f"{answer['kind']} {answer['version']}, content {answer['content'][:12]}, commit {answer['commit']}"
-    )
-    return f"{answer['file']}: signature good, every byte is as it was built; {said}"
-
-
-def _status_table(answer: dict[str, Any]) -> str:
-    lines = []
-    for name, entry in answer["services"].items():
-        units = ", ".join(f"{unit} {state}" for unit, state in entry["units"].items())
-        pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
-        changed = entry["intact"] is False and entry["current"] is not None
-        damage = "; CHANGED BY HAND: stage again" if changed else ""
-        access = entry["access"]
-        if access is not None and not access["own"]:
-            damage += f"; access list {access['serial']} is not the one it brought"
-        beside = f"; {entry['standby']} stands by" if entry["standby"] else ""
-        left = entry["left"]
-        went = f"; {left['generation']} was left: {left['reason']}" if left else ""
-        what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{beside}{damage}{went}"
-        none = "units not known" if name in answer["unread"] else "no units"
-        lines.append(f"{name}: {what}; {units or none}")
-    if set(answer["unread"]) & set(answer["services"]):
-        lines.append(
-            "only root may read which units there are and whether anything was changed by hand: use sudo"
-        )
-    return "\n".join(lines) or "no services"
-
-
-def _deployment_text(answer: dict[str, Any]) -> str:
-    if "deployments" not in answer:
-        return json.dumps(answer, indent=2, sort_keys=True)
-    lines = [
-        f"{str(entry['id'])[:8]}  {entry['started']}  {entry['action']}  {entry['outcome']}  "
-        f"by {entry['who']}  {entry['sentence'] or ''}".rstrip()
-        for entry in answer["deployments"]
-    ]
-    holder = answer["holder"]
-    if holder is not None:
-        lines.insert(
-            0, f"deploying now: {holder['who']} on {holder['controller']}, phase '{holder['phase']}'"
-        )
-    return "\n".join(lines) or "no deployments"
-
-
-def _generation_line(entry: dict[str, Any]) -> str:
-    mark = "*" if entry["current"] else " "
-    can = "  can be rolled back to" if entry["rollback"] else ""
-    why = f"  left last time: {entry['reason']}" if entry["reason"] else ""
-    version = entry["version"] or "configuration"
-    return f"{mark} {entry['generation']}  {version}  {entry['state']}  staged {entry['staged_at']}{can}{why}"
-
-
-def parser() -> argparse.ArgumentParser:
-    """Build the command line of the tool; the command reference is made from it."""
-    whole = argparse.ArgumentParser(
-        prog="mt5crs-release",
-        description="Stages, activates, confirms and rolls back generations of a service on this host.",
-        epilog="Exit status: 0 ok, 1 failed (the previous state runs again, or it says why not), 2 refused.",
-    )
-    whole.add_argument("--version", action="version", version=f"mt5crs-release {VERSION} (sources {SOURCES})")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object")
-    common.add_argument(
-        "--root", default=str(default_root()), metavar="DIR", help="work below DIR (for tests)"
-    )
-    locking = argparse.ArgumentParser(add_help=False)
-    locking.add_argument(
-        "--lock-timeout",
-        type=_seconds,
-        default=_LOCK_WAIT_S,
-        metavar="S",
-        help="wait for another run (default 30)",
-    )
-    dry = argparse.ArgumentParser(add_help=False)
-    dry.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
-    formats = argparse.ArgumentParser(add_help=False)
-    formats.add_argument(
-        "--accept-state-format",
-        type=int,
-        metavar="N",
-        help="the state has been restored to format N: allow older code",
-    )
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(
-        name: str, about: str, *parents: argparse.ArgumentParser, service: str | None = "SERVICE"
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=about, description=about, parents=[common, *parents])
-        if service == "SERVICE":
-            command.add_argument("service")
-        elif service:
-            command.add_argument("service", nargs="?")
-        return command
-
-    stage = add(
-        "stage",
-        "Put a generation on the host; its specification comes on standard input.",
-        locking,
-        dry,
-        formats,
-    )
-    stage.add_argument("--bundle", type=Path, metavar="FILE", help="uploaded bundle with the code")
-    stage.add_argument(
-        "--content", metavar="DIGEST", help="content digest of a bundle that is on the host already"
-    )
-    activate = add(
-        "activate", "Make a staged generation run, provisional until confirmed.", locking, dry, formats
-    )
-    activate.add_argument("--generation", metavar="G", help="default: the one staged last")
-    activate.add_argument(
-        "--confirm-timeout",
-        type=_seconds,
-        default=_CONFIRM_TIMEOUT_S,
-        metavar="S",
-        help="seconds until it reverts by itself (default 120); 0 confirms at once",
-    )
-    activate.add_argument("--deployment", metavar="ID", help="the deployment this belongs to, for `undo`")
-    activate.add_argument("--force", action="store_true", help="also a generation that has failed before")
-    activate.add_argument(
-        "--standby",
-        action="store_true",
-        help="blue/green: first let it observe beside what runs; go on only if both hold the same state",
-    )
-    confirm = add("confirm", "Keep the provisional generation.", locking)
-    confirm.add_argument("--generation", metavar="G", help="fail unless it is this one")
-    extend = add("extend", "Give the provisional generation more time: its deployment goes on.", locking)
-    extend.add_argument("--generation", metavar="G", help="fail unless it is this one")
-    extend.add_argument(
-        "--confirm-timeout",
-        type=_seconds,
-        default=_CONFIRM_TIMEOUT_S,
-        metavar="S",
-        help="seconds from now until it reverts by itself (default 120)",
-    )
-    left = add("revert", "Leave the provisional generation now.", locking)
-    left.add_argument("--confirmed", metavar="G", help="leave G as well if it runs, though it was confirmed")
-    rollback = add("rollback", "Return to a generation that was confirmed once.", locking, dry, formats)
-    rollback.add_argument("--to", metavar="G", help="default: the one that ran before")
-    undo = add(
-        "undo",
-        "Roll back every service of this host that still runs what a deployment brought, all as one.",
-        locking,
-        service=None,
-    )
-    undo.add_argument("--deployment", metavar="ID", help="default: the newest on this host")
-    step = undo.add_mutually_exclusive_group()
-    step.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
-    step.add_argument(
-        "--hold",
-        type=_seconds,
-        metavar="S",
-        help="only move and restart; returns by itself in S seconds unless judged and confirmed",
-    )
-    step.add_argument("--judge", action="store_true", help="wait until all that is held is healthy")
-    step.add_argument("--back", action="store_true", help="return to what ran before the undo")
-    undo.add_argument(
-        "--access",
-        action="store_true",
-        help="access lists go back, too: who was shut out since gets in again",
-    )
-    access = add("access", "Put an earlier access list in force; code and .env stay.", locking, dry)
-    access.add_argument(
-        "--to", metavar="G", help="generation that brought it (default: what runs, or the one before that)"
-    )
-    add("check", "Wait until what runs is healthy; without SERVICE: all services.", locking, service="?")
-    add(
-        "intact",
-        "Compare every byte of what runs, and of all runtimes, with what was built and staged.",
-        service=None,
-    )
-    add("status", "What runs; without SERVICE: all services.", service="?")
-    add("list", "All generations of a service.")
-    prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")
-    prune.add_argument(
-        "--keep", type=int, default=_KEEP, metavar="N", help="spare confirmed generations (default 3)"
-    )
-    recover = add("recover", "Finish or undo what an interrupted run left.", locking, service="?")
-    recover.add_argument(
-        "--boot", action="store_true", help="during boot: queue services instead of waiting for them"
-    )
-    recover.add_argument(
-        "--watch", action="store_true", help="as the watchdog timer does; silent while a run is at work"
-    )
-    recover.add_argument("--force", action="store_true", help="also after it has failed too often")
-    run = add("run", "Windows: be the service, start what is current and look after it.")
-    run.add_argument("--stop", action="store_true", help="instead: stop the one that runs, and wait for it")
-    run.add_argument("--as-task", action="store_true", help="started by a logon task, not as a service")
-    deployment = add(
-        "deployment",
-        "On the Hub: the fleet's deployment lock and the record of every deployment.",
-        service=None,
-    )
-    deployment.add_argument(
-        "action",
-        choices=("open", "beat", "close", "list", "show"),
-        help="open and close read a record on standard input",
-    )
-    deployment.add_argument("id", nargs="?", metavar="ID")
-    deployment.add_argument("--phase", metavar="P", help="beat: what the deployment is doing")
-    deployment.add_argument(
-        "--provisional",
-        action="append",
-        default=[],
-        metavar="HOST:SERVICE:GENERATION",
-        help="beat: what waits for its confirmation",
-    )
-    deployment.add_argument(
-        "--gone", metavar="WHY", help="beat: the deployer is dead, its lock is free to take"
-    )
-    logging = add(
-        "audit-log",
-        "On the Hub: the audit log of the fleet. On other hosts: what they have seen of it.",
-        service=None,
-    )
-    logging.add_argument(
-        "action",
-        choices=("append", "read", "witness", "witnessed"),
-        help='append reads {"acts": […]} on standard input, witness {"log", "n", "hash"}',
-    )
-    storing = add(
-        "store",
-        "On the Hub: the release store, from which the fleet's hosts fetch bundles.",
-        locking,
-        service=None,
-    )
-    storing.add_argument(
-        "action",
-        choices=("look", "put", "serve"),
-        help='look and serve read {"files": [{"sha256", "size"}]} on standard input, put the bytes of one; '
-        "serve ends with its input",
-    )
-    storing.add_argument("--sha256", metavar="DIGEST", help="put: the file's SHA-256")
-    storing.add_argument("--size", type=int, metavar="BYTES", help="put: the size of the whole file")
-    storing.add_argument(
-        "--offset", type=int, default=0, metavar="BYTES", help="put: go on there (default 0)"
-    )
-    add(
-        "fetch",
-        "Fetch bundles from the Hub's release store; where it is comes on standard input.",
-        locking,
-        service=None,
-    )
-    verifying = add(
-        "verify",
-        "Check every byte of a release file, offline: bundle, images, SBOM, provenance.",
-        service=None,
-    )
-    verifying.add_argument("file", type=Path, metavar="FILE")
-    verifying.add_argument(
-        "--signers",
-        type=Path,
-        metavar="FILE",
-        help="whose signatures count (default: those this host trusts)",
-    )
-    verifying.add_argument(
-        "--provenance",
-        type=Path,
-        metavar="FILE",
-        help="the statement that names FILE (default: one beside it)",
-    )
-    add(
-        "install-units",
-        "Install the tool's units: what reverts at boot, what compares hourly.",
-        dry,
-        service=None,
-    )
-    return whole
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError("must be between 0 and 86400 seconds")
-    return value

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mt5crs_release.cli import run as cli
+from mt5crs_release.cli import answers
 from tests.release_host.host import UNIT, FakeHost, specification
 
 NOW = ("--confirm-timeout", "0")
@@ -94,7 +94,7 @@ def test_what_may_not_be_read_is_not_called_changed(host: FakeHost) -> None:
     entry = answer["services"]["gateway"]
     assert (status, entry["current"], entry["intact"], entry["units"]) == (0, name, None, {})
     assert answer["unread"] == ["gateway", "deployment"]
-    text = cli._sentences("status", answer)
+    text = answers.sentences("status", answer)
     assert "CHANGED BY HAND" not in text
     assert "units not known" in text
     assert "use sudo" in text
