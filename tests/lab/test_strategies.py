@@ -67,7 +67,7 @@ def test_a_canary_that_fails_late_puts_back_every_host(unmoved: Fleet, deploy: D
     assert {"gateway on gtw-01", "reconciler on inf-01", "reconciler on inf-02"} <= set(record["put_back"])
 
 
-@pytest.mark.slow(reason="the time that is given again is tried in tests/unit/deployment/test_deadlines.py")
+@pytest.mark.slow(reason="the time that is given again is tried in tests/unit/coordination/test_deadlines.py")
 @pytest.mark.parametrize("deploy", [Fleet.pyinfra, with_ansible])
 def test_a_step_may_take_longer_than_the_time_for_its_confirmation(fleet: Fleet, deploy: Deploy) -> None:
     timeout_s = 30

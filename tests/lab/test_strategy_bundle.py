@@ -117,7 +117,7 @@ def test_a_new_model_restarts_the_strategy_alone_and_rolls_back_with_it(fleet: F
     assert fleet.running()
 
 
-@pytest.mark.slow(reason="the same at once on loopback: tests/unit/deployment/test_distribution.py")
+@pytest.mark.slow(reason="the same at once on loopback: tests/unit/rollout/test_distribution.py")
 def test_a_store_that_dies_while_hosts_fetch_is_replaced_by_direct_uploads(
     fleet: Fleet, tmp_path: Path
 ) -> None:

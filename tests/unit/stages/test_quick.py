@@ -312,8 +312,8 @@ def test_times_are_of_files_that_there_are() -> None:
         ("src/mt5crs/strategy/example.py", "tests/unit/strategy/test_runner.py"),  # an entry point
         ("templates/env/gateway.env.j2", "tests/unit/templates/test_both_engines.py"),
         ("templates/monitoring/ready.py", "tests/unit/monitoring/test_ready.py"),
-        ("roles/release/tasks/undo.yml", "tests/unit/deployment/test_ansible_report.py"),
-        ("group_vars/all/defaults.yml", "tests/unit/inventory/test_contract.py"),
+        ("roles/release/tasks/undo.yml", "tests/unit/plugins/test_ansible_report.py"),
+        ("group_vars/all/defaults.yml", "tests/unit/fleet/test_contract.py"),
         ("tests/release_host/systemctl", "tests/unit/release/test_undo.py"),
         ("docs/rollout.md", "tests/unit/documentation/test_documentation.py"),
         ("lab/requirements.apt", "tests/unit/lab/test_setup.py"),
