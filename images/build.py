@@ -161,8 +161,8 @@ def _alone(cache: Path) -> Iterator[None]:
     """Build one at a time, and remove what a build that was killed has left."""
     with (cache / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for rubble in cache.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(rubble)
+        for leftovers in cache.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(leftovers)
         yield
 
 

@@ -145,7 +145,7 @@ MUTATIONS = (
     ),
     Mutation(
         "recorded answers forgotten: a repeated id is sent again",
-        "gateway/desk.py",
+        "gateway/order_manager.py",
         "        if known is not None:\n            return self._repeat(request, known)\n",
         "        if known is not None:\n"
         "            self._journal._db.execute('DELETE FROM submissions WHERE client_order_id = ?',\n"
@@ -153,7 +153,7 @@ MUTATIONS = (
     ),
     Mutation(
         "unresolved order does not block",
-        "gateway/desk.py",
+        "gateway/order_manager.py",
         "        self._blocking.require_settled(request)\n",
         "",
     ),

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.coordination.companion import Companion, begun, is_stopped
+from deploy.coordination.sidecar import Sidecar, begun, is_stopped
 from deploy.fleet.inventory import Fleet, InventoryError, resolve
 from deploy.remote import ssh
 
@@ -54,25 +54,25 @@ class Deadlines:
     inventory: Path
     said: list[str] = field(default_factory=list)
     """Why deadlines could not be prolonged, if so."""
-    _companion: Companion | None = field(default=None, repr=False)
+    _sidecar: Sidecar | None = field(default=None, repr=False)
 
     def waits(self, host: str, service: str, generation: str, timeout_s: float) -> None:
         """From now on keep this provisional generation from going back by itself."""
-        if self._companion is None:
-            self._companion = Companion(
+        if self._sidecar is None:
+            self._sidecar = Sidecar(
                 "deploy.coordination.deadlines", {"inventory": str(self.inventory.resolve())}
             )
-        self._companion.tell(
+        self._sidecar.tell(
             {"host": host, "service": service, "generation": generation, "timeout_s": timeout_s}
         )
 
     def end(self) -> None:
         """From now on every host keeps its own deadline."""
-        if self._companion is not None:
-            said = self._companion.said()
+        if self._sidecar is not None:
+            said = self._sidecar.said()
             self.said += [said] if said else []
-            self._companion.end(_END_TIMEOUT_S)
-            self._companion = None
+            self._sidecar.end(_END_TIMEOUT_S)
+            self._sidecar = None
 
 
 def main() -> int:

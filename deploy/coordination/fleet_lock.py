@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.coordination import audit_log, unfinished
-from deploy.coordination.companion import Companion
+from deploy.coordination.sidecar import Sidecar
 from deploy.fleet.connection import only_connection
 from deploy.fleet.inventory import Fleet
 from deploy.fleet.snapshot import snapshot_of
@@ -61,7 +61,7 @@ class FleetLock:
     """What is carried out from here on, also by the next run if this one dies: `phase`, `provisional`."""
     log: audit_log.Reach | None = None
     """Where the audit log is and who is to see its end; None: nobody, until the lock is taken."""
-    _beats: Companion | None = None
+    _beats: Sidecar | None = None
     _lost: str = ""
     _looked: float = field(default_factory=time.monotonic)
 
@@ -155,7 +155,7 @@ class FleetLock:
         """Begin to send heartbeats, in a process that does not share this one's fate."""
         if self._beats is not None or not self.held:
             return
-        self._beats = Companion(
+        self._beats = Sidecar(
             "deploy.coordination.heartbeat", {"hub": self.hub, "id": self.id, "every_s": EVERY_S}
         )
 

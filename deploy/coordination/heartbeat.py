@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from deploy.coordination.companion import begun, is_stopped
+from deploy.coordination.sidecar import begun, is_stopped
 from deploy.remote import ssh
 
 _TIMEOUT_S = 20

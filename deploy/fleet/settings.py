@@ -83,7 +83,7 @@ def check(fleet: Fleet) -> list[str]:
 
 
 def address_problems(fleet: Fleet) -> list[str]:
-    """What is wrong with addresses: the hosts' own, and those of the plain door's clients."""
+    """What is wrong with addresses: the hosts' own, and those of the legacy adapter's clients."""
     found = [
         *check_addresses(
             {host: values.get("fleet_address") for host, values in fleet.hosts.items()},
@@ -237,7 +237,7 @@ def check_addresses(addresses: Mapping[str, Any], networks: Mapping[str, Any]) -
 
 
 def _check_plain_clients(fleet: Fleet) -> Iterator[str]:
-    """Addresses of the plain door's clients against the fleet's networks; their form is checked before."""
+    """Addresses of the legacy adapter's clients against the fleet's networks; form is checked before."""
     for host in fleet.in_group("gateway"):
         values = fleet.hosts[host]
         legacy, given = values.get("gateway_legacy"), values.get("fleet_networks")

@@ -79,7 +79,7 @@ def _clients(fleet: Fleet) -> Iterator[Holder]:
             variable = f"vault_client_secret_keys.{name}"
             yield Holder(name, "client key", held.get(name, CONTROLLER), _may(client), where, variable)
         for name, client in (variables.get("gateway_legacy") or {}).items():
-            yield Holder(str(name), "plain door, no key", "", _may(client), str(client["address"]), "")
+            yield Holder(str(name), "legacy adapter, no key", "", _may(client), str(client["address"]), "")
 
 
 def _may(client: Mapping[str, Any]) -> str:

@@ -186,8 +186,8 @@ def _assert_whole(scenario: Scenario, host: FakeHost, number: int) -> None:
     if (host.service / "state.json").exists():
         recorded = set(host.state()["generations"])
         assert {path.name for path in (host.service / "generations").iterdir()} == recorded
-    rubble = [str(path) for path in host.root.rglob(".mt5crs-tmp-*")]
-    assert not rubble, f"left behind {rubble}"
+    leftovers = [str(path) for path in host.root.rglob(".mt5crs-tmp-*")]
+    assert not leftovers, f"left behind {leftovers}"
     for name in ("journal.jsonl", "state.json"):
         path = host.service / name
         assert not path.exists() or "canary" not in path.read_text(), f"a secret is in {name}"

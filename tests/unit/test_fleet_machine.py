@@ -31,9 +31,9 @@ from mt5crs.client.errors import GatewayError, GatewaySilentError, GatewayUnreac
 from mt5crs.client.gateway import GatewayClient, Patience
 from mt5crs.gateway.access import Peer, authorise, is_operator
 from mt5crs.gateway.control import Control
-from mt5crs.gateway.desk import Desk
+from mt5crs.gateway.control_service import ControlService
 from mt5crs.gateway.ledger import Ledger
-from mt5crs.gateway.office import Office
+from mt5crs.gateway.order_manager import OrderManager
 from mt5crs.gateway.phase_store import PhaseStore
 from mt5crs.gateway.phases import Phases
 from mt5crs.gateway.reader import Query, Reader
@@ -246,13 +246,13 @@ def terms(
     }  # fmt: skip
 
 
-class Errands:
-    """The gateway's terminal, as far as leases and halts need it: errands are run at once."""
+class AtOnce:
+    """The gateway's terminal, as far as leases and halts need it: what it is told to do soon is done at once."""
 
     @staticmethod
-    def errand(errand: Any) -> None:
+    def call_soon(call: Any) -> None:
         """Run it."""
-        errand()
+        call()
 
 
 class Fleet(RuleBasedStateMachine):
@@ -302,12 +302,12 @@ class Fleet(RuleBasedStateMachine):
         stream = Stream("s", lambda _: None)
         ledger = Ledger(self.broker)
         watch = Watch(self.broker, stream, ledger)
-        self.desk = Desk(
+        self.order_manager = OrderManager(
             self.broker, self.journal, self.control, watch, ledger, stream, lambda: {MAGIC: LIMITS},
             LOGIN, SERVER, lambda *_, **__: None, monotonic=lambda: self.now / 1000,
         )  # fmt: skip
-        self.reader = Reader(self.broker, self.desk, watch, ledger, self.control, stream)
-        terminal: Any = Errands()
+        self.reader = Reader(self.broker, self.order_manager, watch, ledger, self.control, stream)
+        terminal: Any = AtOnce()
         clocks: dict[str, Any] = {"monotonic": self.seconds}
         store = PhaseStore(self.directory / "control.db", "x", **clocks, durable=False)
         unfilled = Unfilled(**clocks)
@@ -321,8 +321,8 @@ class Fleet(RuleBasedStateMachine):
             unfilled=unfilled,
             **clocks,
         )
-        self.office = Office(
-            self.control, self.desk, terminal, stream, self.phases, 10, lambda *_, **__: None
+        self.control_service = ControlService(
+            self.control, self.order_manager, terminal, stream, self.phases, 10, lambda *_, **__: None
         )
 
     def crash_gateway(self) -> None:
@@ -348,14 +348,14 @@ class Fleet(RuleBasedStateMachine):
         peer = PEERS[request.client]
         authorise(peer, request)
         if isinstance(request, _OFFICE):
-            answer = self.office.answer(request, peer)
+            answer = self.control_service.answer(request, peer)
             self.note_lease(request, answer)
             return answer
         if isinstance(request, SUBMISSIONS):
             self.current, self.operating = request, is_operator(peer, request)
-            return self.desk.submit(request, lambda: 0, operator=self.operating)
+            return self.order_manager.submit(request, lambda: 0, operator=self.operating)
         if isinstance(request, requests.OrderQuery):
-            return self.desk.query(request)
+            return self.order_manager.query(request)
         assert isinstance(request, Query)
         return self.reader.answer(request)
 
@@ -398,7 +398,7 @@ class Fleet(RuleBasedStateMachine):
             assert self.issued[request.id] == self.moves, "an order from before the lease moved"
         assert trade.position or trade.action == "REMOVE" or trade.volume <= LIMITS.max_order_volume
         key = request.client_order_id
-        others = set(self.desk.unresolved(MAGIC)) - {key}
+        others = set(self.order_manager.unresolved(MAGIC)) - {key}
         if self.operating:  # on this account, which is a hedging one, a close concerns its own position only
             others = {name for name in others if self._closes(name, trade.position)}
         assert trade.action == "REMOVE" or not others, "an order beside one whose fate is not known"
@@ -431,7 +431,7 @@ class Fleet(RuleBasedStateMachine):
             wanted = strategy.keeper.epoch is None or strategy.journal.unsettled()
             if wanted and strategy.keeper.acquire(fresh_epoch=True):
                 self.moves += 1
-                strategy.adapter.settle()
+                strategy.adapter.resolve_open()
 
         self._act(who, fates, act)
 
@@ -624,8 +624,8 @@ class Fleet(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([1, 300, 2000, 6000, 21_000]))
     def time_passes(self, ms: int) -> None:
         self.now += ms
-        self.desk.resolve_all()
-        self.desk.keep_seen()
+        self.order_manager.resolve_all()
+        self.order_manager.keep_seen()
 
     @rule(shown=st.none() | st.none() | st.integers(0, 2))
     def kill_gateway(self, shown: int | None) -> None:
@@ -726,7 +726,7 @@ class Fleet(RuleBasedStateMachine):
         self.broker.command(Command(do="faults", faults=Faults()))
         for _ in range(3):
             self.now += 10_000
-            self.desk.resolve_all()
+            self.order_manager.resolve_all()
         for scope in ("FLEET", "MAGIC"):
             self._ops(requests.Resume, scope=scope, reason="over")
         for name in "ab":
@@ -747,7 +747,9 @@ class Fleet(RuleBasedStateMachine):
                 if state in ("never_sent", "refused"):
                     assert comment_id(MAGIC, client_order_id) not in deals, f"{state}, but it was executed"
                 if state in ("unknown", "intent"):
-                    assert client_order_id in self.desk.unresolved(MAGIC), "the gateway knows its fate"
+                    assert client_order_id in self.order_manager.unresolved(MAGIC), (
+                        "the gateway knows its fate"
+                    )
 
     def nothing_is_lost(self) -> None:
         """The reconciler's record is the broker's books, and looking again shows nothing new."""

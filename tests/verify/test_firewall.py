@@ -46,7 +46,7 @@ def expected_peers(target: Node) -> dict[int, tuple[str, ...]]:
 
 
 def plain_ports(target: Node) -> tuple[int, ...]:
-    """Ports of a gateway's door for existing plain clients, if it is on."""
+    """Ports of a gateway's adapter for existing plain clients, if it is on."""
     if "gateway" not in target.groups or not target.variables["gateway_legacy_port"]:
         return ()
     ports = (target.variables["gateway_legacy_port"], target.variables["gateway_legacy_pub_port"])

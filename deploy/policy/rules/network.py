@@ -79,7 +79,9 @@ def _plain_door(facts: Facts) -> Iterator[Broken]:
             continue
         for name, client in (settings.get("gateway_legacy") or {}).items():
             if "trade" in client.get("permissions", ()):
-                yield Broken(host, f"{name} trades a real account over the plain door, without encryption")
+                yield Broken(
+                    host, f"{name} trades a real account over the legacy adapter, without encryption"
+                )
 
 
 def _mighty_clients(facts: Facts) -> Iterator[Broken]:
@@ -144,7 +146,7 @@ RULES = (
         "NET-006",
         "P1",
         "Real accounts are traded over encrypted connections only",
-        "The plain door knows a client by its address alone; who can send from there can trade.",
+        "The legacy adapter knows a client by its address alone; who can send from there can trade.",
         "Move the client to a CURVE key (docs/existing-clients.md), or take `trade` away from it.",
         _plain_door,
     ),

@@ -91,15 +91,15 @@ class Subscription:
         """Close the socket."""
         self._socket.close(0)
 
-    def receive(self, timeout_s: float, bell: PlainSocket | None = None) -> list[tuple[str, AnyEvent]]:
+    def receive(self, timeout_s: float, waker: PlainSocket | None = None) -> list[tuple[str, AnyEvent]]:
         """Everything that is there, waiting at most `timeout_s` for the first; malformed ones are counted.
 
-        Something to read on `bell` ends the waiting.
+        Something to read on `waker` ends the waiting.
         """
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
-        if bell is not None:
-            poller.register(bell, zmq.POLLIN)
+        if waker is not None:
+            poller.register(waker, zmq.POLLIN)
         if self._socket not in dict(poller.poll(milliseconds(timeout_s))):
             return []
         arrived: list[tuple[str, AnyEvent]] = []

@@ -102,7 +102,7 @@ class Access(Struct, frozen=True, kw_only=True):
     by_key: dict[str, Peer]
     limits: dict[int, Limits]
     legacy: dict[str, Peer]
-    """Clients of the plain door by source address."""
+    """Clients of the legacy adapter by source address."""
     serial: int = 0
     """Version of the list; it only rises."""
 

@@ -81,7 +81,7 @@ class AccountView:
         self._require_loaded(books)
         self._beginning.look(books)
         if self.pending or self._ledger.due(books.time_msc):
-            self._watch.settle()
+            self._watch.look_for_deals()
         changed, fresh = self._watch.observe(books)
         if self.noticed is None:
             known = self.last_seen.among(books)

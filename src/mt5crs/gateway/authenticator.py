@@ -14,7 +14,7 @@ from mt5crs.protocol.curve import ZAP_DOMAIN, Context, Socket
 from .clients import BARRED
 
 LEGACY_DOMAIN = b"mt5crs-legacy"
-"""Domain of the plain door, where the source address decides."""
+"""Domain of the legacy adapter, where the source address decides."""
 
 _ENDPOINT = "inproc://zeromq.zap.01"
 _STOP = "inproc://authenticator-stop"
@@ -31,7 +31,7 @@ class Authenticator:
         refused: Callable[[str, str], None],
     ) -> None:
         """`objection` says why a hex key may not connect from an address (empty: it may), `known_address` who
-        may use the plain door.
+        may use the legacy adapter.
 
         `refused(address, reason)` is told of each refusal; its failures are swallowed on purpose.
         """
@@ -39,8 +39,8 @@ class Authenticator:
         self._known_address = known_address
         self._refused = refused
         self._death = ""
-        self._bell: Socket = context.socket(zmq.PAIR)
-        self._bell.bind(_STOP)
+        self._waker: Socket = context.socket(zmq.PAIR)
+        self._waker.bind(_STOP)
         self._stop: Socket = context.socket(zmq.PAIR)
         self._stop.connect(_STOP)
         self._socket: Socket = context.socket(zmq.ROUTER)
@@ -70,9 +70,9 @@ class Authenticator:
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._bell, zmq.POLLIN)
+        poller.register(self._waker, zmq.POLLIN)
         try:
-            while self._bell not in (ready := dict(poller.poll())):
+            while self._waker not in (ready := dict(poller.poll())):
                 if self._socket in ready:
                     self._answer(self._socket.recv_multipart())
         except BaseException as error:
@@ -80,7 +80,7 @@ class Authenticator:
             raise
         finally:
             self._socket.close()
-            self._bell.close(0)
+            self._waker.close(0)
 
     def _answer(self, frames: list[bytes]) -> None:
         """One reply per request, whatever it looks like; never raises."""

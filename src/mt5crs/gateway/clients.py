@@ -57,7 +57,7 @@ class Clients:
         return "" if peer.may_come_from(address) else f"{WRONG_ADDRESS} {peer.name}"
 
     def known_address(self, address: str) -> bool:
-        """Whether a source address may use the plain door."""
+        """Whether a source address may use the legacy adapter."""
         return address in self._access.legacy
 
     def reload_if_changed(self, *, force: bool = False) -> None:

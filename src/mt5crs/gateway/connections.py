@@ -26,7 +26,7 @@ Peer = tuple[str, int]
 class Connection(Struct):
     """An accepted connection."""
 
-    door: str
+    endpoint: str
     peer: Peer
     heard: int = 0
     """Messages of it that had been read at the last look."""
@@ -53,22 +53,22 @@ class Connections:
         self.subscribed: dict[int, int] = {}
         """Subscriptions in force, by connection; counted by the network thread."""
 
-    def accepted(self, fd: int, door: str, peer: Peer) -> None:
+    def accepted(self, fd: int, endpoint: str, peer: Peer) -> None:
         """A new connection. It may have been heard before this is told: then it is not silent."""
         heard = None if fd in self._open else self.heard.get(fd)
         self._forget(fd)  # its number was free, whatever was told of its end
         if heard is not None:
             self.heard[fd] = heard
-        self._open[fd] = Connection(door=door, peer=peer)
+        self._open[fd] = Connection(endpoint=endpoint, peer=peer)
         self._sources[peer[0]] += 1
         count = min(self._sources[peer[0]], self._per_source)  # one more is ended at once
         if count >= self._peak_of_late():
             self._peak, self._peak_at = count, self._clock()
 
-    def closed(self, fd: int, door: str) -> None:
-        """A connection has ended; the number may be another door's by now."""
+    def closed(self, fd: int, endpoint: str) -> None:
+        """A connection has ended; the number may be another endpoint's by now."""
         found = self._open.get(fd)
-        if found is not None and found.door == door:
+        if found is not None and found.endpoint == endpoint:
             self._forget(fd)
 
     def excess(self, source: str, most: int) -> tuple[int, str] | None:

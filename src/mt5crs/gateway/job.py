@@ -13,10 +13,10 @@ JobState = Literal["waiting", "running", "finished", "abandoned"]
 
 
 class Job(msgspec.Struct, eq=False):
-    """A request on its way. `door` is where its reply goes, `encode` makes that door's frames of it."""
+    """A request on its way. Its reply goes to `reply_to`, in the frames that `encode` makes of it."""
 
     request: ask.AnyRequest
-    door: object
+    reply_to: object
     encode: Callable[[Reply], list[bytes]]
     received: float
     """When it was read, as `elapsed_s` has it."""
@@ -25,7 +25,7 @@ class Job(msgspec.Struct, eq=False):
     operator: bool = False
     """Whether it comes from a client that administers and does not trade the request's magic number."""
     plain: bool = False
-    """Whether it comes through the plain door, whose clients name no filling."""
+    """Whether it comes through the legacy adapter, whose clients name no filling."""
     state: JobState = "waiting"
     answered: bool = False
 

@@ -1,6 +1,6 @@
-"""The second door: plain JSON for clients that exist already, from listed addresses only.
+"""The second entry: plain JSON for clients that exist already, from listed addresses only.
 
-Plain sockets of their own, because a CURVE socket refuses plain peers. Behind the door the same terminal,
+Plain sockets of their own, because a CURVE socket refuses plain peers. Behind it are the same terminal,
 limits, journal and lease: the gateway takes a lease in the client's name for each order, so an old and a new
 program cannot both write (`legacy_lease.py`).
 """
@@ -26,7 +26,7 @@ from .access import Access, Peer
 from .authenticator import LEGACY_DOMAIN
 from .control import Control
 from .job import Job
-from .legacy_lease import DoorLease, DoorLeases
+from .legacy_lease import LegacyLease, LegacyLeases
 from .listen import Listener
 from .metrics import GatewayMetrics
 from .outbox import Publication
@@ -53,7 +53,7 @@ def plain_publisher(context: zmq.Context[Any]) -> "zmq.Socket[Any]":
     return socket
 
 
-class LegacyDoor:
+class LegacyAdapter:
     """Runs on the network thread."""
 
     def __init__(
@@ -69,7 +69,7 @@ class LegacyDoor:
         self.socket = requests.socket
         self._listeners = [requests] + ([publications] if publications else [])
         self._publications = publications
-        self._leases = DoorLeases(control, note)
+        self._leases = LegacyLeases(control, note)
         self._unresolved = unresolved
         self._metrics = metrics
         self._note = note
@@ -172,7 +172,12 @@ class LegacyDoor:
                 return [*envelope, self._told(asked, reply, peer, access, started)]
 
             job = Job(
-                request=request, door=self.socket, encode=encode, received=started, since=since, plain=True
+                request=request,
+                reply_to=self.socket,
+                encode=encode,
+                received=started,
+                since=since,
+                plain=True,
             )
             terminal.submit(job)
         except old.LegacyError as error:
@@ -210,20 +215,22 @@ class LegacyDoor:
         def encode(reply: Reply) -> list[bytes]:
             self._metrics.count_order(trade.magic, reply, access.limits)
             if lease is not None:
-                self._leases.settle(lease, reply, never_done=job.state == "abandoned")
+                self._leases.answered(lease, reply, never_done=job.state == "abandoned")
             if instead is not None and isinstance(reply, Error) and reply.code == "UNKNOWN_ORDER":
                 return [*envelope, self._refusal(question, *instead)]
             return [*envelope, self._told(question, reply, peer, access, started)]
 
-        job = Job(request=request, door=self.socket, encode=encode, received=started, since=since, plain=True)
+        job = Job(
+            request=request, reply_to=self.socket, encode=encode, received=started, since=since, plain=True
+        )
         try:
             terminal.submit(job)
         except Refusal as refusal:
             if lease is not None:
-                self._leases.settle(lease, refusal.reply(trade.id), never_done=True)
+                self._leases.answered(lease, refusal.reply(trade.id), never_done=True)
             raise
 
-    def _admit(self, trade: old.Trade, question: old.Question, peer: Peer) -> DoorLease:
+    def _admit(self, trade: old.Trade, question: old.Question, peer: Peer) -> LegacyLease:
         """A lease in the client's name. Raises LegacyError or Refusal."""
         if "trade" not in peer.permissions:
             raise Refusal("FORBIDDEN", "", f"{peer.name} may only read", "list it with permission `trade`")

@@ -19,9 +19,9 @@ from .symbol_sync import SymbolSync
 SIGNATURE_LIFE_S = 5.0
 _VALID_MS = 5000
 _NO_EPOCH = 1
-"""Stands in trades until the door has taken their lease."""
+"""Stands in trades until the adapter has taken their lease."""
 _NO_FILLING: Filling = "IOC"
-"""Stands in market orders until the desk knows what the symbol offers. It is part of their fingerprint: what
+"""Stands in market orders until it is known what the symbol offers. It is part of their fingerprint: what
 an older release has journalled must stay the same when it is sent again.
 """
 _SHOWN = 64

@@ -1,4 +1,4 @@
-"""The leases that the plain door takes for its clients, which know of none.
+"""The leases that the legacy adapter takes for its clients, which know of none.
 
 One for each order; after an order that was carried out it lasts on, so that no other program gets between two
 orders of the client. An order that was refused leaves nothing behind.
@@ -19,17 +19,17 @@ _TTL_MS = 10_000
 _INSTANCE = "legacy-door"
 
 
-class DoorLease(Struct, eq=False):
+class LegacyLease(Struct, eq=False):
     """The lease of one order."""
 
     magic: int
     client: str
     epoch: int
-    settled: bool = False
+    answered: bool = False
 
 
-class DoorLeases:
-    """Thread-safe: orders are settled by the thread that answers them."""
+class LegacyLeases:
+    """Thread-safe: orders are answered by the thread that answers them."""
 
     def __init__(
         self,
@@ -44,22 +44,22 @@ class DoorLeases:
         self._under_way: dict[int, int] = {}
         self._kept_until: dict[int, float] = {}
 
-    def take(self, magic: int, client: str) -> DoorLease:
+    def take(self, magic: int, client: str) -> LegacyLease:
         """The lease of a magic number for one order. Raises Refusal as `Control.acquire`."""
         with self._lock:
             epoch = self._control.acquire(magic, client, _INSTANCE, _TTL_MS)
             self._under_way[magic] = self._under_way.get(magic, 0) + 1
-            return DoorLease(magic, client, epoch)
+            return LegacyLease(magic, client, epoch)
 
-    def settle(self, lease: DoorLease, reply: Reply, *, never_done: bool) -> None:
+    def answered(self, lease: LegacyLease, reply: Reply, *, never_done: bool) -> None:
         """The order has been answered. `never_done`: it never got to the terminal.
 
-        One that the terminal still works on (BUSY) is settled by its second, true answer.
+        One that the terminal still works on (BUSY) is over with its second, true answer.
         """
         with self._lock:
-            if lease.settled or (isinstance(reply, Error) and reply.code == "BUSY" and not never_done):
+            if lease.answered or (isinstance(reply, Error) and reply.code == "BUSY" and not never_done):
                 return
-            lease.settled = True
+            lease.answered = True
             magic, now = lease.magic, self._monotonic()
             self._under_way[magic] -= 1
             if _carried_out(reply):
@@ -67,7 +67,7 @@ class DoorLeases:
             if not self._under_way[magic]:
                 self._give_back(lease, int((self._kept_until.get(magic, now) - now) * 1000))
 
-    def _give_back(self, lease: DoorLease, left_ms: int) -> None:
+    def _give_back(self, lease: LegacyLease, left_ms: int) -> None:
         """Leave the client what its last carried out order gave it."""
         about = (lease.magic, lease.client, _INSTANCE, lease.epoch)
         try:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from .bell import Bell
+from .waker import Waker
 
 
 class Delivery(Struct, frozen=True):
-    """A reply: frames ready for the socket of `door`."""
+    """A reply: frames ready for the socket `reply_to`."""
 
-    door: object
+    reply_to: object
     frames: list[bytes]
 
 
@@ -26,7 +26,7 @@ class Outbox:
     """One producer thread, one consumer thread."""
 
     def __init__(self) -> None:
-        self.bell = Bell(timeout_s=0.1)
+        self.waker = Waker(timeout_s=0.1)
         """Rings in the network thread, which polls it with its sockets."""
         self._items: deque[Delivery | Publication] = deque()
 
@@ -37,7 +37,7 @@ class Outbox:
     def ring(self) -> None:
         """Wake the network thread if there is anything for it."""
         if self._items:
-            self.bell.ring()
+            self.waker.wake()
 
     def filled(self) -> bool:
         """Whether there is anything to hand out."""
@@ -53,5 +53,5 @@ class Outbox:
                 publish(item)
 
     def close(self) -> None:
-        """Close the bell; the producer must have stopped."""
-        self.bell.close()
+        """Close the waker; the producer must have stopped."""
+        self.waker.close()

@@ -9,8 +9,8 @@ from mt5crs.protocol.records import Deal, Order, Position
 from mt5crs.protocol.replies import AccountState, HistoryState, Reply, Snapshot, SymbolReply, TickReply
 
 from .control import Control
-from .desk import Desk
 from .ledger import Ledger
+from .order_manager import OrderManager
 from .order_refusals import broker_failed
 from .refusal import Refusal
 from .stream import Stream
@@ -25,10 +25,16 @@ class Reader:
     """Every answer raises Refusal when it cannot be given; nothing unknown is reported as empty."""
 
     def __init__(
-        self, broker: Broker, desk: Desk, watch: Watch, ledger: Ledger, control: Control, stream: Stream
+        self,
+        broker: Broker,
+        order_manager: OrderManager,
+        watch: Watch,
+        ledger: Ledger,
+        control: Control,
+        stream: Stream,
     ) -> None:
         self._broker = broker
-        self._desk = desk
+        self._order_manager = order_manager
         self._watch = watch
         self._ledger = ledger
         self._control = control
@@ -45,7 +51,7 @@ class Reader:
             if isinstance(request, ask.HistoryQuery):
                 return self._history(request)
             if isinstance(request, ask.AccountQuery):
-                books = self._desk.look()
+                books = self._order_manager.look()
                 return AccountState(
                     v=VERSION,
                     id=request.id,
@@ -92,7 +98,7 @@ class Reader:
             deals=deals,
             closed_orders=closed,
             history_complete=complete,
-            unresolved=self._desk.unsettled(request.magic),
+            unresolved=self._order_manager.unsettled(request.magic),
             halts=self._control.halts(),
             digest=self._watch.digest(books, request.magic),
         )
@@ -107,8 +113,8 @@ class Reader:
 
     def _consistent(self, request: ask.SyncAll) -> tuple[Books, list[Deal], list[Order], bool]:
         """Books and history that belong together: read again while they change in between."""
-        books = self._desk.look()
-        self._desk.require_ready(books.identity)
+        books = self._order_manager.look()
+        self._order_manager.require_ready(books.identity)
         since = request.history_since_msc
         if since is None:
             return books, [], [], True
@@ -116,7 +122,7 @@ class Reader:
             deals, closed, complete = self._past(
                 since, MAX_HISTORY, None if request.whole_account else request.magic
             )
-            after = self._desk.look()
+            after = self._order_manager.look()
             if _same(books, after):
                 return after, deals, closed, complete
             books = after

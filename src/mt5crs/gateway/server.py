@@ -33,14 +33,14 @@ from mt5crs.service.elapsed import elapsed_s
 
 from .access import Access, Peer, authorise, is_operator, may_subscribe
 from .arrivals import Arrivals
+from .connection_guard import ConnectionGuard
 from .connections import COUNTED_REPLY_BYTES
-from .doorkeeper import Doorkeeper
+from .control_service import ControlService
 from .frames import ReplyEncoder
 from .job import Job
-from .legacy import LegacyDoor
+from .legacy import LegacyAdapter
 from .listen import Listener
 from .metrics import GatewayMetrics
-from .office import Office
 from .outbox import Delivery, Outbox, Publication
 from .quota import Quota
 from .refusal import Refusal
@@ -100,19 +100,19 @@ class Server:
         self,
         requests: Listener,
         publications: Listener,
-        office: Office,
+        control_service: ControlService,
         terminal: Terminal,
         outbox: Outbox,
         stream: Stream,
         metrics: GatewayMetrics,
         access: Callable[[], Access],
-        doorkeeper: Doorkeeper,
+        connection_guard: ConnectionGuard,
         quota: Quota,
         bar: Callable[[str], None],
         *,
         subscriptions: int,
         heartbeat_interval_s: float,
-        legacy: LegacyDoor | None,
+        legacy: LegacyAdapter | None,
         every_second: Callable[[], None],
         note: Callable[..., None],
         note_bounded: Callable[..., None],
@@ -122,22 +122,22 @@ class Server:
         """
         self._requests = requests
         self._publications = publications
-        self._office = office
+        self._control_service = control_service
         self._terminal = terminal
         self._outbox = outbox
         self._stream = stream
         self._metrics = metrics
         self._access = access
-        self._doorkeeper = doorkeeper
+        self._connection_guard = connection_guard
         self._quota, self._pings = quota, quota.times(_PINGS)
         self._bar = bar
         self._subscriptions = subscriptions
-        self._heard = doorkeeper.connections.heard
-        self._replied = doorkeeper.connections.replied
+        self._heard = connection_guard.connections.heard
+        self._replied = connection_guard.connections.replied
         self._routes: dict[int, bytes] = {}
         """Routing id of the last one that spoke, by connection; and the other way round."""
         self._came_by: dict[bytes, int] = {}
-        self._subscribed = doorkeeper.connections.subscribed
+        self._subscribed = connection_guard.connections.subscribed
         self._heartbeat_interval_s = heartbeat_interval_s
         self._legacy = legacy
         self._every_second = every_second
@@ -163,8 +163,8 @@ class Server:
         router, outbox = self._requests.socket, self._outbox
         poller = zmq.Poller()
         poller.register(router, zmq.POLLIN)
-        bell = outbox.bell.fileno()
-        poller.register(bell, zmq.POLLIN)
+        waker = outbox.waker.fileno()
+        poller.register(waker, zmq.POLLIN)
         poller.register(self._stop_heard, zmq.POLLIN)
         if self._legacy is not None:
             poller.register(self._legacy.socket, zmq.POLLIN)
@@ -194,8 +194,8 @@ class Server:
             ready = dict(poller.poll(pause))
             self._arrivals.turn()
             outbox.drain(self._deliver, self._publish)
-            if bell in ready:
-                outbox.bell.hear()  # an item that came in between the two lines is seen by `filled`
+            if waker in ready:
+                outbox.waker.wait()  # an item that came in between the two lines is seen by `filled`
             if router in ready:
                 self._take(router)
             if self._legacy is not None and self._legacy.socket in ready:
@@ -223,7 +223,7 @@ class Server:
                 continue
             if not self._terminal.occupied():
                 return
-            self._outbox.bell.hear()
+            self._outbox.waker.wait()
 
     def finish(self) -> None:
         """Send what is still in the outbox (the terminal has stopped), and let go of the connections."""
@@ -269,7 +269,7 @@ class Server:
     def _cut(self, fd: int, reason: str, key: str) -> None:
         """End a connection and keep its key out for a while."""
         self._bar(key)
-        self._doorkeeper.cut(fd, reason)
+        self._connection_guard.cut(fd, reason)
 
     def _handle(self, router: "zmq.Socket[Any]", envelope: list[bytes], frame: zmq.Frame) -> None:
         fd = self._hear(frame)
@@ -331,12 +331,12 @@ class Server:
             if not (self._quota.take(peer.name) or free):
                 self._too_often(peer, *source)
             if isinstance(request, _OFFICE):
-                self._finish(router, envelope, kind, self._office.answer(request, peer))
+                self._finish(router, envelope, kind, self._control_service.answer(request, peer))
                 return
             self._terminal.submit(
                 Job(
                     request=request,
-                    door=router,
+                    reply_to=router,
                     encode=lambda reply: [*envelope, self._counted(kind, reply, request)],
                     received=elapsed_s(),
                     since=self._arrivals.since(),
@@ -432,20 +432,20 @@ class Server:
                 )
         return self._encode(reply)
 
-    def _take_legacy(self, door: LegacyDoor) -> None:
+    def _take_legacy(self, adapter: LegacyAdapter) -> None:
         for _ in range(_BATCH):
-            send = functools.partial(self._send, door.socket)
-            if not door.take(self._access(), self._terminal, self._arrivals.since(), send):
+            send = functools.partial(self._send, adapter.socket)
+            if not adapter.take(self._access(), self._terminal, self._arrivals.since(), send):
                 return
 
     def _tell_overdue(self) -> None:
         for job, refusal in self._terminal.overdue():
-            self._send(job.door, job.encode(refusal.reply(job.request.id)))  # type: ignore[arg-type]
+            self._send(job.reply_to, job.encode(refusal.reply(job.request.id)))  # type: ignore[arg-type]
 
     # --- out -----------------------------------------------------------------------------------------------
 
     def _deliver(self, delivery: Delivery) -> None:
-        self._send(delivery.door, delivery.frames)  # type: ignore[arg-type]
+        self._send(delivery.reply_to, delivery.frames)  # type: ignore[arg-type]
 
     def _send(self, router: "zmq.Socket[Any]", frames: list[bytes]) -> None:
         try:
@@ -475,7 +475,7 @@ class Server:
 
     def _heartbeat(self) -> None:
         topic = events.HEARTBEAT_TOPIC
-        state, _ = self._office.state()
+        state, _ = self._control_service.state()
         event = events.Heartbeat(
             v=VERSION,
             stream=self._stream.name,

@@ -30,16 +30,16 @@ from mt5crs.settings.schema import fields
 from .account_figures import AccountFigures, DayBest, limits_used
 from .authenticator import Authenticator
 from .clients import BARRED, WRONG_ADDRESS, Clients
+from .connection_guard import ConnectionGuard
 from .connections import Connections
 from .control import Control
-from .desk import Desk
-from .doorkeeper import Doorkeeper
+from .control_service import ControlService
 from .journal import Journal
 from .ledger import Ledger
-from .legacy import LegacyDoor, plain_publisher, plain_server
+from .legacy import LegacyAdapter, plain_publisher, plain_server
 from .listen import Listener, cannot_listen
 from .metrics import GatewayMetrics, free_ratio
-from .office import Office
+from .order_manager import OrderManager
 from .outbox import Outbox
 from .phase_store import PhaseStore
 from .phases import Phases
@@ -220,7 +220,7 @@ class Gateway:
         )
         self._cleanup.callback(self.phases.close)
         self._watch = watch = Watch(broker, self.stream, ledger)
-        self.desk = Desk(
+        self.order_manager = OrderManager(
             broker,
             self._journal,
             self.control,
@@ -242,10 +242,10 @@ class Gateway:
             unfilled=self._unfilled,
         )
         self._best = DayBest()
-        reader = Reader(broker, self.desk, watch, ledger, self.control, self.stream)
+        reader = Reader(broker, self.order_manager, watch, ledger, self.control, self.stream)
         self.terminal = Terminal(
             broker,
-            self.desk,
+            self.order_manager,
             reader,
             watch,
             self._outbox,
@@ -261,13 +261,13 @@ class Gateway:
         )
         self.authenticator.start()  # before bind: from the first moment on, handshakes are judged
         self._cleanup.callback(self.authenticator.stop)
-        self.doorkeeper = Doorkeeper(
+        self.connection_guard = ConnectionGuard(
             context, Connections(settings.connections_per_address), self.metrics, self._connection_cut
         )
         self.metrics.most_of_one.set(settings.connections_per_address)
         self._listen(context, settings, own_secret)
-        self.doorkeeper.start()
-        self._cleanup.callback(self.doorkeeper.stop)
+        self.connection_guard.start()
+        self._cleanup.callback(self.connection_guard.stop)
         self.endpoint = Endpoint(
             settings.metrics_address, settings.metrics_port, self.metrics.registry, self.health
         )
@@ -280,7 +280,7 @@ class Gateway:
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         for what, most in ((zmq.RCVHWM, _WAITING), (zmq.SNDHWM, _UNREAD), (zmq.BACKLOG, _BACKLOG)):
             router.setsockopt(what, most)
-        self.doorkeeper.watch(router, "requests")
+        self.connection_guard.watch(router, "requests")
         publisher = context.socket(zmq.XPUB)  # as PUB, but it tells who subscribes to what
         secure_server(publisher, settings.secret_key)
         for what, most in (
@@ -290,31 +290,31 @@ class Gateway:
             (zmq.MAXMSGSIZE, _MAX_SUBSCRIPTION_BYTES),
         ):
             publisher.setsockopt(what, most)
-        self.doorkeeper.watch(publisher, "events")
+        self.connection_guard.watch(publisher, "events")
         self.requests = _listener(held, router, settings.bind, settings.port)
         self.publications = _listener(held, publisher, settings.bind, settings.pub_port)
         legacy = self._legacy_door(context, settings, held) if settings.legacy_port else None
-        held.settle()
-        office = Office(
+        held.drop_unclaimed()
+        control_service = ControlService(
             self.control,
-            self.desk,
+            self.order_manager,
             self.terminal,
             self.stream,
             self.phases,
             settings.queue_limit,
             self._note,
         )
-        self._office = office
+        self._control_service = control_service
         self.server = Server(
             self.requests,
             self.publications,
-            office,
+            control_service,
             self.terminal,
             self._outbox,
             self.stream,
             self.metrics,
             self.clients.access,
-            self.doorkeeper,
+            self.connection_guard,
             Quota(settings.client_requests_per_s),
             self.clients.bar,
             subscriptions=settings.client_subscriptions,
@@ -335,7 +335,7 @@ class Gateway:
             self._selftest_passed,
         )
 
-    def _legacy_door(self, context: Context, settings: GatewaySettings, held: HeldSockets) -> LegacyDoor:
+    def _legacy_door(self, context: Context, settings: GatewaySettings, held: HeldSockets) -> LegacyAdapter:
         router = context.socket(zmq.ROUTER)
         plain_server(router)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -344,8 +344,8 @@ class Gateway:
         if settings.legacy_pub_port:
             publisher = plain_publisher(context)
             publications = _listener(held, publisher, settings.bind, settings.legacy_pub_port)
-        return LegacyDoor(
-            requests, publications, self.control, self.desk.unresolved, self.metrics, self._note
+        return LegacyAdapter(
+            requests, publications, self.control, self.order_manager.unresolved, self.metrics, self._note
         )
 
     # --- running -------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ class Gateway:
         """What `/health` says: does the network answer, are handshakes judged, is the terminal usable?"""
         death = self._death()
         trouble = death or self.selftest.trouble()
-        state, reason = ("not_ready", trouble) if trouble else self._office.state()
+        state, reason = ("not_ready", trouble) if trouble else self._control_service.state()
         if not (self._told or death or state == "terminal_hung"):
             state = "starting"
         return {
@@ -385,7 +385,7 @@ class Gateway:
             "terminal_reason": self.terminal.view().reason,
             "stream": self.stream.name,
             "halts": len(self.control.halts()),
-            "unresolved": sum(self.desk.unresolved_by_magic().values()),
+            "unresolved": sum(self.order_manager.unresolved_by_magic().values()),
         }
 
     _told = False
@@ -409,10 +409,10 @@ class Gateway:
 
     def _every_second(self) -> None:
         self.clients.reload_if_changed()
-        state = self._office.state()[0]
+        state = self._control_service.state()[0]
         self.phases.terminal(usable=state == "ready")
         self.phases.tick()
-        self._office.announce_halts()
+        self._control_service.announce_halts()
         metrics = self.metrics
         metrics.show_phases(self.phases.figures())
         metrics.terminal.set(float(self.terminal.view().connected and state != "terminal_hung"))
@@ -425,22 +425,22 @@ class Gateway:
         metrics.broker_clock.set(math.nan if skew is None else skew / 1000)
         metrics.halts.set(len(self.control.halts()))
         metrics.authenticator.set(float(self.authenticator.alive()))
-        guards = self.desk.guards()
+        guards = self.order_manager.guards()
         limited = {guard.magic for guard in guards}
         metrics.unowned.set(sum(magic not in limited for magic in self._watch.magics()))
         # A magic number whose limits were taken away may still have an order under way.
-        metrics.unresolved.replace({**dict.fromkeys(limited, 0), **self.desk.unresolved_by_magic()})
+        metrics.unresolved.replace({**dict.fromkeys(limited, 0), **self.order_manager.unresolved_by_magic()})
         metrics.breaker.replace({guard.magic: float(guard.breaker_open) for guard in guards})
         metrics.show_unfilled(self._unfilled.figures(limited))
         for magic in (0, *limited):
             metrics.expect_orders(magic)
         metrics.expect_clients([peer.name for peer in self.clients.access().by_key.values()])
-        self._note_bounded.settle()
+        self._note_bounded.flush()
         if self._death():
             self.stop()
 
     def _account_figures(self) -> AccountFigures | None:
-        known = self.desk.account()
+        known = self.order_manager.account()
         if known is None:
             return None
         books, daily, limits = known
@@ -461,7 +461,7 @@ class Gateway:
         return (
             self.terminal.death()
             or self.authenticator.death()
-            or self.doorkeeper.death()
+            or self.connection_guard.death()
             or self.selftest.death()
         )
 

@@ -1,4 +1,4 @@
-"""A request that only the plain door makes: SYNC_ALL for one symbol, which must exist at the broker."""
+"""A request that only the legacy adapter makes: SYNC_ALL for one symbol, which must exist at the broker."""
 
 from mt5crs.protocol.fields import Symbol
 from mt5crs.protocol.requests import SyncAll

@@ -16,14 +16,14 @@ from mt5crs.protocol.replies import Reply
 from mt5crs.service.elapsed import elapsed_s
 
 from .attempts import Attempts
-from .bell import Bell
-from .desk import Desk
 from .job import Job
 from .lanes import Lanes
+from .order_manager import OrderManager
 from .outbox import Delivery, Outbox
 from .reader import Query, Reader
 from .reading_time import ReadingTime
 from .refusal import Refusal
+from .waker import Waker
 from .watch import Watch
 
 State = Literal[
@@ -58,7 +58,7 @@ class Terminal:
     def __init__(
         self,
         broker: RemoteBroker,
-        desk: Desk,
+        order_manager: OrderManager,
         reader: Reader,
         watch: Watch,
         outbox: Outbox,
@@ -71,7 +71,7 @@ class Terminal:
         note: Callable[..., None],
     ) -> None:
         self._broker = broker
-        self._desk = desk
+        self._order_manager = order_manager
         self._reader = reader
         self._watch = watch
         self._outbox = outbox
@@ -79,9 +79,9 @@ class Terminal:
         self._symbols = symbols
         self._note = note
         self._lock = threading.Lock()
-        self._bell = Bell(poll_interval_s)
+        self._waker = Waker(poll_interval_s)
         self._queue = Lanes(queue_limit, client_queue_limit, ReadingTime())
-        self._errands: deque[Callable[[], None]] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
         self._running: Job | None = None
         self._stopping = False
         self._death = ""
@@ -111,13 +111,13 @@ class Terminal:
             if full is not None:
                 raise self._busy(full, "queue")
             self._queue.add(job)
-        self._bell.ring()
+        self._waker.wake()
 
-    def errand(self, errand: Callable[[], None]) -> None:
+    def call_soon(self, call: Callable[[], None]) -> None:
         """Have something small done on the terminal's thread."""
         with self._lock:
-            self._errands.append(errand)
-        self._bell.ring()
+            self._calls.append(call)
+        self._waker.wake()
 
     def overdue(self) -> list[tuple[Job, Refusal]]:
         """Jobs whose client should be told BUSY now; a waiting one is thereby taken back, it will not be
@@ -172,12 +172,12 @@ class Terminal:
         """Finish the job at hand and end; False when the terminal hangs longer than that."""
         with self._lock:
             self._stopping = True
-        self._bell.ring()
+        self._waker.wake()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         if self._thread.is_alive():
             return False
-        self._bell.close()
+        self._waker.close()
         return True
 
     def _hung(self) -> bool:
@@ -242,20 +242,20 @@ class Terminal:
         self._view = View(state, False, False, reason, self._view.identity)
 
     def _next(self) -> Job | None:
-        """The next job, or None when it is time to look for changes. Runs errands in between."""
+        """The next job, or None when it is time to look for changes. Runs what `call_soon` got meanwhile."""
         while not self._stopping:
-            errand = job = None
+            call = job = None
             with self._lock:
-                if self._errands:
-                    errand = self._errands.popleft()
+                if self._calls:
+                    call = self._calls.popleft()
                 elif (job := self._queue.take()) is not None:
                     job.state = "running"
                     self._running = job
             if job is not None:
                 return job
-            if errand is not None:
-                errand()
-            elif not self._bell.hear():
+            if call is not None:
+                call()
+            elif not self._waker.wait():
                 return None
         return None
 
@@ -279,21 +279,21 @@ class Terminal:
             self._queue.done(job, elapsed_s() - began)
             answered, job.answered, job.state = job.answered, True, "finished"
         if not answered:
-            self._outbox.put(Delivery(job.door, frames))
+            self._outbox.put(Delivery(job.reply_to, frames))
 
     def _reply(self, request: ask.AnyRequest, job: Job) -> Reply:
         if isinstance(request, Query):
             return self._reader.answer(request)
         if isinstance(request, (ask.OrderSend, ask.OrderCancel, ask.PositionClose)):
-            return self._desk.submit(request, job.waited_ms, operator=job.operator, plain=job.plain)
+            return self._order_manager.submit(request, job.waited_ms, operator=job.operator, plain=job.plain)
         if isinstance(request, ask.OrderQuery):
-            return self._desk.query(request)
+            return self._order_manager.query(request)
         if isinstance(request, ask.OrderCheck):
-            return self._desk.check(request)
+            return self._order_manager.check(request)
         if isinstance(request, ask.OrderResolve):
-            return self._desk.declare(request)
+            return self._order_manager.declare(request)
         if isinstance(request, (ask.PhaseQuery, ask.PhaseSet)):
-            return self._desk.phase(request)
+            return self._order_manager.phase(request)
         raise Refusal("UNKNOWN_KIND", "kind", "not a request for the terminal", "see docs/protocol.md")
 
     def _poll(self) -> None:
@@ -301,15 +301,15 @@ class Terminal:
         identity = self._view.identity
         try:
             identity = self._broker.identity()
-            self._desk.require_account(identity)
-            self._desk.look()
+            self._order_manager.require_account(identity)
+            self._order_manager.look()
             missing = self._watch.observe_ticks(self._symbols)
             lost = self._broker.down()
             if lost:
                 raise BrokerError(NO_CONNECTION, lost)
             self._tell_quotes(missing)
-            self._desk.resolve_all()
-            self._desk.keep_seen()
+            self._order_manager.resolve_all()
+            self._order_manager.keep_seen()
             self._loaded.set()
             self._told = ""
             self._view = self._judge(identity)
@@ -348,7 +348,7 @@ class Terminal:
 
     def _judge(self, identity: Identity) -> View:
         try:
-            self._desk.require_ready(identity)
+            self._order_manager.require_ready(identity)
         except Refusal as refusal:
             state: State = "trading_off" if identity.connected else "offline"
             return View(state, identity.connected, False, refusal.message, identity)

@@ -80,7 +80,7 @@ class Watch:
         """Magic number of every position open at the last look. Safe to call from another thread."""
         return [position.magic for position in (self._positions or {}).values()]
 
-    def settle(self) -> None:
+    def look_for_deals(self) -> None:
         """Look for deals at the next observation even if nothing else changed (after a submission)."""
         self._deals_due = True
 

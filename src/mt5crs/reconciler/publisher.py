@@ -36,7 +36,7 @@ class Publisher:
                 f"cannot publish on {path}: {error.strerror}; "
                 "RECONCILER_SOCKET must be in a directory this user owns"
             ) from error
-        held.settle()
+        held.drop_unclaimed()
         self._thread = threading.Thread(target=self._serve, name="publisher", daemon=True)
         self._thread.start()
 

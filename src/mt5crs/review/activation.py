@@ -37,7 +37,7 @@ SEEN: Final[dict[str, tuple[Callable[..., Any], ...]]] = {
     "cache": (cache.key, cache.Cache.get, cache.Cache.put, cache.Cache.moved),
     "batcher": (units.batches,),
     "router": (units.route,),
-    "budget": (Budget.reserve, Budget.settle),
+    "budget": (Budget.reserve, Budget.charge),
     "calls": (calling.call,),
 }
 """What the dry run must have gone through."""

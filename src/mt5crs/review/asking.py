@@ -109,7 +109,7 @@ class Purse:
             self._under_way -= 1
             try:
                 if dollars is not None:
-                    self._budget.settle(number, dollars)
+                    self._budget.charge(number, dollars)
             finally:
                 self._changed.notify_all()
 

@@ -1,4 +1,4 @@
-"""What the reviewer may cost. Money is reserved before a call, for the worst case, and settled after it.
+"""What the reviewer may cost. Money is reserved before a call, for the worst case, and charged after it.
 
 Two processes share one budget. A call whose end is not known keeps its reservation.
 """
@@ -36,7 +36,7 @@ class Budget:
         self._mine: dict[int, float] = {}
 
     def reserve(self, dollars: float) -> int:
-        """Set money aside; return a number to settle it with.
+        """Set money aside; return a number to charge it with.
 
         :raises BudgetError: not enough is left today or for this review, or the record cannot be read
         """
@@ -64,7 +64,7 @@ class Budget:
         self._mine[number] = dollars
         return number
 
-    def settle(self, number: int, dollars: float) -> None:
+    def charge(self, number: int, dollars: float) -> None:
         """Say what a call has cost in the end."""
         self._mine[number] = dollars
         with self._open() as database:

@@ -17,7 +17,7 @@ from mt5crs.review.model import Finding, Part, Severity
 
 SOURCE: Final = "rules"
 _JOURNALED: Final = (
-    *("src/mt5crs/gateway/desk.py", "src/mt5crs/gateway/terminal.py", "src/mt5crs/broker/"),
+    *("src/mt5crs/gateway/order_manager.py", "src/mt5crs/gateway/terminal.py", "src/mt5crs/broker/"),
     "src/mt5crs/develop/practice.py",  # its broker is simulated, in this process, and ends with it
 )
 _READINGS: Final = frozenset(
@@ -228,7 +228,7 @@ RULES: Final = (
         "MT5CRS001",
         "P0",
         "zero_trust",
-        "an order is sent outside of the journal: after a crash nobody knows of it; use the gateway's desk",
+        "an order is sent outside of the journal: after a crash nobody knows of it; use the order manager",
         _order_sent,
         inside=("src/", "deploy/", "plugins/", "lab/"),
         outside=_JOURNALED,

@@ -25,7 +25,7 @@ class BoundedNotes:
 
     def __call__(self, sort: Hashable, event: str, /, **fields: object) -> None:
         """Write a line, or count it. Safe from any thread."""
-        self.settle()
+        self.flush()
         with self._lock:
             written = sum(self._seen.values())
             if written >= _IN_ALL or self._seen[sort] >= _OF_A_KIND:
@@ -34,7 +34,7 @@ class BoundedNotes:
             self._seen[sort] += 1
         self._note(event, **fields)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Say what was left out, once the ten seconds are over."""
         with self._lock:
             if self._clock() < self._until:

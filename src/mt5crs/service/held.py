@@ -93,7 +93,7 @@ class HeldSockets:
             return made, False
         return _keep(made, self._name(path, _file_of(path))), True
 
-    def settle(self) -> None:
+    def drop_unclaimed(self) -> None:
         """Give up what was passed on and not asked for (an old port, other peers), once all else listens."""
         for name, each in self._passed:
             each.close()

@@ -197,7 +197,7 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
     legacy_port: Annotated[
         int,
         setting(
-            "TCP port of the door for existing plain JSON clients (REQ); 0 keeps it shut. Who may enter is "
+            "TCP port for existing plain JSON clients (REQ); 0 keeps it shut. Who may enter is "
             "in `legacy` of the clients file.",
             ge=0,
             le=65535,
@@ -356,7 +356,7 @@ class ListedClient(Client, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class LegacyClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One source address that may use the plain door; it trades only with permission `trade`.
+    """One source address that may use the legacy adapter; it trades only with permission `trade`.
 
     `magics` must name exactly one magic number for a trading client, because some of its messages carry none.
     """
@@ -367,7 +367,7 @@ class LegacyClient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def legacy_problems(legacy: Mapping[str, LegacyClient], others: Collection[str]) -> Iterator[str]:
-    """What is wrong with the clients of the plain door; `others`: names of the clients with keys."""
+    """What is wrong with the clients of the legacy adapter; `others`: names of the clients with keys."""
     owners: dict[str, str] = {}
     for name, client in legacy.items():
         address = canonical(client.address)
@@ -380,7 +380,7 @@ def legacy_problems(legacy: Mapping[str, LegacyClient], others: Collection[str])
         if name in others:
             yield f"{name} is both in clients and in legacy; use two names"
         if "trade" in client.permissions and len(client.magics) != 1:
-            yield f"{name} may trade on the plain door, so `magics` must hold exactly one magic number"
+            yield f"{name} may trade on the legacy adapter, so `magics` must hold exactly one magic number"
 
 
 def _address_problem(text: str) -> str | None:
@@ -447,7 +447,7 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
     legacy: Annotated[
         dict[str, LegacyClient],
         setting(
-            "Source addresses that may use the door for existing plain clients (docs/existing-clients.md).",
+            "Source addresses of existing plain clients (docs/existing-clients.md).",
             in_env=False,
         ),
     ] = msgspec.field(default_factory=dict)

@@ -132,7 +132,7 @@ class ExecutionAdapter:
             last_seq = 0
         self.last_effect = (stream, max(seq, last_seq))
 
-    def settle(self) -> list[str]:
+    def resolve_open(self) -> list[str]:
         """Ask the gateway for the fate of every open intent; returns the ids still unknown.
 
         May only be called right after the lease was acquired with a fresh epoch: then a message that is still

@@ -174,7 +174,7 @@ class Runner:
         self._retry_lease_at = now + _RETRY_S
         if not self._lease.acquire(fresh_epoch=True):
             return self._lease.reason
-        unsettled = self._adapter.settle()
+        unsettled = self._adapter.resolve_open()
         self._open.set(len(unsettled))
         if unsettled:
             return f"the fate of order {', '.join(unsettled)} is not known yet"

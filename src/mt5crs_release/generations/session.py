@@ -1,4 +1,4 @@
-"""One run of the tool on one service: lock held, rubble swept, state loaded."""
+"""One run of the tool on one service: lock held, leftovers swept, state loaded."""
 
 from __future__ import annotations
 

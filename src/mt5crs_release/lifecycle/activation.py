@@ -19,7 +19,7 @@ from mt5crs_release.lifecycle import changes, cutover, health, standby
 from mt5crs_release.lifecycle.dependence import AGREED
 from mt5crs_release.lifecycle.recovery import leave_standby, recover, revert
 from mt5crs_release.lifecycle.switch import check_units, switch
-from mt5crs_release.lifecycle.transaction import begin, set_deadline, settle, wait
+from mt5crs_release.lifecycle.transaction import begin, end_confirmed, set_deadline, wait
 from mt5crs_release.storage.journal import timestamp
 
 DEFAULT_CONFIRM_TIMEOUT_S = 120.0
@@ -104,7 +104,7 @@ def confirm(session: Session, name: str | None = None) -> dict[str, Any]:
     if not report.healthy:
         _fail(session, entry, content, f"not healthy when it was to be confirmed: {report.reason}", report)
     _count_alone(session, entry, content)
-    settle(session, transaction)
+    end_confirmed(session, transaction)
     return result(session, entry, changed=True, reason="confirmed", report=report)
 
 
@@ -350,7 +350,7 @@ def _run(
     session.state.current = entry.name
     if confirm_timeout_s == 0:
         _count_alone(session, entry, content)
-        settle(session, transaction)
+        end_confirmed(session, transaction)
         reason = f"rolled back to {entry.name}" if rollback else "healthy and confirmed"
         return result(session, entry, changed=True, reason=reason, report=report)
     wait(session, content, transaction, confirm_timeout_s)

@@ -17,7 +17,7 @@ from mt5crs_release.generations.state import ServiceState, Transaction
 from mt5crs_release.lifecycle import health, standby, watchdog
 from mt5crs_release.lifecycle.dependence import DEPENDENT
 from mt5crs_release.lifecycle.switch import switch
-from mt5crs_release.lifecycle.transaction import settle
+from mt5crs_release.lifecycle.transaction import end_confirmed
 from mt5crs_release.storage.lock import boot_clock, boot_id
 
 _SWITCH_TRIES = 3
@@ -84,7 +84,7 @@ def recover(session: Session, *, boot: bool = False, forced: bool = False) -> di
     if _is_agreed(session, transaction):
         with contextlib.suppress(ReleaseError):  # then both still count, which the next deployment sees
             before.take_effect(session, session.content(transaction.generation))
-        settle(session, transaction)
+        end_confirmed(session, transaction)
         return {
             "action": "confirmed",
             "generation": transaction.generation,

@@ -75,7 +75,7 @@ def wait(session: Session, content: Content, transaction: Transaction, seconds: 
     transaction.restarts = {name: unit.restarts for name, unit in session.systemd.look(content.start).items()}
 
 
-def settle(session: Session, transaction: Transaction) -> None:
+def end_confirmed(session: Session, transaction: Transaction) -> None:
     """Confirm the generation of ``transaction``: the one write that ends it."""
     name = transaction.generation
     session.advance(name, "confirm")

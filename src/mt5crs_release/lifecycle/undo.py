@@ -27,7 +27,7 @@ from mt5crs_release.lifecycle.dependence import ALONE, ORDER
 from mt5crs_release.lifecycle.health import Report, patiently
 from mt5crs_release.lifecycle.recovery import recover, revert
 from mt5crs_release.lifecycle.switch import repoint, start_queued
-from mt5crs_release.lifecycle.transaction import begin, set_deadline, settle, wait
+from mt5crs_release.lifecycle.transaction import begin, end_confirmed, set_deadline, wait
 from mt5crs_release.storage.paths import Host
 
 _ALONE_S = 3.0
@@ -99,7 +99,7 @@ def undo(host: Host, deployment: str, *, wait_s: float, give_back: bool = False)
                 before.take_effect(session, _content(session))
         for session in moved:
             entry = _entry(session)
-            settle(session, _transaction(session))
+            end_confirmed(session, _transaction(session))
             reason, report = f"rolled back to {entry.name}", reports[session.service]
             answers[session.service] = result(session, entry, changed=True, reason=reason, report=report)
         return _answer(deployment, answers)
@@ -444,7 +444,7 @@ def _come_back(sessions: Sequence[Session], deployment: str) -> Answers:
             before.take_effect(session, _content(session))
     answers: Answers = {}
     for session, entry, *_ in ways:
-        settle(session, _transaction(session))
+        end_confirmed(session, _transaction(session))
         answers[session.service] = result(session, entry, changed=True, reason=f"came back to {entry.name}")
     return answers
 

@@ -11,7 +11,7 @@ STANDBY = "standby"
 BEFORE = "before"
 MANIFEST = "manifest.json"
 COMPLETE = ".complete"
-"""Marker inside a runtime: written last, so a runtime without it is rubble."""
+"""Marker inside a runtime: written last, so a runtime without it is a leftover."""
 TEMPORARY = ".mt5crs-tmp-"
 """Prefix of everything under construction; swept by ``recover`` and before each change."""
 

@@ -42,7 +42,7 @@ def write_new(path: Path, content: bytes, mode: int, owner: tuple[int, int] | No
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
-    """Replace ``path`` by ``content`` in one step; on any error the old file stays and no rubble is left."""
+    """Replace ``path`` by ``content`` in one step; on an error the old one stays and nothing is left over."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}")
     try:
         temporary.unlink(missing_ok=True)

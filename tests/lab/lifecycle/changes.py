@@ -210,7 +210,7 @@ CHANGES = (
         prepare=lambda lab: other_bundle.make_with_a_dependency(lab.directory),
     ),
     Change("Debian package", _package, frozenset(), Back.NOTHING, undo=_no_package),
-    Change("plain door", _plain_door, _AT_GATEWAY, Back.KEEPS_ACCESS),
+    Change("legacy adapter", _plain_door, _AT_GATEWAY, Back.KEEPS_ACCESS),
     Change("add an operator", _operator, _AT_GATEWAY, Back.KEEPS_ACCESS),
     Change("remove the operators", _no_operator, _AT_GATEWAY, Back.KEEPS_ACCESS, takes=True),
     Change("tighter limits", _limits(max_order_volume=0.05), _AT_GATEWAY, Back.KEEPS_ACCESS, takes=True),

@@ -138,8 +138,8 @@ def test_alertmanager_is_reached_by_those_who_may_silence_alerts_and_nobody_else
     fleet: Fleet, tmp_path: Path
 ) -> None:
     """It asks for no password, and its address is all that protects it."""
-    desk = rules(fleet.hosts["hub-01"], monitoring_alertmanager_sources=["203.0.113.5"])
-    (line,) = (line for line in desk.splitlines() if "saddr" in line and "9093" in line)
+    order_manager = rules(fleet.hosts["hub-01"], monitoring_alertmanager_sources=["203.0.113.5"])
+    (line,) = (line for line in order_manager.splitlines() if "saddr" in line and "9093" in line)
     assert line.split()[:3] == ["ip", "saddr", "203.0.113.5"]
     assert "saddr" not in "".join(
         line for line in rules(fleet.hosts["hub-01"]).splitlines() if "9093" in line

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.coordination.companion import is_stopped
 from deploy.coordination.deadlines import Waiting, due
+from deploy.coordination.sidecar import is_stopped
 from lab.handle import wait_until
 from lab.state import PROJECT
 from tests.unit.fleets import make_inventory

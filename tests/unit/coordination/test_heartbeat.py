@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.coordination.companion import is_stopped
+from deploy.coordination.sidecar import is_stopped
 from lab.handle import wait_until
 from lab.state import PROJECT
 from tests.unit.stand_in import SSH

@@ -34,7 +34,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_every_path_that_a_page_names_is_there(page: Path) -> None:
-    """What a page calls by its whole path in the project; a name with a blank, a star or dots stands for several."""
+    """Names with a blank, a star or dots stand for several files."""
     if page.name == "CHANGELOG.md":
         pytest.skip("tells of what was")
     named = re.findall(rf"`((?:{'|'.join(TREES)})/[\w./-]+)`", page.read_text(encoding="utf-8"))

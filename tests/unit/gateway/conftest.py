@@ -31,7 +31,7 @@ def bad_input(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runnin
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """One gateway with the plain door on, for many existing clients."""
+    """One gateway with the legacy adapter on, for many existing clients."""
     gateway = Door(tmp_path_factory.mktemp("door"))
     try:
         gateway.start()

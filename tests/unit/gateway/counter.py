@@ -1,4 +1,4 @@
-"""The gateway's desk over real files and the simulated broker, without sockets: quick to open many times."""
+"""The order manager over real files and the simulated broker, without sockets: quick to open often."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
 from mt5crs.broker.sim.faults import Faults, SendFault
 from mt5crs.broker.sim.terminal import Showing
 from mt5crs.gateway.control import Control
-from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.journal import Journal
 from mt5crs.gateway.ledger import Ledger
+from mt5crs.gateway.order_manager import OrderManager
 from mt5crs.gateway.stream import Stream
 from mt5crs.gateway.watch import Watch
 from mt5crs.protocol.fields import MarginMode
@@ -29,7 +29,7 @@ LAG_S, RESOLVE_AFTER_S = 10.0, 30.0
 
 
 class Counter:
-    """One desk with its lease taken. Prices stand still at 1.1 unless moved."""
+    """One order manager with its lease taken. Prices stand still at 1.1 unless moved."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class Counter:
         self.build(margin_mode)
         self.price(1.1)
         if look:
-            self.desk.look()
+            self.order_manager.look()
         self.epoch = self.control.acquire(MAGIC, "c", "run", 60_000)
         self._number = 0
 
     def build(self, margin_mode: MarginMode) -> None:
-        """Open broker and files, and put the desk over them."""
+        """Open broker and files, and put the order manager over them."""
         profile = Profile(balance=1e6, margin_mode=margin_mode)
         self.broker = SimulatedBroker(self.directory / "sim", profile, clock=lambda: self.now, durable=False)
         self.journal = Journal(self.directory / "journal.db", "x", durable=False)
@@ -72,7 +72,7 @@ class Counter:
             durable=False,
         )
         stream, ledger = Stream("s", lambda _: None), Ledger(self.broker)
-        self.desk = Desk(
+        self.order_manager = OrderManager(
             self.broker,
             self.journal,
             self.control,
@@ -101,7 +101,7 @@ class Counter:
         """Opened again under such limits."""
         again = self.restarted(look=False)
         again.limits = {MAGIC: msgspec.structs.replace(again.limits[MAGIC], **limits)}
-        again.desk.look()
+        again.order_manager.look()
         return again
 
     def price(self, bid: float, ask: float | None = None) -> None:
@@ -133,7 +133,7 @@ class Counter:
 
     def submit(self, request: Submission, *, operator: bool = False) -> OrderResult | Error:
         """Any submission."""
-        reply = self.desk.submit(request, lambda: 0, operator=operator)
+        reply = self.order_manager.submit(request, lambda: 0, operator=operator)
         assert isinstance(reply, (OrderResult, Error))
         return reply
 

@@ -29,7 +29,7 @@ class StateUnknownError(Exception):
 
 
 class Door(Running):
-    """A gateway with the plain door on. Each of its existing clients has a source address and a magic number
+    """A gateway with the legacy adapter on. Each existing client has a source address and a magic number
     of its own, so that many tests share one process.
     """
 

@@ -1,4 +1,4 @@
-"""A desk under phases: signers with real keys, records that they sign, and a broker with enough leverage."""
+"""An order manager under phases: signers with real keys, their records, a broker with enough leverage."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from mt5crs.broker.sim.backend import Command, Profile, SimulatedBroker
 from mt5crs.gateway.control import Control
-from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.journal import Journal
 from mt5crs.gateway.ledger import Ledger
+from mt5crs.gateway.order_manager import OrderManager
 from mt5crs.gateway.phase_store import PhaseStore
 from mt5crs.gateway.phases import Phases
 from mt5crs.gateway.stream import Stream
@@ -70,7 +70,7 @@ class Phased(Counter):
         return self.now + self.wall_off
 
     def build(self, margin_mode: MarginMode) -> None:
-        """Broker, files and desk, with phases."""
+        """Broker, files and order_manager, with phases."""
         profile = Profile(balance=1e6, margin_mode=margin_mode, leverage=self.leverage)
         self.broker = SimulatedBroker(self.directory / "sim", profile, clock=lambda: self.now, durable=False)
         self.journal = Journal(self.directory / "journal.db", ACCOUNT, durable=False)
@@ -90,7 +90,7 @@ class Phased(Counter):
             unfilled=unfilled,
             **clocks,
         )
-        self.desk = Desk(
+        self.order_manager = OrderManager(
             self.broker,
             self.journal,
             self.control,
@@ -142,7 +142,7 @@ class Phased(Counter):
 
     def give_signed(self, text: str, signature: str) -> PhaseState:
         """Give a record to the gateway. Raises Refusal."""
-        reply = self.desk.phase(
+        reply = self.order_manager.phase(
             PhaseSet(v=1, id="p", client="ops", magic=MAGIC, record=text, signature=signature)
         )
         assert isinstance(reply, PhaseState)
@@ -154,7 +154,7 @@ class Phased(Counter):
 
     def state(self) -> PhaseState:
         """PHASE_QUERY."""
-        reply = self.desk.phase(PhaseQuery(v=1, id="q", client="ops", magic=MAGIC))
+        reply = self.order_manager.phase(PhaseQuery(v=1, id="q", client="ops", magic=MAGIC))
         assert isinstance(reply, PhaseState)
         return reply
 
@@ -168,7 +168,7 @@ class Phased(Counter):
         """Lose money with this magic number, at the broker."""
         self.broker.command(Command(do="trade", symbol="EURUSD", side="BUY", volume=0.01, magic=MAGIC))
         self.price(1.1001 - dollars / 1000)
-        self.desk.look()
+        self.order_manager.look()
 
 
 class _Again(Phased):

@@ -36,7 +36,7 @@ def test_working_orders_count_as_if_they_were_filled(tmp_path: Path) -> None:
     counter = Counter(tmp_path, max_position_volume=0.4, max_daily_loss=100.0)
     filled(counter.order(volume=0.1))
     counter.order(volume=0.1, type="LIMIT", price=1.05)
-    account = counter.desk.account()
+    account = counter.order_manager.account()
     assert account is not None
     books, _, limits = account
     used = limits_used(books, {MAGIC: -25.0}, limits)
@@ -47,4 +47,4 @@ def test_working_orders_count_as_if_they_were_filled(tmp_path: Path) -> None:
 
 
 def test_before_the_first_look_nothing_is_known(tmp_path: Path) -> None:
-    assert Counter(tmp_path, look=False).desk.account() is None
+    assert Counter(tmp_path, look=False).order_manager.account() is None

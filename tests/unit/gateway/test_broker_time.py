@@ -44,7 +44,7 @@ def test_a_loss_is_seen_when_the_clock_was_wrong_at_the_start(tmp_path: Path, ah
     counter.showing(clock_ahead_ms=ahead_ms)
     again = counter.restarted_with(max_daily_loss=900.0)
     again.showing(clock_ahead_ms=ahead_ms)
-    again.desk.look()
+    again.order_manager.look()
     again.showing()
     again.now += 1000
     lose(again)
@@ -100,13 +100,13 @@ def test_no_order_goes_out_while_the_clock_is_wrong(tmp_path: Path, ahead_ms: in
 
     def a_quote() -> None:
         counter.now += 300
-        counter.desk._watch.observe_ticks(["EURUSD"])
+        counter.order_manager._watch.observe_ticks(["EURUSD"])
 
     a_quote()
     counter.showing(clock_ahead_ms=ahead_ms)
     for _ in range(2):
         a_quote()
-    assert counter.desk._watch.skew.ms() == pytest.approx(ahead_ms, abs=1000)
+    assert counter.order_manager._watch.skew.ms() == pytest.approx(ahead_ms, abs=1000)
     refused = counter.order()
     assert isinstance(refused, Error)
     assert (refused.code, refused.field, refused.final) == ("NOT_READY", "clock", False)
@@ -137,8 +137,15 @@ def test_the_reconcilers_record_does_not_rest_on_the_clock(
         filled(counter.order())
         counter.now += 30_000
     counter.showing(clock_ahead_ms=ahead_ms)
-    desk = counter.desk
-    reader = Reader(counter.broker, desk, desk._watch, desk._ledger, counter.control, desk._stream)
+    order_manager = counter.order_manager
+    reader = Reader(
+        counter.broker,
+        order_manager,
+        order_manager._watch,
+        order_manager._ledger,
+        counter.control,
+        order_manager._stream,
+    )
     local: LocalState | None = None
     for _ in range(4):
         since = (

@@ -1,11 +1,11 @@
-"""Encoded replies and the bell between the threads."""
+"""Encoded replies and the waker between the threads."""
 
 import threading
 
 import msgspec
 
-from mt5crs.gateway.bell import Bell
 from mt5crs.gateway.frames import ReplyEncoder
+from mt5crs.gateway.waker import Waker
 from mt5crs.protocol.codec import decode_reply, encode
 from mt5crs.protocol.records import Account, Identity, Position
 from mt5crs.protocol.replies import Snapshot
@@ -95,27 +95,27 @@ def test_a_snapshot_is_the_same_bytes_however_often_its_positions_were_encoded()
 
 def test_a_bell_wakes_and_remembers() -> None:
     """A ring before listening counts, many count once, and without one listening ends by itself."""
-    bell = Bell(timeout_s=0.01)
+    waker = Waker(timeout_s=0.01)
     try:
-        assert not bell.hear()
+        assert not waker.wait()
         for _ in range(100_000):  # far more than the system keeps: ringing never blocks
-            bell.ring()
-        while bell.hear():
+            waker.wake()
+        while waker.wait():
             pass
-        bell.ring()
-        assert bell.hear()
+        waker.wake()
+        assert waker.wait()
     finally:
-        bell.close()
+        waker.close()
 
 
 def test_a_bell_wakes_a_thread_that_waits() -> None:
     """Long before its time is up."""
-    bell, heard = Bell(timeout_s=30), []
-    waiting = threading.Thread(target=lambda: heard.append(bell.hear()), daemon=True)
+    waker, heard = Waker(timeout_s=30), []
+    waiting = threading.Thread(target=lambda: heard.append(waker.wait()), daemon=True)
     try:
         waiting.start()
-        bell.ring()
+        waker.wake()
         waiting.join(10)
         assert heard == [True]
     finally:
-        bell.close()
+        waker.close()

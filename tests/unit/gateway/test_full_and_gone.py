@@ -38,7 +38,7 @@ for _ in range(5):
         sent += 1
     assert sent > 10
     fd = recv_monitor_message(told)["value"]
-    socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM).shutdown(socket.SHUT_RDWR)  # as the doorkeeper
+    socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM).shutdown(socket.SHUT_RDWR)  # as the guard
 lone = context.socket(zmq.PULL)
 lone.bind("inproc://nobody")
 lone.poll(3000)  # longer than a heartbeat's interval

@@ -50,7 +50,7 @@ def test_an_order_during_which_the_login_is_lost_is_found_when_it_is_back(
     assert isinstance(lost, OrderResult)
     assert lost.outcome == "UNRESOLVED"
     with pytest.raises(Refusal, match="shows 0@"):
-        counter.desk.look()
+        counter.order_manager.look()
     blocked = counter.order()
     assert isinstance(blocked, Error)
     assert blocked.code == "UNRESOLVED"
@@ -58,6 +58,6 @@ def test_an_order_during_which_the_login_is_lost_is_found_when_it_is_back(
         counter = counter.restarted(look=False)
     counter.now += 5001
     pass_time(counter, 1)
-    assert counter.desk.unresolved(MAGIC) == []
+    assert counter.order_manager.unresolved(MAGIC) == []
     assert filled(counter.order(client_order_id="lost")).replayed
     assert really_open(counter) == pytest.approx(0.1)

@@ -20,9 +20,9 @@ from mt5crs.broker.interface import BrokerError
 from mt5crs.broker.remote import RemoteBroker
 from mt5crs.broker.sim.backend import Profile, SimulatedBroker
 from mt5crs.gateway.control import Control
-from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.journal import Journal
 from mt5crs.gateway.ledger import Ledger
+from mt5crs.gateway.order_manager import OrderManager
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.gateway.stream import Stream
 from mt5crs.gateway.watch import Watch
@@ -42,7 +42,7 @@ LIMITS = Limits(dry_run=False, symbols=["EURUSD"], max_order_volume=5, max_posit
 
 
 class History:
-    """One desk over one broker whose process is killed again and again."""
+    """One order manager over one broker whose process is killed again and again."""
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311
@@ -53,7 +53,7 @@ class History:
         self.journal = Journal(directory / "journal.db", "x", durable=False)
         self.control = Control(directory / "control.db", "x", durable=False)
         stream, ledger = Stream("s", lambda _: None), Ledger(self.broker)
-        self.desk = Desk(
+        self.order_manager = OrderManager(
             self.broker, self.journal, self.control, Watch(self.broker, stream, ledger), ledger, stream,
             lambda: {MAGIC: LIMITS}, 90_000_001, "Sim-Demo", lambda *_, **__: None,
             resolve_after_s=0.0,
@@ -95,8 +95,8 @@ class History:
                 if self.broker.down():
                     self.broker.start()
                 self.broker.identity()
-                self.desk.look()
-                self.desk.resolve_all()
+                self.order_manager.look()
+                self.order_manager.resolve_all()
             except BrokerError:
                 continue
             if not self.broker.down():
@@ -107,7 +107,7 @@ class History:
         if request is None:
             return None
         self.sent[request.client_order_id] = request
-        reply = self.desk.submit(request, lambda: 0)
+        reply = self.order_manager.submit(request, lambda: 0)
         assert isinstance(reply, (OrderResult, Error))
         return request.client_order_id, reply
 
@@ -145,12 +145,12 @@ class History:
             return []
 
     def settle(self) -> None:
-        """A person declares what the books do not show; the desk refuses that for what they do show."""
+        """A person declares what the books do not show; refused for what they do show."""
         self._recover()
-        for name in self.desk.unresolved(MAGIC):
+        for name in self.order_manager.unresolved(MAGIC):
             head = {"v": 1, "id": "r", "client": "ops", "magic": MAGIC, "client_order_id": name}
             with contextlib.suppress(Refusal):
-                self.desk.declare(OrderResolve(**head, reason="looked"))
+                self.order_manager.declare(OrderResolve(**head, reason="looked"))
 
     def check(self) -> None:
         """The broker's own file against everything that was answered."""

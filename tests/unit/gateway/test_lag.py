@@ -33,8 +33,15 @@ def really_open(counter: Counter) -> float:
 
 
 def snapshot(counter: Counter) -> Snapshot:
-    desk = counter.desk
-    reader = Reader(counter.broker, desk, desk._watch, desk._ledger, counter.control, desk._stream)
+    order_manager = counter.order_manager
+    reader = Reader(
+        counter.broker,
+        order_manager,
+        order_manager._watch,
+        order_manager._ledger,
+        counter.control,
+        order_manager._stream,
+    )
     reply = reader.answer(
         SyncAll(v=1, id="s", client="c", magic=MAGIC, whole_account=False, history_since_msc=0)
     )
@@ -44,8 +51,8 @@ def snapshot(counter: Counter) -> Snapshot:
 
 def pass_time(counter: Counter, milliseconds: int) -> None:
     counter.now += milliseconds
-    counter.desk.look()
-    counter.desk.resolve_all()
+    counter.order_manager.look()
+    counter.order_manager.resolve_all()
 
 
 @pytest.mark.parametrize("knob", [*LAGS, "all"])
@@ -76,7 +83,7 @@ def test_a_snapshot_that_has_come_as_far_as_the_answer_holds_its_effect(tmp_path
         pass_time(counter, 50)
     assert [p.volume for p in shown.positions] == [0.1]
     assert [d.volume for d in shown.deals if d.magic == MAGIC] == [0.1]
-    assert counter.desk.unsettled(MAGIC) == []
+    assert counter.order_manager.unsettled(MAGIC) == []
 
 
 @pytest.mark.parametrize("margin_mode", ["HEDGING", "NETTING"])
@@ -95,7 +102,7 @@ def test_a_close_is_not_sent_twice(tmp_path: Path, margin_mode: Any) -> None:
     assert counter.broker._store.positions() == []
     pass_time(counter, 100)
     assert counter.broker.books().positions == []
-    assert counter.desk.unsettled(MAGIC) == []
+    assert counter.order_manager.unsettled(MAGIC) == []
 
 
 @pytest.mark.parametrize("fate", ["filled", "unknown"])
@@ -125,7 +132,7 @@ def test_a_working_order_counts_until_its_fill_is_shown(tmp_path: Path) -> None:
         assert limit_of(counter.order()) == "max_position_volume"
         pass_time(counter, 200)
     assert really_open(counter) == 0.6  # 0.1 of it somebody else's
-    assert counter.desk.unsettled(MAGIC) == []
+    assert counter.order_manager.unsettled(MAGIC) == []
 
 
 def test_a_cancelled_order_counts_no_longer_once_the_history_says_so(tmp_path: Path) -> None:
@@ -151,7 +158,7 @@ def test_a_loss_counts_when_its_deal_is_seconds_behind_the_position(tmp_path: Pa
     for _ in range(20):
         assert limit_of(counter.order()) == "max_daily_loss"
         pass_time(counter, 200)
-    shown = counter.desk.guards()[0].daily_profit
+    shown = counter.order_manager.guards()[0].daily_profit
     assert shown is not None
     assert -2100 < shown < -1900  # once, not with the open result beside it
 
@@ -162,21 +169,21 @@ def test_what_the_books_never_show_becomes_unresolved_and_a_person_may_accept_it
     first = filled(counter.order(client_order_id="lost"))
     filled(counter.order())  # still within the limits, and within the time
     counter.now += int(LAG_S * 1000) + 1
-    counter.desk.look()
+    counter.order_manager.look()
     assert "books.behind" in counter.notes
-    assert counter.desk.unresolved(MAGIC)[0] == "lost"
-    assert counter.desk.unresolved_by_magic() == {MAGIC: 2}
+    assert counter.order_manager.unresolved(MAGIC)[0] == "lost"
+    assert counter.order_manager.unresolved_by_magic() == {MAGIC: 2}
     blocked = counter.order()
     assert isinstance(blocked, Error)
     assert blocked.code == "UNRESOLVED"
     for name in ("lost", "o2"):
-        reply = counter.desk.declare(
+        reply = counter.order_manager.declare(
             OrderResolve(v=1, id="r", client="ops", magic=MAGIC, client_order_id=name, reason="looked")
         )
         assert isinstance(reply, OrderResult)
         assert reply.outcome == "FILLED"  # what was told stays told
     assert reply.client_order_id != first.client_order_id
-    assert counter.desk.unresolved(MAGIC) == []
+    assert counter.order_manager.unresolved(MAGIC) == []
 
 
 def test_what_was_told_before_the_books_showed_it_survives_a_restart(tmp_path: Path) -> None:
@@ -188,7 +195,7 @@ def test_what_was_told_before_the_books_showed_it_survives_a_restart(tmp_path: P
     again = counter.restarted(look=False)
     again.broker._past._versions[0] = (again.broker._past._versions[0][0], theirs, [])
     again.showing(**all_late(60))
-    assert again.desk.unsettled(MAGIC) == ["early"]
+    assert again.order_manager.unsettled(MAGIC) == ["early"]
     assert limit_of(again.order()) == "max_position_volume"
 
 

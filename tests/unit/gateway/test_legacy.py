@@ -1,4 +1,4 @@
-"""The second door: plain JSON clients, in the shapes they send and expect."""
+"""The second entry: plain JSON clients, in the shapes they send and expect."""
 
 import contextlib
 import datetime

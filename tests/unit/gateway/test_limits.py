@@ -120,7 +120,7 @@ def test_daily_loss_counts_open_and_realised_and_ends_with_the_day(tmp_path: Pat
     assert limit_of(counter.order()) == "max_daily_loss"
     filled(counter.close(position))  # closing stays possible, and makes the loss a realised one
     assert limit_of(counter.order()) == "max_daily_loss"
-    shown = counter.desk.guards()[0].daily_profit
+    shown = counter.order_manager.guards()[0].daily_profit
     assert shown is not None
     assert shown < -1000
     counter.now += 24 * 3600 * 1000
@@ -145,17 +145,17 @@ def test_the_days_result_is_shown_before_anything_is_ordered(tmp_path: Path) -> 
     counter = Counter(tmp_path)
     filled(counter.order(volume=1.0))
     counter.price(1.08)
-    counter.desk.look()
-    shown = counter.desk.guards()[0].daily_profit
+    counter.order_manager.look()
+    shown = counter.order_manager.guards()[0].daily_profit
     assert shown is not None
     assert shown < -1000
     counter.now += 2000
     again = counter.restarted()
     again.price(1.08)
-    again.desk.look()
-    assert again.desk.guards()[0].daily_profit == shown
-    again.desk._account.daily = {}  # before the first look
-    assert again.desk.guards()[0].daily_profit is None
+    again.order_manager.look()
+    assert again.order_manager.guards()[0].daily_profit == shown
+    again.order_manager._account.daily = {}  # before the first look
+    assert again.order_manager.guards()[0].daily_profit is None
 
 
 def test_a_deal_dated_after_midnight_counts_for_the_new_day_whenever_it_is_seen(tmp_path: Path) -> None:
@@ -183,12 +183,12 @@ def test_failures_in_a_row_open_the_breaker_and_only_a_new_order_counts(tmp_path
     filled(counter.order())  # a success in between: counted from zero again
     counter.fault(refused, refused)
     counter.order()
-    assert counter.desk.guards()[0].breaker_open is False
+    assert counter.order_manager.guards()[0].breaker_open is False
     counter.order()
     assert limit_of(counter.order()) == "max_consecutive_failures"
     filled(counter.close(position))
     assert limit_of(counter.order()) == "max_consecutive_failures"  # closing does not close the breaker
-    counter.desk.reset_breaker(MAGIC)
+    counter.order_manager.reset_breaker(MAGIC)
     filled(counter.order())
 
 

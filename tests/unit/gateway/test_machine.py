@@ -22,8 +22,8 @@ from mt5crs.broker.sim.backend import Command, Profile
 from mt5crs.broker.sim.faults import Faults, Rules, SendFault
 from mt5crs.broker.sim.terminal import Part, Showing
 from mt5crs.gateway.control import Control
-from mt5crs.gateway.desk import Desk
 from mt5crs.gateway.ledger import Ledger
+from mt5crs.gateway.order_manager import OrderManager
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.gateway.stream import Stream
 from mt5crs.gateway.watch import Watch
@@ -119,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         stream = Stream("s", lambda _: None)
         ledger = Ledger(self.broker)
         watch = Watch(self.broker, stream, ledger)
-        self.desk = Desk(
+        self.order_manager = OrderManager(
             self.broker, self.journal, self.control, watch, ledger, stream, lambda: {MAGIC: LIMITS},
             LOGIN, SERVER, lambda *_, **__: None, monotonic=lambda: self.now / 1000,
         )  # fmt: skip
@@ -241,12 +241,12 @@ class Machine(RuleBasedStateMachine):
         changed = msgspec.structs.replace(old, client="someone-else")
         self.current = None
         with pytest.raises(Refusal, match="DUPLICATE_ID"):
-            self.desk.submit(changed, lambda: 0)
+            self.order_manager.submit(changed, lambda: 0)
 
     def _deliver(self, request: Submission) -> None:
         self.current = request
         try:
-            reply = self.desk.submit(request, lambda: 0)
+            reply = self.order_manager.submit(request, lambda: 0)
         except Crash:
             self.crash()
         else:
@@ -371,8 +371,8 @@ class Machine(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         try:
-            self.desk.resolve_all()
-            self.desk.keep_seen()
+            self.order_manager.resolve_all()
+            self.order_manager.keep_seen()
         except Crash:
             self.crash()
 

@@ -104,7 +104,7 @@ def test_within_the_freeze_level_a_close_and_a_cancel_are_refused_and_block_noth
     for refused in (counter.close(position), counter.cancel(placed.order)):
         assert isinstance(refused, OrderResult)
         assert (refused.outcome, refused.retcode) == ("REJECTED", 10029)
-    assert counter.desk.unsettled(MAGIC) == []
+    assert counter.order_manager.unsettled(MAGIC) == []
     counter.price(1.102)
     filled(counter.close(position))
     assert isinstance(ended := counter.cancel(placed.order), OrderResult)
@@ -178,14 +178,21 @@ def test_a_fill_after_a_cancel_was_answered_is_told_and_counts(tmp_path: Path, l
     assert limit_of(counter.order()) == "max_position_volume"
     pass_time(counter, lag_ms)
     assert [p.volume for p in counter.broker.books().positions] == [0.5]
-    assert counter.desk.unsettled(MAGIC) == []
+    assert counter.order_manager.unsettled(MAGIC) == []
 
 
 def test_clients_are_told_the_specification_of_the_protocol(tmp_path: Path) -> None:
     counter = Counter(tmp_path)
     takes(counter, stops_level=7)
-    desk = counter.desk
-    reader = Reader(counter.broker, desk, desk._watch, desk._ledger, counter.control, desk._stream)
+    order_manager = counter.order_manager
+    reader = Reader(
+        counter.broker,
+        order_manager,
+        order_manager._watch,
+        order_manager._ledger,
+        counter.control,
+        order_manager._stream,
+    )
     reply = reader.answer(SymbolQuery(v=1, id="s", client="c", magic=MAGIC, symbol="EURUSD"))
     assert isinstance(reply, SymbolReply)
     assert type(reply.spec) is SymbolSpec

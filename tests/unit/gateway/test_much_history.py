@@ -17,7 +17,7 @@ _SEARCHES = 8
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Counter, list[int]]:
-    """A desk, and how many records of history each reading gave it."""
+    """An order manager, and how many records of history each reading gave it."""
     counter, sizes = Counter(tmp_path), list[int]()
     for name in ("closed_orders", "deals"):
         asked = getattr(counter.broker, name)
@@ -42,12 +42,12 @@ def cancelled(counter: Counter, order: int) -> None:
     answer = counter.cancel(order)
     assert isinstance(answer, OrderResult)
     assert answer.outcome == "CANCELED"
-    counter.desk.look()
+    counter.order_manager.look()
 
 
 def later(counter: Counter) -> None:
     counter.now += _STEP_MS
-    counter.desk.look()
+    counter.order_manager.look()
 
 
 @pytest.mark.parametrize("deals", [False, True])

@@ -28,8 +28,15 @@ def test_they_do_not_hide_an_account_from_the_reconciler(tmp_path: Path) -> None
     counter = Counter(tmp_path)
     filled(counter.order())
     counter.showing(odd_records=True)
-    desk = counter.desk
-    reader = Reader(counter.broker, desk, desk._watch, desk._ledger, counter.control, desk._stream)
+    order_manager = counter.order_manager
+    reader = Reader(
+        counter.broker,
+        order_manager,
+        order_manager._watch,
+        order_manager._ledger,
+        counter.control,
+        order_manager._stream,
+    )
     question = SyncAll(v=1, id="s", client="c", magic=MAGIC, whole_account=True, history_since_msc=0)
     snapshot = decode_reply(ReplyEncoder()(reader.answer(question)))
     assert isinstance(snapshot, Snapshot)
@@ -48,15 +55,15 @@ def test_they_do_not_hide_an_account_from_the_reconciler(tmp_path: Path) -> None
 def test_they_are_told_once_and_not_at_every_look(tmp_path: Path) -> None:
     counter = Counter(tmp_path)
     published: list[tuple[str, bytes]] = []
-    counter.desk._stream._publish = lambda item: published.append((item.topic, item.payload))
+    counter.order_manager._stream._publish = lambda item: published.append((item.topic, item.payload))
     counter.showing(odd_records=True)
-    counter.desk.look()
+    counter.order_manager.look()
     assert len([topic for topic, _ in published if topic.startswith("trade.")]) == 8
     for _, payload in published:
         decode_event(payload)
     published.clear()
     for _ in range(3):
-        counter.desk.look()
+        counter.order_manager.look()
     assert published == []
 
 

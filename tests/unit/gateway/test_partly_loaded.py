@@ -19,7 +19,7 @@ def restarted_in_part(counter: Counter, shown: int, for_ms: int = 3000) -> Count
     """Gateway and terminal start again together; the terminal has loaded so much of each list."""
     again = counter.restarted(look=False)
     again.showing(part=Part(shown=shown, for_ms=for_ms))
-    again.desk.look()
+    again.order_manager.look()
     return again
 
 
@@ -35,7 +35,7 @@ def test_positions_that_are_not_loaded_yet_count_for_the_limits(
     filled(counter.order(volume=0.2))
     pass_time(counter, lag_ms)
     if kept:  # else the process dies before it is idle
-        counter.desk.keep_seen()
+        counter.order_manager.keep_seen()
     again = restarted_in_part(counter, 1)
     assert len(again.broker.books().positions) == 1
     for _ in range(4):
@@ -80,12 +80,12 @@ def test_what_was_closed_while_the_gateway_was_down_is_no_part(tmp_path: Path) -
     position = filled(counter.order()).position
     placed = counter.order(client_order_id="rests", volume=0.1, type="LIMIT", price=1.0, filling="RETURN")
     assert limit_of(placed) == "max_position_volume"
-    counter.desk.keep_seen()
+    counter.order_manager.keep_seen()
     counter.broker.command(Command(do="close", position=position))
     again = counter.restarted()
-    assert again.desk.unsettled(MAGIC) == []
+    assert again.order_manager.unsettled(MAGIC) == []
     filled(again.order())
-    again.desk.keep_seen()
+    again.order_manager.keep_seen()
     assert {kind for kind, _, _ in again.journal.sightings()} == {"position", "result"}
 
 
@@ -98,7 +98,7 @@ def test_what_no_deal_explains_is_believed_after_a_while(tmp_path: Path) -> None
     assert limit_of(again.order()) == "max_position_volume"
     pass_time(again, int(LAG_S * 1000) + 1)
     assert "books.behind" in again.notes
-    assert again.desk.unsettled(MAGIC) == []
+    assert again.order_manager.unsettled(MAGIC) == []
 
 
 def test_the_loss_of_the_day_is_not_forgotten_while_the_history_loads(tmp_path: Path) -> None:
@@ -107,16 +107,16 @@ def test_the_loss_of_the_day_is_not_forgotten_while_the_history_loads(tmp_path: 
     counter.price(1.09)
     counter.broker.command(Command(do="close", position=position))
     pass_time(counter, 100)
-    counter.desk.keep_seen()
+    counter.order_manager.keep_seen()
     again = counter.restarted(look=False)
     again.limits = counter.limits
     again.showing(part=Part(shown=1, for_ms=30_000))
-    again.desk.look()
+    again.order_manager.look()
     assert limit_of(again.order()) == "max_daily_loss"
     pass_time(again, 61_000)  # read once more, whole: from then on the deals alone count
     again.epoch = again.control.acquire(MAGIC, "c", "run", 60_000)
     assert limit_of(again.order()) == "max_daily_loss"
-    assert not again.desk._ledger.may_be_loading()
+    assert not again.order_manager._ledger.may_be_loading()
 
 
 def test_what_was_seen_is_not_written_while_a_part_is_shown(tmp_path: Path) -> None:
@@ -124,6 +124,6 @@ def test_what_was_seen_is_not_written_while_a_part_is_shown(tmp_path: Path) -> N
     filled(counter.order())
     filled(counter.order())
     again = restarted_in_part(counter, 1)
-    again.desk.keep_seen()
+    again.order_manager.keep_seen()
     twice = restarted_in_part(again, 1)
-    assert [name.split("-")[0] for name in twice.desk.unsettled(MAGIC)] == ["position"]
+    assert [name.split("-")[0] for name in twice.order_manager.unsettled(MAGIC)] == ["position"]

@@ -218,7 +218,7 @@ class PhaseMachine(RuleBasedStateMachine):
     def the_market_moves(self, bid: float) -> None:
         """A broken rollback criterion only takes away, so the model follows it down."""
         self.over.price(bid)
-        self.over.desk.look()
+        self.over.order_manager.look()
         self.over.price(1.1, PRICE)
         profile, state = self.over.phases.in_force(MAGIC), self.over.phases.trading(MAGIC)
         assert profile is not None

@@ -129,9 +129,9 @@ def test_an_order_that_does_not_say_what_it_expects_is_refused_where_the_phase_a
 def test_order_check_says_what_an_order_would_be_told(micro: Phased) -> None:
     head = {"v": 1, "id": "c", "client": "c", "magic": MAGIC}
     with pytest.raises(Refusal, match="trade_size"):
-        micro.desk.check(OrderCheck(**head, **{**TERMS, **WORTH, "price": 1.1001, "volume": 1.0}))
+        micro.order_manager.check(OrderCheck(**head, **{**TERMS, **WORTH, "price": 1.1001, "volume": 1.0}))
     assert isinstance(
-        micro.desk.check(OrderCheck(**head, **{**TERMS, **WORTH, "price": 1.1001})), CheckResult
+        micro.order_manager.check(OrderCheck(**head, **{**TERMS, **WORTH, "price": 1.1001})), CheckResult
     )
 
 
@@ -387,12 +387,12 @@ def test_a_days_loss_demotes_and_lets_only_reduce(tmp_path: Path) -> None:
     phased.promote(CONSTRAINED)
     position = filled(phased.order(volume=0.05, expected_profit=1.0)).position
     phased.price(1.0990)  # 5.5 dollars
-    phased.desk.look()
+    phased.order_manager.look()
     state = phased.state()
     assert (state.profile, state.trading) == (MICRO, "REDUCING")
     assert state.why == "daily_loss: the day's loss is 5.65 USD, the limit is 5.00"
     assert [act.act for act in state.acts[:2]] == ["critical", "demoted"]
-    phased.desk.look()
+    phased.order_manager.look()
     assert phased.profile() == MICRO  # once, and not again with every look
     assert limit_of(phased.order(**WORTH)) == "trading"
     filled(phased.close(position))
@@ -404,7 +404,7 @@ def test_failures_in_a_row_halt_the_magic_number(micro: Phased) -> None:
     micro.fault(*[SendFault(kind="retcode", retcode=10006)] * 3)
     for _ in range(3):
         assert isinstance(micro.order(**WORTH), OrderResult)
-    micro.desk.look()
+    micro.order_manager.look()
     [halt] = micro.control.halts()
     assert (halt.magic, halt.client) == (MAGIC, "gateway")
     assert "CIRCUIT_BREAKER_OPEN" in halt.reason
@@ -413,16 +413,16 @@ def test_failures_in_a_row_halt_the_magic_number(micro: Phased) -> None:
     assert reply.code == "HALTED"
     assert micro.state().trading == "HALTED"
     micro.control.resume("MAGIC", MAGIC, "ops", "found")
-    micro.desk.look()  # before the count is reset, which the terminal's thread does
+    micro.order_manager.look()  # before the count is reset, which the terminal's thread does
     assert micro.control.halts() == []
-    micro.desk.reset_breaker(MAGIC)
-    micro.desk.look()
+    micro.order_manager.reset_breaker(MAGIC)
+    micro.order_manager.look()
     filled(micro.order(**WORTH))
     assert [act.act for act in micro.state().acts].count("critical") == 1
     micro.fault(*[SendFault(kind="retcode", retcode=10006)] * 3)
     for _ in range(3):
         micro.order(**WORTH)
-    micro.desk.look()
+    micro.order_manager.look()
     assert len(micro.control.halts()) == 1
 
 
@@ -440,21 +440,21 @@ def test_orders_without_a_deal_for_half_an_hour_halt_the_magic_number(micro: Pha
 
     asked(4)
     micro.now += 1_900_000
-    micro.desk.look()
+    micro.order_manager.look()
     assert micro.control.halts() == []
     micro.epoch = micro.control.acquire(MAGIC, "c", "run", 60_000)
     filled(micro.order(**WORTH))
     asked(5)
     micro.now += 1_700_000
-    micro.desk.look()
+    micro.order_manager.look()
     assert micro.control.halts() == []
     micro.now += 200_000
-    micro.desk.look()
+    micro.order_manager.look()
     [halt] = micro.control.halts()
     assert (halt.magic, halt.client) == (MAGIC, "gateway")
     assert halt.reason == "no_fills: 5 orders in 1900 s and no deal (LIVE_NO_FILLS)"
     micro.control.resume("MAGIC", MAGIC, "ops", "looked")
-    micro.desk.look()
+    micro.order_manager.look()
     assert micro.control.halts() == []  # it begins anew
 
 
@@ -463,7 +463,7 @@ def test_a_working_order_that_is_filled_later_is_a_deal(micro: Phased) -> None:
     assert isinstance(reply, OrderResult)
     assert micro.phases._unfilled.of(MAGIC)[0] == 1
     micro.price(1.0898)
-    micro.desk.look()
+    micro.order_manager.look()
     assert micro.phases._unfilled.of(MAGIC)[0] == 0
 
 
@@ -507,7 +507,7 @@ def test_figures_survive_a_stop_and_begin_anew_with_a_phase(micro: Phased) -> No
     filled(micro.order(**WORTH))
     assert limit_of(micro.order(volume=1.0, expected_profit=1e6)) == "trade_size"
     micro.price(1.0990)
-    micro.desk.look()
+    micro.order_manager.look()
     again = micro.reopened()
     assert (fact(again, "fills"), fact(again, "reject_percent"), fact(again, "worst_day")) == (1, 50, -1.13)
     assert fact(again, "latency_p95_ms") == 10

@@ -27,7 +27,7 @@ def lost(counter: Counter, fault: SendFault | None = None, **terms: Any) -> str:
 
 
 def declare(counter: Counter, client_order_id: str, reason: str = "looked, nothing there") -> OrderResult:
-    reply = counter.desk.declare(
+    reply = counter.order_manager.declare(
         OrderResolve(v=1, id="r", client="ops", magic=MAGIC, client_order_id=client_order_id, reason=reason)
     )
     assert isinstance(reply, OrderResult)
@@ -35,7 +35,7 @@ def declare(counter: Counter, client_order_id: str, reason: str = "looked, nothi
 
 
 def told(counter: Counter, client_order_id: str) -> OrderResult:
-    reply = counter.desk.query(
+    reply = counter.order_manager.query(
         OrderQuery(v=1, id="q", client="c", magic=MAGIC, client_order_id=client_order_id)
     )
     assert isinstance(reply, OrderResult)
@@ -44,8 +44,8 @@ def told(counter: Counter, client_order_id: str) -> OrderResult:
 
 def wait(counter: Counter, seconds: float) -> None:
     counter.now += int(seconds * 1000)
-    counter.desk.look()
-    counter.desk.resolve_all()
+    counter.order_manager.look()
+    counter.order_manager.resolve_all()
 
 
 def test_an_order_is_not_given_up_before_it_can_have_failed(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_a_clock_that_is_wrong_does_not_hide_a_deal(tmp_path: Path, ahead_ms: in
     counter.showing(clock_ahead_ms=ahead_ms, deals_lag_ms=1000, history_lag_ms=1000, positions_lag_ms=1000)
     order = lost(counter, SendFault(kind="lose_reply"))
     counter.now += int(RESOLVE_AFTER_S * 1000)
-    entry = counter.desk._unresolved.entries()[0]
+    entry = counter.order_manager._unresolved.entries()[0]
     with pytest.raises(Refusal, match="books show it"):
-        counter.desk._resolution._require_no_trace(entry, "looked, nothing there")
+        counter.order_manager._resolution._require_no_trace(entry, "looked, nothing there")
     wait(counter, 10)
     assert told(counter, order).outcome == "FILLED"
 
@@ -133,10 +133,10 @@ def test_an_order_sent_to_another_account_is_not_found_in_ours(tmp_path: Path) -
     reply = counter.order()
     assert isinstance(reply, OrderResult)
     assert reply.outcome == "UNRESOLVED"
-    wait_for = counter.desk.unresolved(MAGIC)
+    wait_for = counter.order_manager.unresolved(MAGIC)
     counter.fault()
     wait(counter, RESOLVE_AFTER_S)
-    assert counter.desk.unresolved(MAGIC) == wait_for
+    assert counter.order_manager.unresolved(MAGIC) == wait_for
     assert isinstance(counter.order(), Error)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.backup import on_host
 from mt5crs.broker.interface import BrokerError
-from mt5crs.gateway import beginning, desk
+from mt5crs.gateway import beginning, order_manager
 from mt5crs.gateway.journal import Journal, replayed, restorations
 from mt5crs.protocol.records import Deal
 from mt5crs.protocol.replies import Error, OrderResult
@@ -136,7 +136,7 @@ def same_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counter], None]:
     """Has the gateway's own clock show what the broker's does."""
 
     def set_to(counter: Counter) -> None:
-        for module in (beginning, desk):
+        for module in (beginning, order_manager):
             monkeypatch.setattr(module, "time", SimpleNamespace(time_ns=lambda: counter.now * 1_000_000))
 
     return set_to
@@ -182,7 +182,7 @@ def test_a_first_gateway_looks_at_the_books_once(
     with monkeypatch.context() as patch:
         patch.setattr(first.broker, "deals", unreadable)
         with pytest.raises(BrokerError):
-            first.desk.look()
+            first.order_manager.look()
         assert first.journal.doubts_its_beginning, "unknown is not none"
         assert isinstance(first.order(client_order_id="first"), Error)
     filled(first.order(client_order_id="second"))

@@ -179,7 +179,7 @@ def test_a_number_that_was_given_out_again_is_another_connection() -> None:
 
 
 def test_who_spoke_before_it_was_told_of_is_not_silent() -> None:
-    """The network thread may hear a subscription before the doorkeeper hears of the connection."""
+    """The network thread may hear a subscription before the connection guard hears of the connection."""
     connections = Connections(per_source=1)
     connections.heard[1] = connections.replied[1] = 1
     connections.accepted(1, "events", ("h", 1))
@@ -246,7 +246,7 @@ def test_a_flood_writes_few_lines_and_says_how_many_it_left_out(sorts: int) -> N
         notes(number % sorts, "refused", kind="SYNC_ALL")
     assert len(written) == (5 if sorts == 1 else 50)
     now += 11
-    notes.settle()
+    notes.flush()
     event, fields = written[-1]
     assert (event, fields["of"], fields["left_out"]) == ("log.bounded", "refused", 10_000 - len(written) + 1)
     notes("x", "refused")

@@ -34,8 +34,15 @@ def disturbed(counter: Counter, times: int) -> Callable[[int], list[Deal]]:
 
 
 def snapshot(counter: Counter) -> Snapshot:
-    desk = counter.desk
-    reader = Reader(counter.broker, desk, desk._watch, desk._ledger, counter.control, desk._stream)
+    order_manager = counter.order_manager
+    reader = Reader(
+        counter.broker,
+        order_manager,
+        order_manager._watch,
+        order_manager._ledger,
+        counter.control,
+        order_manager._stream,
+    )
     reply = reader.answer(
         SyncAll(v=1, id="s", client="c", magic=MAGIC, whole_account=False, history_since_msc=0)
     )

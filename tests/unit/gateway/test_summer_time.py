@@ -26,8 +26,8 @@ def set_clock(counter: Counter, shift_ms: int) -> None:
 
 
 def earned(counter: Counter) -> float:
-    counter.desk.look()
-    found = counter.desk.guards()[0].daily_profit
+    counter.order_manager.look()
+    found = counter.order_manager.guards()[0].daily_profit
     assert found is not None
     return found
 
@@ -126,7 +126,7 @@ def test_books_that_are_late_show_an_order_from_around_the_time(tmp_path: Path, 
             set_clock(counter, shift_ms)
         for _ in range(5):
             pass_time(counter, 1000)
-        assert counter.desk.unsettled(MAGIC) == []
+        assert counter.order_manager.unsettled(MAGIC) == []
         assert "books.behind" not in counter.notes
 
 
@@ -134,7 +134,7 @@ def test_books_that_are_late_show_an_order_from_around_the_time(tmp_path: Path, 
 def test_an_order_is_given_up_after_a_time_that_no_clock_shortens(tmp_path: Path, shift_ms: int) -> None:
     counter = Counter(tmp_path, now=NOON)
     order = lost(counter)
-    counter.desk.resolve_all()
+    counter.order_manager.resolve_all()
     set_clock(counter, shift_ms)
     with pytest.raises(Refusal, match="a moment ago"):
         declare(counter, order)
@@ -147,18 +147,18 @@ def test_a_clock_that_is_set_is_no_skew(tmp_path: Path, shift_ms: int) -> None:
     counter = Counter(tmp_path, now=NOON)
     for _ in range(3):
         counter.now += 300
-        counter.desk._watch.observe_ticks(["EURUSD"])
+        counter.order_manager._watch.observe_ticks(["EURUSD"])
     set_clock(counter, shift_ms)
     for _ in range(3):
         counter.now += 300
-        counter.desk._watch.observe_ticks(["EURUSD"])
+        counter.order_manager._watch.observe_ticks(["EURUSD"])
     filled(counter.order())
 
 
 def test_the_account_is_told_after_the_clock_was_set_back(tmp_path: Path) -> None:
     counter = Counter(tmp_path, now=NOON)
     told: list[str] = []
-    counter.desk._stream._publish = lambda publication: told.append(publication.topic)
+    counter.order_manager._stream._publish = lambda publication: told.append(publication.topic)
     filled(counter.order())
     set_clock(counter, -HOUR)
     for _ in range(4):
@@ -181,13 +181,13 @@ def test_over_a_weekend_orders_are_refused_and_a_position_is_closed_when_the_mar
     counter.fault(closed=["EURUSD"])
     for _ in range(3):
         counter.now += 16 * HOUR
-        counter.desk.look()
-        counter.desk._watch.observe_ticks(["EURUSD"])
+        counter.order_manager.look()
+        counter.order_manager._watch.observe_ticks(["EURUSD"])
         counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
         for refused in (counter.close(position), counter.cancel(rests.order)):
             assert isinstance(refused, OrderResult)
             assert (refused.outcome, refused.retcode, refused.message) == ("REJECTED", 10018, "market closed")
-    assert counter.desk.unsettled(MAGIC) == []
+    assert counter.order_manager.unsettled(MAGIC) == []
     counter.fault()
     filled(counter.close(position))
     assert really_open(counter) == 0.0
@@ -201,7 +201,7 @@ def test_a_quote_that_has_stood_still_for_long_is_no_measure_of_a_value(tmp_path
     counter = Counter(tmp_path, now=NOON, **{limit: 1e6})
     filled(counter.order())
     counter.showing(still=["EURUSD"])
-    counter.desk._watch.observe_ticks(["EURUSD"])
+    counter.order_manager._watch.observe_ticks(["EURUSD"])
     counter.now += 2 * HOUR
     counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
     refused = counter.order()
@@ -217,7 +217,7 @@ def test_a_quote_that_has_stood_still_for_long_is_no_measure_of_a_value(tmp_path
 def test_how_old_a_quote_may_be_is_a_setting(tmp_path: Path, life_s: float, taken: bool) -> None:
     counter = Counter(tmp_path, now=NOON, quote_life_s=life_s, max_order_value=1e6)
     counter.showing(still=["EURUSD"])
-    counter.desk._watch.observe_ticks(["EURUSD"])
+    counter.order_manager._watch.observe_ticks(["EURUSD"])
     counter.now += 60_000 if life_s < 1000 else 23 * HOUR
     counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
     reply = counter.order()
@@ -233,8 +233,8 @@ def test_a_quote_that_stands_still_beside_others_is_no_skew(tmp_path: Path) -> N
     counter.showing(still=["GBPUSD"])
     for _ in range(300):
         counter.now += 1000
-        assert counter.desk._watch.observe_ticks(["EURUSD", "GBPUSD"]) == {}
-    skew = counter.desk._watch.skew.ms()
+        assert counter.order_manager._watch.observe_ticks(["EURUSD", "GBPUSD"]) == {}
+    skew = counter.order_manager._watch.skew.ms()
     assert skew is not None
     assert abs(skew) < 1000
     counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
@@ -242,5 +242,5 @@ def test_a_quote_that_stands_still_beside_others_is_no_skew(tmp_path: Path) -> N
     counter.showing()  # it moves on, from a stamp of five minutes ago
     for _ in range(2):
         counter.now += 300
-        counter.desk._watch.observe_ticks(["EURUSD", "GBPUSD"])
+        counter.order_manager._watch.observe_ticks(["EURUSD", "GBPUSD"])
     filled(counter.order())

@@ -67,13 +67,13 @@ def test_the_daily_loss_limit_holds_when_the_days_result_is_not_known(
     tmp_path: Path, day: float | None
 ) -> None:
     counter = Counter(tmp_path, max_daily_loss=1000.0)
-    shown = counter.desk._account._results
+    shown = counter.order_manager._account._results
     results = shown.today
     shown.today = lambda books: (  # type: ignore[method-assign]
         dict.fromkeys(results(books), day) if day is not None else {}
     )
     assert cannot(counter.order())[0] == "max_daily_loss"
-    assert counter.desk.guards()[0].daily_profit is None
+    assert counter.order_manager.guards()[0].daily_profit is None
 
 
 @pytest.mark.parametrize("figure", [math.nan, math.inf])

@@ -11,8 +11,8 @@ import pytest
 import zmq
 
 from mt5crs.gateway import connections
+from mt5crs.gateway.connection_guard import ConnectionGuard
 from mt5crs.gateway.connections import Connections
-from mt5crs.gateway.doorkeeper import Doorkeeper
 from mt5crs.gateway.metrics import GatewayMetrics
 from mt5crs.gateway.server import Server
 from tests.unit.gateway.running import eventually
@@ -24,7 +24,7 @@ REPLY = bytes(100_000)
 
 
 class Door:
-    """A ROUTER whose connections a real doorkeeper watches, and the server's own way of sending."""
+    """A ROUTER whose connections a real connection_guard watches, and the server's own way of sending."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connections, "MAX_UNREAD_BYTES", 2_000_000)
@@ -34,7 +34,7 @@ class Door:
         self.router = self.context.socket(zmq.ROUTER)
         self.router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.router.setsockopt(zmq.SNDHWM, 64)
-        self.keeper = Doorkeeper(
+        self.keeper = ConnectionGuard(
             self.context,
             self.connections,
             GatewayMetrics(),
@@ -54,7 +54,7 @@ class Door:
         return made
 
     def asked(self) -> tuple[bytes, int]:
-        """Routing id and descriptor of a client that has asked, and of which the doorkeeper knows."""
+        """Routing id and descriptor of a client that has asked, and of which the connection guard knows."""
         assert self.router.poll(5000)
         eventually(self.connections.count)
         routing_id = self.router.recv()
@@ -91,7 +91,7 @@ def test_who_reads_is_not_however_much_it_is(door: Door) -> None:
     for _ in range(100):
         door.reply(*asked)
         assert client.recv() == REPLY
-    until = time.monotonic() + 2.2  # the doorkeeper looks every two seconds
+    until = time.monotonic() + 2.2  # the connection guard looks every two seconds
     while time.monotonic() < until:
         with contextlib.suppress(zmq.Again):
             client.recv(zmq.NOBLOCK)

@@ -77,10 +77,10 @@ def test_an_order_that_came_too_late_to_the_terminal_is_refused_and_blocks_nothi
         refused = counter.order()
     assert isinstance(refused, Error)
     assert (refused.code, refused.final) == ("EXPIRED", True)
-    assert counter.desk.unresolved(MAGIC) == []
+    assert counter.order_manager.unresolved(MAGIC) == []
     again = counter.restarted()
     query = OrderQuery(v=1, id="q", client="c", magic=MAGIC, client_order_id="o1")
-    told = again.desk.query(query)
+    told = again.order_manager.query(query)
     assert isinstance(told, Error)
     assert told.code == "EXPIRED"
     filled(again.order())
@@ -97,7 +97,7 @@ def test_the_terminal_is_told_how_long_an_order_is_good(
         return None
 
     monkeypatch.setattr(counter.broker, "send", send)
-    monkeypatch.setattr("mt5crs.gateway.desk.elapsed_s", lambda: 1000.0)
+    monkeypatch.setattr("mt5crs.gateway.order_manager.elapsed_s", lambda: 1000.0)
     head = {**counter._head(), "valid_ms": 5000}
-    counter.desk.submit(OrderSend(**{**TERMS, **head}), lambda: 1500)
+    counter.order_manager.submit(OrderSend(**{**TERMS, **head}), lambda: 1500)
     assert sent[0].until_s == 1003.5

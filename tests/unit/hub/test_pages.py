@@ -262,15 +262,15 @@ def test_a_reader_that_does_not_read_is_let_go_and_keeps_nobody_waiting() -> Non
 def test_it_closes_although_its_thread_is_gone_already() -> None:
     endpoint = Endpoint("127.0.0.1", 0, Registry(), lambda: {"healthy": True})
 
-    class Bell:
+    class Waker:
         def send(self, _: bytes) -> int:
-            bell.send(b"p")  # something to tell: the thread sees that it is to end, and closes everything
+            waker.send(b"p")  # something to tell: the thread sees that it is to end, and closes everything
             endpoint._thread.join(5)
-            return bell.send(b"x")
+            return waker.send(b"x")
 
         def close(self) -> None:
-            bell.close()
+            waker.close()
 
-    bell, endpoint._stop_bell = endpoint._stop_bell, Bell()  # type: ignore[assignment]
+    waker, endpoint._stop_bell = endpoint._stop_bell, Waker()  # type: ignore[assignment]
     endpoint.close()
     assert not endpoint._thread.is_alive()

@@ -10,7 +10,7 @@ from tests.unit.gateway.phased import MICRO, Phased, key, signers
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return text_of(Phased(tmp_path_factory.mktemp("desk")).record(MICRO))
+    return text_of(Phased(tmp_path_factory.mktemp("order_manager")).record(MICRO))
 
 
 def test_what_was_signed_is_read(text: str) -> None:

@@ -48,7 +48,7 @@ LEGACY = {"GATEWAY_PROTOCOL": "legacy", "GATEWAY_PUBLIC_KEY": "", "CLIENT_SECRET
 
 
 def test_shadow_run_on_the_legacy_door_of_a_real_gateway(fleet: Fleet) -> None:
-    """It shows what the door tells, no strategy starts on it, and the live record stays as it was."""
+    """It shows what the adapter tells, no strategy starts on it, and the live record stays as it was."""
     (port,) = free_ports(1)
     fleet.settings["gateway"]["LEGACY_PORT"] = port
     fleet.clients["legacy"] = {"old": {"address": "127.0.0.1", "permissions": ["observe"], "magics": [MAGIC]}}

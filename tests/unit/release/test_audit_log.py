@@ -39,7 +39,7 @@ def log(tmp_path: Path) -> AuditLog:
 
 
 def act(what: str = "halt", **more: Any) -> dict[str, Any]:
-    return {"what": what, "by": "jane", "controller": "desk", **more}
+    return {"what": what, "by": "jane", "controller": "order_manager", **more}
 
 
 def configuration(**settings: str) -> dict[str, Any]:
@@ -368,7 +368,7 @@ def test_a_host_keeps_what_it_has_seen(log: AuditLog) -> None:
 
 def request(name: str, **more: Any) -> dict[str, Any]:
     times = {"started": "2026-01-01T00:00:01+00:00"}
-    return {"id": name, "who": "jane", "controller": "desk", "action": "deploy", **times, **more}
+    return {"id": name, "who": "jane", "controller": "order_manager", "action": "deploy", **times, **more}
 
 
 def test_deployments_are_in_the_log_from_begin_to_end_and_when_they_die(

@@ -80,7 +80,12 @@ def test_the_holder_of_the_fleets_lock_is_replaced_at_its_limit_whatever_the_dat
     clocks: Clocks, jump_s: float, tmp_path: Path
 ) -> None:
     kept = Deployments(Host(tmp_path))
-    person = {"who": "somebody", "controller": "desk", "started": "2026-01-15T00:00:00+00:00", "limit_s": 60}
+    person = {
+        "who": "somebody",
+        "controller": "order_manager",
+        "started": "2026-01-15T00:00:00+00:00",
+        "limit_s": 60,
+    }
     kept.open({**person, "id": "first"})
     clocks.set_date(jump_s)
     clocks.boot += 59.0

@@ -23,7 +23,7 @@ def request(name: str, second: int = 1) -> dict[str, Any]:
     return {
         "id": name,
         "who": f"user of {name}",
-        "controller": "desk",
+        "controller": "order_manager",
         "started": f"2026-01-01T00:00:{second:02}+00:00",
         "limit_s": 60,
     }
@@ -47,7 +47,7 @@ def test_a_second_deployer_is_refused_with_the_holder_named(kept: Deployments) -
     kept.beat("first", "activate", [], None)
     with pytest.raises(BusyError) as refused:
         kept.open(request("second"))
-    for word in ("user of first", "desk", "'activate'", "id first", "heartbeat"):
+    for word in ("user of first", "order_manager", "'activate'", "id first", "heartbeat"):
         assert word in refused.value.message
     assert [entry["id"] for entry in kept.listed()["deployments"]] == ["first"]
 

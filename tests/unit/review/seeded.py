@@ -19,7 +19,7 @@ PINNED = "0123456789abcdef0123456789abcdef01234567"
 
 SEEDS = (
     Seed("MT5CRS000", CODE, "def f(:\n", "def f() -> None: ...\n"),
-    Seed("MT5CRS001", CODE, "mt5.order_send(request)\n", "self.desk.submit(request)\n"),
+    Seed("MT5CRS001", CODE, "mt5.order_send(request)\n", "self.order_manager.submit(request)\n"),
     Seed("MT5CRS001", CODE, "self._broker.send(request)\n", "self._socket.send(request)\n"),
     Seed(
         "MT5CRS002",
@@ -34,7 +34,7 @@ SEEDS = (
     Seed("MT5CRS002", CODE, "x = [f(p) for p in mt5.positions_get()]\n", "x = [f(p) for p in positions]\n"),
     Seed(
         "MT5CRS003",
-        "src/mt5crs/gateway/desk.py",
+        "src/mt5crs/gateway/order_manager.py",
         "while True:\n    self._broker.send(order)\n",
         "self._broker.send(order)\n",
     ),

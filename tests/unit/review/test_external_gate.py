@@ -384,7 +384,7 @@ def test_the_instructions_come_first_and_are_the_same(provider: ProviderServer, 
 
 
 def test_who_is_asked_follows_from_what_can_happen() -> None:
-    assert route(f"{GATEWAY}desk.py")[0] == "strong"
+    assert route(f"{GATEWAY}order_manager.py")[0] == "strong"
     assert route("templates/env/gateway.env.j2")[0] == "medium"
     assert route("docs/review.md")[0] == route("tests/unit/x.py")[0] == route("README.md")[0] == "cheap"
     assert route("uv.lock")[0] == "here"

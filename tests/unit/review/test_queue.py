@@ -48,7 +48,13 @@ LOCAL = Policy(external_required=False)
 
 
 def submitted(repository: Path, policy: Policy = LOCAL, **others: Any) -> Submission:
-    given = {"tool": making.version("mt5crs"), "by": "ann@desk", "base": None, "outcomes": RAN, "bundles": []}
+    given = {
+        "tool": making.version("mt5crs"),
+        "by": "ann@order_manager",
+        "base": None,
+        "outcomes": RAN,
+        "bundles": [],
+    }
     given |= others
     tree = tree_of(repository)
     return submission.of(
@@ -193,11 +199,11 @@ def test_two_submissions_of_one_tree_are_answered_once(
     assert hand_over(again) == {"state": "answered"}
     told = on_host.look(asked.id[:6])
     answer = queue.read(base64.b64decode(told["answer"]))
-    assert answer.by == "ann@desk"
+    assert answer.by == "ann@order_manager"
     assert answer.record is not None
     assert answer.record.decision.result == "PASSED"
     assert answer.record.decision.external == "not_asked", "no key, so nobody is asked"
-    assert answer.record.programs_by == "ann@desk"
+    assert answer.record.programs_by == "ann@order_manager"
     assert list((state / "waiting").iterdir()) == []
 
 

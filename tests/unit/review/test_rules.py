@@ -46,7 +46,7 @@ def test_a_vault_is_not_read_as_text() -> None:
 
 
 def test_the_order_path_itself_sends_orders() -> None:
-    assert rules.check("src/mt5crs/gateway/desk.py", "self._broker.send(request)\n") == []
+    assert rules.check("src/mt5crs/gateway/order_manager.py", "self._broker.send(request)\n") == []
 
 
 def test_the_product_itself_breaks_no_rule() -> None:

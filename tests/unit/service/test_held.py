@@ -27,7 +27,7 @@ os.environ.update(LISTEN_FDS=str(len(passed)), LISTEN_PID=str(os.getpid()))
 from mt5crs.service.held import HeldSockets
 held = HeldSockets()
 listening = held.tcp(sys.argv[1], int(sys.argv[2]))
-held.settle()
+held.drop_unclaimed()
 print(listening.getsockname()[0], os.fstat(listening.fileno()).st_ino, flush=True)
 sys.stdin.read()
 """

@@ -307,7 +307,7 @@ def test_times_are_of_files_that_there_are() -> None:
 @pytest.mark.parametrize(
     ("changed", "affected"),
     [
-        ("src/mt5crs/gateway/desk.py", "tests/unit/reconciler/test_scenarios.py"),  # a process
+        ("src/mt5crs/gateway/order_manager.py", "tests/unit/reconciler/test_scenarios.py"),  # a process
         ("src/mt5crs_release/lifecycle/gate.py", "tests/unit/release/test_tool.py"),
         ("src/mt5crs/strategy/example.py", "tests/unit/strategy/test_runner.py"),  # an entry point
         ("templates/env/gateway.env.j2", "tests/unit/templates/test_both_engines.py"),

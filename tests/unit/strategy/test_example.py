@@ -44,8 +44,8 @@ class Feed:
         keeper = world.strategies["a"].keeper
         keeper.feed()
         keeper.renew()
-        world.desk.look()
-        world.desk.resolve_all()
+        world.order_manager.look()
+        world.order_manager.resolve_all()
         if self.state is None or self._chance.random() < 0.5:
             self._reconcile()
 

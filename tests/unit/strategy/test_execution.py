@@ -35,7 +35,7 @@ from tests.unit.client.peers import Answer, ScriptedGateway, Wire
 from tests.unit.orders import TERMS
 
 
-class Desk:
+class Placing:
     """Adapter, journal and lease of one strategy process, without the process."""
 
     def __init__(self, peer: Peer, directory: Path, *, timeout_s: float = 1.0, ttl_s: float = 10.0) -> None:
@@ -73,9 +73,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(fleet: Fleet, tmp_path: Path) -> Iterator[Desk]:
+def placing(fleet: Fleet, tmp_path: Path) -> Iterator[Placing]:
     fleet.start_ready("gateway")
-    made = Desk(fleet.peer("strategy"), tmp_path / "desk")
+    made = Placing(fleet.peer("strategy"), tmp_path / "placing")
     assert made.lease.acquire(fresh_epoch=True)
     yield made
     made.close()
@@ -90,57 +90,57 @@ def our_deals(fleet: Fleet) -> int:
     return sum(deal.magic == MAGIC for deal in books(fleet).deals)
 
 
-def test_an_order_is_on_record_and_filled(fleet: Fleet, desk: Desk) -> None:
-    outcome = desk.buy()
+def test_an_order_is_on_record_and_filled(fleet: Fleet, placing: Placing) -> None:
+    outcome = placing.buy()
     assert (outcome.result, outcome.volume) == ("FILLED", 0.1)
-    assert desk.journal.states() == {outcome.client_order_id: "done"}
+    assert placing.journal.states() == {outcome.client_order_id: "done"}
     assert [p.identifier for p in books(fleet).positions] == [outcome.position]
 
 
-def test_a_refusal_is_typed_and_final(fleet: Fleet, desk: Desk) -> None:
+def test_a_refusal_is_typed_and_final(fleet: Fleet, placing: Placing) -> None:
     with pytest.raises(OrderRefusedError) as refused:
-        desk.buy(volume=50.0)
+        placing.buy(volume=50.0)
     assert refused.value.code == "LIMIT"
-    assert list(desk.journal.states().values()) == ["refused"]
+    assert list(placing.journal.states().values()) == ["refused"]
     assert our_deals(fleet) == 0
 
 
-def test_no_lease_no_order(fleet: Fleet, desk: Desk) -> None:
-    desk.lease.lost("test")
+def test_no_lease_no_order(fleet: Fleet, placing: Placing) -> None:
+    placing.lease.lost("test")
     with pytest.raises(TradingSuspendedError, match="lease"):
-        desk.buy()
-    assert desk.journal.states() == {}
+        placing.buy()
+    assert placing.journal.states() == {}
 
 
-def test_a_gateway_that_is_not_there_means_not_sent_within_the_time(fleet: Fleet, desk: Desk) -> None:
+def test_a_gateway_that_is_not_there_means_not_sent_within_the_time(fleet: Fleet, placing: Placing) -> None:
     fleet.kill("gateway")
     with pytest.raises((OrderNotSentError, OrderUnknownError)):
-        desk.buy()
+        placing.buy()
     began = time.monotonic()
-    desk.journal.settle(next(iter(desk.journal.states())), "never_sent", "test")
+    placing.journal.settle(next(iter(placing.journal.states())), "never_sent", "test")
     with pytest.raises(OrderNotSentError):
-        desk.buy()
+        placing.buy()
     assert time.monotonic() - began < 10  # returns at all: the bound itself is 1 s
-    assert set(desk.journal.states().values()) == {"never_sent"}
+    assert set(placing.journal.states().values()) == {"never_sent"}
 
 
-def test_a_frozen_gateway_never_makes_an_order_call_hang(fleet: Fleet, desk: Desk) -> None:
-    desk.buy()
+def test_a_frozen_gateway_never_makes_an_order_call_hang(fleet: Fleet, placing: Placing) -> None:
+    placing.buy()
     process = fleet.processes["gateway"]
     process.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(OrderUnknownError):
-            desk.buy()
+            placing.buy()
         with pytest.raises(TradingSuspendedError):
-            desk.buy()
+            placing.buy()
     finally:
         process.send_signal(signal.SIGCONT)
-    assert list(desk.journal.states().values()).count("unknown") == 1
+    assert list(placing.journal.states().values()).count("unknown") == 1
     # The frozen gateway may still have the message: a fresh epoch decides, then the records are asked.
-    fleet.wait(lambda: desk.lease.acquire(fresh_epoch=True), "the lease after the thaw")
-    assert desk.adapter.settle() == []
+    fleet.wait(lambda: placing.lease.acquire(fresh_epoch=True), "the lease after the thaw")
+    assert placing.adapter.resolve_open() == []
     assert our_deals(fleet) in (1, 2)
-    done = list(desk.journal.states().values()).count("done")
+    done = list(placing.journal.states().values()).count("done")
     assert our_deals(fleet) == done
 
 
@@ -148,17 +148,19 @@ def test_an_order_that_hangs_in_the_terminal_is_never_called_not_sent(fleet: Fle
     """The gateway answers BUSY meanwhile, to this order and to every repetition; then it is executed."""
     fleet.settings["gateway"] = {"SIM_FAULTS": "true", "TERMINAL_TIMEOUT_S": 0.2}
     fleet.start_ready("gateway")
-    desk = Desk(fleet.peer("strategy"), tmp_path / "desk", timeout_s=1.0)
-    assert desk.lease.acquire(fresh_epoch=True)
+    placing = Placing(fleet.peer("strategy"), tmp_path / "placing", timeout_s=1.0)
+    assert placing.lease.acquire(fresh_epoch=True)
     fleet.broker(do="faults", faults={"send": [{"kind": "hang", "delay_ms": 3000}]})
     with pytest.raises(OrderUnknownError):
-        desk.buy()
+        placing.buy()
     with pytest.raises(TradingSuspendedError):
-        desk.buy()
-    fleet.wait(lambda: desk.lease.acquire(fresh_epoch=True) and not desk.adapter.settle(), "its fate")
-    assert list(desk.journal.states().values()) == ["done"]
+        placing.buy()
+    fleet.wait(
+        lambda: placing.lease.acquire(fresh_epoch=True) and not placing.adapter.resolve_open(), "its fate"
+    )
+    assert list(placing.journal.states().values()) == ["done"]
     assert our_deals(fleet) == 1
-    desk.close()
+    placing.close()
 
 
 @pytest.mark.parametrize(
@@ -184,10 +186,10 @@ def test_which_refusals_prove_that_nothing_is_executed(code: Any, final: bool, c
 
     with (
         ScriptedGateway(answer) as gateway,
-        scripted_desk(gateway, timeout_s=0.5) as desk,
+        scripted_order_manager(gateway, timeout_s=0.5) as placing,
         pytest.raises(OrderRefusedError if certain else OrderUnknownError),
     ):
-        desk.buy()
+        placing.buy()
 
 
 def test_an_answer_lost_on_the_wire_is_asked_for_again_under_the_same_id(
@@ -196,7 +198,7 @@ def test_an_answer_lost_on_the_wire_is_asked_for_again_under_the_same_id(
     fleet.start_ready("gateway")
     with Wire(fleet.port) as wire:
         peer = fleet.peer("strategy")
-        desk = Desk(
+        placing = Placing(
             Peer(
                 host=peer.host,
                 port=wire.port,
@@ -205,47 +207,51 @@ def test_an_answer_lost_on_the_wire_is_asked_for_again_under_the_same_id(
                 client_name=peer.client_name,
                 secret_key=peer.secret_key,
             ),
-            tmp_path / "desk",
+            tmp_path / "placing",
         )
-        assert desk.lease.acquire(fresh_epoch=True)
-        desk._client.once(requests.Ping, Pong, timeout_s=1.0, magic=MAGIC)  # connected from here on
+        assert placing.lease.acquire(fresh_epoch=True)
+        placing._client.once(requests.Ping, Pong, timeout_s=1.0, magic=MAGIC)  # connected from here on
         wire.deaf_to_answers = True
         with pytest.raises(OrderUnknownError):
-            desk.buy()
+            placing.buy()
         fleet.wait(lambda: our_deals(fleet) == 1, "the order executed although no answer came")
         wire.deaf_to_answers = False
-        assert desk.lease.acquire(fresh_epoch=True)
-        assert desk.adapter.settle() == []
-        assert list(desk.journal.states().values()) == ["done"]
+        assert placing.lease.acquire(fresh_epoch=True)
+        assert placing.adapter.resolve_open() == []
+        assert list(placing.journal.states().values()) == ["done"]
         assert our_deals(fleet) == 1
-        desk.close()
+        placing.close()
 
 
-def test_scenario_02_an_unresolved_order_blocks_until_the_books_decide(fleet: Fleet, desk: Desk) -> None:
+def test_scenario_02_an_unresolved_order_blocks_until_the_books_decide(
+    fleet: Fleet, placing: Placing
+) -> None:
     fleet.broker(do="faults", faults={"send": [{"kind": "late_fill", "delay_ms": 1500}]})
     try:
-        desk.buy()
+        placing.buy()
     except OrderUnknownError:
         with pytest.raises(TradingSuspendedError):
-            desk.buy()
-        fleet.wait(lambda: desk.lease.acquire(fresh_epoch=True) and not desk.adapter.settle(), "its fate")
-    assert list(desk.journal.states().values()) == ["done"]
+            placing.buy()
+        fleet.wait(
+            lambda: placing.lease.acquire(fresh_epoch=True) and not placing.adapter.resolve_open(), "its fate"
+        )
+    assert list(placing.journal.states().values()) == ["done"]
     assert our_deals(fleet) == 1
 
 
 def test_a_crash_before_sending_sends_nothing_afterwards(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start_ready("gateway")
-    before = Desk(fleet.peer("strategy"), tmp_path / "desk")
+    before = Placing(fleet.peer("strategy"), tmp_path / "placing")
     assert before.lease.acquire(fresh_epoch=True)
     epoch = before.lease.epoch
     before.journal.open_intent("intent-without-send", MAGIC, "OrderSend", TERMS)
     before.crash()
-    after = Desk(fleet.peer("strategy"), tmp_path / "desk")
+    after = Placing(fleet.peer("strategy"), tmp_path / "placing")
     assert after.lease.acquire(fresh_epoch=True)  # at once: same instance, no waiting for the old lease
     assert after.lease.epoch is not None
     assert epoch is not None
     assert after.lease.epoch > epoch
-    assert after.adapter.settle() == []
+    assert after.adapter.resolve_open() == []
     assert after.journal.states() == {"intent-without-send": "never_sent"}
     assert our_deals(fleet) == 0
     after.close()
@@ -253,16 +259,16 @@ def test_a_crash_before_sending_sends_nothing_afterwards(fleet: Fleet, tmp_path:
 
 def test_a_crash_after_sending_finds_the_outcome(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start_ready("gateway")
-    before = Desk(fleet.peer("strategy"), tmp_path / "desk")
+    before = Placing(fleet.peer("strategy"), tmp_path / "placing")
     assert before.lease.acquire(fresh_epoch=True)
     outcome = before.buy()
     before.journal.settle(outcome.client_order_id, "intent", "")  # as if the crash came before the answer
     before.crash()
-    after = Desk(fleet.peer("strategy"), tmp_path / "desk")
+    after = Placing(fleet.peer("strategy"), tmp_path / "placing")
     with pytest.raises(TradingSuspendedError):
         after.buy()
     assert after.lease.acquire(fresh_epoch=True)
-    assert after.adapter.settle() == []
+    assert after.adapter.resolve_open() == []
     assert after.journal.states() == {outcome.client_order_id: "done"}
     assert our_deals(fleet) == 1
     after.close()
@@ -280,8 +286,8 @@ def test_retries_carry_the_same_id_and_content() -> None:
         seen.append(request)
         return None if len(seen) < 3 else filled(request)
 
-    with ScriptedGateway(answer) as gateway, scripted_desk(gateway, timeout_s=5.0) as desk:
-        assert desk.buy().result == "FILLED"
+    with ScriptedGateway(answer) as gateway, scripted_order_manager(gateway, timeout_s=5.0) as placing:
+        assert placing.buy().result == "FILLED"
     assert len({order.client_order_id for order in seen}) == 1
     assert len({order.id for order in seen}) == 3
     assert {order.lease_epoch for order in seen} == {7}
@@ -299,13 +305,13 @@ def test_a_refusal_after_a_lost_answer_does_not_prove_anything() -> None:
         sent.append(request)
         return None if len(sent) == 1 else refusal(request)
 
-    with ScriptedGateway(answer) as gateway, scripted_desk(gateway) as desk:
+    with ScriptedGateway(answer) as gateway, scripted_order_manager(gateway) as placing:
         with pytest.raises(OrderUnknownError):
-            desk.buy()
-        assert list(desk.journal.states().values()) == ["unknown"]
-        assert desk.lease.acquire(fresh_epoch=True)
-        assert desk.adapter.settle() == []
-        assert list(desk.journal.states().values()) == ["done"]
+            placing.buy()
+        assert list(placing.journal.states().values()) == ["unknown"]
+        assert placing.lease.acquire(fresh_epoch=True)
+        assert placing.adapter.resolve_open() == []
+        assert list(placing.journal.states().values()) == ["done"]
 
 
 def filled(request: Any) -> OrderResult:
@@ -346,13 +352,13 @@ def refusal(request: Request) -> Error:
     )
 
 
-class scripted_desk:  # noqa: N801  (reads as a function)
-    """A desk on a scripted gateway, in its own directory."""
+class scripted_order_manager:  # noqa: N801  (reads as a function)
+    """A placing on a scripted gateway, in its own directory."""
 
     def __init__(self, gateway: ScriptedGateway, timeout_s: float = 1.5) -> None:
         self._gateway, self._timeout_s = gateway, timeout_s
 
-    def __enter__(self) -> Desk:
+    def __enter__(self) -> Placing:
         import tempfile
 
         from mt5crs.protocol.curve import new_keypair
@@ -366,12 +372,12 @@ class scripted_desk:  # noqa: N801  (reads as a function)
             client_name="strategy",
             secret_key=new_keypair()[1],
         )
-        self._desk = Desk(peer, Path(self._directory.name), timeout_s=self._timeout_s)
-        assert self._desk.lease.acquire(fresh_epoch=False)
-        return self._desk
+        self._placing = Placing(peer, Path(self._directory.name), timeout_s=self._timeout_s)
+        assert self._placing.lease.acquire(fresh_epoch=False)
+        return self._placing
 
     def __exit__(self, *_: object) -> None:
-        self._desk.close()
+        self._placing.close()
         self._directory.cleanup()
 
 
@@ -380,36 +386,36 @@ class scripted_desk:  # noqa: N801  (reads as a function)
 
 def test_the_lease_ends_by_itself_before_the_gateways_does(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start_ready("gateway")
-    desk = Desk(fleet.peer("strategy"), tmp_path / "desk", ttl_s=2.0)
-    assert desk.lease.acquire(fresh_epoch=True)
+    placing = Placing(fleet.peer("strategy"), tmp_path / "placing", ttl_s=2.0)
+    assert placing.lease.acquire(fresh_epoch=True)
     fleet.processes["gateway"].send_signal(signal.SIGSTOP)
     try:
-        fleet.wait(lambda: desk.lease.epoch is None, "the strategy's own end of the lease")
+        fleet.wait(lambda: placing.lease.epoch is None, "the strategy's own end of the lease")
         with pytest.raises(TradingSuspendedError):
-            desk.buy()
+            placing.buy()
     finally:
         fleet.processes["gateway"].send_signal(signal.SIGCONT)
-    desk.close()
+    placing.close()
 
 
 def test_a_main_loop_that_hangs_loses_the_lease(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start_ready("gateway")
-    desk = Desk(fleet.peer("strategy"), tmp_path / "desk", ttl_s=1.0)
-    assert desk.lease.acquire(fresh_epoch=True)
+    placing = Placing(fleet.peer("strategy"), tmp_path / "placing", ttl_s=1.0)
+    assert placing.lease.acquire(fresh_epoch=True)
     for _ in range(8):
-        desk.lease.feed()
+        placing.lease.feed()
         time.sleep(0.25)
-        assert desk.lease.epoch is not None
-    fleet.wait(lambda: desk.lease.epoch is None, "the end of a lease nobody feeds")
-    assert "hangs" in desk.lease.reason
-    desk.close()
+        assert placing.lease.epoch is not None
+    fleet.wait(lambda: placing.lease.epoch is None, "the end of a lease nobody feeds")
+    assert "hangs" in placing.lease.reason
+    placing.close()
 
 
-def test_only_one_instance_holds_the_lease(fleet: Fleet, desk: Desk, tmp_path: Path) -> None:
-    other = Desk(fleet.peer("strategy"), tmp_path / "other")
+def test_only_one_instance_holds_the_lease(fleet: Fleet, placing: Placing, tmp_path: Path) -> None:
+    other = Placing(fleet.peer("strategy"), tmp_path / "other")
     assert not other.lease.acquire(fresh_epoch=True)
     assert "LEASE_HELD" in other.lease.reason
-    desk.lease.release()
+    placing.lease.release()
     assert other.lease.acquire(fresh_epoch=True)
     other.close()
 

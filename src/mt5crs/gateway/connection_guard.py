@@ -39,7 +39,7 @@ _ACKED, _RECEIVED = slice(120, 128), slice(128, 136)
 """`tcpi_bytes_acked` and `tcpi_bytes_received` in struct tcp_info (linux/tcp.h, since 4.1)."""
 
 
-class Doorkeeper:
+class ConnectionGuard:
     """Runs until stopped. `cut` may be called by the network thread."""
 
     def __init__(
@@ -55,24 +55,24 @@ class Doorkeeper:
         self._metrics = metrics
         self._tell = cut
         self._death = ""
-        self._doors: dict[Socket, str] = {}
+        self._endpoints: dict[Socket, str] = {}
         self._orders: list[tuple[int, str]] = []
         self._stopping = threading.Event()
         self._memory = _Memory()
         self._others = _open_files()
-        self._thread = threading.Thread(target=self._run, name="doorkeeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="connections", daemon=True)
         metrics.connections.from_callable(connections.count)
         metrics.connections_of_one.from_callable(connections.most_from_one)
 
-    def watch(self, watched: "zmq.Socket[Any]", door: str) -> None:
+    def watch(self, watched: "zmq.Socket[Any]", endpoint: str) -> None:
         """Have a socket's connections told. Before `start`, and before the socket is bound."""
-        where = f"inproc://doorkeeper-{door}"
+        where = f"inproc://connections-{endpoint}"
         watched.monitor(where, _EVENTS)
         ear: Socket = self._context.socket(zmq.PAIR)
         ear.setsockopt(zmq.RCVHWM, 0)  # or libzmq's own thread waits when this one is behind
         ear.setsockopt(zmq.LINGER, 0)
         ear.connect(where)
-        self._doors[ear] = door
+        self._endpoints[ear] = endpoint
 
     def start(self) -> None:
         """Start watching."""
@@ -94,38 +94,38 @@ class Doorkeeper:
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        for ear in self._doors:
+        for ear in self._endpoints:
             poller.register(ear, zmq.POLLIN)
         next_scan = 0.0
         try:
             while not self._stopping.is_set():
                 for ear, _ in poller.poll(_TICK_MS):
-                    self._hear(ear, self._doors[ear])
+                    self._hear(ear, self._endpoints[ear])
                 while self._orders:
                     self._shut(*self._orders.pop(0))
                 if time.monotonic() >= next_scan or self._memory.grown():
                     self._scan()
                     next_scan = time.monotonic() + _SCAN_S
         except BaseException as error:
-            self._death = f"the doorkeeper's thread died: {error!r}"
+            self._death = f"the connection guard's thread died: {error!r}"
             raise
         finally:
-            for ear in self._doors:
+            for ear in self._endpoints:
                 ear.close()
 
-    def _hear(self, ear: Socket, door: str) -> None:
-        for _ in range(1000):  # then the other doors get their turn
+    def _hear(self, ear: Socket, endpoint: str) -> None:
+        for _ in range(1000):  # then the other endpoints get their turn
             try:
                 event, fd = _EVENT.unpack(ear.recv_multipart(zmq.NOBLOCK)[0])
             except zmq.Again:
                 return
             if event != zmq.EVENT_ACCEPTED:
-                self.connections.closed(fd, door)
+                self.connections.closed(fd, endpoint)
                 continue
             peer = _peer(fd)
             if peer is None:
                 continue  # gone already
-            self.connections.accepted(fd, door, peer)
+            self.connections.accepted(fd, endpoint, peer)
             while (excess := self.connections.excess(peer[0], self._most())) is not None:
                 self._shut(*excess)
 

@@ -16,13 +16,13 @@ from mt5crs.version import product_version
 
 from .access import Peer
 from .control import Control
-from .desk import Desk
+from .order_manager import OrderManager
 from .phases import Phases
 from .refusal import Refusal
 from .stream import Stream
 from .terminal import Terminal
 
-OfficeRequest = (
+ControlRequest = (
     ask.Ping
     | ask.Status
     | ask.LeaseAcquire
@@ -35,13 +35,13 @@ OfficeRequest = (
 )
 
 
-class Office:
+class ControlService:
     """Answers without waiting for anything but the disk."""
 
     def __init__(
         self,
         control: Control,
-        desk: Desk,
+        order_manager: OrderManager,
         terminal: Terminal,
         stream: Stream,
         phases: Phases,
@@ -49,7 +49,7 @@ class Office:
         note: Callable[..., None],
     ) -> None:
         self._control = control
-        self._desk = desk
+        self._order_manager = order_manager
         self._terminal = terminal
         self._stream = stream
         self._phases = phases
@@ -58,7 +58,7 @@ class Office:
         self._note = note
         self._started = time.monotonic()
 
-    def answer(self, request: OfficeRequest, peer: Peer) -> Reply:
+    def answer(self, request: ControlRequest, peer: Peer) -> Reply:
         """The reply to a client. Raises Refusal."""
         if isinstance(request, ask.Ping):
             return Pong(
@@ -100,7 +100,7 @@ class Office:
             queue_limit=self._queue_limit,
             leases=self._leases(None if "administer" in peer.permissions else peer.magics),
             halts=self._control.halts(),
-            guards=self._desk.guards(),
+            guards=self._order_manager.guards(),
         )
 
     def _leases(self, magics: frozenset[int] | None) -> list[LeaseInfo]:
@@ -140,7 +140,7 @@ class Office:
         else:
             self._control.resume(request.scope, request.magic, request.client, request.reason)
             magic = request.magic if request.scope == "MAGIC" else 0
-            self._terminal.errand(lambda: self._desk.reset_breaker(magic))
+            self._terminal.call_soon(lambda: self._order_manager.reset_breaker(magic))
             self._note(
                 "resume",
                 scope=request.scope,

@@ -46,7 +46,7 @@ from .unresolved import Unresolved
 from .watch import Watch
 
 
-class Desk:
+class OrderManager:
     """Owns the journal. Every public method answers with a reply or raises Refusal; BrokerError never leaves
     it.
     """
@@ -327,7 +327,7 @@ class Desk:
                 result = self._send(trade)
             except TooLateError as error:
                 return self._not_sent(entry, error)
-        self._watch.settle()
+        self._watch.look_for_deals()
         answer = self._settlement.conclude(entry, trade, result, books)
         took_ms = waited_ms()
         self._answered(took_ms / 1000)

@@ -1,6 +1,6 @@
 """A process beside a deployer, for what must go on whatever the deployer is doing, and end when it ends.
 
-`Companion` is the deployer's side; the process reads with `Lines`. They speak JSON objects, one a line.
+`Sidecar` is the deployer's side; the process reads with `Lines`. They speak JSON objects, one a line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FIRST_S = 60.0
 """The first message is sent as soon as the process is started."""
 
 
-class Companion:
+class Sidecar:
     """A running `python -m <module>`, which outlives a killed deployer by a moment."""
 
     def __init__(self, module: str, first: Mapping[str, Any]) -> None:
