@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mt5crs_release.platform.windows.rights import ADMINISTRATORS_SID, SYSTEM_SID, holds_alone
+from mt5crs_release.systems.windows.rights import ADMINISTRATORS_SID, SYSTEM_SID, holds_alone
 
 FULL = 0x1F01FF
 MASKS = {"FullControl": FULL, "Modify": 0x1301BF, "ReadAndExecute": 0x1200A9}

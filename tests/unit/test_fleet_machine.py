@@ -247,7 +247,7 @@ def terms(
 
 
 class AtOnce:
-    """The gateway's terminal, as far as leases and halts need it: what it is told to do soon is done at once."""
+    """The gateway's terminal, as far as leases and halts need it."""
 
     @staticmethod
     def call_soon(call: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.preflight.gathering import OF_THE_RELEASE
 from deploy.remote import windows_play
-from mt5crs_release.platform.windows.rights import rights_problems
+from mt5crs_release.systems.windows.rights import rights_problems
 from tests.verify.test_secrets import secrets_of
 from tests.verify.windows_gateway import ACCOUNT, WindowsGateway
 

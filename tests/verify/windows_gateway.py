@@ -9,7 +9,7 @@ import json
 from functools import cached_property
 from typing import Any
 
-from mt5crs_release.platform.windows.rights import ADMINISTRATORS_SID, SYSTEM_SID
+from mt5crs_release.systems.windows.rights import ADMINISTRATORS_SID, SYSTEM_SID
 from tests.verify.node import Node
 
 ROOT = "C:/ProgramData/mt5crs"

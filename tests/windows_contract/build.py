@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mt5crs_release.bundles import runtime
 from mt5crs_release.errors import ReleaseError
-from mt5crs_release.platform import system
+from mt5crs_release.systems import system
 
 BASE = Path(sys.base_prefix)
 STABLE_ABI = "python3.dll"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.append(r"Z:\opt\kit\src")  # a service has the environment of the service manager
 
-from mt5crs_release.platform.windows import service as windows_service
+from mt5crs_release.systems.windows import service as windows_service
 
 NAME = "contract"
 ENDS_WITH = 7

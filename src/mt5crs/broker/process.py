@@ -67,7 +67,7 @@ class Process:
         """Start it (`command`, or `Wine.command`); does not wait until it answers. Raises OSError."""
         suspended = 0
         if sys.platform == "win32":
-            from mt5crs_release.platform.windows import job as windows_job
+            from mt5crs_release.systems.windows import job as windows_job
 
             suspended = windows_job.CREATE_SUSPENDED
         self._process = subprocess.Popen(

@@ -167,7 +167,7 @@ def _send(broker: Broker, request: TradeRequest) -> TradeResult | None:
 def end_with(parent: int) -> None:
     """Have the kernel kill this process when the one that started it ends (Linux); elsewhere nothing.
 
-    `PR_SET_PDEATHSIG` of prctl(2). Windows: `mt5crs_release.platform.windows.job`, from the other side.
+    `PR_SET_PDEATHSIG` of prctl(2). Windows: `mt5crs_release.systems.windows.job`, from the other side.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -19,10 +19,10 @@ from mt5crs_release.bundles import runtime_files, runtime_marker
 from mt5crs_release.bundles.bundle import Bundle, this_python
 from mt5crs_release.desired.digest import SHORT, runtime_digest
 from mt5crs_release.errors import FailedError, RefusedError
-from mt5crs_release.platform import system
 from mt5crs_release.storage import store
 from mt5crs_release.storage.lock import Lock
 from mt5crs_release.storage.paths import COMPLETE, TEMPORARY, Host
+from mt5crs_release.systems import system
 
 _BUILD_TIMEOUT_S = 300.0
 _LOCK_WAIT_S = 300.0

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mt5crs_release.cli.answers import json_text, print_error, sentences, write
 from mt5crs_release.cli.arguments import parser
 from mt5crs_release.errors import EXIT_OK, BusyError, FailedError, RefusedError, ReleaseError
-from mt5crs_release.platform import system
 from mt5crs_release.storage.paths import Host, default_root
+from mt5crs_release.systems import system
 
 if TYPE_CHECKING:
     from mt5crs_release.generations.session import Session
@@ -307,7 +307,7 @@ def _prune(host: Host, options: argparse.Namespace) -> dict[str, Any]:
 
 def _install_units(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     from mt5crs_release.lifecycle.host_units import install_units
-    from mt5crs_release.platform.linux.systemd import Systemd
+    from mt5crs_release.systems.linux.systemd import Systemd
 
     if not system.here().links_units:
         raise RefusedError(

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mt5crs_release.errors import FailedError, RefusedError
-from mt5crs_release.platform import system
 from mt5crs_release.storage import store
+from mt5crs_release.systems import system
 
 PART = ".part"
 MOST_BYTES = 16 * 1024**3

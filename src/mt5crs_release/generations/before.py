@@ -16,8 +16,8 @@ from mt5crs_release.errors import FailedError
 from mt5crs_release.generations import access
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
-from mt5crs_release.platform import system
 from mt5crs_release.storage import store
+from mt5crs_release.systems import system
 
 _ALLOW = re.compile(r"^IPAddressAllow=(.*)$", re.MULTILINE)
 

@@ -14,9 +14,9 @@ from mt5crs_release.bundles import runtime_files
 from mt5crs_release.desired.spec import DATA_LINK, HealthSpec, Spec, StandbySpec
 from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.generations.unit_install import install_directories
-from mt5crs_release.platform import system
 from mt5crs_release.storage import store
 from mt5crs_release.storage.paths import COMPLETE, MANIFEST, TEMPORARY
+from mt5crs_release.systems import system
 
 FORMAT = 1
 

@@ -13,11 +13,11 @@ from mt5crs_release.desired.spec import is_service_name
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generations import generation, machine, state
 from mt5crs_release.generations.generation import Content
-from mt5crs_release.platform import system
 from mt5crs_release.storage import store
 from mt5crs_release.storage.journal import Journal, timestamp
 from mt5crs_release.storage.lock import Lock, NoLock
 from mt5crs_release.storage.paths import Host
+from mt5crs_release.systems import system
 
 
 class Session:

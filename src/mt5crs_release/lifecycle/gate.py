@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mt5crs_release.desired.spec import HealthSpec
-from mt5crs_release.platform.unit_sample import UnitSample
+from mt5crs_release.systems.unit_sample import UnitSample
 
 HEALTHY = "healthy"
 UNHEALTHY = "unhealthy"

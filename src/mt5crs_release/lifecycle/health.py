@@ -13,8 +13,8 @@ from mt5crs_release.desired.spec import HealthSpec
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.lifecycle import gate
-from mt5crs_release.platform import system
-from mt5crs_release.platform.unit_sample import UnitSample
+from mt5crs_release.systems import system
+from mt5crs_release.systems.unit_sample import UnitSample
 
 _LOOK_EVERY_S = 0.1
 _DETAIL_CHARACTERS = 300

@@ -9,9 +9,9 @@ from typing import Any
 
 from mt5crs_release.errors import FailedError
 from mt5crs_release.lifecycle.watchdog import own_command
-from mt5crs_release.platform.linux.systemd import Systemd
 from mt5crs_release.storage import store
 from mt5crs_release.storage.paths import Host
+from mt5crs_release.systems.linux.systemd import Systemd
 
 BOOT_UNIT = "mt5crs-release-recover.service"
 INTACT_UNIT = "mt5crs-release-intact.service"

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform import system
-from mt5crs_release.platform.windows.kernel import Kernel
-from mt5crs_release.platform.windows.system import Windows
 from mt5crs_release.storage import store
 from mt5crs_release.storage.journal import timestamp
 from mt5crs_release.storage.paths import Host
+from mt5crs_release.systems import system
+from mt5crs_release.systems.windows.kernel import Kernel
+from mt5crs_release.systems.windows.system import Windows
 
 FORMAT = 1
 _POLL_S = 0.1

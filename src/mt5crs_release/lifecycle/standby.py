@@ -19,8 +19,8 @@ from mt5crs_release.errors import RefusedError
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.lifecycle.gate import EXIT_HEALTHY, EXIT_INCONCLUSIVE, EXIT_UNHEALTHY
-from mt5crs_release.platform import system
 from mt5crs_release.storage import store
+from mt5crs_release.systems import system
 
 EQUAL = "equal"
 DIFFERS = "differs"

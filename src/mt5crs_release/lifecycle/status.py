@@ -16,11 +16,11 @@ from mt5crs_release.bundles import runtime_files, runtime_marker
 from mt5crs_release.errors import ReleaseError
 from mt5crs_release.generations import access, generation, machine, state
 from mt5crs_release.generations.state import Generation, ServiceState
-from mt5crs_release.platform import system
 from mt5crs_release.records.deployments import Deployments
 from mt5crs_release.storage import store
 from mt5crs_release.storage.lock import boot_clock
 from mt5crs_release.storage.paths import COMPLETE, CURRENT, STANDBY, Host, ServicePaths
+from mt5crs_release.systems import system
 
 FORMAT = 1
 

@@ -10,9 +10,9 @@ from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.generations.unit_install import link_at_boot
-from mt5crs_release.platform import system
-from mt5crs_release.platform.unit_sample import UnitSample
 from mt5crs_release.storage import store
+from mt5crs_release.systems import system
+from mt5crs_release.systems.unit_sample import UnitSample
 
 
 def check_units(session: Session, entering: Content) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mt5crs_release.platform import system
 from mt5crs_release.storage.paths import Host, default_root
+from mt5crs_release.systems import system
 
 EVERY_S = 5.0
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mt5crs_release.errors import BusyError
-from mt5crs_release.platform import system
 from mt5crs_release.storage import store
 from mt5crs_release.storage.journal import timestamp
+from mt5crs_release.systems import system
 
 _POLL_S = 0.05
 

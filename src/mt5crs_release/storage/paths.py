@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt5crs_release.platform import system
+from mt5crs_release.systems import system
 
 CURRENT = "current"
 STANDBY = "standby"

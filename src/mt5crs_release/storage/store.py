@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform import system
 from mt5crs_release.storage.paths import TEMPORARY
+from mt5crs_release.systems import system
 
 
 def sync_directory(path: Path) -> None:

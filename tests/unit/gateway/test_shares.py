@@ -26,7 +26,7 @@ def job(kind: type[ask.Request], client: str = "c", *, operator: bool = False, a
         ask.SyncAll: {"whole_account": True, "history_since_msc": None},
     }
     request: Any = kind(**head, **fields.get(kind, {}))
-    return Job(request=request, door=None, encode=lambda _: [], received=at, since=at, operator=operator)
+    return Job(request=request, reply_to=None, encode=lambda _: [], received=at, since=at, operator=operator)
 
 
 def drained(lanes: Lanes) -> list[str]:

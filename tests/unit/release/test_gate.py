@@ -7,7 +7,7 @@ import pytest
 from mt5crs_release.desired.spec import HealthSpec
 from mt5crs_release.lifecycle import gate
 from mt5crs_release.lifecycle.gate import Sample, answer, judge
-from mt5crs_release.platform.unit_sample import UnitSample
+from mt5crs_release.systems.unit_sample import UnitSample
 
 POLICY = HealthSpec(
     ("check",), 5, min_healthy_s=2, healthy_deadline_s=10, progress_deadline_s=20, max_restarts=1

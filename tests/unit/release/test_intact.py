@@ -21,9 +21,9 @@ from mt5crs_release.lifecycle.host_units import (
     install_units,
     unit_texts,
 )
-from mt5crs_release.platform.linux.systemd import Systemd
-from mt5crs_release.platform.unit_sample import UnitSample
 from mt5crs_release.storage.paths import COMPLETE, Host
+from mt5crs_release.systems.linux.systemd import Systemd
+from mt5crs_release.systems.unit_sample import UnitSample
 from tests.release_host.host import FakeHost, specification
 
 MODULE = "lib/module.py"

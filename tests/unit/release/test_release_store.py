@@ -455,7 +455,7 @@ def test_served_by_the_tool_until_its_input_ends(tmp_path: Path, host: Host) -> 
     hub = FakeHost.create(tmp_path / "root")
     root = ["--json", "--root", str(hub.root)]
     tool = [sys.executable, "-m", "mt5crs_release"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(release_store.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(release_store.__file__).parents[2])}
     environment["TMPDIR"] = str(tmp_path)
     uploading = [*tool, "store", "put", *root, "--sha256", DIGEST, "--size", str(len(CONTENT))]
     done = subprocess.run(uploading, input=CONTENT, capture_output=True, env=environment, check=False)

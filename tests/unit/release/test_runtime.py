@@ -10,9 +10,9 @@ import pytest
 
 from mt5crs_release.bundles import runtime
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform import system
-from mt5crs_release.platform.windows.kernel import Kernel
-from mt5crs_release.platform.windows.system import Windows
+from mt5crs_release.systems import system
+from mt5crs_release.systems.windows.kernel import Kernel
+from mt5crs_release.systems.windows.system import Windows
 
 
 def refused(target: Path) -> str:

@@ -9,8 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mt5crs_release.platform import system
-from mt5crs_release.platform.windows import system as windows_system
+from mt5crs_release.systems import system
+from mt5crs_release.systems.windows import system as windows_system
 
 MODEL = Path(__file__).resolve().parents[3] / "tests/windows_model"
 

@@ -23,7 +23,7 @@ from deploy.preflight.facts import Asked, EnvFile, Facts, Host, HostAnswer, Sect
 from deploy.preflight.judging import decide
 from deploy.remote import windows_play, windows_script
 from deploy.remote.windows_play import Played, Trouble
-from mt5crs_release.platform.windows import rights as windows_rights
+from mt5crs_release.systems.windows import rights as windows_rights
 from tests.unit.preflight.test_preflight import GOOD, told
 
 ACCOUNT = "S-1-5-21-1-2-3-1001"

@@ -38,7 +38,7 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 print(len(sys.modules))
 """
-LINUX_ONLY = {"mt5crs_release.platform.linux.system"}
+LINUX_ONLY = {"mt5crs_release.systems.linux.system"}
 
 
 def modules_of(package: str) -> list[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform.windows import rights as windows_rights
-from mt5crs_release.platform.windows.kernel import Kernel
+from mt5crs_release.systems.windows import rights as windows_rights
+from mt5crs_release.systems.windows.kernel import Kernel
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="needs Windows")
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="needs Windows")
 LAUNCHER = """
 import sys, time
 from pathlib import Path
-from mt5crs_release.platform.windows.kernel import Kernel
+from mt5crs_release.systems.windows.kernel import Kernel
 kernel = Kernel()
 program = [sys.executable, "-c", "import time; time.sleep(120)"]
 child = kernel.spawn(program, kernel.base_environment(), Path.cwd(), Path(sys.argv[1]))

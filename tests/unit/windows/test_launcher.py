@@ -18,9 +18,9 @@ import pytest
 from deploy.bundle.zipapp_build import build_zipapp
 from mt5crs_release.errors import FailedError
 from mt5crs_release.lifecycle import launcher
-from mt5crs_release.platform.windows import job as windows_job
-from mt5crs_release.platform.windows.kernel import Kernel
 from mt5crs_release.storage.paths import Host
+from mt5crs_release.systems.windows import job as windows_job
+from mt5crs_release.systems.windows.kernel import Kernel
 
 PROJECT = Path(__file__).resolve().parents[3]
 

@@ -12,7 +12,7 @@ import pytest
 from mt5crs_release.desired.spec import parse_spec
 from mt5crs_release.errors import FailedError
 from mt5crs_release.generations import generation
-from mt5crs_release.platform.windows import rights as windows_rights
+from mt5crs_release.systems.windows import rights as windows_rights
 
 ALLOWED = {windows_rights.SYSTEM_SID, windows_rights.ADMINISTRATORS_SID, "S-1-5-21-1-2-3-1001"}
 

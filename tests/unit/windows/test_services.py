@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform.windows.manager import WindowsServices, service_of
+from mt5crs_release.systems.windows.manager import WindowsServices, service_of
 
 UNIT = "mt5crs-gateway.service"
 

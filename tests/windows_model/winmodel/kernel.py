@@ -16,7 +16,7 @@ from pathlib import Path
 
 from winmodel import commands, state
 
-from mt5crs_release.platform.windows.kernel import Kernel, no_account
+from mt5crs_release.systems.windows.kernel import Kernel, no_account
 
 _PR_SET_PDEATHSIG = 1
 

@@ -19,8 +19,8 @@ def main() -> int:
     from winmodel.kernel import ModelKernel
 
     from mt5crs_release.bundles import bundle
-    from mt5crs_release.platform import system
-    from mt5crs_release.platform.windows import system as windows_system
+    from mt5crs_release.systems import system
+    from mt5crs_release.systems.windows import system as windows_system
 
     system.use(windows_system.Windows(ModelKernel(), str(state.local(windows_system.ROOT))))
     # Wheels cannot be modelled: the host takes the bundle for this machine's platform.

@@ -63,9 +63,9 @@ class Kernel:
     ) -> subprocess.Popen[bytes]:
         """Start a service's program in a process group of its own, its output appended to ``log``.
 
-        It ends when this process does, however that ends (see :mod:`mt5crs_release.platform.windows.job`).
+        It ends when this process does, however that ends (see :mod:`mt5crs_release.systems.windows.job`).
         """
-        job = _module("mt5crs_release.platform.windows.job")
+        job = _module("mt5crs_release.systems.windows.job")
         with log.open("ab") as stream:
             child = subprocess.Popen(
                 list(command),
@@ -256,7 +256,7 @@ class Kernel:
 
     def serve(self, name: str, body: Callable[[Callable[[], bool]], int]) -> int:
         """Run ``body`` as the Windows service ``name``; it is given a function that says when to stop."""
-        return int(_module("mt5crs_release.platform.windows.service").dispatch(name, body))
+        return int(_module("mt5crs_release.systems.windows.service").dispatch(name, body))
 
 
 def no_account(account: str) -> FailedError:

@@ -1,6 +1,6 @@
 """What the release tool needs of the operating system: one interface, chosen once, imported only then.
 
-The modules `system` of :mod:`mt5crs_release.platform.linux` and `….windows` are the two answers.
+The modules `system` of :mod:`mt5crs_release.systems.linux` and `….windows` are the two answers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from mt5crs_release.platform.linux.systemd import Systemd
-    from mt5crs_release.platform.windows.manager import WindowsServices
+    from mt5crs_release.systems.linux.systemd import Systemd
+    from mt5crs_release.systems.windows.manager import WindowsServices
 
     Services = Systemd | WindowsServices
 
@@ -134,9 +134,9 @@ def use(system: System) -> System:
 
 def _native() -> System:
     if sys.platform != "win32":
-        from mt5crs_release.platform.linux.system import Linux
+        from mt5crs_release.systems.linux.system import Linux
 
         return Linux()
-    from mt5crs_release.platform.windows.system import Windows
+    from mt5crs_release.systems.windows.system import Windows
 
     return Windows()

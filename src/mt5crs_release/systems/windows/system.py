@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt5crs_release.platform.system import Owner
-from mt5crs_release.platform.windows import rights as windows_rights
-from mt5crs_release.platform.windows.kernel import Kernel
+from mt5crs_release.systems.system import Owner
+from mt5crs_release.systems.windows import rights as windows_rights
+from mt5crs_release.systems.windows.kernel import Kernel
 
 if TYPE_CHECKING:
-    from mt5crs_release.platform.system import Services
+    from mt5crs_release.systems.system import Services
 
 ROOT = "C:/ProgramData/mt5crs"
 _SHARING_VIOLATION = (5, 32, 33)
@@ -25,7 +25,7 @@ _POLL_S = 0.2
 
 
 class Windows:
-    """See :class:`mt5crs_release.platform.system.System`."""
+    """See :class:`mt5crs_release.systems.system.System`."""
 
     links_units = False
     keeps_modes = False
@@ -149,7 +149,7 @@ class Windows:
 
     def services(self, base: Path, beat: Callable[[], None] = lambda: None) -> Services:
         """Return the services and tasks that start the launcher."""
-        from mt5crs_release.platform.windows.manager import WindowsServices
+        from mt5crs_release.systems.windows.manager import WindowsServices
 
         return WindowsServices(self.kernel, base, beat)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform.windows.kernel import Kernel
+from mt5crs_release.systems.windows.kernel import Kernel
 
 ACCOUNT = "mt5crs"
 """The local account that services run as; the baseline role makes it."""

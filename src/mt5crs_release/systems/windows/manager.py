@@ -1,4 +1,4 @@
-"""Services and tasks of Windows, with the answers that `platform.linux.systemd` gives on Linux.
+"""Services and tasks of Windows, with the answers that `systems.linux.systemd` gives on Linux.
 
 Sources: Microsoft's documentation of ``sc.exe`` and ``schtasks.exe``. Imported on Windows only.
 """
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform.unit_sample import UnitSample
-from mt5crs_release.platform.windows.kernel import Kernel
+from mt5crs_release.systems.unit_sample import UnitSample
+from mt5crs_release.systems.windows.kernel import Kernel
 
 TASK_FOLDER = "mt5crs"
 WATCH_EVERY_MIN = 1

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform.unit_sample import UnitSample
+from mt5crs_release.systems.unit_sample import UnitSample
 
 _QUICK_S = 30.0
 _NEUTRAL = "IPAccounting"

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.platform.system import Owner
+from mt5crs_release.systems.system import Owner
 
 if TYPE_CHECKING:
-    from mt5crs_release.platform.system import Services
+    from mt5crs_release.systems.system import Services
 
 assert sys.platform != "win32"  # noqa: S101 -- what follows does not exist there, for the type checker either
 
 
 class Linux:
-    """See :class:`mt5crs_release.platform.system.System`."""
+    """See :class:`mt5crs_release.systems.system.System`."""
 
     links_units = True
     keeps_modes = True
@@ -175,7 +175,7 @@ class Linux:
 
     def services(self, base: Path, beat: Callable[[], None] = lambda: None) -> Services:
         """Return systemd."""
-        from mt5crs_release.platform.linux.systemd import Systemd
+        from mt5crs_release.systems.linux.systemd import Systemd
 
         del base
         return Systemd(beat)
