@@ -144,9 +144,9 @@ images-test: setup bundle ## images built, the stack of compose.yml up, checked,
 	$(PYTEST) tests/images --budget 60 --timeout 300
 
 .PHONY: lab-test
-lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), three files at a time, each on its lab fleet
+lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), four files at a time, each on its lab fleet
 	$(PYTEST) tests/lab tests/faults/fleet --timeout 900 --budget 120 -m "not slow" \
-	  --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations=10
+	  --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10
 	$(if $(MT5CRS_WINDOWS_LAB),$(RUN) molecule destroy -s windows)
 
 .PHONY: lab-test-long
