@@ -12,6 +12,8 @@ from images.services import PYTHON, SERVICES, STATE, USER
 from mt5crs_release.bundles.bundle import CORE, Bundle
 
 SITE = "usr/local/lib/python3.13/dist-packages"
+PROGRAM = "mt5crs"
+"""The only program of the wheels that an image keeps."""
 _BUNDLE = "build"
 _TAG = "cp313"
 OWN = ("opt", "run", "usr/local", "var/lib/mt5crs")
@@ -53,6 +55,9 @@ def install(root: Path, bundle: Bundle) -> dict[str, WheelFacts]:
         shutil.rmtree(unpacked)
         for path in (root / "tmp").iterdir():
             shutil.rmtree(path)
+    for program in (root / "usr/local/bin").iterdir():
+        if program.name != PROGRAM:  # what libraries bring for people; nobody has a shell here
+            program.unlink()
     in_root(root, [PYTHON, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", f"/{SITE}"])
     for service in SERVICES:
         for volume in service.volumes:
