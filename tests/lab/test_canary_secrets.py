@@ -70,7 +70,11 @@ def canaries(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
         for name, field in secret.items()
         if field.kind != "curve_secret_key"
     }
-    fleet.override(**planted, monitoring_webhook_networks=["127.0.0.1/32"])
+    fleet.override(
+        **planted,
+        monitoring_webhook_networks=["127.0.0.1/32"],
+        monitoring_hub_watch_networks=["127.0.0.1/32"],
+    )
     resolved = resolve(fleet.inventory)
     found = {
         f"{host}: {name}": values[name]
@@ -122,7 +126,12 @@ def test_secrets_are_nowhere(canaries: tuple[Fleet, dict[str, str]]) -> None:
         planted = {key.partition(": ")[2]: value for key, value in values.items() if "_client_" not in key}
         planted.pop("gateway_secret_key")
         networks = ["127.0.0.1/32"]
-        fleet.override(**planted, monitoring_webhook_networks=networks, reconciler_log_level="DEBUG")
+        fleet.override(
+            **planted,
+            monitoring_webhook_networks=networks,
+            monitoring_hub_watch_networks=networks,
+            reconciler_log_level="DEBUG",
+        )
         runs["ansible --diff -vvv"] = fleet.playbook("site.yml", "--diff", "-vvv")
         runs["pyinfra debug-inventory"] = fleet.pyinfra(file="debug-inventory", yes=False)
     for name, ran in runs.items():

@@ -198,6 +198,9 @@ def test_only_the_hub_reaches_a_watcher(watched: Fleet) -> None:
 
 def test_without_an_address_nobody_watches(fleet: Fleet) -> None:
     assert {str(of["monitoring_hub_watchers"]) for of in fleet.hosts.values()} == {"{}"}
+    assert fleet.hosts["hub-01"]["monitoring_scrape_ports"]["hub_watch"] == {}, (
+        "nobody misses what is not there"
+    )
     rendered = [
         render("baseline/nftables.conf.j2", of) + str(specification(of)) for of in fleet.hosts.values()
     ]
