@@ -36,7 +36,7 @@ def inventory_named() -> Path:
 
 
 def chosen_fleet(words: str) -> Chosen:
-    """The fleet that `mt5crs --inventory … <words>` names. UsageError without one, and on a host."""
+    """The fleet that `mt5crs --inventory … <words>` names. UsageError without one."""
     chosen = click.get_current_context().find_root().obj
     if not isinstance(chosen, Chosen):
         raise click.UsageError(f"name the fleet: mt5crs --inventory inventory/<environment>.yml {words}")

@@ -33,6 +33,26 @@ _directory = click.option(
     help="Where records are kept.",
 )
 
+_tree = click.option(
+    "--tree",
+    "directory",
+    default=".",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A repository of git (default: this directory).",
+)
+_revision = click.option(
+    "--revision", metavar="REV", help="Review this revision (default: the files as they are)."
+)
+_base = click.option("--base", metavar="REV", help="Review only what differs from it (default: everything).")
+_threshold = click.option(
+    "--threshold", default=90, show_default=True, type=click.IntRange(0, 100), help="Lowest good score."
+)
+_external = click.option(
+    "--external/--no-external",
+    "external_required",
+    default=True,
+    help="Whether the verdict needs the external reviewer (production: yes, lab: no).",
+)
 
 _OF_THE_HUB = ("show", "submit")
 
@@ -57,24 +77,11 @@ review.add_command(watch)
 
 
 @review.command()
-@click.option(
-    "--tree",
-    "directory",
-    default=".",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A repository of git (default: this directory).",
-)
-@click.option("--revision", metavar="REV", help="Review this revision (default: the files as they are).")
-@click.option("--base", metavar="REV", help="Review only what differs from it (default: everything).")
-@click.option(
-    "--threshold", default=90, show_default=True, type=click.IntRange(0, 100), help="Lowest good score."
-)
-@click.option(
-    "--external/--no-external",
-    "external_required",
-    default=True,
-    help="Whether the verdict needs the external reviewer (production: yes, lab: no).",
-)
+@_tree
+@_revision
+@_base
+@_threshold
+@_external
 @click.option(
     "--untrusted", is_flag=True, help="Nobody vouches for this change: nothing is spent on it or kept of it."
 )
@@ -138,24 +145,11 @@ def run(
 
 
 @review.command()
-@click.option(
-    "--tree",
-    "directory",
-    default=".",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A repository of git (default: this directory).",
-)
-@click.option("--revision", metavar="REV", help="Review this revision (default: the files as they are).")
-@click.option("--base", metavar="REV", help="Review only what differs from it (default: everything).")
-@click.option(
-    "--threshold", default=90, show_default=True, type=click.IntRange(0, 100), help="Lowest good score."
-)
-@click.option(
-    "--external/--no-external",
-    "external_required",
-    default=True,
-    help="Whether the verdict needs the external reviewer (production: yes, lab: no).",
-)
+@_tree
+@_revision
+@_base
+@_threshold
+@_external
 @click.option(
     "--bundle",
     "bundles",
