@@ -9,13 +9,19 @@ from typing import Any, Final
 
 from deploy.remote import ssh
 
-SERVICES: Final = ("strategy", "reconciler")
+TRADING: Final = ("strategy", "reconciler")
 """In the order in which they stop: the one that trades first."""
+SERVICES: Final = (*TRADING, "monitoring")
+"""What of the fleet is on the host besides its baseline, and leaves with it."""
+_WATCHER: Final = "mt5crs-hub-watch.service"
+"""The Hub greets those of its inventory alone: one that left would tell everybody that the Hub is dead."""
 _UNITS: Final = " ".join(
-    unit
-    for service in SERVICES
-    for unit in (f"mt5crs-{service}.service", f"mt5crs-{service}-standby.service")
+    (
+        *(f"mt5crs-{service}{standby}.service" for service in TRADING for standby in ("", "-standby")),
+        _WATCHER,
+    )
 )
+_EXPORTER: Final = "prometheus-node-exporter.service"
 # Not disabled: their units are removed at the end, and until then `start_again` takes this back.
 _STOP: Final = f"""
 systemctl stop {_UNITS} 2>/dev/null
@@ -23,7 +29,11 @@ for unit in {_UNITS}; do
   if [ "$(systemctl is-active "$unit")" = active ]; then echo "$unit is still active" >&2; exit 1; fi
 done
 """
-_START: Final = "systemctl start mt5crs-reconciler.service mt5crs-strategy.service"
+_START: Final = f"""
+set -e
+systemctl start mt5crs-reconciler.service mt5crs-strategy.service
+if [ -e /etc/systemd/system/{_WATCHER} ]; then systemctl start {_WATCHER}; fi
+"""
 # Settings hold the keys, so they stay out. What services wrote, what the release tool did, what was logged.
 _FETCH: Final = """
 set -e
@@ -43,17 +53,23 @@ tar --exclude='.env' --exclude='*.env' --exclude=opt/mt5crs/runtimes --exclude=o
 """
 _REMOVE: Final = f"""
 set -e
+for unit in {_UNITS} {_EXPORTER}; do
+  systemctl disable --now "$unit" 2>/dev/null || true
+done
 for service in {" ".join(SERVICES)}; do
   rm -f /etc/systemd/system/mt5crs-$service.service /etc/systemd/system/mt5crs-$service-standby.service
   rm -rf /etc/systemd/system/mt5crs-$service.service.* /opt/mt5crs/$service /var/lib/mt5crs/$service
 done
+rm -f /etc/systemd/system/{_WATCHER} /etc/systemd/system/{_EXPORTER}.d/50-mt5crs.conf
+rmdir /etc/systemd/system/{_EXPORTER}.d 2>/dev/null || true
+rm -rf /var/lib/mt5crs-hub-watch /var/lib/private/mt5crs-hub-watch
 rm -rf /opt/mt5crs/runtimes /opt/mt5crs/bundles /opt/mt5crs/store
 systemctl daemon-reload
 systemctl reset-failed 2>/dev/null || true
 """
 REMAINS: Final = (
     "the baseline as it was (firewall, sshd, kernel, clock, text on the console), the release tool, "
-    "the node exporter"
+    "Debian's packages (the node exporter's unit is off)"
 )
 """What removing leaves on the host."""
 _TIMEOUT_S: Final = 120
@@ -90,7 +106,7 @@ def fetch(variables: Mapping[str, Any]) -> bytes:
 
 
 def remove(variables: Mapping[str, Any]) -> None:
-    """Remove settings with their keys, code, state and units of the services from the host."""
+    """Remove settings with their keys, code, state and units of the services and of monitoring."""
     _run(variables, _REMOVE)
 
 

@@ -85,7 +85,10 @@ def test_a_host_leaves_with_its_positions_in_somebodys_hands(fleet: Fleet, inven
     assert "ann looks after what is open" in done.stdout
     assert open_positions(fleet) == held
     left = fleet.lab.exec(HOST, ["sh", "-c", "ls /opt/mt5crs; find / -xdev -name .env -path '*mt5crs*'"])
-    assert left.stdout.split() == ["baseline", "monitoring"]
+    assert left.stdout.split() == ["baseline"]
+    units = "mt5crs-*.service prometheus-node-exporter.service"
+    runs = fleet.lab.exec(HOST, ["sh", "-c", f"systemctl list-units --plain --no-legend {units}"]).stdout
+    assert not [line for line in runs.splitlines() if " running " in line], runs
     (data,) = DIRECTORY.glob(f"*-{HOST}-*.tar.gz")
     assert data.stat().st_mode & 0o077 == 0
     with tarfile.open(fileobj=io.BytesIO(data.read_bytes())) as archive:
