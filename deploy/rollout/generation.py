@@ -80,6 +80,13 @@ class Todo:
         """Whether the service runs as wanted."""
         return not (self.upload or self.stage or self.activate or self.start)
 
+    @property
+    def foretold(self) -> str:
+        """What a run that only looks has to say of the service: the state in its table."""
+        if self.nothing:
+            return "unchanged"
+        return "would change" if self.upload or self.stage or self.activate else "would start"
+
 
 @cache
 def find_bundle(name: str) -> Bundle:
@@ -141,6 +148,12 @@ def settled(now: Mapping[str, Any], generation: str) -> bool:
     What staging has changed does not tell: a run that died may have staged what this one is to activate.
     """
     return now.get("current") == generation and now.get("state") == "confirmed" and bool(now.get("intact"))
+
+
+def not_as_staged(now: Mapping[str, Any]) -> str:
+    """How what runs differs from what was staged, or why it could not start again: of `intact: false`."""
+    first, *more = now.get("problems") or ["how is not told by the release tool on that host"]
+    return f"not as it was staged: {first}{f' and {len(more)} more' if more else ''}"
 
 
 def missing(want: Desired, status: Mapping[str, Any]) -> Iterator[Bundle]:

@@ -48,7 +48,7 @@ def test_drift_is_what_somebody_changed_by_hand(fleet: Fleet) -> None:
     assert status == 2
     (line,) = found["differs"]
     assert (line["host"], line["service"]) == ("inf-01", "reconciler")
-    assert "changed by hand" in line["runs"]
+    assert "not as it was staged" in line["runs"]
     assert drift(fleet) == (0, {"differs": [], "unknown": {}})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.preflight.check import FLEET, Check, Look
 from deploy.preflight.facts import Unknown
+from deploy.rollout.generation import not_as_staged
 
 _LEAST_MEMORY = 10.0
 _OLDEST_PYTHON = (3, 11)
@@ -30,9 +31,7 @@ def _intact(look: Look) -> None:
         if status.get("intact") is None:
             look.unknown(host, f"whether files of {service} were changed")
         elif status["intact"] is not True:
-            look.fail(
-                host, f"files of {service} ({status['current']}) or of its runtime were changed by hand"
-            )
+            look.fail(host, f"{service} ({status['current']}) is {not_as_staged(status)}")
 
 
 def _same_code(look: Look) -> None:
@@ -176,9 +175,9 @@ CHECKS = (
     Check(
         "G-SYS-03",
         "P0",
-        "Nothing of what was deployed was changed by hand",
-        "What runs is then not what was tested and signed.",
-        "Find out who did it and why; then deploy, which stages it anew.",
+        "What runs is what was staged, and could start again",
+        "Code that was changed is not what was tested; code whose Python is gone cannot start again.",
+        "If something was changed, find out by whom and why; then deploy, which builds it anew.",
         _intact,
     ),
     Check(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from mt5crs_release.storage.paths import COMPLETE
 RECORD = ".files"
 _SHOWN = 5
 _CHUNK = 1 << 20
+_GONE = "is not on this host any more"
+_BUILT_FOR = re.compile(r"-cp(\d)(\d+)$")
+_PROGRAM = re.compile(r"python(\d+\.\d+)$")
 
 
 def record(runtime: Path) -> str:
@@ -32,7 +36,40 @@ def record(runtime: Path) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def problems(runtime: Path, what: str = "runtime", *, read_all: bool = False) -> list[str]:
+def problems(runtime: Path, what: str = "runtime") -> list[str]:
+    """Why nothing may be started from a runtime: its Python is gone, or it is not what was built.
+
+    :raises PermissionError: whoever asks may not read it, so whether it differs is not known
+    """
+    return [*python_gone(runtime), *changes(runtime, what)]
+
+
+def python_gone(runtime: Path) -> list[str]:
+    """That a runtime's programs cannot start again: an upgrade put another Python in the place of theirs.
+
+    What runs goes on until it is restarted. Told by the name of the program that the runtime links to; where
+    that has no version in it nothing is claimed.
+    """
+    built_for, link = _BUILT_FOR.search(runtime.name), runtime / "bin/python"
+    if built_for is None or not link.is_symlink():
+        return []
+    version = ".".join(built_for.groups())
+    try:
+        program = os.path.realpath(link, strict=True)
+    except OSError:
+        return [f"its Python {version} {_GONE}"]
+    named = _PROGRAM.search(program)
+    if named is None or named[1] == version:
+        return []
+    return [f"its Python {version} {_GONE} (Python {named[1]} is)"]
+
+
+def is_gone(problem: str) -> bool:
+    """Whether a problem is that a Python is gone, and nobody's change."""
+    return _GONE in problem
+
+
+def changes(runtime: Path, what: str = "runtime", *, read_all: bool = False) -> list[str]:
     """How a runtime differs from its record: the first few, and how many more; empty when it does not.
 
     A runtime whose marker names no record was built by an older tool, and is not judged. What a bundle brings

@@ -96,7 +96,7 @@ def _status_table(answer: dict[str, Any]) -> str:
         units = ", ".join(f"{unit} {state}" for unit, state in entry["units"].items())
         pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
         changed = entry["intact"] is False and entry["current"] is not None
-        damage = "; CHANGED BY HAND: stage again" if changed else ""
+        damage = f"; NOT AS STAGED: {', '.join(entry['problems'])}; deploy again" if changed else ""
         access = entry["access"]
         if access is not None and not access["own"]:
             damage += f"; access list {access['serial']} is not the one it brought"
@@ -107,9 +107,7 @@ def _status_table(answer: dict[str, Any]) -> str:
         none = "units not known" if name in answer["unread"] else "no units"
         lines.append(f"{name}: {what}; {units or none}")
     if set(answer["unread"]) & set(answer["services"]):
-        lines.append(
-            "only root may read which units there are and whether anything was changed by hand: use sudo"
-        )
+        lines.append("only root may read which units there are and whether anything was changed: use sudo")
     return "\n".join(lines) or "no services"
 
 

@@ -7,6 +7,7 @@ forge the state of a unit, while figures in a file could be forged by whatever m
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from mt5crs_release import compiled
@@ -38,19 +39,31 @@ def check(host: Host) -> dict[str, Any]:
             remedy="use sudo",
         ) from error
     if found:
-        first = next(iter(found))
-        anew = f"remove {compiled.kept()}" if first == _TOOL else "deploy again"
         raise FailedError(
             "; ".join(f"{name}: {', '.join(problems)}" for name, problems in found.items()),
-            remedy=f"find out who changed {first}; then {anew}: what was changed is built anew",
+            remedy=_remedy(found),
             details={"found": found, **seen},
         )
     return {"changed": False, "found": {}, **seen}
 
 
+def _remedy(found: dict[str, list[str]]) -> str:
+    changed = [name for name, problems in found.items() if not all(map(runtime_files.is_gone, problems))]
+    if not changed:
+        return (
+            "deploy this host before anything on it restarts: its code is built for the Python that is there"
+        )
+    anew = f"remove {compiled.kept()}" if changed[0] == _TOOL else "deploy again"
+    return f"find out who changed {changed[0]}; then {anew}: what was changed is built anew"
+
+
 def _look(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """What differs, and what was looked at (``looked_at``) or has no record to judge it by (``unknown``)."""
-    thorough = functools.cache(functools.partial(runtime_files.problems, read_all=True))
+    thorough = functools.cache(functools.partial(runtime_files.changes, read_all=True))
+
+    def problems_of(runtime: Path, what: str) -> list[str]:
+        return [*runtime_files.python_gone(runtime), *thorough(runtime, what)]
+
     found: dict[str, list[str]] = {}
     looked_at: list[str] = []
     unknown: list[str] = []
@@ -61,7 +74,7 @@ def _look(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         current = pointer.rpartition("/")[2]
         what = f"{name} {current}"
         looked_at.append(what)
-        problems = generation.problems(host.service(name).generation(current), thorough)
+        problems = generation.problems(host.service(name).generation(current), problems_of)
         if problems and store.read_link(host.service(name).current) == pointer:
             found[what] = problems
     if compiled.kept().exists():

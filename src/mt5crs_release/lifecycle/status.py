@@ -106,9 +106,10 @@ def list_generations(record: ServiceState) -> dict[str, Any]:
     }
 
 
-def _intact(directory: Path, of_runtime: Callable[..., list[str]]) -> bool | None:
+def _problems(directory: Path, of_runtime: Callable[..., list[str]]) -> list[str] | None:
+    """Why what runs could not be started again as it was staged; ``None``: whoever asks may not know."""
     try:
-        return not generation.problems(directory, of_runtime)
+        return generation.problems(directory, of_runtime)
     except PermissionError:
         return None
 
@@ -132,6 +133,7 @@ def _describe(host: Host, record: ServiceState, of_runtime: Callable[..., list[s
     target = store.read_link(paths.current)
     pointer = None if target is None else target.rpartition("/")[2]
     entry = record.generations.get(pointer or "")
+    problems = _problems(paths.generation(entry.name), of_runtime) if entry else []
     transaction = record.transaction
     left = None
     if transaction is not None and transaction.deadline is not None:
@@ -151,7 +153,8 @@ def _describe(host: Host, record: ServiceState, of_runtime: Callable[..., list[s
         "undid": transaction.undoes if transaction else record.undid,
         "deadline": transaction.deadline_at if transaction else None,
         "deadline_in_s": left,
-        "intact": entry is not None and _intact(paths.generation(entry.name), of_runtime),
+        "intact": None if problems is None else entry is not None and not problems,
+        "problems": problems,
         "access": _access(paths, pointer),
         "pending": transaction.generation if transaction else None,
         STANDBY: (store.read_link(paths.standby) or "").rpartition("/")[2] or None,

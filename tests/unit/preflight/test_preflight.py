@@ -323,7 +323,11 @@ BREAKS: list[tuple[str, Change, str]] = [
     ),
     ("G-SYS-02", of_status("inf-01", "strategy", units={"mt5crs-strategy.service": "failed"}), "is failed"),
     ("G-SYS-02", on("inf-01", status={"services": {}}), "reconciler was never deployed"),
-    ("G-SYS-03", of_status("gtw-01", "gateway", intact=False), "changed by hand"),
+    (
+        "G-SYS-03",
+        of_status("gtw-01", "gateway", intact=False, problems=[".env was changed"]),
+        ".env was changed",
+    ),
     ("G-SYS-03", of_status("gtw-01", "gateway", intact=None), "not known"),
     ("G-SYS-04", of_status("gtw-01", "gateway", bundle="c" * 64), "gateway of gtw-01"),
     (

@@ -21,7 +21,7 @@ from mt5crs_release.lifecycle.host_units import (
     install_units,
     unit_texts,
 )
-from mt5crs_release.storage.paths import COMPLETE, Host
+from mt5crs_release.storage.paths import COMPLETE, MANIFEST, Host
 from mt5crs_release.systems.linux.systemd import Systemd
 from mt5crs_release.systems.unit_sample import UnitSample
 from tests.release_host.host import FakeHost, specification
@@ -74,6 +74,30 @@ def test_code_is_read_though_no_time_tells_of_a_change(host: Host, monkeypatch: 
     monkeypatch.setattr(runtime_files, "_facts", lambda _: facts)
     assert runtime_files.problems(host.runtimes / "core") == []
     assert found(host) == {"runtime core": [f"{MODULE} of its runtime was changed"]}
+
+
+def test_a_python_that_is_gone_is_told_of_what_runs_and_is_nobodys_change(host: Host) -> None:
+    """What was built for it and runs no more stays for a while: it is told of by nobody."""
+    runtime = host.runtimes / "core-cp311"
+    (host.runtimes / "core").rename(runtime)
+    (runtime / "bin").mkdir()
+    (runtime / "bin/python").symlink_to("/usr/bin/python3.99")
+    (runtime / COMPLETE).unlink()
+    (runtime / runtime_files.RECORD).unlink()
+    (runtime / COMPLETE).write_text(json.dumps({"files": runtime_files.record(runtime)}))
+    assert intact.check(host)["looked_at"][-1] == "runtime core-cp311"
+    manifest = current(host) / MANIFEST
+    manifest.write_text(json.dumps({**json.loads(manifest.read_bytes()), "runtime": runtime.name}))
+    (current(host) / "venv").symlink_to(runtime)
+    with pytest.raises(FailedError) as failed:
+        intact.check(host)
+    gone = "its Python 3.11 is not on this host any more"
+    assert failed.value.details["found"] == {f"gateway {current(host).name}": [gone]}
+    assert str(failed.value.remedy).startswith("deploy this host before anything on it restarts")
+    (runtime / MODULE).write_text("limit = 9\n")
+    with pytest.raises(FailedError) as failed:
+        intact.check(host)
+    assert str(failed.value.remedy).startswith(f"find out who changed gateway {current(host).name}")
 
 
 def test_a_runtime_without_a_record_is_called_unknown_not_good(host: Host) -> None:

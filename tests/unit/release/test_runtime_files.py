@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 import venv
 from collections.abc import Callable
@@ -119,3 +120,29 @@ def test_when_it_was_built_compares_with_when_a_generation_was_staged(runtime: P
     os.utime(runtime / COMPLETE, (time.time(), time.time()))
     assert before <= built_at(host, runtime.name) <= timestamp()
     assert built_at(host, "none") == ""
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("python3.99", "is not on this host any more (Python 3.99 is)"),
+        (None, "is not on this host any more"),
+        ("python3", None),
+        (f"python3.{sys.version_info.minor}", None),
+    ],
+)
+def test_a_runtime_whose_python_is_gone_starts_nothing(
+    runtime: Path, tmp_path: Path, program: str | None, says: str | None
+) -> None:
+    """As after an upgrade of Debian: the link leads to another version."""
+    known = problems(runtime)
+    assert known == []
+    python = tmp_path / (program or "gone")
+    if program is not None:
+        python.touch()
+    (runtime / "bin/python").unlink()
+    (runtime / "bin/python").symlink_to(python)
+    told = runtime_files.python_gone(runtime)
+    assert told == ([] if says is None else [f"its Python 3.{sys.version_info.minor} {says}"])
+    assert [*map(runtime_files.is_gone, told)] == [True] * len(told)
+    assert problems(runtime)[: len(told)] == told

@@ -77,7 +77,10 @@ def test_dry_run_on_a_fresh_host_leaves_it_fresh(host: FakeHost) -> None:
 def test_change_by_hand_is_seen_and_staged_anew(host: FakeHost) -> None:
     name = host.deploy("one")
     (host.service / "current/.env").write_text("SECRET=edited\n")
-    assert host.run("status")[1]["services"]["gateway"]["intact"] is False
+    told = host.run("status")[1]
+    assert told["services"]["gateway"]["intact"] is False
+    assert told["services"]["gateway"]["problems"] == [".env was changed"]
+    assert "NOT AS STAGED: .env was changed; deploy again" in answers.sentences("status", told)
     status, staged = host.run("stage", "gateway", spec=specification("one"))
     assert (status, staged["changed"]) == (0, True)
     assert staged["generation"] != name
@@ -95,7 +98,8 @@ def test_what_may_not_be_read_is_not_called_changed(host: FakeHost) -> None:
     assert (status, entry["current"], entry["intact"], entry["units"]) == (0, name, None, {})
     assert answer["unread"] == ["gateway", "deployment"]
     text = answers.sentences("status", answer)
-    assert "CHANGED BY HAND" not in text
+    assert entry["problems"] is None
+    assert "NOT AS STAGED" not in text
     assert "units not known" in text
     assert "use sudo" in text
 

@@ -66,6 +66,19 @@ def test_what_is_down_is_started() -> None:
     assert not todo.nothing
 
 
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (status(), "unchanged"),
+        (status(units={"mt5crs-gateway.service": "failed"}), "would start"),
+        (status(intact=False), "would change"),
+        ({}, "would change"),
+    ],
+)
+def test_a_run_that_only_looks_tells_what_the_next_would_do(now: dict[str, Any], told: str) -> None:
+    assert decide(WANT, now).foretold == told
+
+
 def test_a_fresh_host_needs_everything() -> None:
     assert decide(WANT, {}) == Todo((BUNDLE,), True, True)
 
