@@ -87,6 +87,7 @@ def _make(rollout: Rollout) -> Plan:
     rollout.steps = [{"name": step.name, "hosts": list(step.hosts)} for step in made.steps]
     if rollout.dry:
         plans.save(made)
+        rollout.foretell(plans.foretold(made))
     if rollout.dry or made.steps:
         sources = distribution.told(made, fleet())
         told = [*plans.shown(made), *sources, *holdings.consequences_of(made, seen, fleet().inventory)]

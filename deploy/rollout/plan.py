@@ -32,7 +32,7 @@ from deploy.rollout.batches import (
     order_of,
     steps,
 )
-from deploy.rollout.generation import Desired, Todo, decide, desired
+from deploy.rollout.generation import Desired, Todo, decide, desired, not_as_staged
 from deploy.rollout.review import require
 
 PLANS = PROJECT / "reports" / "plans"
@@ -174,6 +174,14 @@ def make(
     )
 
 
+def foretold(made: Plan) -> dict[str, dict[str, str]]:
+    """Host → service → what a run that only looks says that the plan does with it."""
+    told: dict[str, dict[str, str]] = {}
+    for (host, service), work in made.work.items():
+        told.setdefault(host, {})[service] = work.todo.foretold
+    return told
+
+
 def has_service(fleet: Fleet, host: str, service: str) -> bool:
     """Whether a service belongs on a host, by its groups."""
     kind = next(kind for kind, names in KINDS.items() if service in names)
@@ -187,7 +195,7 @@ def _running(status: Mapping[str, Any], service: str) -> str:
     now = status.get("services", {}).get(service, {})
     if not now.get("current"):
         return NOTHING
-    damage = ", changed by hand" if now.get("intact") is False else ""
+    damage = f", {not_as_staged(now)}" if now.get("intact") is False else ""
     return f"{now['current']} {now.get('state')}{damage}"
 
 

@@ -181,6 +181,13 @@ class Rollout:
                 entry.generation, entry.previous = str(now.get("current") or ""), now.get("previous")
                 entry.version = entry.previous_version = now.get("version")
 
+    def foretell(self, told: Mapping[str, Mapping[str, str]]) -> None:
+        """Host → service → what its plan does with it; noted by a run that only looks."""
+        if self.dry:
+            for host, services in told.items():
+                for service, state in services.items():
+                    self.result(host, service).state = state
+
     def fail(self, failure: Failure) -> None:
         """Record what went wrong; several steps of one host's failure count once."""
         if failure not in self.failures:

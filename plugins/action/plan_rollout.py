@@ -2,7 +2,7 @@
 
 Runs once, on the controller. Returns `rollout_plan`: `id`, `strategy`, `steps`, `batches` (kind of step → its
 hosts in order and the sizes of the steps, for `hosts` and `serial`), `busy` (service → hosts), `lacking`
-(host → bundles), `watched_s`.
+(host → bundles), `foretold` (host → service → what it does with it), `watched_s`.
 In check mode the plan is kept; with `plan` among the extra variables the run is refused unless the kept plan
 still fits.
 """
@@ -65,6 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "monitored": made.monitored(fleet.in_group("hub")),
             "batches": batches(made),
             "busy": busy(made, fleet),
+            "foretold": plans.foretold(made),
             "standing_by": made.standing_by,
             "steps": made.document()["steps"],
             "lacking": {

@@ -342,6 +342,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 {"name": str(step["name"]), "hosts": list(step["hosts"])} for step in plan["steps"]
             ]
             self.steps = [str(step["name"]) for step in plan["steps"]]
+            self.rollout.foretell(plan["foretold"])
 
     def _answered(self, answer: ToolAnswer, command: Any) -> None:
         assert self.rollout is not None  # noqa: S101 -- only called with one

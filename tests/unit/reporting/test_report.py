@@ -100,6 +100,20 @@ def test_table_is_in_the_order_of_activation() -> None:
     assert rows == [["gtw-01", "gateway"], ["inf-01", "reconciler"], ["inf-01", "strategy"]]
 
 
+def test_a_run_that_only_looks_shows_what_the_next_would_do() -> None:
+    told = {"inf-01": {"strategy": "would change", "reconciler": "would start"}}
+    looking = Rollout("pyinfra", "lab", dry=True)
+    looking.seen("inf-01", {"services": {"strategy": {"current": "0003-aa"}}})
+    looking.foretell(told)
+    assert [line.split()[1:5] for line in report.table(looking).splitlines()[2:]] == [
+        ["reconciler", "-", "would", "start"],
+        ["strategy", "0003-aa", "would", "change"],
+    ]
+    acting = Rollout("pyinfra", "lab")
+    acting.foretell(told)
+    assert not acting.results, "what is done is told by who does it"
+
+
 def test_phase_lines() -> None:
     assert "1 host " in report.phase_line(Phase("Stage gateway", 1, 1, 0.5))
     assert "unchanged" in report.phase_line(Phase("Baseline", 4, 0, 0.5))
