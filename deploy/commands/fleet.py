@@ -110,9 +110,10 @@ class Row:
 def _marks(of: Mapping[str, Any]) -> list[str]:
     """What is not as it should be of a service, in words for the table."""
     marks = [] if of.get("state") == "confirmed" else [str(of.get("state") or "never deployed")]
-    if of.get("intact") is not True and of.get("current"):
-        from deploy.rollout.generation import not_as_staged
+    from deploy.rollout.generation import drop_ins, not_as_staged
 
+    marks += [beside] if (beside := drop_ins(of)) else []
+    if of.get("intact") is not True and of.get("current"):
         marks.append(not_as_staged(of) if of.get("intact") is False else "intact unknown")
     down = [unit for unit, state in (of.get("units") or {}).items() if state != "active"]
     return marks + [f"{unit} {of['units'][unit]}" for unit in down]

@@ -88,8 +88,10 @@ def _make(rollout: Rollout) -> Plan:
     if rollout.dry:
         plans.save(made)
         rollout.foretell(plans.foretold(made))
+    told = plans.beside(seen)
     if rollout.dry or made.steps:
-        sources = distribution.told(made, fleet())
-        told = [*plans.shown(made), *sources, *holdings.consequences_of(made, seen, fleet().inventory)]
+        consequences = holdings.consequences_of(made, seen, fleet().inventory)
+        told = [*plans.shown(made), *distribution.told(made, fleet()), *consequences, *told]
+    if told:
         print("\n".join(told), flush=True)
     return made

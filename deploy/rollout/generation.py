@@ -156,6 +156,12 @@ def not_as_staged(now: Mapping[str, Any]) -> str:
     return f"not as it was staged: {first}{f' and {len(more)} more' if more else ''}"
 
 
+def drop_ins(now: Mapping[str, Any]) -> str:
+    """What else changes how the units of a service run: files that no deployment brought; empty: nothing."""
+    found = now.get("drop_ins") or []
+    return f"others' drop-ins beside its units: {', '.join(map(str, found))}" if found else ""
+
+
 def missing(want: Desired, status: Mapping[str, Any]) -> Iterator[Bundle]:
     """Bundles that staging needs on the host and that are not there."""
     for bundle in _needed(want, status):

@@ -32,7 +32,7 @@ from deploy.rollout.batches import (
     order_of,
     steps,
 )
-from deploy.rollout.generation import Desired, Todo, decide, desired, not_as_staged
+from deploy.rollout.generation import Desired, Todo, decide, desired, drop_ins, not_as_staged
 from deploy.rollout.review import require
 
 PLANS = PROJECT / "reports" / "plans"
@@ -180,6 +180,16 @@ def foretold(made: Plan) -> dict[str, dict[str, str]]:
     for (host, service), work in made.work.items():
         told.setdefault(host, {})[service] = work.todo.foretold
     return told
+
+
+def beside(seen: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What hosts have of others that changes how services run, in lines: no deployment takes it away."""
+    return [
+        f"  {host}: {service}: {told}; `systemctl revert` removes them"
+        for host, status in seen.items()
+        for service, now in sorted(status.get("services", {}).items())
+        if (told := drop_ins(now))
+    ]
 
 
 def has_service(fleet: Fleet, host: str, service: str) -> bool:

@@ -74,10 +74,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             },
             "watched_s": watched_s(made.steps, fleet.hosts[next(iter(seen))]),
         }
-        said = []
+        said = plans.beside(seen)
         if made.steps or self._task.check_mode:
-            sources = distribution.told(made, fleet)
-            said = [*plans.shown(made), *sources, *holdings.consequences_of(made, seen, fleet.inventory)]
+            consequences = holdings.consequences_of(made, seen, fleet.inventory)
+            said = [*plans.shown(made), *distribution.told(made, fleet), *consequences, *said]
         return {**result, "changed": False, "rollout_plan": found, "rollout_said": said}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.preflight.check import FLEET, Check, Look
 from deploy.preflight.facts import Unknown
-from deploy.rollout.generation import not_as_staged
+from deploy.rollout.generation import drop_ins, not_as_staged
 
 _LEAST_MEMORY = 10.0
 _OLDEST_PYTHON = (3, 11)
@@ -32,6 +32,8 @@ def _intact(look: Look) -> None:
             look.unknown(host, f"whether files of {service} were changed")
         elif status["intact"] is not True:
             look.fail(host, f"{service} ({status['current']}) is {not_as_staged(status)}")
+        if beside := drop_ins(status):
+            look.fail(host, f"{service}: {beside}")
 
 
 def _same_code(look: Look) -> None:
@@ -177,7 +179,7 @@ CHECKS = (
         "P0",
         "What runs is what was staged, and could start again",
         "Code that was changed is not what was tested; code whose Python is gone cannot start again.",
-        "If something was changed, find out by whom and why; then deploy, which builds it anew.",
+        "Find out who changed what and why; deploy, which builds it anew. Drop-ins: systemctl revert.",
         _intact,
     ),
     Check(

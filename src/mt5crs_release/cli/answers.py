@@ -97,6 +97,8 @@ def _status_table(answer: dict[str, Any]) -> str:
         pending = f"; reverts in {entry['deadline_in_s']:g} s" if entry["deadline_in_s"] is not None else ""
         changed = entry["intact"] is False and entry["current"] is not None
         damage = f"; NOT AS STAGED: {', '.join(entry['problems'])}; deploy again" if changed else ""
+        if entry["drop_ins"]:
+            damage += f"; DROP-INS OF OTHERS: {', '.join(entry['drop_ins'])}"
         access = entry["access"]
         if access is not None and not access["own"]:
             damage += f"; access list {access['serial']} is not the one it brought"

@@ -19,6 +19,7 @@ from mt5crs_release.generations.session import Session
 from mt5crs_release.storage import store
 from mt5crs_release.systems import system
 
+DROP_INS = "60-mt5crs-"
 _ALLOW = re.compile(r"^IPAddressAllow=(.*)$", re.MULTILINE)
 
 
@@ -54,7 +55,7 @@ def forget(session: Session) -> list[str]:
 
 
 def _drop_in(session: Session) -> str:
-    return f"60-mt5crs-{session.service}-before.conf"
+    return f"{DROP_INS}{session.service}-before.conf"
 
 
 def _former_peers(session: Session, entering: Content, leaving: str) -> dict[Path, list[str]]:

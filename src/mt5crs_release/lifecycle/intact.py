@@ -13,7 +13,7 @@ from typing import Any
 from mt5crs_release import compiled
 from mt5crs_release.bundles import runtime_files
 from mt5crs_release.errors import FailedError, RefusedError
-from mt5crs_release.generations import generation
+from mt5crs_release.generations import generation, installed
 from mt5crs_release.storage import store
 from mt5crs_release.storage.paths import COMPLETE, Host
 
@@ -74,7 +74,9 @@ def _look(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         current = pointer.rpartition("/")[2]
         what = f"{name} {current}"
         looked_at.append(what)
-        problems = generation.problems(host.service(name).generation(current), problems_of)
+        directory = host.service(name).generation(current)
+        if not (problems := generation.problems(directory, problems_of)):
+            problems = installed.problems(host, host.service(name), generation.read(directory))
         if problems and store.read_link(host.service(name).current) == pointer:
             found[what] = problems
     if compiled.kept().exists():

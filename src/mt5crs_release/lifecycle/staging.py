@@ -14,7 +14,7 @@ from mt5crs_release.bundles.runtime import build_runtime, find_runtime, lock_run
 from mt5crs_release.desired.digest import generation_digest, generation_name, runtime_digest
 from mt5crs_release.desired.spec import ExtraBundle, Spec
 from mt5crs_release.errors import RefusedError
-from mt5crs_release.generations import access, generation, machine
+from mt5crs_release.generations import access, generation, installed, machine
 from mt5crs_release.generations.session import Session
 from mt5crs_release.generations.state import Generation
 from mt5crs_release.lifecycle.activation import check_state_format
@@ -202,9 +202,12 @@ def _unusable(session: Session, entry: Generation | None) -> str | None:
         if name is not None and runtime_marker.built_at(session.host, name) > entry.staged_at:
             # What runs may have been started from what was changed: a new generation starts it anew.
             damage.append(f"its {what} was built anew since")
+    runs = entry.name == session.state.current and session.state.transaction is None
+    if runs and not damage:
+        damage += installed.problems(session.host, session.paths, session.content(entry.name))
     if damage:
         return f"{entry.name} is equal but {', '.join(damage)}"
-    if entry.name == session.state.current and session.state.transaction is None:
+    if runs:
         told = access.describe(session.paths, session.content(entry.name))
         if told is not None and not told["own"]:
             return f"{entry.name} is equal but another access list is in force"

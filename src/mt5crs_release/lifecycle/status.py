@@ -6,6 +6,7 @@ changed nor none.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mt5crs_release.bundles import runtime_files, runtime_marker
-from mt5crs_release.errors import ReleaseError
-from mt5crs_release.generations import access, generation, machine, state
+from mt5crs_release.errors import FailedError, ReleaseError
+from mt5crs_release.generations import access, generation, installed, machine, state
 from mt5crs_release.generations.state import Generation, ServiceState
 from mt5crs_release.records.deployments import Deployments
 from mt5crs_release.storage import store
@@ -134,6 +135,12 @@ def _describe(host: Host, record: ServiceState, of_runtime: Callable[..., list[s
     pointer = None if target is None else target.rpartition("/")[2]
     entry = record.generations.get(pointer or "")
     problems = _problems(paths.generation(entry.name), of_runtime) if entry else []
+    drop_ins: list[str] | None = None if problems is None else []
+    if entry is not None and problems is not None:
+        with contextlib.suppress(FailedError):  # its manifest is damaged, which is among the problems
+            content = generation.read(paths.generation(entry.name))
+            problems += installed.problems(host, paths, content)
+            drop_ins = installed.drop_ins_of_others(host, content)
     transaction = record.transaction
     left = None
     if transaction is not None and transaction.deadline is not None:
@@ -155,6 +162,7 @@ def _describe(host: Host, record: ServiceState, of_runtime: Callable[..., list[s
         "deadline_in_s": left,
         "intact": None if problems is None else entry is not None and not problems,
         "problems": problems,
+        "drop_ins": drop_ins,
         "access": _access(paths, pointer),
         "pending": transaction.generation if transaction else None,
         STANDBY: (store.read_link(paths.standby) or "").rpartition("/")[2] or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,14 +24,22 @@ def check_units(session: Session, entering: Content) -> None:
     if not system.here().links_units:
         return
     ours = str(session.paths.base)
-    foreign = []
+    foreign, masked = [], []
     for unit in entering.units:
         link = session.host.units / unit
         if link.is_symlink():
-            if not str(link.readlink()).startswith(f"{ours}/"):
+            leads_to = str(link.readlink())
+            if leads_to == os.devnull:
+                masked.append(unit)
+            elif not leads_to.startswith(f"{ours}/"):
                 foreign.append(str(link))
         elif link.exists():
             foreign.append(str(link))
+    if masked:
+        raise RefusedError(
+            f"{', '.join(masked)} is masked on this host: somebody wanted that it never starts",
+            remedy=f"`systemctl unmask {' '.join(masked)}` once it may, then repeat; nothing was changed",
+        )
     if foreign:
         raise RefusedError(
             f"{', '.join(foreign)} exists and does not belong to {session.service}",

@@ -36,6 +36,7 @@ def test_a_host_that_is_as_wanted() -> None:
         ({"intact": False, "problems": [".env was changed"]}, "not as it was staged: .env was changed"),
         ({"intact": False}, "not as it was staged: how is not told by the release tool on that host"),
         ({"intact": None}, "intact unknown"),
+        ({"drop_ins": ["/etc/x.conf"]}, "others' drop-ins beside its units: /etc/x.conf"),
         ({"units": {"mt5crs-x.service": "failed"}}, "mt5crs-x.service failed"),
         ({"current": None, "state": None, "intact": False, "units": {}}, "never deployed"),
     ],

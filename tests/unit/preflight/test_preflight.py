@@ -329,6 +329,7 @@ BREAKS: list[tuple[str, Change, str]] = [
         ".env was changed",
     ),
     ("G-SYS-03", of_status("gtw-01", "gateway", intact=None), "not known"),
+    ("G-SYS-03", of_status("gtw-01", "gateway", drop_ins=["/etc/x.conf"]), "/etc/x.conf"),
     ("G-SYS-04", of_status("gtw-01", "gateway", bundle="c" * 64), "gateway of gtw-01"),
     (
         "G-SYS-05",

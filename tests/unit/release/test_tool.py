@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,75 @@ def test_change_by_hand_is_seen_and_staged_anew(host: FakeHost) -> None:
     assert (status, staged["changed"]) == (0, True)
     assert staged["generation"] != name
     assert ".env was changed" in staged["reason"]
+
+
+def mask(units: Path, unit: str) -> None:
+    (units / unit).unlink()
+    (units / unit).symlink_to("/dev/null")
+
+
+def unlink(units: Path, unit: str) -> None:
+    (units / unit).unlink()
+
+
+def replace(units: Path, unit: str) -> None:
+    (units / unit).unlink()
+    (units / unit).write_text("[Service]\nExecStart=/bin/true\n")
+
+
+def disable(units: Path, unit: str) -> None:
+    (units / "multi-user.target.wants" / unit).unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "refused"),
+    [
+        (mask, "is masked", f"`systemctl unmask {UNIT}` once it may"),
+        (unlink, "is not linked to what was staged", None),
+        (replace, "is not linked to what was staged", "move it away"),
+        (disable, "is disabled: it is not in multi-user.target.wants", None),
+    ],
+)
+def test_a_unit_that_would_not_start_again_is_seen_and_activated_anew(
+    host: FakeHost, change: Callable[[Path, str], None], says: str, refused: str | None
+) -> None:
+    """What runs runs on, and is gone with the next boot. What somebody put in its place is not overridden."""
+    units, install = host.root / "etc/systemd/system", "[Install]\nWantedBy=multi-user.target\n"
+    bring = specification(units={UNIT: install})
+    assert host.run("stage", "gateway", spec=bring)[1]["changed"]
+    assert host.run("activate", "gateway", "--confirm-timeout", "0")[0] == 0
+    assert host.run("status")[1]["services"]["gateway"]["problems"] == []
+    change(units, UNIT)
+    told = host.run("status")[1]["services"]["gateway"]
+    assert (told["intact"], told["problems"]) == (False, [f"{UNIT} {says}"])
+    assert host.run("intact")[0] == 1
+    staged = host.run("stage", "gateway", spec=bring)[1]
+    assert (staged["changed"], f"{UNIT} {says}" in staged["reason"]) == (True, True)
+    if refused is not None:
+        status, answer = host.run("activate", "gateway", "--confirm-timeout", "0")
+        assert (status, refused in answer["error"]["remedy"]) == (2, True)
+        (units / UNIT).unlink()
+    assert host.run("activate", "gateway", "--confirm-timeout", "0")[0] == 0
+    assert host.run("status")[1]["services"]["gateway"]["problems"] == []
+    assert host.run("intact")[0] == 0
+
+
+@pytest.mark.parametrize("place", ["etc/systemd/system", "etc/systemd/system.control", "run/systemd/system"])
+def test_drop_ins_of_others_are_told_and_stay(host: FakeHost, place: str) -> None:
+    """`systemctl edit` and `set-property` change how a service runs; the tool's own ones are not told of."""
+    own = f"{UNIT}.d/50-own.conf"
+    bring = specification(units={UNIT: "one", own: "[Service]\n"})
+    assert host.run("stage", "gateway", spec=bring)[0] == 0
+    assert host.run("activate", "gateway", "--confirm-timeout", "0")[0] == 0
+    assert host.run("status")[1]["services"]["gateway"]["drop_ins"] == []
+    path = host.root / place / f"{UNIT}.d/override.conf"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[Service]\nEnvironment=LD_PRELOAD=/tmp/x.so\n")
+    told = host.run("status")[1]
+    assert told["services"]["gateway"]["drop_ins"] == [f"/{place}/{UNIT}.d/override.conf"]
+    assert "DROP-INS OF OTHERS: /" in answers.sentences("status", told)
+    assert host.run("stage", "gateway", spec=bring)[1]["changed"] is False
+    assert path.exists()
 
 
 def test_what_may_not_be_read_is_not_called_changed(host: FakeHost) -> None:

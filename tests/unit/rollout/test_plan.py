@@ -210,3 +210,14 @@ def test_an_unknown_plan_lists_what_there_is(kept: tuple[Plan, Path], tmp_path: 
         plans.load("nonsense", directory)
     with pytest.raises(PlanError, match="kept are none"):
         plans.load("nonsense", tmp_path / "nowhere")
+
+
+def test_what_others_put_beside_a_service_is_told_whatever_there_is_to_do() -> None:
+    override = "/etc/systemd/system/mt5crs-gateway.service.d/override.conf"
+    seen = {
+        "gtw-01": {"services": {"gateway": {"drop_ins": [override]}, "monitoring": {"drop_ins": []}}},
+        "inf-01": {"services": {"strategy": {"drop_ins": None}, "reconciler": {}}},
+        "inf-02": {},
+    }
+    (line,) = plans.beside(seen)
+    assert line.startswith(f"  gtw-01: gateway: others' drop-ins beside its units: {override}")
