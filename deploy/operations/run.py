@@ -191,6 +191,8 @@ def begin(action: str) -> Rollout:
     _rollout.why = str(current_host.data.get("why") or "")
     _rollout.inventory = str(options.get("inventory") or "")
     state.add_callback_handler(_Narration(_rollout))
+    if dry:
+        state.check_for_changes = True  # with `-y` pyinfra would not look
     if _context is not None:
         _context.call_on_close(_end)
     if not_reached:
@@ -231,12 +233,26 @@ def _end() -> None:
             rollout.fail(failure)
     lock, deadlines = locking.lock_of(rollout), stepping.deadlines_of(rollout)
     deadlines.end()
+    if rollout.dry and not rollout.failed and (found := _changes_of_hosts()):
+        print("", *found, sep="\n", flush=True)
     report.finish(rollout)
     lock.release({**rollout.record(), "sentence": report.sentence(rollout)})
     for line in (*deadlines.said, *lock.said):
         print(line, file=sys.stderr)
     if _exit_status:
         sys.exit(_exit_status)
+
+
+def _changes_of_hosts() -> list[str]:
+    """What a run that only looks has found to change on hosts besides services: packages, firewall, files."""
+    found: dict[str, list[str]] = {}
+    for op_hash in state.get_op_order():
+        name = ", ".join(sorted(state.get_op_meta(op_hash).names))
+        if name.startswith(tuple(_OF_THE_HOST)):
+            for host, of in state.ops.items():
+                if op_hash in of and of[op_hash].operation_meta.will_change:
+                    found.setdefault(name, []).append(host.name)
+    return [f"would change  {name}: {', '.join(sorted(hosts))}" for name, hosts in found.items()]
 
 
 def given_up(error: BaseException) -> list[Failure]:

@@ -250,6 +250,8 @@ def test_what_was_changed_by_hand_is_found_and_put_right(deployed: Fleet, host: 
     for change in BY_HAND.keys() - {SOMEBODY_ELSES}:
         by_hand(change)
     assert sorted(host.stale()) == ["baseline", "chrony", "journald"]
+    looked = deployed.pyinfra("--dry")
+    assert re.search(rf"^would change  Baseline .*: {HOST}$", looked.output, re.M), looked.output[-4000:]
     ran = deployed.pyinfra()
     assert ran.status == 0, ran.output[-4000:]
     assert host.stale() == []
