@@ -105,6 +105,15 @@ class LazyGroup(click.Group):
         assert isinstance(loaded, click.Command)  # noqa: S101  (a slip in the table above)
         return loaded
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, which knows what is near among the commands that it has loaded: there are none."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Help without importing anything."""
         with formatter.section("Commands"):

@@ -458,3 +458,9 @@ def test_buckets_hold_every_sample() -> None:
     assert sum(number for *_, number in buckets(values)) == len(values)
     assert sum(number for *_, number in buckets([1.0, 1.0])) == 2
     assert "</svg>" in histogram_svg([1.0], {"P50": 1.0}, "ms", "one")
+
+
+def test_a_word_that_is_nearly_a_command_is_told_which() -> None:
+    """Nobody looks a word up while the market runs."""
+    told = run("--inventory", "x.yml", "hlat")
+    assert (told.returncode, "'halt'" in told.stderr) == (2, True)
