@@ -46,6 +46,7 @@ def submit(
 
     :raises ReviewError: it cannot be made, or the Hub does not take it
     """
+    _hub("host_of", of)  # better told before the programs have run
     tree = tree_of(directory, revision)
     before = tree_of(directory, base) if base else None
     named = bundles_of(bundles)
@@ -113,11 +114,10 @@ def lines(name: str, told: dict[str, Any], answer: queue.Answer | None) -> list[
     return [*made, f"  {answer.unsigned}"] if answer.unsigned else made
 
 
-def _hub(verb: str, of: Fleet, *arguments: Any) -> dict[str, Any]:
+def _hub(verb: str, of: Fleet, *arguments: Any) -> Any:
     from deploy.reviewing import hub
 
     try:
-        told: dict[str, Any] = getattr(hub, verb)(of, *arguments)
+        return getattr(hub, verb)(of, *arguments)
     except hub.QueueError as error:
         raise ReviewError(str(error)) from None
-    return told

@@ -90,8 +90,8 @@ def decide(
         reasons.append(
             f"the external reviewer was not asked about everything ({why}), and the policy wants it"
         )
-    elif external.mode != "live" and policy.external_required:
-        reasons.append(f"the external review is {external.mode}, not live, and the policy wants a live one")
+    elif external.mode == "recorded" and policy.external_required:
+        reasons.append("the external review is recorded, not live, and the policy wants a live one")
     levels = [LOCAL] if local_good else []
     if external.state == "passed" and external.mode == "live":
         levels.append(EXTERNAL)

@@ -176,11 +176,9 @@ class ExternalGate:
 
     def _result(self, findings: list[Finding], *, complete: bool) -> ExternalResult:
         blocking = any(finding.severity in BLOCKING for finding in findings)
-        mode: Mode = "offline"
+        mode: Mode = "offline"  # also when nothing had to be asked: nobody has vouched for anything
         if self._modes:
             mode = "live" if self._modes == {"live"} else "recorded"
-        elif complete:
-            mode = "live"  # nothing had to be asked
         state: Asked = "failed" if blocking else "passed" if complete else "not_asked"
         reasons = list(dict.fromkeys(self._reasons)) if state == "not_asked" else []
         return ExternalResult(state=state, mode=mode, findings=findings, reasons=reasons)

@@ -38,8 +38,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write(record: Record, directory: Path) -> Path:
-    """Write the record and its SARIF document, each whole or not at all; return the record's path."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write the record and its SARIF document, each whole or not at all; return the record's path.
+
+    A directory that it has to make is no part of the tree: else the next review would be of this one too.
+    """
+    if not directory.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        whole(directory / ".gitignore", b"*\n")
     base = f"-{record.decision.base[:12]}" if record.decision.base else ""
     path = directory / f"{record.decision.tree[:12]}{base}.json"
     body = msgspec.json.format(msgspec.json.encode(record, order="sorted")) + b"\n"
@@ -90,7 +95,10 @@ def lines(record: Record) -> list[str]:
     told += [f"  {program}: {state}" for program, state in decision.programs.items() if state != "ran"]
     if record.programs_by:
         told.append(f"  the programs of gate 1 were run by {shown(record.programs_by)}")
-    told.append(f"  external review: {decision.external} ({decision.mode})")
+    unasked = decision.external == "passed" and decision.mode == "offline"
+    told.append(
+        f"  external review: {decision.external} ({'nothing to ask about' if unasked else decision.mode})"
+    )
     told += [f"    {reason}" for reason in decision.external_reasons]
     if record.external is not None:
         told += [f"    {each}" for each in routes(record.external)]

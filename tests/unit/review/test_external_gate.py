@@ -14,10 +14,10 @@ import pytest
 from mt5crs.review import prompt, replies
 from mt5crs.review.budget import Budget, BudgetError
 from mt5crs.review.cache import Cache
-from mt5crs.review.decision import NOT_ASKED, ExternalResult, Policy, decide
+from mt5crs.review.decision import LOCAL, NOT_ASKED, ExternalResult, Policy, decide
 from mt5crs.review.external_gate import ExternalGate, Figures, Told
 from mt5crs.review.local_gate import LocalResult
-from mt5crs.review.record import digest, routes
+from mt5crs.review.record import Record, digest, lines, routes
 from mt5crs.review.rehearsal import KEY, Brain, ProviderServer, names, nothing_found, reviewer
 from mt5crs.review.rules import check
 from mt5crs.review.tree import File
@@ -82,6 +82,16 @@ def test_who_answers_on_this_machine_is_no_live_reviewer(provider: ProviderServe
     assert loopback("http://localhost/")
     assert not loopback("https://127.evil.example/")
     assert not loopback("http://localhost.example.org:80")
+
+
+def test_where_nothing_had_to_be_asked_nobody_vouches(provider: ProviderServer, tmp_path: Path) -> None:
+    """Neither a failure, nor a live review that there was none of."""
+    result = ask(provider.settings(), [], tmp_path).result
+    assert (result.state, result.mode, provider.calls) == ("passed", "offline", 0)
+    decision = decide("t", "b", {}, LocalResult(findings=[], programs=[]), result, Policy())
+    assert (decision.result, decision.levels) == ("PASSED", [LOCAL])
+    made = Record(decision=decision, tool="1", began="", seconds=0.0, lines=0)
+    assert "external review: passed (nothing to ask about)" in "\n".join(lines(made))
 
 
 def test_an_unchanged_tree_costs_no_call_and_one_change_costs_one(

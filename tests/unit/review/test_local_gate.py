@@ -240,6 +240,10 @@ def test_run_and_show(
     assert record.digest(made.decision) == record.digest(
         msgspec.json.decode(same.output, type=record.Record).decision
     )
+    # The record is no part of the tree, wherever it is kept.
+    inside = [*options[:2], "--out", str(repository / "reports/review"), "--no-external"]
+    trees = {CliRunner().invoke(main, ["review", "run", *inside]).output.splitlines()[0][:25] for _ in "12"}
+    assert len(trees) == 1, trees
     none = CliRunner().invoke(main, ["review", "show", "abc", "--out", str(tmp_path / "nowhere")])
     assert none.exit_code == 1
     assert "holds no record of a tree abc" in none.output

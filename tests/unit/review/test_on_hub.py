@@ -151,3 +151,6 @@ def test_what_has_no_meaning_is_one_error(inventory: Path, state: Path, tmp_path
     without = make_inventory(tmp_path / "without")
     told = invoke(without, "show")
     assert (told.exit_code, "no host in the group review" in told.output) == (1, True)
+    # Told before the programs of gate 1 have run, or the tree was looked at.
+    told = invoke(without, "submit", "--tree", str(tmp_path))
+    assert (told.exit_code, "no host in the group review" in told.output) == (1, True)
