@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -81,27 +81,37 @@ def by_hand(found: Found) -> Found:
 
 @click.command()
 @click.option("--reason", required=True, callback=a_reason, help="Why; kept in the fleet's audit log.")
+@click.option(
+    "--lock",
+    type=click.Choice(["fleet", "none"]),
+    default="fleet",
+    show_default=True,
+    help="none: without the fleet's lock, when the Hub does not answer and nobody else deploys.",
+)
 @json_option
-def recover(reason: str, as_json: bool) -> None:
+def recover(reason: str, lock: str, as_json: bool) -> None:
     """Start again what systemd has given up, gateways first, and say what is left to a person.
 
     Services start again by themselves; one that failed too often stays down (`failed`), which this ends.
     What somebody has stopped stays so, and nothing is sent to the broker. Then it names what still does not
     run, orders of unknown fate and halts, each with its command.
 
-    Exit status 1: something does not run, the fate of an order is not known, or a host or gateway does not
-    answer.
+    It starts nothing while somebody deploys: it holds the fleet's lock meanwhile, and looks again once it has
+    it. What a dead deployment left is settled first.
+
+    Exit status 1: something does not run, the fate of an order is not known, a host or gateway does not
+    answer, or the lock cannot be had.
     """
     chosen = chosen_fleet("recover --reason …")
     of = fleet_of(chosen.inventory)
     found, silent = _asked(of)
-    todo = {host: one.given_up for host, one in found.items() if one.given_up}
-    said = "; ".join(f"{host}: {', '.join(units)}" for host, units in todo.items())
-    click.echo(f"this starts again {said}" if todo else "nothing was given up by systemd", err=True)
-    done = _started(of, todo)
+    done: dict[str, dict[str, str]] = {}
+    todo = _todo(found)
     if todo:
-        acted("services.recovered", reason=reason, hosts=done)
+        done = _started(of, todo, reason, lambda: None) if lock == "none" else _locked(of, reason)
         found, silent = _asked(of)
+    else:
+        _say("nothing was given up by systemd")
     left = [f"{host} cannot be asked: {why}" for host, why in silent.items()]
     for host, units in done.items():
         left += [f"{host}: {unit} {how}" for unit, how in units.items() if how != STARTED]
@@ -120,13 +130,51 @@ def recover(reason: str, as_json: bool) -> None:
 STARTED = "started"
 
 
-def _started(of: Fleet, todo: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-    """Host → unit → `started`, or why not. The gateways' hosts come first, others need them."""
+def _todo(found: Mapping[str, Found]) -> dict[str, list[str]]:
+    return {host: one.given_up for host, one in found.items() if one.given_up}
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _locked(of: Fleet, reason: str) -> dict[str, dict[str, str]]:
+    """Start what is given up once nobody deploys. ClickException: the lock cannot be had, or was lost."""
+    from deploy.coordination.alone import alone
+    from deploy.coordination.fleet_lock import LockError
+
+    try:
+        with alone(of, "recover", reason, _say, without="--lock=none") as held:
+            found, _ = _asked(of)  # whoever had the lock before may have mended it
+            todo = _todo(found)
+            if not todo:
+                held.outcome = "unchanged"
+                _say("nothing is given up by systemd any more")
+                return {}
+            return _started(of, todo, reason, held.require)
+    except LockError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _started(
+    of: Fleet, todo: Mapping[str, Sequence[str]], reason: str, require: Callable[[], None]
+) -> dict[str, dict[str, str]]:
+    """Host → unit → `started`, or why not. The gateways' hosts come first, others need them.
+
+    `require` is called before each wave and raises when nothing more may be done. What was done is in the
+    fleet's audit log, also then.
+    """
     done: dict[str, dict[str, str]] = {}
+    _say("this starts again " + "; ".join(f"{host}: {', '.join(units)}" for host, units in todo.items()))
     gateways = [host for host in todo if host in of.in_group(_FIRST)]
-    for wave in (gateways, [host for host in todo if host not in gateways]):
-        with ThreadPoolExecutor(max(1, len(wave))) as pool:
-            done |= zip(wave, pool.map(lambda host: _on(of.hosts[host], todo[host]), wave), strict=True)
+    try:
+        for wave in (gateways, [host for host in todo if host not in gateways]):
+            require()
+            with ThreadPoolExecutor(max(1, len(wave))) as pool:
+                done |= zip(wave, pool.map(lambda host: _on(of.hosts[host], todo[host]), wave), strict=True)
+    finally:
+        if done:
+            acted("services.recovered", reason=reason, hosts=done)
     return done
 
 

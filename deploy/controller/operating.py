@@ -15,6 +15,7 @@ OPTIONS = {
     "yes": "--yes",
     "reduce": "--reduce",
     "undo": "--undo",
+    "lock": "--lock",
 }
 """What a task may be told → the option it goes by; empty: it stands by itself."""
 _FLAGS = frozenset({"yes", "reduce", "undo"})
@@ -47,7 +48,7 @@ TASKS = {
     "cancel": Task(needs=("why",), may=("magic",), acts=True),
     "flatten": Task(needs=("magic",), acts=True),
     "withdraw": Task(needs=("magic", "why"), acts=True),
-    "recover": Task(needs=("why",), acts=True),
+    "recover": Task(needs=("why",), may=("lock",), acts=True),
     "accept": Task(needs=("host", "why"), acts=True),
     "migrate": Task(words=("--yes",), needs=("host", "address", "why"), may=("undo",), acts=True),
     "resolve": Task(needs=("order", "magic", "why"), acts=True),

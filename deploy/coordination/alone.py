@@ -26,13 +26,16 @@ class Held:
 
 
 @contextmanager
-def alone(fleet: Fleet, action: str, why: str, say: Callable[[str], None]) -> Iterator[Held]:
+def alone(
+    fleet: Fleet, action: str, why: str, say: Callable[[str], None], *, without: str = ""
+) -> Iterator[Held]:
     """Hold the fleet's lock while the body runs; what dead deployments left is settled first, as by one.
 
-    LockError, naming who has the lock, when it cannot be had: the body is not run.
+    LockError, naming who has the lock, when it cannot be had: the body is not run. `without`: how the command
+    can be told to go on without it, for when the Hub does not answer; empty: it cannot.
     """
     rollout = Rollout(_ENGINE, fleet.environment, action=action, why=why)
-    lock = FleetLock(hub_of(fleet), rollout.id)
+    lock = FleetLock(hub_of(fleet), rollout.id, without=without)
 
     def require() -> None:
         lock.check(rollout)

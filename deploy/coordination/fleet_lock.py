@@ -53,6 +53,8 @@ class FleetLock:
     hub: Mapping[str, Any] | None
     id: str
     held: bool = False
+    without: str = "lock=none (pyinfra --data, Ansible -e)"
+    """How whoever runs it goes without; empty: not at all."""
     settled: list[dict[str, str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     put_back: tuple[str, ...] = ()
@@ -97,10 +99,11 @@ class FleetLock:
         answer = reply.document
         if reply.status is None or answer is None:
             what = "does not answer" if reply.status is None else "gives an answer that cannot be read"
+            hurry = "If that cannot wait and nobody else deploys: "
             raise LockError(
                 f"the Hub, which keeps the fleet's lock, {what} ({reply.why}). Nothing was "
-                "changed; mend the Hub or the way to it. If that cannot wait and nobody else deploys: "
-                "lock=none (pyinfra --data, Ansible -e) goes without lock and record"
+                "changed; mend the Hub or the way to it"
+                + (f". {hurry}{self.without} goes without lock and record" if self.without else "")
             )
         if answer.get(_ABSENT):
             if last:

@@ -6,7 +6,7 @@ from deploy.preflight.check import FLEET, Check, Look
 
 _DAY_S = 24 * 3600.0
 _TESTED_WITHIN_S = 30 * _DAY_S
-_NO_DEPLOYMENT = ("start",)
+_NO_DEPLOYMENT = ("start", "recover")
 """What holds the fleet's lock and leaves every generation as it is; a start that asks this is one itself."""
 _ENDED_WELL = ("changed", "unchanged", "undone", "checked")
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.commands import hosts, named_fleet, recover
 from deploy.commands.recover import found_of
+from deploy.coordination import alone as coordination
+from deploy.coordination.fleet_lock import LockError
 from deploy.fleet.inventory import Fleet
 from deploy.remote import ssh
 from mt5crs.protocol import requests
 from tests.unit.gateway.running import MAGIC, Running, running
 from tests.unit.operate.operated import Operated, away, operated
+from tests.unit.stand_in import Hub, closed, hub_that_answers
 
 pytestmark = pytest.mark.timeout(60)
 GATEWAY, RECONCILER, STRATEGY = (f"mt5crs-{name}.service" for name in ("gateway", "reconciler", "strategy"))
@@ -42,17 +47,20 @@ class Hosts:
         self.journal = ""
         self.silent: dict[str, str] = {}
         self.calls: list[tuple[str, ...]] = []
+        self.ask = ssh.run
 
     def statuses(self, of: Fleet) -> dict[str, dict[str, Any] | str]:
         return {host: self.silent.get(host) or self.status(host) for host in of.hosts}
 
     def status(self, host: str) -> dict[str, Any]:
-        units = self.units[host].items()
+        units = self.units.get(host, {}).items()
         return {"services": {name: service(f"mt5crs-{name}.service", state) for name, state in units}}
 
-    def run(self, variables: dict[str, Any], words: Sequence[str], **_: Any) -> ssh.Reply:
+    def run(self, variables: dict[str, Any], words: Sequence[str], **more: Any) -> ssh.Reply:
         if words[0] == "journalctl":
             return ssh.Reply(0, self.journal, "")
+        if "name" not in variables:  # the Hub, about its lock
+            return self.ask(variables, words, **more)
         host, verb, name = variables["name"], words[1], words[2].split("-")[1].split(".")[0]
         self.calls.append((host, verb, name))
         if verb == "start" and name in self.broken:
@@ -164,6 +172,101 @@ def test_what_failed_on_windows_is_left_to_a_person(ops: Operated, there: Hosts)
     assert done.exit_code == 1, done.output
     assert f"left: gtw-01: {GATEWAY} failed: start it there" in done.output
     assert [call for call in there.calls if call[0] == "gtw-01"] == []
+
+
+# ---- nobody deploys meanwhile ----
+
+
+@pytest.fixture
+def hub(ops: Operated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The same fleet with a Hub, which keeps its lock."""
+    of = ops.fleet
+    hub_host = {"hub-01": {"ansible_host": "10.9.9.1"}}
+    ops.fleet = Fleet(of.inventory, of.environment, hub_host | of.hosts, {**of.groups, "hub": ("hub-01",)})
+    answers = hub_that_answers(tmp_path, monkeypatch)
+    answers(0, {"changed": True})
+    return answers
+
+
+def test_while_somebody_deploys_nothing_is_started(ops: Operated, there: Hosts, hub: Hub) -> None:
+    hub(2, {"error": {"message": "another deployment holds the fleet's lock: anna", "remedy": "wait"}})
+    refused = recovered(ops)
+    assert refused.exit_code == 1, refused.output
+    assert "anna. Nothing was changed; wait" in refused.output
+    assert (there.calls, ops.recorded) == ([], [])
+    done = recovered(ops, "--lock=none")
+    assert done.exit_code == 0, done.output
+    assert ("gtw-01", "start", "gateway") in there.calls
+
+
+def test_it_holds_the_lock_until_all_is_started(ops: Operated, there: Hosts, hub: Hub) -> None:
+    held: list[bool] = []
+    systemctl = there.calls
+
+    class Calls(list[tuple[str, ...]]):
+        def append(self, call: tuple[str, ...]) -> None:
+            asked = hub(0, {"changed": True})
+            held.append(any(" open " in one for one in asked) and not any(" close " in one for one in asked))
+            systemctl.append(call)
+
+    there.calls = Calls()
+    done = recovered(ops)
+    assert done.exit_code == 0, done.output
+    assert set(held) == {True}
+    record = closed(hub(0, {}))
+    assert (record["action"], record["outcome"]) == ("recover", "changed")
+
+
+def test_what_the_one_before_has_started_is_not_started_again(
+    ops: Operated, there: Hosts, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def statuses(of: Fleet) -> dict[str, dict[str, Any] | str]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:  # it has the lock now
+            there.units = {host: dict.fromkeys(units, "active") for host, units in there.units.items()}
+        return there.statuses(of)
+
+    monkeypatch.setattr(hosts, "statuses", statuses)
+    done = recovered(ops)
+    assert done.exit_code == 0, done.output
+    assert "nothing is given up by systemd any more" in done.output
+    assert (there.calls, ops.recorded, closed(hub(0, {}))["outcome"]) == ([], [], "unchanged")
+
+
+def test_when_the_lock_is_lost_it_stops_and_tells_what_was_done(
+    ops: Operated, there: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = ["", "the fleet's lock is lost: anna took it"]
+
+    @contextmanager
+    def alone(*_: Any, **__: Any) -> Iterator[coordination.Held]:
+        def require() -> None:
+            if why := left.pop(0):
+                raise LockError(why)
+
+        yield coordination.Held("id", require)
+
+    monkeypatch.setattr(coordination, "alone", alone)
+    done = recovered(ops)
+    assert done.exit_code == 1, done.output
+    assert "anna took it" in done.output
+    assert [call for call in there.calls if call[1] == "start"] == [("gtw-01", "start", "gateway")]
+    (act,) = ops.recorded
+    assert act["hosts"] == {"gtw-01": {GATEWAY: "started"}}
+
+
+def test_a_hub_that_is_down_is_told_with_the_way_without_it(
+    ops: Operated, there: Hosts, hub: Hub, tmp_path: Path
+) -> None:
+    (tmp_path / "bin/ssh").write_text("#!/bin/sh\nexit 255\n")
+    refused = recovered(ops)
+    assert refused.exit_code == 1, refused.output
+    assert "the Hub, which keeps the fleet's lock, does not answer" in refused.output
+    assert "nobody else deploys: --lock=none goes without" in refused.output
+    assert there.calls == []
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ TOLD = {
     "reduce": "true",
     "address": "10.0.0.9",
     "undo": "true",
+    "lock": "none",
 }
 
 

@@ -147,7 +147,8 @@ def sections(host: str) -> Sections:
         runbook=Section('<strong id="mt5crshalted">'),
         deployments=Section(
             [
-                Deployment("s1", "2026-11-02", "ann", "running", action="start"),
+                Deployment("s1", "2026-11-03", "ann", "running", action="start"),
+                Deployment("r1", "2026-11-02", "ann", "failed", action="recover"),
                 Deployment("d1", "2026-11-01", "ann", "changed"),
             ]
         ),
