@@ -55,8 +55,8 @@ def activate(off: bool, as_json: bool) -> None:
 
     Exit status 0: it is on (with --off: it is off); 1: a check failed, and nothing was changed.
     """
-    directory, tool = making.cache_directory(), version("mt5crs")
-    with one_line_errors(OSError):
+    with one_line_errors(ReviewError, OSError):
+        directory, tool = making.cache_directory(), version("mt5crs")
         if off:
             switch.turn(directory, on=False, tool=tool)
             click.echo("the optimiser is off: every file is asked about alone, by the strong model")

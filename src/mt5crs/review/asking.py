@@ -11,7 +11,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Final
 
 import msgspec
@@ -136,8 +136,11 @@ class Asker:
         send: Callable[[Request, str, float], Answer],
         sleep: Callable[[float], None],
         chance: Callable[[], float],
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
+        self._say = say
+        self._ended = threading.Event()
         self._purse = Purse(budget)
         self._send = send
         self._sleep = sleep
@@ -175,13 +178,27 @@ class Asker:
         rest = batches[1:]
         with ThreadPoolExecutor(self._settings.calls_at_once) as pool:
             asked = [pool.submit(self._batch, turn, batch) for turn, batch in enumerate(rest, 1)]
+            left = set(asked)
             try:
                 for each in as_completed(asked):
+                    left.remove(each)
                     arrived(each.result())
-            except BaseException:  # Ctrl-C: what was not begun is not asked
+            except BaseException:  # Ctrl-C: what was not begun is not asked, nor anything again
+                self._ended.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                self._wait_for([each for each in left if not each.cancelled()], arrived)
                 raise
         return [first, *(each.result() for each in asked)]
+
+    def _wait_for(self, under_way: Sequence[Future[Outcome]], arrived: Callable[[Outcome], None]) -> None:
+        """Keep the answers of calls that cannot be taken back: they are paid for."""
+        if not under_way:
+            return
+        count = len(under_way)
+        if self._say is not None:
+            self._say(f"no more is asked; waiting for {count} call{'s' if count != 1 else ''} under way")
+        for each in as_completed(under_way):
+            arrived(each.result())
 
     def _batch(self, turn: int, batch: list[Unit]) -> Outcome:
         made = Outcome()
@@ -191,6 +208,8 @@ class Asker:
         try:
             # Who nobody vouches for spends nothing.
             for number, (reviewer, key) in enumerate(self.reviewers if self._trusted else ()):
+                if self._ended.is_set():
+                    break
                 if number not in self._down and self._asked(number, reviewer, key, batch, turn, made):
                     break
         finally:
@@ -232,10 +251,13 @@ class Asker:
             except (LaterError, BadReplyError) as error:
                 made.failed += 1
                 wait_s = error.wait_s if isinstance(error, LaterError) else None
-                if attempt >= self._settings.attempts or (wait_s or 0) > LONGEST_WAIT_S:
+                last = attempt >= self._settings.attempts or self._ended.is_set()
+                if last or (wait_s or 0) > LONGEST_WAIT_S:
                     raise
                 pause = self._settings.backoff_s * 2 ** (attempt - 1) * (0.5 + self._chance())
                 self._sleep(max(pause, wait_s or 0))
+                if self._ended.is_set():
+                    raise
                 attempt += 1
             except RefusedError:
                 made.failed += 1

@@ -7,7 +7,6 @@ whole verdict takes without network and key.
 from __future__ import annotations
 
 import itertools
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -198,14 +197,15 @@ class _provider:  # noqa: N801  (reads as a function)
         self._settings = settings
         self._server = ProviderServer()
         self._server.thinks_s = thinks_s
-        self._scratch = Path(tempfile.mkdtemp(prefix="mt5crs-bench-"))
+        self._directory = tempfile.TemporaryDirectory(prefix="mt5crs-bench-")
+        self._scratch = Path(self._directory.name)
 
     def __enter__(self) -> tuple[ProviderServer, Ask]:
         return self._server.__enter__(), self._ask
 
     def __exit__(self, *_: object) -> None:
         self._server.__exit__()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._directory.cleanup()
 
     def _ask(self, files: Sequence[File], name: str, **others: Any) -> Told:
         money = {"budget_day": ENOUGH, "budget_review": ENOUGH}

@@ -123,6 +123,7 @@ def run(
     with one_line_errors(SettingsError, status=78), one_line_errors(ReviewError, OSError):
         settings, cache = load(ReviewSettings), making.cache_directory()
         policy = Policy(threshold=threshold, external_required=external_required)
+        record.place(out)  # before anything is paid for
         tree = tree_of(directory, revision)
         contents = {bundle: content_of(bundle, tree) for bundle in bundles_of(bundles)}
         before = tree_of(directory, base) if base else None

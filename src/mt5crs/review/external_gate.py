@@ -95,7 +95,7 @@ class ExternalGate:
         self._budget = budget
         self._within_budget = within_budget or not trusted
         self._say = say
-        self._asker = Asker(settings, budget, trusted=trusted, send=send, sleep=sleep, chance=chance)
+        self._asker = Asker(settings, budget, trusted=trusted, send=send, sleep=sleep, chance=chance, say=say)
         self._reasons: list[str] = [] if trusted else ["the run is not trusted, so nobody is asked"]
         self._outcomes: list[Outcome] = []
         self._modes: set[str] = set()

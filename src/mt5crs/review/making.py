@@ -16,6 +16,7 @@ from mt5crs.review.budget import Budget
 from mt5crs.review.cache import Cache
 from mt5crs.review.decision import NOT_ASKED, Policy, decide
 from mt5crs.review.external_gate import ExternalGate, Told
+from mt5crs.review.model import ReviewError
 from mt5crs.review.programs import Outcome
 from mt5crs.review.record import Record
 from mt5crs.review.text_rules import SECRETS
@@ -27,8 +28,18 @@ External = Callable[[Sequence[File], AbstractSet[str]], Told]
 
 
 def cache_directory() -> Path:
-    """Where programs and reviewers remember things: `$XDG_CACHE_HOME/mt5crs/review`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mt5crs" / "review"
+    """Where programs and reviewers remember things: `$XDG_CACHE_HOME/mt5crs/review`, made if need be.
+
+    :raises ReviewError: it cannot be made
+    """
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mt5crs" / "review"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReviewError(
+            f"{path} cannot be made ({error.strerror}); set XDG_CACHE_HOME to a directory that can be written"
+        ) from None
+    return path
 
 
 def external_gate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -40,11 +41,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 def write(record: Record, directory: Path) -> Path:
     """Write the record and its SARIF document, each whole or not at all; return the record's path.
 
-    A directory that it has to make is no part of the tree: else the next review would be of this one too.
+    :raises ReviewError: the directory cannot be written
     """
-    if not directory.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        whole(directory / ".gitignore", b"*\n")
+    place(directory)
     base = f"-{record.decision.base[:12]}" if record.decision.base else ""
     path = directory / f"{record.decision.tree[:12]}{base}.json"
     body = msgspec.json.format(msgspec.json.encode(record, order="sorted")) + b"\n"
@@ -52,6 +51,24 @@ def write(record: Record, directory: Path) -> Path:
     whole(path.with_suffix(".sarif"), msgspec.json.encode(found))
     whole(path, body)
     return path
+
+
+def place(directory: Path) -> None:
+    """Make the directory for records, unless it is there.
+
+    One that it makes is no part of the tree: else the next review would be of this one's record too.
+
+    :raises ReviewError: it cannot be written
+    """
+    try:
+        if not directory.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            whole(directory / ".gitignore", b"*\n")
+        reason = "" if os.access(directory, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise ReviewError(f"{directory} cannot be written ({reason}); name another directory with --out")
 
 
 def read(path: Path) -> Record:

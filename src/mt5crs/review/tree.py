@@ -23,6 +23,8 @@ MAX_BYTES: Final = 2_000_000
 LINK, SUBMODULE = "120000", "160000"
 _LONGEST_PATH: Final = 4096
 _ATTEMPTS: Final = 5
+_MOST_LINES: Final = 4
+"""Of what git says when it fails; of more the last two say why."""
 _OBJECT: Final = re.compile(r"[0-9a-f]{40,64}\Z")
 
 Kind = Literal["text", "binary", "huge", "link", "submodule", "encoding", "deleted"]
@@ -271,9 +273,10 @@ def _git(repository: Path, *arguments: str, index: Path | None = None, told: byt
         environment["GIT_INDEX_FILE"] = str(index)
     answer = run([program, "-C", str(repository), *arguments], environment, told)
     if answer.returncode != 0 and "--quiet" not in arguments:
-        said = answer.stderr.decode(errors="replace").strip().splitlines()
+        lines = [line.strip() for line in answer.stderr.decode(errors="replace").splitlines() if line.strip()]
+        said = lines if len(lines) <= _MOST_LINES else lines[-2:]
         raise ReviewError(
-            f"git {arguments[0]} failed in {repository}: {'; '.join(said[-2:]) or 'no reason given'}. "
+            f"git {arguments[0]} failed in {repository}: {' '.join(said) or 'no reason given'}. "
             "A review reads a repository of git that nobody writes to just then; name one with --tree"
         )
     return answer.stdout

@@ -218,7 +218,8 @@ def test_two_reviews_of_one_tree_at_once_both_end_well(
     assert len({record.digest(each.decision) for each in made}) == 1
     (path,) = (tmp_path / "out").glob("*.json")
     assert isinstance(record.read(path), Record)
-    assert sorted(each.name.rpartition(".")[2] for each in (tmp_path / "out").iterdir()) == ["json", "sarif"]
+    kept = sorted(each.name.rpartition(".")[2] for each in (tmp_path / "out").iterdir())
+    assert kept == ["gitignore", "json", "sarif"]
     assert Budget(tmp_path / "cache/budget.sqlite", 5, 5).today() == pytest.approx(
         sum(each.external.figures.price for each in made if each.external is not None), abs=1e-4
     )

@@ -500,3 +500,46 @@ def test_concurrent_calls_stay_within_the_budget_and_leave_nobody_out(
     assert together.result == alone.result
     assert [call.request for call in together.calls] == [call.request for call in alone.calls]
     assert together.figures.price <= 0.05
+
+
+def test_after_ctrl_c_nothing_more_is_asked_and_what_was_paid_is_kept(
+    provider: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten batches two are answered, two under way, and one waits to be asked about again."""
+    told, paused, held = threading.Event(), threading.Event(), threading.Semaphore(0)
+    quick = iter((True, True))  # the first of all, and one of those that are asked about together
+    said: list[str] = []
+    arrived = ExternalGate._arrived
+
+    def interrupted(gate: ExternalGate, outcome: Any) -> None:
+        arrived(gate, outcome)
+        if provider.answered > 1 and not told.is_set():
+            assert paused.wait(10)
+            assert all(held.acquire(timeout=10) for _ in range(2))
+            raise KeyboardInterrupt
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "no more is asked" in line:
+            told.set()
+
+    def sleep(_: float) -> None:
+        paused.set()
+        assert told.wait(10)
+
+    def brain(question: str) -> str:
+        if not next(quick, False):
+            held.release()
+            assert told.wait(10)
+        return nothing_found(question)
+
+    provider.brain = brain
+    provider.faults.extend(["", "500"])
+    monkeypatch.setattr(ExternalGate, "_arrived", interrupted)
+    settings = provider.settings(**in_twos(calls_at_once=3))
+    with pytest.raises(KeyboardInterrupt):
+        ask(settings, twenty(), tmp_path, say=say, sleep=sleep)
+    assert said[-1] == "no more is asked; waiting for 3 calls under way"
+    assert provider.calls == 5
+    again = ask(settings, twenty(), tmp_path)
+    assert (again.result.state, again.figures.cached_files, provider.calls) == ("passed", 8, 5 + 6)

@@ -101,6 +101,13 @@ def test_files_that_are_not_committed_are_reviewed_and_the_index_is_left_alone(
 def test_what_is_no_repository_or_revision_is_said(tmp_path: Path, repository: Path, commit: Commit) -> None:
     with pytest.raises(ReviewError, match="A review reads a repository of git"):
         tree_of(tmp_path / "repository" / "..")
+    if os.geteuid() == 0:
+        for path in (repository, repository / ".git"):
+            os.chown(path, 4321, 4321)
+        with pytest.raises(ReviewError, match=r"dubious ownership .* git config --global --add safe"):
+            tree_of(repository)
+        for path in (repository, repository / ".git"):
+            os.chown(path, 0, 0)
     commit({"a": "b"})
     for revision in ("nowhere", "--output=x"):
         with pytest.raises(ReviewError, match=r"name a commit|no revision"):
@@ -244,6 +251,12 @@ def test_run_and_show(
     inside = [*options[:2], "--out", str(repository / "reports/review"), "--no-external"]
     trees = {CliRunner().invoke(main, ["review", "run", *inside]).output.splitlines()[0][:25] for _ in "12"}
     assert len(trees) == 1, trees
+    # Where nothing can be kept nothing is asked.
+    for out, word in ((str(repository / "a.py/x"), "--out"), (str(tmp_path / "fresh"), "XDG_CACHE_HOME")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(repository / "a.py" if word != "--out" else tmp_path))
+        lost = CliRunner().invoke(main, ["review", "run", *options[:2], "--out", out])
+        assert (lost.exit_code, lost.output.count("\n")) == (1, 1), lost.output
+        assert word in lost.output
     none = CliRunner().invoke(main, ["review", "show", "abc", "--out", str(tmp_path / "nowhere")])
     assert none.exit_code == 1
     assert "holds no record of a tree abc" in none.output
