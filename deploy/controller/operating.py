@@ -9,7 +9,7 @@ from typing import Any
 OPTIONS = {
     "host": "",
     "address": "",
-    "order": "",
+    "order_id": "",
     "why": "--reason",
     "magic": "--magic",
     "yes": "--yes",
@@ -51,7 +51,7 @@ TASKS = {
     "recover": Task(needs=("why",), may=("lock",), acts=True),
     "accept": Task(needs=("host", "why"), acts=True),
     "migrate": Task(words=("--yes",), needs=("host", "address", "why"), may=("undo",), acts=True),
-    "resolve": Task(needs=("order", "magic", "why"), acts=True),
+    "resolve": Task(needs=("order_id", "magic", "why"), acts=True),
 }
 
 

@@ -20,6 +20,7 @@ from deploy.fleet.services import SERVICES
 from deploy.fleet.vault_password import PROJECT
 from mt5crs.settings.envfile import value_fits
 from mt5crs.settings.options import complete, from_document
+from mt5crs.settings.review import loopback
 from mt5crs.settings.schema import (
     Field,
     Settings,
@@ -127,13 +128,19 @@ def _check_groups(fleet: Fleet) -> Iterator[str]:
             yield f"{host}: is in none of the groups {', '.join(KNOWN_GROUPS)}; put it under one of them"
 
 
+def _here(reviewer: object) -> bool:
+    """Whether it is on the Hub itself, such as a proxy there."""
+    return isinstance(reviewer, Mapping) and loopback(str(reviewer.get("endpoint")))
+
+
 def _check_reviews(fleet: Fleet) -> Iterator[str]:
     """The queue of reviews is on the Hub, and reaches whom it is to ask."""
     for host in fleet.in_group("review"):
         values = fleet.hosts[host]
         if host not in fleet.in_group("hub"):
             yield f"{host}: is in the group review and not in hub; the queue of reviews is a part of the Hub"
-        asked = [name for name in ("review_reviewer", "review_fallback") if values.get(name)]
+        names = ("review_reviewer", "review_fallback")
+        asked = [name for name in names if values.get(name) and not _here(values[name])]
         if asked and not values.get("review_provider_networks"):
             yield (
                 f"{host}: {asked[0]} is set, but review_provider_networks is empty: nobody could be reached; "

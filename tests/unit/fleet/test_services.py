@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from deploy.fleet import settings
+from deploy.fleet.inventory import Fleet
 from deploy.fleet.services import NAMES, SERVICES
 from deploy.fleet.settings import PARTS
 from deploy.fleet.vault_password import PROJECT
@@ -28,3 +32,21 @@ def test_a_listed_service_has_all_that_both_engines_need(name: str) -> None:
     assert name in PARTS
     for path in (f"templates/release/{name}.json.j2", f"roles/{name}/tasks/main.yml"):
         assert (PROJECT / path).is_file(), path
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "networks", "wrong"),
+    [
+        ("https://api.example.org", [], True),
+        ("https://api.example.org", ["203.0.113.0/28"], False),
+        ("http://127.0.0.1:8443", [], False),
+    ],
+)
+def test_a_reviewer_that_the_hub_cannot_reach_is_refused(
+    endpoint: str, networks: list[str], wrong: bool
+) -> None:
+    """One on the Hub itself needs no network."""
+    values = {"review_reviewer": {"endpoint": endpoint}, "review_provider_networks": networks}
+    groups = {"hub": ("hub-01",), "review": ("hub-01",)}
+    said = list(settings._check_reviews(Fleet(Path("x.yml"), "x", {"hub-01": values}, groups)))
+    assert ["nobody could be reached" in line for line in said] == [True] * wrong

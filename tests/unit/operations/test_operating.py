@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from ansible.vars.reserved import get_reserved_names
 from pyinfra.api.exceptions import PyinfraError
 
 from deploy.controller.operating import OPTIONS, TASKS, problem, words
@@ -24,7 +25,7 @@ TOLD = {
     "why": "drill",
     "magic": "202401",
     "host": "inf-01",
-    "order": "abc",
+    "order_id": "abc",
     "yes": "true",
     "reduce": "true",
     "address": "10.0.0.9",
@@ -71,6 +72,7 @@ def test_the_play_has_every_task_as_a_tag_and_asks_for_what_it_may_be_told() -> 
     assert set(second["tags"]) == {"never", *TASKS} - {"preflight"}
     (pattern,) = [word for word in second["vars"]["operate_names"].split("'") if word.startswith("^(")]
     assert set(pattern[2:-2].split("|")) == set(OPTIONS)
+    assert not OPTIONS.keys() & get_reserved_names(), "Ansible warns of them"
 
 
 def test_what_is_told_arrives() -> None:
