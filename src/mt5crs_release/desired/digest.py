@@ -29,6 +29,24 @@ def generation_digest(spec: Mapping[str, Any], bundle: str | None) -> str:
     return hashlib.sha256(canonical_json({"bundle": bundle, "spec": identity})).hexdigest()
 
 
+def fixed_digest(spec: Mapping[str, Any], bundle: str | None) -> str | None:
+    """Return the SHA-256 (hex) of what keeps running services from taking a generation over as they are.
+
+    Two generations with the same one differ at most in what their ``live`` files say: those the services read
+    again. ``None``: it has no such files, so any change of it is a restart.
+
+    :param spec: the specification as sent to ``mt5crs-release stage``
+    :param bundle: content digest of the bundle, ``None`` for configuration-only services
+    """
+    live = spec.get("live")
+    if not live:
+        return None
+    files = {
+        path: {**file, "content": None} if path in live else file for path, file in spec["files"].items()
+    }
+    return generation_digest({**spec, "files": files}, bundle)
+
+
 def content_digest(files: Mapping[str, str]) -> str:
     """Return the digest of a bundle's content: SHA-256 over its ``{path: sha256}`` table.
 

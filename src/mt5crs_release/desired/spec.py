@@ -106,6 +106,8 @@ class Spec:
     extra: ExtraBundle | None = None
     review: Mapping[str, Any] | None = None
     """What a verdict of the review must say before the code is staged; ``None``: none is wanted."""
+    live: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Files that running units read again when they are told to (SIGHUP), each with those units."""
 
 
 def is_service_name(name: str) -> bool:
@@ -157,7 +159,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-_OPTIONAL = frozenset({"standby", "reload_on_confirm", "access", "extra_bundle", "review"})
+_OPTIONAL = frozenset({"standby", "reload_on_confirm", "access", "extra_bundle", "review", "live"})
 
 
 class _Checker:
@@ -185,6 +187,7 @@ class _Checker:
         access = self._access(top.get("access"), files)
         extra = self._extra(top.get("extra_bundle"), code)
         review = self._review(top.get("review"), code=code, extra="extra_bundle" in top)
+        live = self._live(top.get("live"), files, start)
         if health is None:
             return None
         return Spec(
@@ -202,6 +205,7 @@ class _Checker:
             access,
             extra,
             review,
+            live,
         )
 
     def _extra(self, value: Any, code: bool) -> ExtraBundle | None:
@@ -258,6 +262,23 @@ class _Checker:
                 for key in ("by", "reason", "until"):
                     self._text(f"review.override.{key}", override[key], str.strip, "text that is not empty")
         return fields
+
+    def _live(
+        self, value: Any, files: Mapping[str, FileSpec], start: tuple[str, ...]
+    ) -> dict[str, tuple[str, ...]]:
+        if value is None:
+            return {}
+        live: dict[str, tuple[str, ...]] = {}
+        for path, units in (self._mapping("live", value) or {}).items():
+            if path not in files:
+                self._add(f"live[{path!r}]", "must name one of files")
+            elif path == ".env":
+                self._add(f"live[{path!r}]", "is read at the start alone")
+            live[path] = self._start(units, f"live[{path!r}]")
+            for name in live[path]:
+                if name not in start:
+                    self._add(f"live[{path!r}]", f"names {name}, which is not in start")
+        return live
 
     def _told(self, value: Any, start: tuple[str, ...]) -> tuple[str, ...]:
         if value is None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ class Content:
     """Units to reload once it is confirmed; none in what an older tool wrote."""
     access: str | None = None
     """The file with its access list; ``None``: it brings none (or an older tool wrote it)."""
+    live: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Files that running units read again when told to, each with those units; none of an older tool's."""
+    live_hashes: dict[str, str] = field(default_factory=dict)
+    """What is in those files."""
 
     @property
     def running(self) -> frozenset[str]:
@@ -88,6 +92,7 @@ def write(
         "standby": None if spec.standby is None else asdict(spec.standby),
         "reload_on_confirm": list(spec.reload_on_confirm),
         "access": spec.access,
+        "live": {path: list(units) for path, units in spec.live.items()},
     }
     # Root only: a hash of a file with a short secret would let others try guesses.
     store.write_new(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode(), 0o600)
@@ -103,6 +108,7 @@ def read(directory: Path) -> Content:
     try:
         manifest = _manifest(directory)
         health = manifest["health"]
+        live = {path: tuple(units) for path, units in manifest.get("live", {}).items()}
         return Content(
             name=manifest["generation"],
             units=tuple(manifest["units"]),
@@ -113,6 +119,8 @@ def read(directory: Path) -> Content:
             standby=_standby(manifest.get("standby")),
             reload_on_confirm=tuple(manifest.get("reload_on_confirm", ())),
             access=manifest.get("access"),
+            live=live,
+            live_hashes={path: manifest["files"][path]["sha256"] for path in live},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FailedError(

@@ -38,6 +38,8 @@ class Session:
         """How the standby phase of this run ended, as ``activate`` answers it."""
         self.changes: list[str] = []
         """Names of what this run's generation changes (:func:`mt5crs_release.lifecycle.changes.between`)."""
+        self.live = False
+        """Whether this run's generation was taken over by what runs, without a restart."""
         self.cutover: dict[str, dict[str, float]] = {}
         """What the switch of this run cost each unit (:func:`mt5crs_release.lifecycle.cutover.gaps`)."""
 

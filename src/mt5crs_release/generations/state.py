@@ -42,6 +42,8 @@ class Generation:
     """Content of the second bundle, if it has one."""
     data: str | None = None
     """Directory below ``runtimes`` with that bundle's data, if it brings any."""
+    fixed: str | None = None
+    """What it shares with those that running services take over as they are (``fixed_digest``)."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from mt5crs_release.generations import access, before, generation, machine
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.generations.state import Generation, Transaction
-from mt5crs_release.lifecycle import changes, cutover, health, standby
+from mt5crs_release.lifecycle import changes, cutover, health, live, standby
 from mt5crs_release.lifecycle.dependence import AGREED
 from mt5crs_release.lifecycle.recovery import leave_standby, recover, revert
 from mt5crs_release.lifecycle.switch import check_units, switch
@@ -23,6 +23,7 @@ from mt5crs_release.lifecycle.transaction import begin, end_confirmed, set_deadl
 from mt5crs_release.storage.journal import timestamp
 
 DEFAULT_CONFIRM_TIMEOUT_S = 120.0
+LIVE = ", without a restart"
 _ROLLBACK_MIN_HEALTHY_S = 0.5
 """A generation that was confirmed once has shown that it stays up; going back must be quick."""
 
@@ -306,6 +307,7 @@ def result(
         "health": report.as_json() if report else None,
         "standby": session.standby,
         "cutover": session.cutover,
+        "live": session.live,
         "changes": session.changes,
         "journal": [],
     }
@@ -352,6 +354,7 @@ def _run(
         _count_alone(session, entry, content)
         end_confirmed(session, transaction)
         reason = f"rolled back to {entry.name}" if rollback else "healthy and confirmed"
+        reason += LIVE if session.live else ""
         return result(session, entry, changed=True, reason=reason, report=report)
     wait(session, content, transaction, confirm_timeout_s)
     session.save()
@@ -359,6 +362,7 @@ def _run(
         "provisional", generation=entry.name, deadline=transaction.deadline_at, health=report.as_json()
     )
     reason = f"healthy; reverts by itself at {transaction.deadline_at} unless confirmed"
+    reason += LIVE if session.live else ""
     return result(session, entry, changed=True, reason=reason, report=report)
 
 
@@ -378,6 +382,8 @@ def _compare(
     :raises FailedError: it differs or could not be compared; what runs was not touched
     """
     report = standby.nothing_to_compare(session, leaving)
+    if live.units_to_tell(session, leaving, content):
+        report = standby.Report(standby.EQUAL, (), "not compared: what runs takes the change over as it is")
     if report is not None:
         session.standby = report.as_json()
         return False

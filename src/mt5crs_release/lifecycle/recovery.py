@@ -201,7 +201,7 @@ def _switch_back(
     for attempt in range(1, _SWITCH_TRIES + 1):
         try:
             before.forget(session)
-            return switch(session, leaving, entering, boot=boot, queued=queued)
+            return switch(session, leaving, entering, boot=boot, queued=queued, back=True)
         except OSError as error:
             if attempt == _SWITCH_TRIES:
                 raise FailedError(

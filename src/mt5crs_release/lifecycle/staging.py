@@ -11,7 +11,7 @@ from mt5crs_release.bundles import runtime_marker, verdict
 from mt5crs_release.bundles.bundle import CORE, Bundle
 from mt5crs_release.bundles.extra_bundle import build_data, data_name, opened
 from mt5crs_release.bundles.runtime import build_runtime, find_runtime, lock_runtimes, runtime_name
-from mt5crs_release.desired.digest import generation_digest, generation_name, runtime_digest
+from mt5crs_release.desired.digest import fixed_digest, generation_digest, generation_name, runtime_digest
 from mt5crs_release.desired.spec import ExtraBundle, Spec
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generations import access, generation, installed, machine
@@ -167,6 +167,7 @@ def _record(
         data=data_name(spec.extra.data) if spec.extra and spec.extra.data else None,
         state_format=spec.state_format,
         staged_at=timestamp(),
+        fixed=fixed_digest(spec.raw, content),
     )
     reason = why_new or (
         "first generation" if session.state.current is None else "code, configuration or units changed"

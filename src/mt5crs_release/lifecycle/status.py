@@ -150,6 +150,7 @@ def _describe(host: Host, record: ServiceState, of_runtime: Callable[..., list[s
     return {
         "current": pointer,
         "digest": entry.digest if entry else None,
+        "fixed": entry.fixed if entry else None,
         "bundle": entry.bundle if entry else None,
         "version": entry.version if entry else None,
         "protocol": runtime_marker.protocol(host, entry.runtime) if entry else None,

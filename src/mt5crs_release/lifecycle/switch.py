@@ -11,6 +11,7 @@ from mt5crs_release.errors import FailedError, RefusedError
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.generations.unit_install import link_at_boot
+from mt5crs_release.lifecycle import live
 from mt5crs_release.storage import store
 from mt5crs_release.systems import system
 from mt5crs_release.systems.unit_sample import UnitSample
@@ -55,6 +56,7 @@ def switch(
     boot: bool = False,
     prove_stopped: bool = False,
     queued: bool = False,
+    back: bool = False,
 ) -> list[str]:
     """Leave one generation and enter another (``None``: nothing); return what systemd complained about.
 
@@ -63,19 +65,23 @@ def switch(
 
     :param prove_stopped: see that not one of the old services' runs is left
     :param queued: do not wait for a service to start: what it depends on may not be back yet
-    :raises FailedError: systemd does not answer, or a unit does not stop
+    :param back: this is the way back, so what cannot be told of a change is restarted
+    :raises FailedError: systemd does not answer, or a unit does not stop, or cannot be told
     :raises OSError: the disk is full or broken
     """
     repoint(session, leaving, entering, boot=boot)
     if entering is None:
         return []
-    session.enter("starting units")
     if boot:
+        session.enter("starting units")
         session.systemd.start_later(entering.start)
         return []
     if queued:
         start_queued(session, leaving, entering)
         return []
+    if live.tell(session, leaving, entering, must=not back):
+        return []
+    session.enter("starting units")
     services = [unit for unit in leaving.start if unit.endswith(".service")] if leaving else []
     before = session.systemd.look(services) if prove_stopped else {}
     complaints = _start(session, leaving, entering, _timeout_s(entering))
@@ -121,6 +127,9 @@ def start_queued(session: Session, leaving: Content | None, entering: Content) -
 
     :raises FailedError: systemd does not answer, or a service whose sockets change does not stop
     """
+    if live.tell(session, leaving, entering, must=False):
+        return
+    session.enter("starting units")
     kept = _prepared(session, leaving, entering, _timeout_s(entering))
     session.systemd.restart_later([unit for unit in entering.start if unit not in kept])
     if kept:

@@ -306,7 +306,6 @@ def _move_all(ways: Sequence[Way], undoes: str) -> None:
             before.remember(session, entering, left[-1].name)
             repoint(session, left[-1], entering)
         for (session, _, entering, _), leaving in zip(ways, left, strict=True):
-            session.enter("starting units")
             start_queued(session, leaving, entering)
             if session.service in ALONE:
                 _see_active(session, entering)

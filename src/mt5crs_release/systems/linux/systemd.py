@@ -79,6 +79,17 @@ class Systemd:
         """Make running ``unit`` read its configuration again; return why it failed, if it did."""
         return self._start_job("reload", unit, timeout_s)
 
+    def tell(self, units: Sequence[str]) -> str | None:
+        """Have running ``units`` read their files again (SIGHUP); return why one could not be told.
+
+        Not as a reload: whether the unit has a command for it, and which, is its packager's decision.
+        """
+        for unit in units:
+            answer = self._call(["systemctl", "kill", "--kill-who=main", "--signal=HUP", unit])
+            if answer.returncode != 0:
+                return f"{unit} could not be told to read its files again: {_first_line(answer.stderr)}"
+        return None
+
     def filter_again(self, unit: str) -> None:
         """Have what runs of ``unit`` filtered by the peers that its files name now (``IPAddressAllow=``).
 

@@ -119,6 +119,10 @@ class WindowsServices:
         """Windows has no such thing."""
         return f"{unit} cannot be reloaded: Windows services are restarted"
 
+    def tell(self, units: Sequence[str]) -> str | None:
+        """Windows has no such thing."""
+        return f"{', '.join(units)} cannot be told to read files again: Windows services are restarted"
+
     def filter_again(self, _unit: str) -> None:
         """Nothing to do: services have no peers of their own here, the firewall has."""
 
