@@ -38,13 +38,21 @@ def services_with_env() -> tuple[str, ...]:
 
 
 def env_text(service: str, variables: Mapping[str, Any], hidden: Collection[str]) -> str:
-    """The `.env` that a deployment writes; the values of hidden variables are HIDDEN."""
+    """What a deployment writes of settings, as one `.env`; the values of hidden variables are HIDDEN."""
     masked = {one.env for one in _fields(service).values() if one.variable in hidden}
     lines = []
-    for line in render(f"env/{service}.env.j2", variables).splitlines():
+    for line in _env_lines(service, variables):
         name = _LINE.match(line)
         lines.append(f"{name[1]}='{HIDDEN}'" if name and name[1] in masked else line)
     return "\n".join(lines) + "\n"
+
+
+def _env_lines(service: str, variables: Mapping[str, Any]) -> list[str]:
+    """Those of `.env` and, unless they are among them, of the file that is read again while it runs."""
+    lines, live = (
+        render(f"{place}/{service}.env.j2", variables).splitlines() for place in ("env", "env/live")
+    )
+    return [*lines, *(line for line in live if line not in lines)]
 
 
 def yaml_text(variables: Mapping[str, Any], hidden: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,19 @@ class RenderingError(RuntimeError):
 def _environment() -> jinja2.Environment:
     # Ansible's defaults: trim_blocks on, lstrip_blocks off, unknown names refused. An included template
     # loses its final newline there: write `{% include '…' +%}` where the line must end.
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         autoescape=False,  # noqa: S701 -- configuration files, no HTML
     )
+    environment.filters["hash"] = _hash
+    return environment
+
+
+def _hash(text: str, algorithm: str) -> str:
+    """Ansible's filter of that name: the digest of a text, in hexadecimal digits."""
+    return hashlib.new(algorithm, text.encode()).hexdigest()
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:

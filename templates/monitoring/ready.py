@@ -1,9 +1,14 @@
 """Health command of the monitoring part: does each address given answer 200?
 
-Exit status: 0 healthy, 1 unhealthy (no answer, or another status), 75 still starting (503).
+    ready.py [--rules FILE PROMETHEUS] ADDRESS…
+
+--rules: and has that Prometheus read FILE, which says its digest in a rule of its own?
+Exit status: 0 healthy, 1 unhealthy (no answer, another status, other rules), 75 still starting (503).
 """
 
 import http.client
+import pathlib
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -38,9 +43,33 @@ def look(url: str) -> "tuple[int, str]":
     return (STARTING if status == 503 else UNHEALTHY), f"{url} answers {status}"
 
 
-def main(urls: "list[str]") -> int:
+def read(file: str, prometheus: str) -> "tuple[int, str]":
+    """Exit status for the rules in a file, and a sentence: what it refuses leaves the former in force."""
+    try:
+        rules = pathlib.Path(file).read_text(encoding="utf-8")
+        wanted = re.findall(r"labels: \{digest: ([0-9a-f]{64})\}", rules)[-1]
+    except (OSError, IndexError) as error:
+        return UNHEALTHY, f"{file} does not say which rules it has: {error!r}"
+    url = f"{prometheus}/api/v1/rules?type=record"
+    try:
+        with _open(url, timeout=3) as answer:
+            told = answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return (STARTING if error.code == 503 else UNHEALTHY), f"{url} answers {error.code}"
+    except OSError as error:
+        return UNHEALTHY, f"{url} does not answer: {getattr(error, 'reason', error)}"
+    if wanted in told:
+        return HEALTHY, f"{file} is in force"
+    return UNHEALTHY, f"{prometheus} has other rules in force than {file}: see `journalctl -u prometheus`"
+
+
+def main(words: "list[str]") -> int:
     """Print a line per address that is not ready; the worst exit status of all."""
-    answers = [look(url) for url in urls]
+    answers = []
+    if words[:1] == ["--rules"]:
+        answers.append(read(*words[1:3]))
+        words = words[3:]
+    answers += [look(url) for url in words]
     for status, sentence in answers:
         if status != HEALTHY:
             print(sentence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 
 from mt5crs.service import exits, program
 from mt5crs.service.logs import Log
@@ -14,10 +13,8 @@ from .service import Gateway, PartDiedError
 
 
 def opened(settings: GatewaySettings, log: Log) -> Gateway:
-    """The gateway, which reads its clients file again on SIGHUP. Raises what `Gateway` raises."""
+    """The gateway. Raises what `Gateway` raises."""
     gateway = Gateway(settings, log)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: gateway.reload())
     gc.freeze()  # what is there now stays: no need to look through it again in the middle of a request
     return gateway
 
@@ -28,6 +25,7 @@ def main() -> int:
         "gateway",
         GatewaySettings,
         opened,
+        read_again=lambda gateway, _settings: gateway.reload(),
         misconfigured=(ClientsFileError,),
         foreseen=(PartDiedError,),
     )

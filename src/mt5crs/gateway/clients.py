@@ -1,5 +1,6 @@
 """The clients file while the gateway runs: read again when it changes, so a revocation needs no restart."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ class Clients:
         self._note = note
         self._revoked = revoked
         self._barred: dict[str, float] = {}
+        self._reading = threading.Lock()
         self._stamp = _stamp(path)
         self._access = self._with_self(load(path))
 
@@ -61,7 +63,14 @@ class Clients:
         return address in self._access.legacy
 
     def reload_if_changed(self, *, force: bool = False) -> None:
-        """Look at the file; take it if it changed and is good, else keep what is in force and say so."""
+        """Look at the file; take it if it changed and is good, else keep what is in force and say so.
+
+        From any thread: one after the other, or an older version could come after a newer one.
+        """
+        with self._reading:
+            self._reload_if_changed(force=force)
+
+    def _reload_if_changed(self, *, force: bool) -> None:
         stamp = _stamp(self._path)
         if stamp == self._stamp and not force:
             return

@@ -367,7 +367,7 @@ class Gateway:
         self.server.stop()
 
     def reload(self) -> None:
-        """Read the clients file again."""
+        """Read the clients file again. From any thread."""
         self.clients.reload_if_changed(force=True)
 
     def health(self) -> dict[str, object]:
@@ -385,6 +385,7 @@ class Gateway:
             "terminal_reason": self.terminal.view().reason,
             "stream": self.stream.name,
             "halts": len(self.control.halts()),
+            "access": self.clients.access().serial,
             "unresolved": sum(self.order_manager.unresolved_by_magic().values()),
         }
 

@@ -9,7 +9,7 @@ from mt5crs.settings.hub import HubSettings
 
 def main() -> int:
     """Run until told to stop."""
-    return program.main("hub", HubSettings, Hub)
+    return program.main("hub", HubSettings, Hub, read_again=Hub.take)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,10 @@ class Hub:
         )
         self._show_figures()
 
+    def take(self, settings: HubSettings) -> None:
+        """Show by these settings, of which only live ones differ. From any thread."""
+        self._traders = _traders(settings)
+
     def stop(self) -> None:
         """Make `run` return soon (signal-safe)."""
         self._stopping.set()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from mt5crs.protocol.addresses import bracketed, reached_from_here, with_port
 from mt5crs.service import exits
+from mt5crs.service.live import digest_of
 
 DEFAULT_PORTS = {"gateway": 9101, "hub": 8083, "reconciler": 9102, "review": 9104, "strategy": 9103}
 _NAMES = {
@@ -18,6 +20,7 @@ _NAMES = {
     "review": ("REVIEW_METRICS_ADDRESS", "REVIEW_METRICS_PORT"),
 }
 """In `.env`, of those that call them otherwise."""
+HTTP_OK = 200
 _STARTING = ("starting", "syncing")
 _TIMEOUT_S = 3.0
 
@@ -63,9 +66,42 @@ def _connected(address: str, port: int, timeout_s: float) -> socket.socket:
 
 def exit_status_of(status: int, content: dict[str, object]) -> int:
     """0 healthy, 75 still starting, 1 otherwise."""
-    if status == 200:
+    if status == HTTP_OK:
         return exits.OK
     return exits.INCONCLUSIVE if content.get("state") in _STARTING else exits.FAILED
+
+
+def _former_settings(content: Mapping[str, object], path: Path | None) -> str:
+    """Why these are not the settings in force; empty if they are, or are not asked for."""
+    if path is None:
+        return ""
+    try:
+        wanted = digest_of(path.read_bytes())
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}), so what should be in force is not known"
+    told = content.get("settings")
+    told = told if isinstance(told, dict) else {}
+    if told.get("in_force") == wanted:
+        return ""
+    refused = told.get("refused") or {}
+    if refused.get("digest") in (wanted, ""):
+        return f"it refuses {path}, and keeps the settings it had: {refused.get('reason')}"
+    return f"it has other settings in force than {path}: read again on SIGHUP, or restart it"
+
+
+def _former_access(content: Mapping[str, object], path: Path | None) -> str:
+    """Why this is not the access list in force; empty if it is, or is not asked for."""
+    if path is None:
+        return ""
+    try:
+        wanted = int(json.loads(path.read_bytes())["serial"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{path} cannot be used ({error!r}), so which access list should be in force is not known"
+    if content.get("access") == wanted:
+        return ""
+    return (
+        f"it has version {content.get('access')} of the access list in force, not version {wanted} of {path}"
+    )
 
 
 @click.command()
@@ -81,8 +117,28 @@ def exit_status_of(status: int, content: dict[str, object]) -> int:
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Take address and port from this .env file (METRICS_…, of the Hub HTTP_…).",
 )
+@click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Unhealthy unless it has these live settings in force (live.env of its generation).",
+)
+@click.option(
+    "--access",
+    "access_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Unhealthy unless it has this access list in force (gateway).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def health(service: str, address: str | None, port: int | None, env_file: Path | None, as_json: bool) -> None:
+def health(
+    service: str,
+    address: str | None,
+    port: int | None,
+    env_file: Path | None,
+    settings_file: Path | None,
+    access_file: Path | None,
+    as_json: bool,
+) -> None:
     """Exit 0 when SERVICE is healthy, 75 while it starts, 1 when it is not, 3 when the check is broken.
 
     78: the .env file cannot be used.
@@ -113,6 +169,9 @@ def health(service: str, address: str | None, port: int | None, env_file: Path |
             "reason": f"nothing answers on {with_port(address, port)} ({error}); "
             f"see `journalctl -u mt5crs-{service}`",
         }
+    former = status and (_former_settings(content, settings_file) or _former_access(content, access_file))
+    if former and status == HTTP_OK:
+        status, content = 0, {**content, "healthy": False, "state": "former_settings", "reason": former}
     if as_json:
         click.echo(json.dumps({"service": service, **content}, indent=2))
     else:

@@ -20,12 +20,16 @@ class Log:
 
     def __init__(self, service: str, level: str = "INFO", stream: TextIO | None = None) -> None:
         """`level` is one of LEVELS; raises ValueError otherwise."""
-        if level not in LEVELS:
-            raise ValueError(f"log level {level!r} is unknown; use one of {', '.join(LEVELS)}")
         self._service = service
-        self._threshold = LEVELS[level]
+        self.set_level(level)
         self._stream = stream if stream is not None else sys.stdout
         self._lock = threading.Lock()
+
+    def set_level(self, level: str) -> None:
+        """Log nothing less severe from now on; raises ValueError for what is no level."""
+        if level not in LEVELS:
+            raise ValueError(f"log level {level!r} is unknown; use one of {', '.join(LEVELS)}")
+        self._threshold = LEVELS[level]
 
     def debug(self, event: str, **fields: object) -> None:
         """Detail for a developer."""

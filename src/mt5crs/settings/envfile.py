@@ -51,19 +51,23 @@ def read(path: Path) -> dict[str, str]:
 
     Lines may end as on Windows, as systemd has it. A byte order mark it takes for part of the first name.
     """
-    content = path.read_bytes()
+    return parse_bytes(path.read_bytes(), str(path))
+
+
+def parse_bytes(content: bytes, origin: str) -> dict[str, str]:
+    """What is in such a file; SettingsError as `read`."""
     if content.startswith(_MARKS):
         raise SettingsError(
-            str(path), ["it begins with a byte order mark; save it as UTF-8 without one (no BOM)"]
+            origin, ["it begins with a byte order mark; save it as UTF-8 without one (no BOM)"]
         )
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
         raise SettingsError(
-            str(path), [f"line {number} is not UTF-8 (but Latin-1, perhaps); save the file as UTF-8"]
+            origin, [f"line {number} is not UTF-8 (but Latin-1, perhaps); save the file as UTF-8"]
         ) from None
-    return parse(text.replace("\r\n", "\n"), origin=str(path))
+    return parse(text.replace("\r\n", "\n"), origin=origin)
 
 
 def load_env_text(cls: type[AnySettings], text: str, *, origin: str = ".env") -> AnySettings:

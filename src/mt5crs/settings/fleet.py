@@ -119,6 +119,7 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
             "Stages of a canary roll-out, in percent of the hosts that change: rising, the last one 100.",
             min_length=1,
             in_env=False,
+            live=True,
         ),
     ] = msgspec.field(default_factory=lambda: [5, 20, 50, 100])
     step_pause_s: Annotated[
@@ -270,7 +271,9 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     ] = None
     limits: Annotated[
         Limits | None,
-        setting("What this host's magic number may do; without limits it may not trade.", in_env=False),
+        setting(
+            "What this host's magic number may do; without limits it may not trade.", in_env=False, live=True
+        ),
     ] = None
 
     phases: Annotated[

@@ -11,7 +11,7 @@ import msgspec
 from mt5crs.phases.profile import ProfileError, named
 from mt5crs.phases.record import signer_problem
 from mt5crs.protocol.addresses import canonical
-from mt5crs.settings.schema import LogLevel, Settings, setting
+from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 Permission = Literal["observe", "lease", "trade", "administer"]
 Phase = Literal["test", "shadow", "live"]
@@ -96,7 +96,8 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
         str, setting("Address on which metrics and health are served.", kind="address")
     ] = "127.0.0.1"
     metrics_port: Annotated[int, setting("TCP port of metrics and health.", ge=0, le=65535)] = 9101
-    log_level: Annotated[LogLevel, setting("Least severe level that is logged.")] = "INFO"
+    log_level: Annotated[LogLevel, setting("Least severe level that is logged.", live=True)] = "INFO"
+    live_settings_file: LiveSettingsFile = ""
     heartbeat_interval_s: Annotated[
         float, setting("Seconds between two heartbeats on the event socket.", ge=0.05, le=5)
     ] = 1.0
@@ -442,7 +443,8 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
         setting("Everyone who may speak to this gateway, gathered from the fleet's hosts.", in_env=False),
     ]
     limits: Annotated[
-        dict[str, Limits], setting("Limits by magic number; none means it may not trade.", in_env=False)
+        dict[str, Limits],
+        setting("Limits by magic number; none means it may not trade.", in_env=False, live=True),
     ] = msgspec.field(default_factory=dict)
     legacy: Annotated[
         dict[str, LegacyClient],

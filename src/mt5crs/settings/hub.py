@@ -9,7 +9,7 @@ import msgspec
 
 from mt5crs.settings.baseline import network_problem
 from mt5crs.settings.gateway import Limits
-from mt5crs.settings.schema import LogLevel, Settings, setting
+from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Magic = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
@@ -53,7 +53,9 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
     limits: Annotated[
         dict[str, Limits],
-        setting("What every Inf host's magic number may do, by host; from the inventory, to be shown."),
+        setting(
+            "What every Inf host's magic number may do, by host; from the inventory, to be shown.", live=True
+        ),
     ] = msgspec.field(default_factory=dict)
     http_address: Annotated[
         str, setting("Address on which page, API, metrics and health are served.", kind="address")
@@ -118,7 +120,8 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     state_dir: Annotated[str, setting("Directory of the durable state.", pattern=r"^/", variable=False)] = (
         "/var/lib/mt5crs/hub"
     )
-    log_level: Annotated[LogLevel, setting("Least severe level that is logged.")] = "INFO"
+    log_level: Annotated[LogLevel, setting("Least severe level that is logged.", live=True)] = "INFO"
+    live_settings_file: LiveSettingsFile = ""
 
     def problems(self) -> Iterable[str]:
         """Gateways of which something is missing, Inf hosts of gateways that are not listened to."""

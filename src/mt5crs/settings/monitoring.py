@@ -149,17 +149,23 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = None
     alert_startup_sync_s: Annotated[
-        float, setting("A start-up sync that took longer, in seconds, alerts.", gt=0, in_env=False)
+        float, setting("A start-up sync that took longer, in seconds, alerts.", gt=0, in_env=False, live=True)
     ] = 3.0
     alert_retry_answer_s: Annotated[
         float,
-        setting("An answer to a retried sync that took longer, in seconds, alerts.", gt=0, in_env=False),
+        setting(
+            "An answer to a retried sync that took longer, in seconds, alerts.", gt=0, in_env=False, live=True
+        ),
     ] = 9.0
     alert_reconciler_memory_mb: Annotated[
-        int, setting("A reconciler that holds more memory, in MB (10^6 bytes), alerts.", gt=0, in_env=False)
+        int,
+        setting(
+            "A reconciler that holds more memory, in MB (10^6 bytes), alerts.", gt=0, in_env=False, live=True
+        ),
     ] = 50
     alert_reconciler_cpu_percent: Annotated[
-        float, setting("A reconciler that uses more of one CPU, in percent, alerts.", gt=0, in_env=False)
+        float,
+        setting("A reconciler that uses more of one CPU, in percent, alerts.", gt=0, in_env=False, live=True),
     ] = 5.0
     alert_gateway_silence_s: Annotated[
         int,
@@ -167,6 +173,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "A gateway that gave no answer, or sent no events, for this many seconds alerts.",
             ge=1,
             in_env=False,
+            live=True,
         ),
     ] = 10
     alert_not_ready_s: Annotated[
@@ -176,6 +183,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "alerts; it should be longer than any of them takes to start.",
             ge=1,
             in_env=False,
+            live=True,
         ),
     ] = 45
     alert_refused_orders: Annotated[
@@ -184,11 +192,17 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "So many orders of a magic number refused in five minutes, and none taken, alert.",
             ge=1,
             in_env=False,
+            live=True,
         ),
     ] = 5
     alert_no_fills_orders: Annotated[
         int,
-        setting("So many orders of a magic number without a deal alert, once they last.", ge=1, in_env=False),
+        setting(
+            "So many orders of a magic number without a deal alert, once they last.",
+            ge=1,
+            in_env=False,
+            live=True,
+        ),
     ] = 5
     alert_no_fills_s: Annotated[
         int,
@@ -196,6 +210,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "How long orders are without a deal, in seconds since the first of them, until that alerts.",
             ge=1,
             in_env=False,
+            live=True,
         ),
     ] = 1800
     alert_failing_requests_percent: Annotated[
@@ -205,6 +220,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             gt=0,
             le=100,
             in_env=False,
+            live=True,
         ),
     ] = 20.0
     alert_rejected_orders_percent: Annotated[
@@ -214,6 +230,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             gt=0,
             le=100,
             in_env=False,
+            live=True,
         ),
     ] = 20.0
     alert_order_latency_s: Annotated[
@@ -222,6 +239,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "Orders of which five in a hundred take longer to be answered, in seconds, alert.",
             gt=0,
             in_env=False,
+            live=True,
         ),
     ] = 1.0
     alert_drawdown_percent: Annotated[
@@ -230,19 +248,27 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "A day's result that falls from its best by more than this, in percent of the balance, alerts.",
             gt=0,
             in_env=False,
+            live=True,
         ),
     ] = 5.0
     alert_low_balance: Annotated[
         float,
-        setting("A balance of this, in account currency, or less alerts.", ge=0, in_env=False),
+        setting("A balance of this, in account currency, or less alerts.", ge=0, in_env=False, live=True),
     ] = 0.0
     alert_free_margin_percent: Annotated[
         float,
-        setting("Free margin below this, in percent of the equity, alerts.", ge=0, lt=100, in_env=False),
+        setting(
+            "Free margin below this, in percent of the equity, alerts.", ge=0, lt=100, in_env=False, live=True
+        ),
     ] = 20.0
     alert_limit_used_percent: Annotated[
         float,
-        setting("A limit of a magic number that is used to this, in percent, alerts.", gt=0, in_env=False),
+        setting(
+            "A limit of a magic number that is used to this, in percent, alerts.",
+            gt=0,
+            in_env=False,
+            live=True,
+        ),
     ] = 90.0
     alert_backup_age_h: Annotated[
         int,
@@ -250,6 +276,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "A newest backup, or a last proven restore, that is older than this, in hours, alerts.",
             ge=1,
             in_env=False,
+            live=True,
         ),
     ] = 26
     alert_refused_requests: Annotated[
@@ -258,25 +285,34 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "So many requests of one client refused in five minutes, because it had its share, alert.",
             ge=1,
             in_env=False,
+            live=True,
         ),
     ] = 100
     alert_refused_connections: Annotated[
         int,
         setting(
-            "So many connections that the gateway refused or ended in five minutes alert.", ge=1, in_env=False
+            "So many connections that the gateway refused or ended in five minutes alert.",
+            ge=1,
+            in_env=False,
+            live=True,
         ),
     ] = 1000
     alert_disk_free_percent: Annotated[
         float,
-        setting("A disk with less free space, in percent, alerts.", gt=0, lt=100, in_env=False),
+        setting("A disk with less free space, in percent, alerts.", gt=0, lt=100, in_env=False, live=True),
     ] = 10.0
     alert_clock_offset_s: Annotated[
         float,
-        setting("A host whose clock differs from the Hub's by more, in seconds, alerts.", gt=0, in_env=False),
+        setting(
+            "A host whose clock differs from the Hub's by more, in seconds, alerts.",
+            gt=0,
+            in_env=False,
+            live=True,
+        ),
     ] = 1.0
 
     alert_review_calls: Annotated[
-        int, setting("More calls of external reviewers within an hour alert.", ge=1, in_env=False)
+        int, setting("More calls of external reviewers within an hour alert.", ge=1, in_env=False, live=True)
     ] = 400
     alert_review_files: Annotated[
         int,
@@ -284,12 +320,17 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             "Files that reviews must have looked at within a day before their rates are judged.",
             ge=1,
             in_env=False,
+            live=True,
         ),
     ] = 100
     alert_review_hit_rate_percent: Annotated[
         float,
         setting(
-            "A lower share of a day's files from the cache, in percent, alerts.", ge=0, le=100, in_env=False
+            "A lower share of a day's files from the cache, in percent, alerts.",
+            ge=0,
+            le=100,
+            in_env=False,
+            live=True,
         ),
     ] = 40.0
     alert_review_savings_percent: Annotated[
@@ -299,15 +340,24 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             ge=0,
             le=100,
             in_env=False,
+            live=True,
         ),
     ] = 50.0
     alert_review_batch_percent: Annotated[
         float,
-        setting("Calls of a day that are filled less, in percent, alert.", ge=0, le=100, in_env=False),
+        setting(
+            "Calls of a day that are filled less, in percent, alert.", ge=0, le=100, in_env=False, live=True
+        ),
     ] = 30.0
     alert_review_budget_percent: Annotated[
         float,
-        setting("Less left of the day's budget of reviews, in percent, alerts.", ge=0, le=100, in_env=False),
+        setting(
+            "Less left of the day's budget of reviews, in percent, alerts.",
+            ge=0,
+            le=100,
+            in_env=False,
+            live=True,
+        ),
     ] = 20.0
 
     def problems(self) -> Iterable[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 from mt5crs.settings.client import ClientSettings
-from mt5crs.settings.schema import LogLevel, Settings, setting
+from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 
 class ReconcilerSettings(ClientSettings, frozen=True, kw_only=True):
@@ -55,7 +55,8 @@ class ReconcilerSettings(ClientSettings, frozen=True, kw_only=True):
     reconciler_socket: Annotated[
         str, setting("Local socket on which the state is published.", pattern=r"^/", variable=False)
     ] = "/run/mt5crs-reconciler/state.sock"
-    log_level: Annotated[LogLevel, setting("Least severe level that is logged.")] = "INFO"
+    log_level: Annotated[LogLevel, setting("Least severe level that is logged.", live=True)] = "INFO"
+    live_settings_file: LiveSettingsFile = ""
 
     def problems(self) -> Iterable[str]:
         """What cannot work together."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mt5crs.settings.baseline import network_problem
-from mt5crs.settings.schema import LogLevel, Settings, setting
+from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 Provider = Literal["anthropic", "openai", "gemini"]
 Class = Literal["strong", "medium", "cheap"]
@@ -138,8 +138,10 @@ class ReviewSettings(Settings, frozen=True, kw_only=True):
         setting("TCP port of it for metrics and health.", env="REVIEW_METRICS_PORT", ge=1, le=65535),
     ] = 9104
     log_level: Annotated[
-        LogLevel, setting("Least severe level that the Hub's service logs.", env="REVIEW_LOG_LEVEL")
+        LogLevel,
+        setting("Least severe level that the Hub's service logs.", env="REVIEW_LOG_LEVEL", live=True),
     ] = "INFO"
+    live_settings_file: LiveSettingsFile = ""
     metrics_file: Annotated[
         str,
         setting(

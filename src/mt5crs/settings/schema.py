@@ -19,7 +19,7 @@ import stat
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 import msgspec
 
@@ -56,6 +56,7 @@ def setting(
     secret: bool = False,
     create: str | None = None,
     kind: Kind = "plain",
+    live: bool = False,
 ) -> msgspec.Meta:
     """Describe one setting; goes into `Annotated[type, setting(...)]`.
 
@@ -65,6 +66,8 @@ def setting(
     variable=False: fixed by the deployment (a path, say), so there is no inventory variable for it.
     secret: never shown. create: the command that makes a missing value. kind: extra checks at deployment
     (addresses against network, broadcast and documentation addresses; keys are 64 hex characters).
+    live: a change of it restarts nothing: what runs takes it over as it is, or only the controller uses it. A
+    service has such a setting in the file that `live_settings_file` names.
     """
     if kind in ("curve_public_key", "curve_secret_key"):
         pattern = pattern or _KEY_PATTERN
@@ -79,6 +82,7 @@ def setting(
         "secret": secret,
         "create": create,
         "kind": kind,
+        "live": live,
     }
     limits = {
         "ge": ge,
@@ -91,6 +95,15 @@ def setting(
     }
     given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
     return msgspec.Meta(description=description, extra=extra, **given)
+
+
+LiveSettingsFile = Annotated[
+    str,
+    setting(
+        "File of the settings that are read again on SIGHUP; none: all are read at the start alone.",
+        variable=False,
+    ),
+]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,6 +143,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     secret: bool
     create: str | None
     kind: str
+    live: bool = False
     limits: dict[str, Any]
 
     @property
@@ -177,6 +191,7 @@ def _field(cls: type[Settings], info: msgspec.structs.FieldInfo) -> Field:
         secret=bool(extra.get("secret")),
         create=extra.get("create"),
         kind=extra.get("kind", "plain"),
+        live=bool(extra.get("live")),
         limits=limits,
     )
 

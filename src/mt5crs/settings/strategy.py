@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from mt5crs.settings.client import ClientSettings
-from mt5crs.settings.schema import LogLevel, Settings, setting
+from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 
 class StrategySettings(ClientSettings, frozen=True, kw_only=True):
@@ -102,7 +102,8 @@ class StrategySettings(ClientSettings, frozen=True, kw_only=True):
             variable=False,
         ),
     ] = ""
-    log_level: Annotated[LogLevel, setting("Least severe level that is logged.")] = "INFO"
+    log_level: Annotated[LogLevel, setting("Least severe level that is logged.", live=True)] = "INFO"
+    live_settings_file: LiveSettingsFile = ""
 
     def problems(self) -> Iterable[str]:
         """What cannot work together."""

@@ -42,7 +42,9 @@ def secrets_of(fleet: Fleet) -> list[str]:
 
 def test_an_env_is_what_a_deployment_writes_without_its_secrets(run: Any, fleet: Fleet) -> None:
     status, text, _ = run("export", "inf-01", "--format", "env", "--service", "strategy")
-    written = render("env/strategy.env.j2", fleet.hosts["inf-01"])
+    written = "".join(
+        render(f"{place}/strategy.env.j2", fleet.hosts["inf-01"]) for place in ("env", "env/live")
+    )
     assert status == 0
     assert parse(text.replace(HIDDEN, "x")) == {**parse(written), "CLIENT_SECRET_KEY": "x"}
     assert not [secret for secret in secrets_of(fleet) if secret in text]

@@ -135,6 +135,16 @@ def test_order_check_says_what_an_order_would_be_told(micro: Phased) -> None:
     )
 
 
+def test_limits_that_are_loosened_meanwhile_stay_within_the_phase(micro: Phased) -> None:
+    filled(micro.order(**WORTH))
+    wide = {"max_order_volume": 1e6, "max_position_volume": 1e6, "max_order_value": None}
+    # As the gateway does when it has read its list of clients and limits again.
+    micro.limits = {MAGIC: msgspec.structs.replace(micro.limits[MAGIC], **wide)}
+    assert limit_of(micro.order(**{**WORTH, "volume": 1.0})) == "trade_size"
+    micro.limits = {MAGIC: msgspec.structs.replace(micro.limits[MAGIC], max_order_volume=0.005)}
+    assert limit_of(micro.order(**WORTH)) == "max_order_volume"
+
+
 def test_the_settings_can_hold_a_phase_down_but_not_lift_it(tmp_path: Path) -> None:
     phased = Phased(tmp_path, ceiling=MICRO)
     phased.promote(CONSTRAINED)

@@ -15,12 +15,12 @@ READY = Path(__file__).resolve().parents[3] / "templates" / "monitoring" / "read
 
 
 @contextmanager
-def server(status: int) -> Iterator[str]:
+def server(status: int, text: str = "") -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(b"x" * 100_000)
+            self.wfile.write(text.encode() + b"x" * 100_000)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -73,3 +73,30 @@ def test_unhealthy_counts_more_than_starting() -> None:
 def test_a_proxy_of_the_environment_is_not_used() -> None:
     with server(200) as url:
         assert ready(url, proxy=closed_port())[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "in_force", "expected", "said"),
+    [
+        (200, "a", 0, ""),
+        (200, "b", 1, "has other rules in force than"),
+        (503, "a", 75, "answers 503"),
+        (500, "a", 1, "answers 500"),
+    ],
+)
+def test_prometheus_says_which_rules_it_has_read(
+    tmp_path: Path, status: int, in_force: str, expected: int, said: str
+) -> None:
+    file = tmp_path / "alerts.yml"
+    file.write_text(f"groups:\n        labels: {{digest: {'a' * 64}}}\n")
+    with server(status, in_force * 64) as url, server(200) as good:
+        code, output = ready("--rules", str(file), url.removesuffix("/-/ready"), good)
+    assert (code, said in output) == (expected, True), output
+
+
+def test_rules_without_a_digest_are_not_called_in_force(tmp_path: Path) -> None:
+    file = tmp_path / "alerts.yml"
+    assert ready("--rules", str(file), closed_port())[0] == 1
+    file.write_text("groups: []\n")
+    code, output = ready("--rules", str(file), closed_port())
+    assert (code, "does not say which rules it has" in output) == (1, True)

@@ -106,7 +106,11 @@ def test_byte_identical(fleet: Fleet, inventory: Path, service: str, tmp_path: P
 @pytest.mark.parametrize("service", LOADED)
 def test_every_setting_reaches_its_service(fleet: Fleet, service: str) -> None:
     host = hosts_of(fleet, service)[0]
-    text = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))["files"][".env"]["content"]
+    files = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))["files"]
+    text = "\n".join(files[name]["content"] for name in (".env", "live.env"))
+    assert set(parse(files["live.env"]["content"])) == {
+        field.env for field in fields(LOADED[service]) if field.live
+    }
     loaded = load_env_text(LOADED[service], text)
     assert set(parse(text)) == {field.env for field in fields(LOADED[service])}
     for field in fields(LOADED[service]):
