@@ -133,7 +133,8 @@ def _reference() -> str:
         "",
         "Each setting is an inventory variable (`group_vars/`, inventory, `-e`). Those with an environment",
         "name are written to the service's `.env`. Layers, weakest first: `group_vars/all`, the environment,",
-        "the group, the host, `-e`.",
+        "the group, the host, `-e`. **live**: a change of it restarts nothing",
+        "([live changes](../rollout.md#live-changes)).",
     ]
     for part in PARTS:
         lines += ["", f"## {part}", ""]
@@ -152,7 +153,8 @@ def _row(field: Field) -> str:
         default = f"`{msgspec.json.encode(field.default).decode()}`"
     variable = f"`{field.variable}`" if field.variable else "set by the deployment"
     env = f"`{field.env}`" if field.env else ""
-    cells = (variable, env, field.expected(), default, field.description)
+    meaning = f"{'**live** ' if field.live else ''}{field.description}"
+    cells = (variable, env, field.expected(), default, meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

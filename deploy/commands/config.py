@@ -75,6 +75,7 @@ def explain(host: str, key: str | None, as_json: bool) -> None:
             {
                 "name": found[0].name,
                 "value": values[found[0].name],
+                "live": _live(fleet, host, found[0].name),
                 "layers": list(map(asdict, found)),
             }
             for found in histories
@@ -102,6 +103,20 @@ def explain(host: str, key: str | None, as_json: bool) -> None:
     ]
     click.echo(table(("", "LAYER", "OF", "WHERE", "WRITTEN"), rows))
     click.echo(f"why: {layers.RULE}" if len(found) > 1 else "why: no other layer sets it")
+    click.echo(
+        "changing it restarts nothing: what runs reads it again, or only the controller uses it"
+        if _live(fleet, host, key)
+        else f"what changing it restarts: `config impact {key}=VALUE`"
+    )
+
+
+def _live(fleet: Fleet, host: str, name: str) -> bool:
+    """Whether a change of this setting is taken over by what runs; Windows services are restarted for it."""
+    from deploy.fleet.inventory import WINDOWS
+    from deploy.fleet.settings import PARTS, variables_of
+
+    declared = next((of[name] for of in map(variables_of, PARTS) if name in of), None)
+    return declared is not None and declared.live and host not in fleet.in_group(WINDOWS)
 
 
 @config.command()
@@ -112,7 +127,7 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
     """Tell what deploying with KEY=VALUE would restart, and which positions that concerns. Changes nothing.
 
     VALUE is read as YAML. Compared with what the inventory wants now, not with what runs: `--dry` does that.
-    Exit status 0: it would restart nothing; 2: it would.
+    Exit status 0: it would restart nothing and set up no host otherwise; 2: it would.
     """
     from deploy.fleet.inventory import InventoryError, resolve
     from deploy.fleet.settings import check
@@ -134,24 +149,33 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
         found = compare(before, after)
     except (InventoryError, BundleError) as error:
         raise click.ClickException(str(error)) from None
-    affected = tuple(dict.fromkeys([name for name, _ in found.services]))
+    affected = tuple(dict.fromkeys([name for name, _ in found.restarts]))
     books = books_of(before, affected)
     if as_json:
-        told = {"services": found.services, "hosts": found.hosts, "positions": books}
+        told = {
+            "services": found.services,
+            "live": found.live,
+            "hosts": found.hosts,
+            "positions": books,
+        }
         click.echo(json.dumps(told))
     elif found.nothing:
         click.echo("it changes nothing: no service would be activated anew, no host set up otherwise")
     else:
         rows = [
-            (name, ", ".join(service for of, service in found.services if of == name) or "nothing")
-            for name in dict.fromkeys([*affected, *found.hosts])
+            (name, *(_services(of, name) for of in (found.restarts, found.live)))
+            for name in dict.fromkeys([*(host for host, _ in found.services), *found.hosts])
         ]
-        click.echo(table(("HOST", "ACTIVATED ANEW"), rows))
+        click.echo(table(("HOST", "RESTARTED", "WITHOUT A RESTART"), rows))
         for name in found.hosts:
             click.echo(f"{name}: settings of the host itself differ, outside of any generation")
         for name, text in books.items():
             click.echo(f"{name}: {text}")
-    raise SystemExit(SAME if found.nothing else DIFFERS)
+    raise SystemExit(DIFFERS if found.restarts or found.hosts else SAME)
+
+
+def _services(members: Sequence[tuple[str, str]], host: str) -> str:
+    return ", ".join(service for of, service in members if of == host) or "nothing"
 
 
 @config.command()
@@ -192,7 +216,7 @@ def drift(as_json: bool) -> None:
 
 def _todo(work: Work) -> str:
     if work.todo.activate:
-        return f"activate {work.want.digest[:12]}"
+        return f"activate {work.want.digest[:12]}" + (" without a restart" if work.todo.live else "")
     return f"start {', '.join(work.todo.start)}"
 
 

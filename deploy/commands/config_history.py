@@ -245,7 +245,7 @@ def _impact(before: Fleet, after: Fleet) -> dict[str, Any]:
         found = impact(before, after)
     except BundleError as error:
         return {"unknown": str(error)}
-    return {"services": found.services, "hosts": found.hosts}
+    return {"services": found.services, "live": found.live, "hosts": found.hosts}
 
 
 def _tell(
@@ -266,10 +266,14 @@ def _tell(
         click.echo(f"what a deployment would restart is not known: {does['unknown']}")
         return
     for host in dict.fromkeys([*(host for host, _ in does["services"]), *does["hosts"]]):
-        services = ", ".join(service for of, service in does["services"] if of == host)
+        services = ", ".join(
+            service + (" (without a restart)" if (of, service) in does["live"] else "")
+            for of, service in does["services"]
+            if of == host
+        )
         what = services or "nothing, but set it up otherwise"
         click.echo(f"a deployment would activate anew on {host}: {what}")
-    if not (does["services"] or does["hosts"]):
+    if set(does["services"]) == set(does["live"]) and not does["hosts"]:
         click.echo("a deployment would restart nothing")
 
 

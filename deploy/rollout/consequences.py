@@ -6,7 +6,7 @@ From the plan and what the hosts said; pure. What is not known is called so, nev
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from deploy.rollout.plan import NOTHING, Plan
 from mt5crs_release.desired import access_list
 from mt5crs_release.desired.access_list import AccessList
 
+Member = tuple[str, str]
+"""(host, service)"""
 Statuses = Mapping[str, Mapping[str, Any]]
 
 
@@ -52,7 +54,9 @@ def shown(plan: Plan, statuses: Statuses, held: Mapping[str, Held | str]) -> lis
 
     held: gateway → what its account holds, or why that is not known; of those that :func:`leaving` names.
     """
-    lines = [f"  restarts   {text}" for text in _restarts(plan)]
+    restarts = _restarts(plan)
+    lines = [f"  restarts   {text}" for text in _together(restarts)]
+    lines += [f"  live       {text}: no restart" for text in _together(_taken_over(plan, restarts))]
     for gateway, now, wanted in _lists(plan, statuses):
         lines += [f"  access     {gateway} {text}" for text in _access(now, wanted)]
     for left in leaving(plan, statuses):
@@ -79,18 +83,30 @@ def _lists(plan: Plan, statuses: Statuses) -> Iterator[tuple[str, AccessList | N
             yield host, (now.get("access") or {}).get("list"), wanted
 
 
-def _restarts(plan: Plan) -> Iterator[str]:
+def _restarts(plan: Plan) -> list[Member]:
+    """What becomes another process, also what goes down and up with another one."""
+    activated = {member for member, work in plan.work.items() if work.todo.activate and not work.todo.live}
+    return [
+        (host, one.name)
+        for host in dict.fromkeys(host for host, _ in plan.work)
+        for one in SERVICES
+        if (host, one.name) in activated or _goes_along(plan, host, one, activated)
+    ]
+
+
+def _taken_over(plan: Plan, restarts: Collection[Member]) -> list[Member]:
+    """What takes its new generation over as it is."""
+    return [member for member, work in plan.work.items() if work.todo.live and member not in restarts]
+
+
+def _together(members: Iterable[Member]) -> Iterator[str]:
     """`reconciler, strategy on inf-01, inf-02`: hosts with the same services together."""
-    activated = {member for member, work in plan.work.items() if work.todo.activate}
+    services: dict[str, list[str]] = {}
+    for host, name in members:
+        services.setdefault(host, []).append(name)
     hosts: dict[str, list[str]] = {}
-    for host in dict.fromkeys(host for host, _ in plan.work):
-        names = [
-            one.name
-            for one in SERVICES
-            if (host, one.name) in activated or _goes_along(plan, host, one, activated)
-        ]
-        if names:
-            hosts.setdefault(", ".join(names), []).append(host)
+    for host, names in services.items():
+        hosts.setdefault(", ".join(names), []).append(host)
     return (f"{names} on {', '.join(of)}" for names, of in hosts.items())
 
 

@@ -14,7 +14,7 @@ from deploy.fleet.settings import STRATEGIES
 from deploy.fleet.vault_password import PROJECT
 from deploy.rollout.batches import BASELINE, Spoken
 from mt5crs_release.bundles.bundle import peek_manifest
-from mt5crs_release.desired.digest import SHORT, generation_digest, runtime_digest
+from mt5crs_release.desired.digest import SHORT, fixed_digest, generation_digest, runtime_digest
 from mt5crs_release.desired.spec import ExtraBundle
 
 BUNDLES = "/opt/mt5crs/bundles"
@@ -56,6 +56,12 @@ class Desired:
     """Seconds after which it reverts unless a new connection reached the host: it decides who gets in."""
     review: Mapping[str, Any] | None = None
     """What the host wants to know of the bundle's review; None: nothing."""
+    fixed: str | None = None
+    """The same for generations that what runs takes over as they are; None: a change of it is a restart."""
+
+    def taken_over_by(self, other: Desired) -> bool:
+        """Whether `other` differs only in what services read again, so that it restarts nothing."""
+        return self.digest != other.digest and self.fixed is not None and self.fixed == other.fixed
 
     @property
     def runtime(self) -> str:
@@ -72,6 +78,8 @@ class Todo:
     stage: bool = False
     activate: bool = False
     start: tuple[str, ...] = ()
+    live: bool = False
+    """Whether what runs takes it over as it is, so that activating it restarts nothing."""
     generation: str = ""
     previous: str | None = None
 
@@ -112,15 +120,17 @@ def desired_by(text: str, settings: Mapping[str, Any]) -> Desired:
     specification = json.loads(text)
     service = str(specification["service"])
     bundle = find_bundle(settings["fleet_bundle"]) if specification["code"] else None
+    content = bundle.content if bundle else None
     return Desired(
         service,
         text,
         bundle,
-        generation_digest(specification, bundle.content if bundle else None),
+        generation_digest(specification, content),
         int(settings["fleet_confirm_timeout_s"]),
         stands_by="standby" in specification,
         extra=ExtraBundle(**specification["extra_bundle"]) if "extra_bundle" in specification else None,
         review=specification.get("review"),
+        fixed=fixed_digest(specification, content),
         reached_within_s=int(settings["baseline_access_confirm_s"]) if service == BASELINE else None,
     )
 
@@ -137,8 +147,21 @@ def decide(want: Desired, status: Mapping[str, Any]) -> Todo:
         tuple(missing(want, status)),
         stage=True,
         activate=True,
+        live=_taken_over(want, now),
         generation=str(now.get("current") or ""),
         previous=now.get("current"),
+    )
+
+
+def _taken_over(want: Desired, now: Mapping[str, Any]) -> bool:
+    """Whether the host will not restart the service, by what its status says; it decides by the same."""
+    return (
+        want.fixed is not None
+        and now.get("fixed") == want.fixed
+        and now.get("digest") != want.digest
+        and now.get("state") == "confirmed"
+        and bool(now.get("intact"))
+        and all(state == "active" for state in now.get("units", {}).values())
     )
 
 

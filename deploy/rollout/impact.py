@@ -1,7 +1,7 @@
 """What a changed setting would do to a fleet: whose generation becomes another one. Pure; no host is asked.
 
-A deployment activates exactly those generations anew that differ, so this is what it would restart (or
-reload, where a service only reloads).
+A deployment activates exactly those generations anew that differ, so this is what it would restart; what
+differs only in settings that services read again is taken over without a restart.
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ class Impact:
     services: tuple[tuple[str, str], ...]
     """(host, service), hosts in the inventory's order."""
     hosts: tuple[str, ...]
+    live: tuple[tuple[str, str], ...] = ()
+    """Those of the services that take the change over without a restart."""
+
+    @property
+    def restarts(self) -> tuple[tuple[str, str], ...]:
+        """Those that become another process; what is bound to one of them goes along."""
+        return tuple(member for member in self.services if member not in self.live)
 
     @property
     def nothing(self) -> bool:
@@ -32,17 +39,18 @@ class Impact:
 
 def impact(before: Fleet, after: Fleet) -> Impact:
     """Compare the fleet that is wanted with the one that would be. BundleError when there is no bundle."""
-    changed = tuple(
-        (host, name)
+    wanted = {
+        (host, name): (desired(name, before.hosts[host]), desired(name, after.hosts[host]))
         for host, name in _services(after)
-        if desired(name, before.hosts[host]).digest != desired(name, after.hosts[host]).digest
-    )
+    }
+    changed = tuple(member for member, (now, then) in wanted.items() if now.digest != then.digest)
+    live = tuple(member for member, (now, then) in wanted.items() if now.taken_over_by(then))
     outside = tuple(
         host
         for host in after.hosts
         if settings_digest(before.hosts[host]) != settings_digest(after.hosts[host])
     )
-    return Impact(changed, outside)
+    return Impact(changed, outside, live)
 
 
 def identity(fleet: Fleet) -> str:

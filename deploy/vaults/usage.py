@@ -86,13 +86,18 @@ class Consequence:
     hosts: tuple[str, ...] = ()
     """Hosts of which settings change that are in no generation: something may be set up otherwise there."""
     unknown: str = ""
+    live: tuple[tuple[str, str], ...] = ()
+    """Those of the services that take it over without a restart."""
 
     @property
     def told(self) -> str:
         """A sentence."""
         if self.unknown:
             return f"what a deployment restarts is not known ({self.unknown})"
-        parts = [f"{service} on {host}" for host, service in self.services]
+        parts = [
+            f"{service} on {host}" + (" (without a restart)" if (host, service) in self.live else "")
+            for host, service in self.services
+        ]
         hosts = f"; and sets up what differs on {', '.join(self.hosts)}" if self.hosts else ""
         return f"a deployment activates anew: {', '.join(parts) or 'nothing'}{hosts}"
 
@@ -106,4 +111,4 @@ def consequence(before: Fleet, after: Fleet) -> Consequence:
     except KeyError as error:  # a deployment says of which host, and what to do
         remedy = "; `make bundle` builds it" if error.args == ("fleet_bundle",) else ""
         return Consequence(unknown=f"{error.args[0]} is not set{remedy}")
-    return Consequence(found.services, found.hosts)
+    return Consequence(found.services, found.hosts, live=found.live)

@@ -19,9 +19,9 @@ from tests.lab.engines import Fleet, Ran
 
 LAB = "bench-deploy"
 CHANGE = {
-    "reconciler_log_level": "DEBUG",
-    "strategy_log_level": "DEBUG",
-    "gateway_log_level": "DEBUG",
+    "reconciler_recheck_interval_s": 12.5,
+    "strategy_order_timeout_s": 5.5,
+    "gateway_quote_life_s": 901.0,
     "monitoring_alert_gateway_silence_s": 11,
 }
 """A new generation of every trading service and of the Hub's monitoring, with the code that is there."""

@@ -137,7 +137,7 @@ def blue_green_by(fleet: Fleet, engine: str) -> Ran:
 def test_new_generations_take_over_under_a_higher_epoch_and_back(node: Node, engine: str) -> None:
     services = ("reconciler", "strategy")
     before, epoch = {name: node.service(name)["current"] for name in services}, node.epoch()
-    node.fleet.override(reconciler_log_level="DEBUG", strategy_log_level="DEBUG")
+    node.fleet.override(reconciler_recheck_interval_s=12.5, strategy_order_timeout_s=5.5)
     ran = blue_green_by(node.fleet, engine)
     assert ran.status == 0, ran.output[-3000:]
     compared = {

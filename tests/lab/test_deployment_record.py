@@ -48,7 +48,7 @@ subprocess.run({CUT}, check=True)
     "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow(reason=KILLED))]
 )
 def test_the_next_run_settles_what_a_stopped_one_left(fleet: Fleet, how: signal.Signals) -> None:
-    fleet.override(reconciler_log_level="DEBUG" if how is signal.SIGKILL else "WARNING")
+    fleet.override(reconciler_recheck_interval_s=12.5 if how is signal.SIGKILL else 13.5)
     running = begin(fleet.inventory)
     stopped = until(fleet.lab, "activate")
     os.killpg(running.pid, how)
@@ -65,7 +65,7 @@ def test_the_next_run_settles_what_a_stopped_one_left(fleet: Fleet, how: signal.
 
 
 def test_two_deployers_at_once(fleet: Fleet) -> None:
-    fleet.override(reconciler_log_level="ERROR")
+    fleet.override(reconciler_recheck_interval_s=14.5)
     first = begin(fleet.inventory)
     holder = until(fleet.lab, "")
     # However slow the machine is, the first is not done before the second asks.
@@ -167,7 +167,9 @@ def test_ansible_puts_back_what_was_confirmed_on_a_host_that_comes_back_in_time(
 def test_a_killed_rollback_of_the_fleet_is_settled_by_the_next_run(fleet: Fleet, engine: str) -> None:
     words = ("--data", "part=fleet") if engine == "pyinfra" else ("--tags", "fleet")
     before = fleet.generations()
-    fleet.override(reconciler_log_level="DEBUG", strategy_log_level="DEBUG", gateway_log_level="DEBUG")
+    fleet.override(
+        reconciler_recheck_interval_s=12.5, strategy_order_timeout_s=5.5, gateway_quote_life_s=901.0
+    )
     assert fleet.pyinfra("--data", "strategy=all_at_once").status == 0
     released = fleet.generations()
     running = begin(fleet.inventory, "rollback.py" if engine == "pyinfra" else "rollback.yml", *words)

@@ -118,8 +118,12 @@ def test_reviews_ship_and_roll_back_alone(queued: Fleet, tmp_path: Path) -> None
     assert (fleet.pids(), pid(fleet, "mt5crs-hub.service")) == (trading, hub)
 
     # And the reverse: all that trades moves, there and back, and the reviews do not notice.
-    levels = {f"{part}_log_level": "WARNING" for part in ("gateway", "reconciler", "strategy")}
-    fleet.override(review_signing_key=secret, **levels)
+    values = {
+        "gateway_quote_life_s": 901.0,
+        "reconciler_recheck_interval_s": 12.5,
+        "strategy_order_timeout_s": 5.5,
+    }
+    fleet.override(review_signing_key=secret, **values)
     ran = fleet.playbook("site.yml", "--tags", "gateway,reconciler,strategy")
     assert ran.status == 0, ran.output[-4000:]
     moved = fleet.pids()

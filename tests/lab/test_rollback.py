@@ -14,7 +14,7 @@ ENGINES = ("pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=MOLE
 FILES = rf"""
 cd /opt/mt5crs/{PART}/current && sha256sum .env units/* && readlink venv
 pid=$(systemctl show -p MainPID --value mt5crs-{PART}.service)
-tr '\0' '\n' </proc/$pid/environ | grep ^LOG_LEVEL
+tr '\0' '\n' </proc/$pid/environ | grep ^RECHECK_INTERVAL_S
 """
 
 
@@ -26,7 +26,7 @@ def installed(fleet: Fleet) -> dict[str, str]:
 def moved(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
     """The fleet after one more release of the reconciler, and what was installed before it."""
     before, pids = installed(fleet), fleet.pids()
-    fleet.override(reconciler_log_level="DEBUG")
+    fleet.override(reconciler_recheck_interval_s=12.5)
     ran = fleet.pyinfra()
     assert ran.status == 0, ran.output[-3000:]
     assert installed(fleet) != before

@@ -53,7 +53,7 @@ def unmoved(fleet: Fleet) -> Iterator[Fleet]:
 def test_a_canary_that_fails_late_puts_back_every_host(unmoved: Fleet, deploy: Deploy) -> None:
     unmoved.override(
         fleet_step_pause_s=1,
-        gateway_log_level="DEBUG",
+        gateway_quote_life_s=901.0,
         reconciler_recheck_interval_s=12.0,
         strategy_strategy=BAD_ON_THE_LAST,
     )
@@ -72,7 +72,7 @@ def test_a_canary_that_fails_late_puts_back_every_host(unmoved: Fleet, deploy: D
 def test_a_step_may_take_longer_than_the_time_for_its_confirmation(fleet: Fleet, deploy: Deploy) -> None:
     timeout_s = 30
     fleet.override(
-        fleet_confirm_timeout_s=timeout_s, gateway_log_level="DEBUG", reconciler_recheck_interval_s=12.0
+        fleet_confirm_timeout_s=timeout_s, gateway_quote_life_s=901.0, reconciler_recheck_interval_s=12.0
     )
     activation = "^[^ ]*python3 -IS [^ ]*mt5crs-release activate reconciler"
     held: list[bool] = []
@@ -108,7 +108,7 @@ def test_a_step_may_take_longer_than_the_time_for_its_confirmation(fleet: Fleet,
 
 def test_an_alert_during_a_step_puts_back_what_the_step_brought(unmoved: Fleet) -> None:
     before = unmoved.generations()["gtw-01", "gateway"]
-    unmoved.override(fleet_step_pause_s=120, gateway_log_level="DEBUG")
+    unmoved.override(fleet_step_pause_s=120, gateway_quote_life_s=901.0)
 
     def kill_once_the_gateway_is_new() -> None:
         wait_until(lambda: unmoved.status("gtw-01")["gateway"]["current"] != before, 120, "the first step")
@@ -130,7 +130,7 @@ def test_an_alert_during_a_step_puts_back_what_the_step_brought(unmoved: Fleet) 
     [canary_with_pyinfra, pytest.param(canary_with_ansible, marks=pytest.mark.slow(reason=OTHER_ENGINE))],
 )
 def test_a_host_of_an_earlier_step_that_is_rebooted_ends_the_run(unmoved: Fleet, deploy: Deploy) -> None:
-    unmoved.override(fleet_step_pause_s=120, gateway_log_level="DEBUG")
+    unmoved.override(fleet_step_pause_s=120, gateway_quote_life_s=901.0)
 
     def reboot_once_the_gateway_waits() -> None:
         wait_until(lambda: waits(unmoved), 120, "the first step")
@@ -156,7 +156,7 @@ def test_a_host_of_an_earlier_step_that_is_rebooted_ends_the_run(unmoved: Fleet,
     ],
 )
 def test_an_interrupt_ends_a_pause(unmoved: Fleet, file: str, word: tuple[str, ...]) -> None:
-    unmoved.override(fleet_step_pause_s=300, gateway_log_level="DEBUG")
+    unmoved.override(fleet_step_pause_s=300, gateway_quote_life_s=901.0)
     running = deployers.begin(unmoved.inventory, file, *word)
     wait_until(lambda: waits(unmoved), 120, "the first step")
     time.sleep(5)  # it is in the pause by then
@@ -174,7 +174,7 @@ def test_a_silent_prometheus_is_no_failure_unless_asked_for(fleet: Fleet) -> Non
     prometheus.call("stop")
     wait_until(lambda: prometheus.state() == "inactive", 30, "Prometheus to stop")
 
-    fleet.override(gateway_log_level="DEBUG", fleet_alerts_unknown_s=2, fleet_alerts_unknown="fail")
+    fleet.override(gateway_quote_life_s=901.0, fleet_alerts_unknown_s=2, fleet_alerts_unknown="fail")
     ran = fleet.pyinfra()
     assert ran.status != 0
     assert (
@@ -183,7 +183,7 @@ def test_a_silent_prometheus_is_no_failure_unless_asked_for(fleet: Fleet) -> Non
     )
     assert fleet.generations()["gtw-01", "gateway"] == before
 
-    fleet.override(gateway_log_level="DEBUG", fleet_alerts_unknown_s=2)
+    fleet.override(gateway_quote_life_s=901.0, fleet_alerts_unknown_s=2)
     ran = fleet.pyinfra()
     assert ran.status == 0, ran.output[-3000:]
     assert "alerts after step 1/2 gtw-01: Prometheus does not answer" in ran.output
@@ -220,13 +220,13 @@ def test_a_plan_is_applied_as_long_as_nothing_has_moved(fleet: Fleet) -> None:
 
 @pytest.mark.slow(reason="both take the plan from one function; what each does is tried by itself")
 def test_both_engines_make_the_same_plan(fleet: Fleet) -> None:
-    fleet.override(gateway_log_level="DEBUG", reconciler_recheck_interval_s=12.0)
+    fleet.override(gateway_quote_life_s=901.0, reconciler_recheck_interval_s=12.0)
     ours = fleet.pyinfra("--dry", yes=False)
     theirs = fleet.playbook("site.yml", "--check")
     assert (ours.status, theirs.status) == (0, 0)
     assert ours.record["plan"] == theirs.record["plan"]
     assert ours.record["steps"] == theirs.record["steps"]
-    fleet.override(gateway_log_level="DEBUG")
+    fleet.override(gateway_quote_life_s=901.0)
     refused = fleet.playbook("site.yml", "-e", f"plan={ours.record['plan']}")
     assert refused.status != 0
     assert "inf-02 reconciler: wanted is" in refused.output
@@ -260,7 +260,7 @@ def test_the_fleet_goes_back_as_a_whole_or_not_at_all(
     fleet: Fleet, refused_by: Deploy, undone_by: Deploy
 ) -> None:
     before = fleet.generations()
-    fleet.override(gateway_log_level="DEBUG", reconciler_recheck_interval_s=12.0)
+    fleet.override(gateway_quote_life_s=901.0, reconciler_recheck_interval_s=12.0)
     ran = fleet.pyinfra("--data", "strategy=all_at_once")
     assert ran.status == 0, ran.output[-3000:]
     generations, pids = fleet.generations(), fleet.pids()

@@ -46,7 +46,8 @@ class Change:
     """One change.
 
     describe: writes it into the description. restarts: services of the trading hosts whose process is
-    another one afterwards, on hosts that are members before and after. prepare: what people do on
+    another one afterwards, on hosts that are members before and after. live: those that take another
+    generation over without a restart. prepare: what people do on
     the machines before; undo: takes that back. takes: it takes access away, also when it fails.
     """
 
@@ -54,6 +55,7 @@ class Change:
     describe: Callable[[Description], None]
     restarts: frozenset[Member]
     back: Back = Back.WHOLE
+    live: frozenset[Member] = frozenset()
     takes: bool = False
     prepare: Callable[[Lab], None] = lambda _lab: None
     undo: Callable[[Lab], None] = lambda _lab: None
@@ -191,8 +193,9 @@ CHANGES = (
     Change(
         "client key",
         lambda d: d.rotate(f"{LAST}-strategy"),
-        _AT_GATEWAY | _of([LAST], "strategy"),
+        _of([LAST], "strategy"),
         Back.WITH_ACCESS,
+        live=_AT_GATEWAY,
     ),
     Change("server key", lambda d: d.rotate(GATEWAY), _ALL),
     Change("second release signer", _second_signer, frozenset(), Back.NOTHING),
@@ -211,15 +214,32 @@ CHANGES = (
     ),
     Change("Debian package", _package, frozenset(), Back.NOTHING, undo=_no_package),
     Change("legacy adapter", _plain_door, _AT_GATEWAY, Back.KEEPS_ACCESS),
-    Change("add an operator", _operator, _AT_GATEWAY, Back.KEEPS_ACCESS),
-    Change("remove the operators", _no_operator, _AT_GATEWAY, Back.KEEPS_ACCESS, takes=True),
-    Change("tighter limits", _limits(max_order_volume=0.05), _AT_GATEWAY, Back.KEEPS_ACCESS, takes=True),
-    Change("looser limits", _limits(max_order_volume=0.2), _AT_GATEWAY, Back.KEEPS_ACCESS),
+    Change("add an operator", _operator, frozenset(), Back.KEEPS_ACCESS, live=_AT_GATEWAY),
+    Change(
+        "remove the operators", _no_operator, frozenset(), Back.KEEPS_ACCESS, live=_AT_GATEWAY, takes=True
+    ),
+    Change(
+        "tighter limits",
+        _limits(max_order_volume=0.05),
+        frozenset(),
+        Back.KEEPS_ACCESS,
+        live=_AT_GATEWAY,
+        takes=True,
+    ),
+    Change(
+        "looser limits",
+        _limits(max_order_volume=0.2),
+        frozenset(),
+        Back.KEEPS_ACCESS,
+        live=_AT_GATEWAY,
+    ),
     Change(
         "magic number",
         lambda d: d.set_on(LAST, fleet_magic_number=880002),
-        _AT_GATEWAY | _of([LAST], "reconciler", "strategy"),
+        _of([LAST], "reconciler", "strategy"),
+        live=_AT_GATEWAY,
     ),
+    Change("log level", _settings(reconciler_log_level="DEBUG"), frozenset(), live=_of(_BOTH, "reconciler")),
     Change("kernel setting", _settings(baseline_sysctl={"net.ipv4.tcp_keepalive_time": "50"}), frozenset()),
     Change("sandbox", _settings(strategy_memory_percent=40), _of(_BOTH, "strategy")),
     Change(

@@ -208,7 +208,9 @@ def moved(before: State, after: State) -> set[Member]:
 
 
 def require_as_told(output: str, before: State, after: State) -> None:
-    """What a run said beforehand is what it did: which services restart, on which hosts."""
-    said, did = told.restarts(output), restarted(before, after) | moved(before, after)
+    """What a run said beforehand is what it did: which services restart or change without, on which hosts."""
+    live, new = told.live(output), restarted(before, after)
+    said, did = told.restarts(output) | live, new | moved(before, after)
     assert said == did, {"said only": sorted(said - did), "did only": sorted(did - said)}
-    assert {service for _, service in restarted(before, after)} <= set(TRADING)
+    assert not live & new, "it was said to change without a restart"
+    assert {service for _, service in new} <= set(TRADING)

@@ -144,7 +144,7 @@ WALKS: dict[str, Callable[[Course, Change], None]] = {
 def fits(change: Change, walk: str) -> bool:
     """Whether a walk says anything of a change: a part that it leaves alone has nothing to go back to."""
     what, _, rest = walk.partition(" ")
-    touched = {name for member in change.restarts for name in member}
+    touched = {name for member in change.restarts | change.live for name in member}
     return rest != "rolled back" or what in touched
 
 

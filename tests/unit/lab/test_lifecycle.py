@@ -20,7 +20,7 @@ from lab.plan import make_plan
 from lab.state import PROJECT, LabDirectory
 from tests.lab.lifecycle.changes import CHANGES, GATEWAY, HUB, SPARE, TRADING, Change
 from tests.lab.lifecycle.description import Description
-from tests.lab.lifecycle.told import nothing_to_do, restarts
+from tests.lab.lifecycle.told import live, nothing_to_do, restarts
 from tests.lab.lifecycle.trading import longest_pause_s
 from tests.lab.lifecycle.walks import WALKS, fits
 from tests.unit.fleets import SIGNER
@@ -71,9 +71,10 @@ def test_a_change_restarts_what_it_says_and_is_taken_out_again(
     found = impact(before, replace(after, hosts=members))
     assert found.services or found.hosts
     if change.name in MEMBERSHIP:
-        concerned = {HUB, *(host for host, _ in change.restarts)}
+        concerned = {HUB, *(host for host, _ in change.restarts | change.live)}
         assert {host for host, _ in found.services} <= concerned, "the rest of the fleet is left alone"
-    activated = {member for member in found.services if member[1] in TRADING}
+    assert {member for member in found.live if member[1] in TRADING} == change.live
+    activated = {member for member in found.restarts if member[1] in TRADING}
     bound = {(host, one.name) for host, service in activated for one in SERVICES if one.bound_to == service}
     assert activated | bound == change.restarts
 
@@ -116,4 +117,5 @@ def test_what_a_run_says_beforehand_is_read() -> None:
         *((host, service) for host in ("inf-01", "inf-02") for service in ("reconciler", "strategy")),
     }
     assert restarts(f"ok: [hub-01] => {{'msg': '{said}'}}") == restarts(said)
+    assert live("  live       gateway on gtw-01: no restart\n") == {("gtw-01", "gateway")}
     assert nothing_to_do("plan 0123456789ab: no service has anything to do\n")

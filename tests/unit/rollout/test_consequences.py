@@ -72,6 +72,25 @@ def test_a_strategy_restarts_with_the_reconciler_that_it_is_bound_to() -> None:
     ]
 
 
+def test_what_changes_without_a_restart_is_told_apart() -> None:
+    live, anew = (Todo(stage=True, activate=True, live=live) for live in (True, False))
+    runs = {"gateway": "0001-g confirmed", "reconciler": "0001-a confirmed", "strategy": "0001-b confirmed"}
+    work = {
+        ("gtw-01", "monitoring"): Work(Desired("monitoring", "{}", None, "d", 180), live),
+        ("inf-01", "reconciler"): Work(Desired("reconciler", "{}", None, "d", 180), anew),
+        ("inf-01", "strategy"): Work(Desired("strategy", "{}", None, "d", 180), live),
+        ("inf-02", "reconciler"): Work(Desired("reconciler", "{}", None, "d", 180), live),
+        ("inf-02", "strategy"): Work(Desired("strategy", "{}", None, "d", 180), Todo()),
+    }
+    made = Plan("lab", "rolling", (), {}, {"inf-01": runs, "inf-02": runs}, {}, work)
+    assert consequences.shown(made, {}, {}) == [
+        "consequences:",
+        "  restarts   reconciler, strategy on inf-01",
+        "  live       monitoring on gtw-01: no restart",
+        "  live       reconciler on inf-02: no restart",
+    ]
+
+
 def test_what_is_bound_to_another_service_is_what_the_units_say() -> None:
     bound = {
         path.name: [line.partition("=")[2] for line in path.read_text().splitlines() if "BindsTo=" in line]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from deploy.fleet.inventory import resolve
+from deploy.fleet.inventory import Fleet, resolve
 from deploy.fleet.services import NAMES
+from deploy.fleet.settings import PARTS, variables_of
 from deploy.rollout import generation, plan
 from deploy.rollout.generation import Bundle
 from deploy.rollout.impact import impact
@@ -63,6 +65,106 @@ def test_it_names_what_a_plan_would_activate(inventory: Path, what: str) -> None
     }
     made = plan.make(after, runs)
     assert {key for key, work in made.work.items() if work.todo.activate} == expected
+
+
+def running(before: Fleet) -> dict[str, dict[str, Any]]:
+    """What hosts say that run everything as a fleet wants it."""
+    wanted = {
+        (host, name): generation.desired(name, before.hosts[host])
+        for host in before.hosts
+        for name in NAMES
+        if plan.has_service(before, host, name)
+    }
+    return {
+        host: {
+            "services": {
+                name: {
+                    "digest": want.digest,
+                    "fixed": want.fixed,
+                    "current": f"0001-{name}",
+                    "state": "confirmed",
+                    "intact": True,
+                    "units": {f"{name}.service": "active"},
+                }
+                for (of, name), want in wanted.items()
+                if of == host
+            }
+        }
+        for host in before.hosts
+    }
+
+
+LIVE = {name: declared for part in PARTS for name, declared in variables_of(part).items() if declared.live}
+FOLLOWING = {"gateway_limits", "hub_limits"}
+"""From the limits of the hosts."""
+OTHERWISE: dict[str, Any] = {
+    "fleet_limits": {
+        "dry_run": True,
+        "symbols": ["EURUSD"],
+        "max_order_volume": 0.01,
+        "max_position_volume": 0.02,
+    },
+    "fleet_canary_steps": [10, 100],
+}
+
+
+def another(name: str) -> Any:
+    """Another good value of a live setting."""
+    default = LIVE[name].default
+    return OTHERWISE.get(name) or ("DEBUG" if name.endswith("log_level") else default + 1)
+
+
+def test_what_is_declared_live_restarts_nothing_on_any_host(inventory: Path) -> None:
+    document = json.loads(inventory.read_text())
+    document["lab"]["children"]["review"] = {"hosts": {"hub-01": {}}}
+    inventory.write_text(json.dumps(document))
+    before = resolve(inventory, EXTRA)
+    on = {"gateway": "gtw-01", "reconciler": "inf-01", "strategy": "inf-01"}
+    for part in {declared.part for declared in LIVE.values()} & set(NAMES):
+        of = before.hosts[on.get(part, "hub-01")]
+        now = generation.desired(part, of)
+        for name, declared in LIVE.items():
+            if declared.part == part and name not in FOLLOWING:
+                then = generation.desired(part, {**of, name: another(name)})
+                assert now.taken_over_by(then), f"{name} is read from a file that is read again"
+    after = resolve(inventory, EXTRA | {name: another(name) for name in LIVE.keys() - FOLLOWING})
+    found = impact(before, after)
+    assert found.restarts == ()
+    assert {("gtw-01", "gateway"), ("hub-01", "hub"), ("hub-01", "monitoring")} <= set(found.live)
+    made = plan.make(after, running(before))
+    assert {member for member, work in made.work.items() if work.todo.activate} == set(found.services)
+    assert {member for member, work in made.work.items() if work.todo.live} == set(found.live)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {"intact": False},
+        {"units": {"mt5crs-reconciler.service": "failed"}},
+        {"state": "provisional"},
+        {"fixed": "0" * 64},
+        {"fixed": None},
+    ],
+)
+def test_what_the_host_would_restart_is_not_called_live(inventory: Path, now: dict[str, Any]) -> None:
+    before = resolve(inventory, EXTRA)
+    seen = running(before)
+    seen["inf-01"]["services"]["reconciler"] |= now
+    made = plan.make(resolve(inventory, {**EXTRA, "reconciler_log_level": "DEBUG"}), seen)
+    assert made.work["inf-02", "reconciler"].todo.live
+    assert not made.work["inf-01", "reconciler"].todo.live
+    assert made.work["inf-01", "reconciler"].todo.activate
+
+
+def test_commands_say_that_a_change_restarts_nothing(inventory: Path) -> None:
+    status, said = command(inventory, "impact", "reconciler_log_level=DEBUG")
+    assert (status, "WITHOUT A RESTART" in said) == (0, True), said
+    assert said.splitlines()[1].split() == ["inf-01", "nothing", "reconciler"]
+    status, said = command(inventory, "impact", "reconciler_recheck_interval_s=12.5")
+    assert status == 2, said
+    for name, told in (("gateway_log_level", "restarts nothing"), ("gateway_port", "config impact")):
+        status, said = command(inventory, "explain", "gtw-01", name)
+        assert (status, told in said) == (0, True), said
 
 
 def test_a_port_concerns_everyone_who_uses_it(inventory: Path) -> None:
