@@ -17,7 +17,8 @@ _WATCHER: Final = "mt5crs-hub-watch.service"
 """The Hub greets those of its inventory alone: one that left would tell everybody that the Hub is dead."""
 _UNITS: Final = " ".join(
     (
-        *(f"mt5crs-{service}{standby}.service" for service in TRADING for standby in ("", "-standby")),
+        *(f"mt5crs-{service}{beside}.service" for service in TRADING for beside in ("", "-standby")),
+        "mt5crs-strategy-shadow.service",
         _WATCHER,
     )
 )

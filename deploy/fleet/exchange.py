@@ -34,7 +34,7 @@ class Read:
 def services_with_env() -> tuple[str, ...]:
     """The services that read an `.env`."""
     names = (path.name.removesuffix(".env.j2") for path in TEMPLATES.glob("env/*.env.j2"))
-    return tuple(sorted(name for name in names if not name.endswith("-standby")))
+    return tuple(sorted(name for name in names if not name.endswith(("-standby", "-shadow"))))
 
 
 def env_text(service: str, variables: Mapping[str, Any], hidden: Collection[str]) -> str:

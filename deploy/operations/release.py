@@ -27,7 +27,7 @@ from deploy.remote.release_call import LOOK_AGAIN, ROLLBACK, document_of, not_to
 from deploy.remote.release_store import Delivery, Needs, deliver
 from deploy.remote.ssh import STATUS, TOOL
 from deploy.rollout.answer import ACCESS, ToolAnswer, apply
-from deploy.rollout.batches import BLUE_GREEN, GATEWAY, Step
+from deploy.rollout.batches import BESIDE, GATEWAY, SHADOW, Step
 from deploy.rollout.distribution import needs_of, store_of
 from deploy.rollout.generation import BUNDLES, Bundle, Desired, code_arguments
 from deploy.rollout.plan import Plan, Work
@@ -329,11 +329,15 @@ def _activate(rollout: Rollout, want: Desired) -> None:
     timeout_s = want.reached_within_s or want.confirm_timeout_s
     arguments = ["activate", want.service, "--confirm-timeout", str(timeout_s)]
     arguments += ["--deployment", rollout.id]
-    if rollout.strategy == BLUE_GREEN and want.stands_by:
+    if rollout.strategy in BESIDE and want.stands_by:
         arguments.append("--standby")
+    patience_s = ACTIVATE_TIMEOUT_S
+    if rollout.strategy == SHADOW and want.shadow is not None:
+        arguments += want.shadow.arguments
+        patience_s += want.shadow.window_s
     # Noted before the call: if the connection is lost in it, the host may have gone ahead.
     result.state = "provisional"
-    good = _call(rollout, arguments, timeout_s=ACTIVATE_TIMEOUT_S)
+    good = _call(rollout, arguments, timeout_s=patience_s)
     if not good or not result.waits or (want.reached_within_s and not _let_in_again(rollout, want)):
         return
     timeout_s = want.confirm_timeout_s

@@ -57,6 +57,7 @@ class _Answer(msgspec.Struct):
     error: dict[str, Any] | None = None
     health: dict[str, Any] | None = None
     standby: dict[str, Any] | None = None
+    shadow: dict[str, Any] | None = None
     cutover: dict[str, _Cutover] | None = None
     generation: _Word = None
     previous: _Word = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -90,13 +90,24 @@ def services(record: Mapping[str, Any]) -> list[dict[str, str]]:
                 if entry["changed"]
                 else "the same",
                 "state": str(entry["state"]),
-                "health": f"{health.get('outcome', '')}: {health.get('reason', '')}".strip(": "),
+                "health": "; ".join(filter(None, (_health(health), *_in_the_shadow(spans)))),
                 "gap": _longest_gap(cutover),
                 "changes": ", ".join([*map(str, entry.get("changes") or ()), *_let_in(entry.get("review"))]),
                 "seconds": f"{float(entry['seconds']):.1f}",
             }
         )
     return found
+
+
+def _health(of: Mapping[str, Any]) -> str:
+    return f"{of.get('outcome', '')}: {of.get('reason', '')}".strip(": ")
+
+
+def _in_the_shadow(spans: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How the new version did in the shadow of the old one, if it was there."""
+    for span in spans:
+        if span.get("shadow"):
+            yield f"in the shadow: {span['shadow'].get('reason', '')}"
 
 
 def transfers(record: Mapping[str, Any]) -> list[dict[str, str]]:

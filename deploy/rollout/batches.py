@@ -15,7 +15,10 @@ from math import ceil
 from deploy.fleet.services import SERVICES
 
 ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE = "rolling", "canary", "blue_green", "all_at_once"
-STRATEGIES = (ROLLING, CANARY, BLUE_GREEN, ALL_AT_ONCE)
+SHADOW = "shadow"
+STRATEGIES = (ROLLING, CANARY, BLUE_GREEN, SHADOW, ALL_AT_ONCE)
+BESIDE = frozenset({BLUE_GREEN, SHADOW})
+"""In which a new generation first stands by beside what runs."""
 
 BASELINE, GATEWAY, INF, HUB, MONITORING = "baseline", "gateway", "inf", "hub", "monitoring"
 KINDS: Mapping[str, tuple[str, ...]] = {

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.fleet.services import SERVICES, Entry
-from deploy.rollout.batches import GATEWAY
+from deploy.rollout.batches import GATEWAY, INF
+from deploy.rollout.generation import Shadow
 from deploy.rollout.plan import NOTHING, Plan
 from mt5crs_release.desired import access_list
 from mt5crs_release.desired.access_list import AccessList
 
 Member = tuple[str, str]
 """(host, service)"""
+STRATEGY = "strategy"
 Statuses = Mapping[str, Mapping[str, Any]]
 
 
@@ -57,6 +59,7 @@ def shown(plan: Plan, statuses: Statuses, held: Mapping[str, Held | str]) -> lis
     restarts = _restarts(plan)
     lines = [f"  restarts   {text}" for text in _together(restarts)]
     lines += [f"  live       {text}: no restart" for text in _together(_taken_over(plan, restarts))]
+    lines += [f"  shadow     {text}" for text in _shadows(plan)]
     for gateway, now, wanted in _lists(plan, statuses):
         lines += [f"  access     {gateway} {text}" for text in _access(now, wanted)]
     for left in leaving(plan, statuses):
@@ -97,6 +100,31 @@ def _restarts(plan: Plan) -> list[Member]:
 def _taken_over(plan: Plan, restarts: Collection[Member]) -> list[Member]:
     """What takes its new generation over as it is."""
     return [member for member, work in plan.work.items() if work.todo.live and member not in restarts]
+
+
+def _shadows(plan: Plan) -> Iterator[str]:
+    """What happens before a new strategy trades, and how long that takes; hosts with the same together."""
+    hosts: dict[Shadow, list[str]] = {}
+    for host, terms in plan.shadows.items():
+        if plan.observed.get(host, {}).get(STRATEGY, NOTHING) != NOTHING:
+            hosts.setdefault(terms, []).append(host)
+    for terms, of in hosts.items():
+        steps = sum(1 for step in plan.steps if step.kind == INF and set(step.hosts) & set(of))
+        last = f"; {steps} steps, {steps * terms.window_s} s in all" if steps > 1 else ""
+        yield (
+            f"the new strategy on {', '.join(of)} runs beside the old one for {terms.window_s} s first, and "
+            f"its orders go nowhere{last}; the fleet's lock is held meanwhile"
+        )
+        if terms.promotion == "rule":
+            yield (
+                f"it goes on if {terms.agreement_percent:g} % of at least {terms.least_decisions} decisions "
+                "agree, and all that this run did is taken back otherwise"
+            )
+        else:
+            yield (
+                "it goes on if somebody promotes it meanwhile (`mt5crs --inventory … shadow promote`), and "
+                "all that this run did is taken back otherwise"
+            )
 
 
 def _together(members: Iterable[Member]) -> Iterator[str]:

@@ -38,6 +38,36 @@ class Bundle:
         return f"{BUNDLES}/{self.path.name}"
 
 
+@dataclass(frozen=True)
+class Shadow:
+    """What a new strategy has to show in the shadow of the old one; the settings `fleet_shadow_…`."""
+
+    window_s: int
+    agreement_percent: float
+    least_decisions: int
+    promotion: str
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same for `mt5crs-release activate`."""
+        return [
+            *("--shadow", str(self.window_s)),
+            *("--agreement", f"{self.agreement_percent:g}"),
+            *("--least", str(self.least_decisions)),
+            *("--promotion", self.promotion),
+        ]
+
+
+def shadow_of(settings: Mapping[str, Any]) -> Shadow:
+    """What the settings of a host demand."""
+    return Shadow(
+        int(settings["fleet_shadow_window_s"]),
+        float(settings["fleet_shadow_agreement_percent"]),
+        int(settings["fleet_shadow_least_decisions"]),
+        str(settings["fleet_shadow_promotion"]),
+    )
+
+
 @dataclass(frozen=True, repr=False)
 class Desired:
     """The generation a service is to run. Holds secrets, so it has no text form."""
@@ -50,6 +80,8 @@ class Desired:
     confirm_timeout_s: int
     stands_by: bool = False
     """Whether the generation brings units that stand by beside what runs (strategy blue_green)."""
+    shadow: Shadow | None = None
+    """How it is to run in the shadow of what runs (strategy shadow); None: it cannot."""
     extra: ExtraBundle | None = None
     """The strategy's own."""
     reached_within_s: int | None = None
@@ -128,6 +160,7 @@ def desired_by(text: str, settings: Mapping[str, Any]) -> Desired:
         generation_digest(specification, content),
         int(settings["fleet_confirm_timeout_s"]),
         stands_by="standby" in specification,
+        shadow=shadow_of(settings) if "shadow" in specification else None,
         extra=ExtraBundle(**specification["extra_bundle"]) if "extra_bundle" in specification else None,
         review=specification.get("review"),
         fixed=fixed_digest(specification, content),

@@ -20,11 +20,12 @@ from deploy.fleet.settings import OF_THE_WHOLE_FLEET, variables_of
 from deploy.fleet.vault_password import PROJECT
 from deploy.rollout.batches import (
     BASELINE,
-    BLUE_GREEN,
+    BESIDE,
     GROUP_OF,
     INF,
     KINDS,
     MONITORING,
+    SHADOW,
     Link,
     Policy,
     Spoken,
@@ -32,7 +33,7 @@ from deploy.rollout.batches import (
     order_of,
     steps,
 )
-from deploy.rollout.generation import Desired, Todo, decide, desired, drop_ins, not_as_staged
+from deploy.rollout.generation import Desired, Shadow, Todo, decide, desired, drop_ins, not_as_staged
 from deploy.rollout.review import require
 
 PLANS = PROJECT / "reports" / "plans"
@@ -102,9 +103,20 @@ class Plan:
     @property
     def standing_by(self) -> tuple[str, ...]:
         """Services whose new generation stands by first and is compared with what runs."""
-        if self.strategy != BLUE_GREEN:
+        if self.strategy not in BESIDE:
             return ()
         return tuple(dict.fromkeys(name for (_, name), work in self.work.items() if work.want.stands_by))
+
+    @property
+    def shadows(self) -> Mapping[str, Shadow]:
+        """Hosts on which a new strategy first runs in the shadow of the old one, and on what terms."""
+        if self.strategy != SHADOW:
+            return {}
+        return {
+            host: work.want.shadow
+            for (host, _), work in self.work.items()
+            if work.want.shadow is not None and work.todo.activate
+        }
 
     def monitored(self, hubs: Collection[str]) -> bool:
         """Whether a Prometheus is there to be asked; also assumed of a Hub that this run does not look at."""

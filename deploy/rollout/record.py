@@ -73,8 +73,9 @@ class ServiceResult:
 class Span:
     """One step of one service on one host: when it began (seconds since the run did), how long it took.
 
-    `service` is empty for what concerns the host as a whole (baseline). The last three are as the release
-    tool answered them, where it did: how long requests waited, the comparison in standby, the health gate.
+    `service` is empty for what concerns the host as a whole (baseline). The last four are as the release
+    tool answered them, where it did: how long requests waited, the comparison in standby, the shadow stage,
+    the health gate.
     """
 
     host: str
@@ -85,6 +86,7 @@ class Span:
     outcome: str
     cutover: Mapping[str, Any] | None = None
     standby: Mapping[str, Any] | None = None
+    shadow: Mapping[str, Any] | None = None
     health: Mapping[str, Any] | None = None
 
 
@@ -159,7 +161,7 @@ class Rollout:
 
         since, until: time.monotonic() when it began and ended (default: now). answer: the release tool's.
         """
-        told = {name: _mapping(answer, name) for name in ("cutover", "standby", "health")}
+        told = {name: _mapping(answer, name) for name in ("cutover", "standby", "shadow", "health")}
         ended = time.monotonic() if until is None else until
         began, seconds = round(max(0.0, since - self.began), 3), round(ended - since, 3)
         self.spans.append(Span(host, service, step, began, seconds, outcome, **told))

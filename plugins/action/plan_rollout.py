@@ -67,6 +67,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "busy": busy(made, fleet),
             "foretold": plans.foretold(made),
             "standing_by": made.standing_by,
+            "shadows": {host: terms.arguments for host, terms in made.shadows.items()},
             "steps": made.document()["steps"],
             "lacking": {
                 host: [{"path": str(bundle.path), "content": bundle.content} for bundle in of]

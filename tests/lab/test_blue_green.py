@@ -45,14 +45,18 @@ class Node:
         assert done.stdout.strip(), done.stderr
         return done.returncode, json.loads(done.stdout)
 
-    def blue_green(self, service: str, **changes: Any) -> tuple[int, dict[str, Any]]:
-        """Stage the service with changed settings, and activate it after a standby phase."""
+    def stage(self, service: str, **changes: Any) -> None:
+        """Stage the service with changed settings."""
         want = desired(service, {**self.settings, **changes})
         assert want.bundle is not None
         status, staged = self.tool(
             "stage", service, "--content", want.bundle.content, text=want.specification
         )
         assert status == 0, staged
+
+    def blue_green(self, service: str, **changes: Any) -> tuple[int, dict[str, Any]]:
+        """Stage the service with changed settings, and activate it after a standby phase."""
+        self.stage(service, **changes)
         return self.tool("activate", service, "--standby", "--confirm-timeout", "0")
 
     def service(self, name: str) -> dict[str, Any]:

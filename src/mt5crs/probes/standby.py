@@ -6,6 +6,8 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -127,11 +129,99 @@ def strategy(running: str, candidate: str, timeout_s: float) -> None:
     _answer(compare(_end_point(running), _end_point(candidate), timeout_s))
 
 
+@standby.command()
+@click.option(
+    "--running", required=True, type=click.Path(path_type=Path), help="Tape of the running strategy."
+)
+@click.option("--candidate", required=True, type=click.Path(path_type=Path), help="Tape of its shadow.")
+@click.option("--health", required=True, metavar="ADDRESS:PORT", help="Metrics end point of the shadow.")
+@click.option(
+    "--window",
+    "window_s",
+    required=True,
+    type=click.FloatRange(1, 86400),
+    help="Seconds that are compared.",
+)
+@click.option(
+    "--agreement",
+    "agreement_percent",
+    required=True,
+    type=click.FloatRange(0, 100),
+    help="Least percentage of decisions that must agree.",
+)
+@click.option(
+    "--least",
+    "least_decisions",
+    required=True,
+    type=click.IntRange(1),
+    help="Least number of decisions that says anything.",
+)
+@click.option(
+    "--promotion",
+    required=True,
+    type=click.Choice(["rule", "command"]),
+    help="Whether the figures promote it, or a word of somebody.",
+)
+@click.option(
+    "--tolerance",
+    "tolerance_s",
+    required=True,
+    type=click.FloatRange(0),
+    help="Seconds by which a decision may come earlier or later.",
+)
+@click.option(
+    "--record", required=True, type=click.Path(path_type=Path), help="File that says how far it is."
+)
+@click.option(
+    "--word", required=True, type=click.Path(path_type=Path), help="File in which somebody promotes or drops."
+)
+def shadow(
+    running: Path,
+    candidate: Path,
+    health: str,
+    window_s: float,
+    agreement_percent: float,
+    least_decisions: int,
+    promotion: Literal["rule", "command"],
+    tolerance_s: float,
+    record: Path,
+    word: Path,
+) -> None:
+    """Compare what a strategy decides with what its shadow does (exit 0 promoted, 1 or 75 not, 2 stopped)."""
+    from mt5crs.probes.agreement import Terms
+    from mt5crs.probes.shadow import Follower
+
+    terms = Terms(window_s, agreement_percent, least_decisions, promotion)
+    follower = Follower(
+        running,
+        candidate,
+        _address_and_port(health),
+        terms,
+        tolerance_s=tolerance_s,
+        record=record,
+        word=word,
+    )
+    verdict = follower.follow()
+    found = follower.found
+    answer: dict[str, object] = {
+        "reason": verdict.reason,
+        "decisions": found.decisions,
+        "agreement": found.ratio,
+        **{str(what): number for what, number in found.counts.items()},
+    }
+    click.echo(json.dumps(answer, sort_keys=True))
+    raise SystemExit(verdict.status)
+
+
 def _end_point(text: str) -> Look:
+    return asker(*_address_and_port(text))
+
+
+def _address_and_port(text: str) -> tuple[str, int]:
     address, _, port = text.rpartition(":")
     if not address or not port.isdigit():
         raise click.BadParameter(f"{text!r} is not ADDRESS:PORT, such as 127.0.0.1:9103")
-    return asker(address.strip("[]"), int(port))
+    return address.strip("[]"), int(port)
 
 
 def _answer(outcome: Outcome) -> None:

@@ -95,14 +95,53 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = 180
     strategy: Annotated[
-        Literal["rolling", "canary", "blue_green", "all_at_once"],
+        Literal["rolling", "canary", "blue_green", "shadow", "all_at_once"],
         setting(
             "How a roll-out goes through the fleet: rolling (in batches), canary (wider and wider, with a "
             "pause after each stage), blue_green (rolling; the new generation first stands by beside the old "
-            "one and must hold the same state), all_at_once.",
+            "one and must hold the same state), shadow (blue_green; a new strategy then runs in the shadow "
+            "of the old one, its orders going nowhere, until it is promoted or taken back), all_at_once.",
             in_env=False,
         ),
     ] = "rolling"
+    shadow_window_s: Annotated[
+        int,
+        setting(
+            "Strategy shadow: seconds that a new strategy runs in the shadow of the old one, on each host; "
+            "the run lasts as long, and holds the fleet's lock.",
+            ge=5,
+            le=86400,
+            in_env=False,
+        ),
+    ] = 600
+    shadow_agreement_percent: Annotated[
+        float,
+        setting(
+            "Strategy shadow: share of the decisions that must agree for the rule to promote the new "
+            "strategy, in percent.",
+            ge=0,
+            le=100,
+            in_env=False,
+        ),
+    ] = 95.0
+    shadow_least_decisions: Annotated[
+        int,
+        setting(
+            "Strategy shadow: fewer decisions than this say nothing, and the rule promotes nobody.",
+            ge=1,
+            le=1_000_000,
+            in_env=False,
+        ),
+    ] = 1
+    shadow_promotion: Annotated[
+        Literal["rule", "command"],
+        setting(
+            "Strategy shadow: who promotes the new strategy. rule: the figures, when the window is over; "
+            "command: only `mt5crs --inventory … shadow promote` within the window. By either, it is taken "
+            "back otherwise.",
+            in_env=False,
+        ),
+    ] = "rule"
     max_unavailable_percent: Annotated[
         int,
         setting(

@@ -94,6 +94,15 @@ class StrategySettings(ClientSettings, frozen=True, kw_only=True):
     state_dir: Annotated[str, setting("Directory of the durable state.", pattern=r"^/", variable=False)] = (
         "/var/lib/mt5crs/strategy"
     )
+    shadow_dir: Annotated[
+        str,
+        setting(
+            "Directory of a new version that runs in the shadow of this one; while it is there, what the "
+            "strategy sees and decides is put on tape.",
+            pattern=r"^/",
+            variable=False,
+        ),
+    ] = "/run/mt5crs-strategy-shadow"
     data_dir: Annotated[
         str,
         setting(
@@ -172,7 +181,8 @@ class StrategyDeployment(Settings, frozen=True, kw_only=True):
     standby_metrics_port: Annotated[
         int,
         setting(
-            "TCP port (on 127.0.0.1) of metrics and health while it stands by before a blue/green switch.",
+            "TCP port (on 127.0.0.1) of metrics and health while it stands by before a blue/green switch, or "
+            "runs in the shadow of the old version.",
             ge=1,
             le=65535,
             in_env=False,

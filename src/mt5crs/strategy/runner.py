@@ -14,13 +14,14 @@ from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.logs import Log
 from mt5crs.service.metrics import Registry
 from mt5crs.settings.strategy import StrategySettings
-from mt5crs.strategy.api import OrderError
+from mt5crs.strategy.api import OrderError, Trading
 from mt5crs.strategy.confinement import confine
 from mt5crs.strategy.connecting import state_feed_of
 from mt5crs.strategy.execution import ExecutionAdapter
 from mt5crs.strategy.journal import IntentJournal
 from mt5crs.strategy.lease import LeaseKeeper
 from mt5crs.strategy.loading import make_strategy
+from mt5crs.strategy.recording import Recorder
 from mt5crs.strategy.statefeed import NOT_KNOWN
 from mt5crs.strategy.stopped import limit_gauge
 from mt5crs.strategy.trading import LiveTrading
@@ -85,7 +86,12 @@ class Runner:
         )
         self._feed = state_feed_of(settings)
         self._shown = NOT_KNOWN
-        self._trading = LiveTrading(settings, self._client, self._adapter, self._feed)
+        self._trading = Recorder(
+            LiveTrading(settings, self._client, self._adapter, self._feed),
+            log,
+            wanted_by=Path(settings.shadow_dir),
+            state_dir=Path(settings.state_dir),
+        )
         self._suspended: str | None = "starting"
         self._started = False
         self._stopping = False
@@ -99,6 +105,7 @@ class Runner:
 
     def close(self) -> None:
         """Give the lease back and let go of everything."""
+        self._trading.end()
         self._lease.release()
         self._client.close()
         self._feed.close()
@@ -113,6 +120,7 @@ class Runner:
         while not self._stopping:
             now = time.monotonic()
             self._lease.feed()
+            self._trading.look()
             if watchdog_s is not None and now - fed_at >= watchdog_s:
                 notify.watchdog()
                 fed_at = now
@@ -190,11 +198,11 @@ class Runner:
     def _call_strategy(self) -> None:
         self._guarded(self._strategy.on_timer, "timer")
 
-    def _guarded(self, call: Callable[[LiveTrading], None], occasion: str) -> None:
+    def _guarded(self, call: Callable[[Trading], None], occasion: str) -> None:
         name = call.__name__
         began = time.monotonic()
         try:
-            with self._watch.calling(name):
+            with self._watch.calling(name), self._trading.calling(name):
                 call(self._trading)
         except OrderError as error:
             self._errors.inc()

@@ -69,6 +69,8 @@ def sentences(command: str, answer: dict[str, Any]) -> str:
             "\n".join([*same, *(f"{what}: no record to judge it by" for what in answer["unknown"])])
             or "nothing to look at"
         )
+    if command == "shadow" and not answer["changed"]:
+        return json.dumps(answer["shadow"], indent=2, sort_keys=True)
     if command in ("store", "fetch"):
         return json.dumps(answer, indent=2, sort_keys=True)
     if command == "install-units":
@@ -76,6 +78,7 @@ def sentences(command: str, answer: dict[str, Any]) -> str:
     change = "" if answer["changed"] else "unchanged: "
     seconds = f" ({answer['seconds']:.1f} s)" if "seconds" in answer else ""
     beside = f"; in standby: {answer['standby']['reason']}" if answer.get("standby") else ""
+    beside += f"; in the shadow: {answer['shadow']['reason']}" if answer.get("shadow") else ""
     return f"{answer['service']} {answer['generation']}: {change}{answer['reason']}{beside}{seconds}"
 
 

@@ -84,6 +84,29 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="blue/green: first let it observe beside what runs; go on only if both hold the same state",
     )
+    activate.add_argument(
+        "--shadow",
+        type=_seconds,
+        metavar="S",
+        help="then let it run in the shadow of what runs for S seconds, called alike, its orders going "
+        "nowhere; go on only if it is promoted",
+    )
+    activate.add_argument(
+        "--agreement",
+        type=float,
+        default=100.0,
+        metavar="PERCENT",
+        help="of the decisions that must agree (default 100)",
+    )
+    activate.add_argument(
+        "--least", type=int, default=1, metavar="N", help="decisions that it takes to say so (default 1)"
+    )
+    activate.add_argument(
+        "--promotion",
+        choices=("rule", "command"),
+        default="rule",
+        help="who promotes it: these figures (default), or `shadow SERVICE promote` within the time",
+    )
     confirm = add("confirm", "Keep the provisional generation.", locking)
     confirm.add_argument("--generation", metavar="G", help="fail unless it is this one")
     extend = add("extend", "Give the provisional generation more time: its deployment goes on.", locking)
@@ -133,6 +156,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add("status", "What runs; without SERVICE: all services.", service="?")
     add("list", "All generations of a service.")
+    shadowing = add("shadow", "A new version in the shadow of what runs: how far it is, and what of it.")
+    shadowing.add_argument("action", choices=("show", "promote", "drop"))
+    shadowing.add_argument("--by", default="", metavar="NAME", help="who says so (default: who runs this)")
     prune = add("prune", "Remove old generations and what only they used.", locking, dry, service="?")
     prune.add_argument(
         "--keep", type=int, default=_KEEP, metavar="N", help="spare confirmed generations (default 3)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import getpass
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ from mt5crs_release.systems import system
 
 if TYPE_CHECKING:
     from mt5crs_release.generations.session import Session
+    from mt5crs_release.lifecycle.shadow import Terms
 
 _LONGEST_LINE = 1 << 20
 _STOP_TIMEOUT_S = 60.0
@@ -90,6 +92,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         "audit-log": _audit_log,
         "store": _store,
         "fetch": _fetch,
+        "shadow": _shadow,
     }
     return runners[options.command](host, options)
 
@@ -231,8 +234,33 @@ def _activate(host: Host, options: argparse.Namespace) -> dict[str, Any]:
             accept_state_format=options.accept_state_format,
             dry_run=options.dry_run,
             with_standby=options.standby,
+            with_shadow=_terms(options),
             deployment=options.deployment,
         )
+
+
+def _terms(options: argparse.Namespace) -> Terms | None:
+    if options.shadow is None:
+        return None
+    from mt5crs_release.lifecycle.shadow import Terms
+
+    if options.shadow < 1 or not 0 <= options.agreement <= 100 or options.least < 1:
+        raise RefusedError(
+            "a shadow needs at least 1 s, an agreement of 0 to 100 % and at least 1 decision",
+            remedy="correct --shadow, --agreement or --least; nothing was changed",
+        )
+    return Terms(options.shadow, options.agreement, options.least, options.promotion)
+
+
+def _shadow(host: Host, options: argparse.Namespace) -> dict[str, Any]:
+    from mt5crs_release.lifecycle import shadow
+
+    _require(host, options.service)
+    paths = host.service(options.service)
+    if options.action == "show":
+        return shadow.show(paths)
+    by = options.by or os.environ.get("SUDO_USER") or getpass.getuser()
+    return shadow.say(paths, options.action, by)
 
 
 def _undo(host: Host, options: argparse.Namespace) -> dict[str, Any]:

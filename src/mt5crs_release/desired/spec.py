@@ -97,7 +97,7 @@ class Spec:
     raw: Mapping[str, Any]
     standby: StandbySpec | None = None
     standby_units: Mapping[str, str] = field(default_factory=dict)
-    """Text of the standby's units by name."""
+    """Text of the standby's and the shadow's units by name."""
     reload_on_confirm: tuple[str, ...] = ()
     """Units that are reloaded once the generation is healthy and confirmed: until then the pointer ``before``
     names the generation that ran, for units that let both of them count."""
@@ -108,6 +108,8 @@ class Spec:
     """What a verdict of the review must say before the code is staged; ``None``: none is wanted."""
     live: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Files that running units read again when they are told to (SIGHUP), each with those units."""
+    shadow: StandbySpec | None = None
+    """How it runs in the shadow of another one: called as that is, its orders going nowhere."""
 
 
 def is_service_name(name: str) -> bool:
@@ -159,7 +161,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-_OPTIONAL = frozenset({"standby", "reload_on_confirm", "access", "extra_bundle", "review", "live"})
+_OPTIONAL = frozenset({"standby", "shadow", "reload_on_confirm", "access", "extra_bundle", "review", "live"})
 
 
 class _Checker:
@@ -182,7 +184,8 @@ class _Checker:
         start = self._start(top["start"])
         health = self._health(top["health"])
         state_format = self._integer("state_format", top["state_format"], 1, 1_000_000)
-        standby, standby_units = self._standby(top.get("standby"), units)
+        standby, standby_units = self._beside("standby", top.get("standby"), units)
+        shadow, shadow_units = self._beside("shadow", top.get("shadow"), {**units, **standby_units})
         told = self._told(top.get("reload_on_confirm"), start)
         access = self._access(top.get("access"), files)
         extra = self._extra(top.get("extra_bundle"), code)
@@ -200,12 +203,13 @@ class _Checker:
             state_format,
             top,
             standby,
-            standby_units,
+            {**standby_units, **shadow_units},
             told,
             access,
             extra,
             review,
             live,
+            shadow,
         )
 
     def _extra(self, value: Any, code: bool) -> ExtraBundle | None:
@@ -325,29 +329,31 @@ class _Checker:
             units[name] = self._text(f"units[{name!r}]", text)
         return units
 
-    def _standby(self, value: Any, units: Mapping[str, str]) -> tuple[StandbySpec | None, dict[str, str]]:
+    def _beside(
+        self, where: str, value: Any, units: Mapping[str, str]
+    ) -> tuple[StandbySpec | None, dict[str, str]]:
         if value is None:
             return None, {}
-        fields = self._mapping("standby", value)
+        fields = self._mapping(where, value)
         keys = {"units", "start", "start_timeout_s", "check", "check_timeout_s"}
-        if fields is None or not self._keys("standby", fields, keys):
+        if fields is None or not self._keys(where, fields, keys):
             return None, {}
         texts: dict[str, str] = {}
-        for name, text in (self._mapping("standby.units", fields["units"]) or {}).items():
+        for name, text in (self._mapping(f"{where}.units", fields["units"]) or {}).items():
             if not _UNIT.match(name):
-                self._add(f"standby.units[{name!r}]", "must be a unit such as x.service")
+                self._add(f"{where}.units[{name!r}]", "must be a unit such as x.service")
             elif name in units:
-                self._add(f"standby.units[{name!r}]", "is also a unit of the service itself")
-            texts[name] = self._text(f"standby.units[{name!r}]", text)
-        start = self._start(fields["start"], "standby.start")
+                self._add(f"{where}.units[{name!r}]", "is also a unit of the service itself")
+            texts[name] = self._text(f"{where}.units[{name!r}]", text)
+        start = self._start(fields["start"], f"{where}.start")
         for name in start:
             if name not in texts:
-                self._add("standby.start", f"names {name}, which is not in standby.units")
+                self._add(f"{where}.start", f"names {name}, which is not in {where}.units")
         return StandbySpec(
             units=start,
-            start_timeout_s=self._seconds("standby.start_timeout_s", fields["start_timeout_s"]),
-            check=self._command("standby.check", fields["check"]),
-            check_timeout_s=self._seconds("standby.check_timeout_s", fields["check_timeout_s"]),
+            start_timeout_s=self._seconds(f"{where}.start_timeout_s", fields["start_timeout_s"]),
+            check=self._command(f"{where}.check", fields["check"]),
+            check_timeout_s=self._seconds(f"{where}.check_timeout_s", fields["check_timeout_s"]),
         ), texts
 
     def _start(self, value: Any, where: str = "start") -> tuple[str, ...]:

@@ -43,6 +43,8 @@ class Content:
     """Files that running units read again when told to, each with those units; none of an older tool's."""
     live_hashes: dict[str, str] = field(default_factory=dict)
     """What is in those files."""
+    shadow: StandbySpec | None = None
+    """How it runs in the shadow of another generation; ``None``: it does not (or an older tool wrote it)."""
 
     @property
     def running(self) -> frozenset[str]:
@@ -90,6 +92,7 @@ def write(
         "start": list(spec.start),
         "health": spec.raw["health"],
         "standby": None if spec.standby is None else asdict(spec.standby),
+        "shadow": None if spec.shadow is None else asdict(spec.shadow),
         "reload_on_confirm": list(spec.reload_on_confirm),
         "access": spec.access,
         "live": {path: list(units) for path, units in spec.live.items()},
@@ -116,7 +119,8 @@ def read(directory: Path) -> Content:
             install=dict(manifest["install"]),
             start=tuple(manifest["start"]),
             health=HealthSpec(**{**health, "command": tuple(health["command"])}),
-            standby=_standby(manifest.get("standby")),
+            standby=_beside(manifest.get("standby")),
+            shadow=_beside(manifest.get("shadow")),
             reload_on_confirm=tuple(manifest.get("reload_on_confirm", ())),
             access=manifest.get("access"),
             live=live,
@@ -193,7 +197,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _standby(entry: dict[str, Any] | None) -> StandbySpec | None:
+def _beside(entry: dict[str, Any] | None) -> StandbySpec | None:
     if entry is None:
         return None
     return StandbySpec(**{**entry, "units": tuple(entry["units"]), "check": tuple(entry["check"])})

@@ -36,6 +36,8 @@ class Session:
         self.began = time.monotonic()
         self.standby: dict[str, Any] | None = None
         """How the standby phase of this run ended, as ``activate`` answers it."""
+        self.shadow: dict[str, Any] | None = None
+        """How its shadow stage ended, likewise."""
         self.changes: list[str] = []
         """Names of what this run's generation changes (:func:`mt5crs_release.lifecycle.changes.between`)."""
         self.live = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from mt5crs_release.bundles import runtime_marker
@@ -15,13 +15,31 @@ from mt5crs_release.generations import access, before, generation, machine
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.generations.state import Generation, Transaction
-from mt5crs_release.lifecycle import changes, cutover, health, live, standby
+from mt5crs_release.lifecycle import changes, cutover, health, live, shadow, standby
 from mt5crs_release.lifecycle.dependence import AGREED
 from mt5crs_release.lifecycle.recovery import leave_standby, recover, revert
+from mt5crs_release.lifecycle.shadow import Terms
+from mt5crs_release.lifecycle.standby import EQUAL, Report
 from mt5crs_release.lifecycle.switch import check_units, switch
 from mt5crs_release.lifecycle.transaction import begin, end_confirmed, set_deadline, wait
 from mt5crs_release.storage.journal import timestamp
 
+
+@dataclass(frozen=True)
+class _Beside:
+    """How a candidate shows itself beside what runs, before it follows."""
+
+    standby: StandbySpec | None = None
+    shadow: StandbySpec | None = None
+    terms: Terms | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it has to at all."""
+        return self.standby is not None or self.shadow is not None
+
+
+_ALONE = _Beside()
 DEFAULT_CONFIRM_TIMEOUT_S = 120.0
 LIVE = ", without a restart"
 _ROLLBACK_MIN_HEALTHY_S = 0.5
@@ -37,6 +55,7 @@ def activate(
     accept_state_format: int | None = None,
     dry_run: bool = False,
     with_standby: bool = False,
+    with_shadow: Terms | None = None,
     deployment: str | None = None,
 ) -> dict[str, Any]:
     """Make a staged generation run, provisional under its health gate.
@@ -46,6 +65,7 @@ def activate(
     :param force: also a generation that has failed before
     :param deployment: id of the deployment this belongs to, so that `undo` finds it
     :param with_standby: let it observe beside what runs first, and switch only if both hold the same state
+    :param with_shadow: then let it run in the shadow of what runs, and switch only if it is promoted
     :raises RefusedError: it may not be activated
     :raises FailedError: it was not healthy (the previous generation runs again), or its state differed in
         standby (the previous generation was never stopped)
@@ -59,7 +79,11 @@ def activate(
     _check(session, entry, force=force, accept_state_format=accept_state_format)
     content = session.content(entry.name)
     check_units(session, content)
-    beside = standby.require(session, content) if with_standby else None
+    beside = _Beside(
+        standby.require(session, content, content.standby, "standby") if with_standby else None,
+        standby.require(session, content, content.shadow, "shadow") if with_shadow else None,
+        with_shadow,
+    )
     if dry_run:
         return result(session, entry, changed=True, reason=f"would activate {entry.name}")
     return _run(
@@ -306,6 +330,7 @@ def result(
         "reason": reason,
         "health": report.as_json() if report else None,
         "standby": session.standby,
+        "shadow": session.shadow,
         "cutover": session.cutover,
         "live": session.live,
         "changes": session.changes,
@@ -321,7 +346,7 @@ def _run(
     policy: HealthSpec,
     *,
     rollback: bool,
-    beside: StandbySpec | None = None,
+    beside: _Beside = _ALONE,
     deployed: tuple[str | None, str] | None = None,
     lets_in: AccessList | None = None,
 ) -> dict[str, Any]:
@@ -329,7 +354,7 @@ def _run(
     leaving = None if previous is None else session.content(previous)
     forced = entry.state == machine.FAILED
     transaction = begin(session, entry, confirm_timeout_s, rollback=rollback, deployed=deployed)
-    compared = beside is not None and _compare(session, entry, leaving, content, beside, forced=forced)
+    compared = beside.wanted and _compare(session, entry, leaving, content, beside, forced=forced)
     if not compared:
         session.advance(entry.name, "force" if forced else "activate")
     try:
@@ -371,7 +396,7 @@ def _compare(
     entry: Generation,
     leaving: Content | None,
     content: Content,
-    beside: StandbySpec,
+    beside: _Beside,
     *,
     forced: bool,
 ) -> bool:
@@ -386,18 +411,26 @@ def _compare(
         report = standby.Report(standby.EQUAL, (), "not compared: what runs takes the change over as it is")
     if report is not None:
         session.standby = report.as_json()
+        session.shadow = shadow.left_out(report.reason, beside.terms) if beside.terms else None
         return False
     session.advance(entry.name, "stand by forced" if forced else "stand by")
+    remedy = ""
     try:
         session.save()
         session.record("standing by", generation=entry.name)
-        report = standby.compare(session, content, beside)
-        session.standby = report.as_json()
-        session.record("compared", generation=entry.name, standby=session.standby)
+        report = Report(EQUAL, (), "not compared: not asked for")
+        if beside.standby is not None:
+            report = standby.compare(session, content, beside.standby)
+            session.standby = report.as_json()
+            session.record("compared", generation=entry.name, standby=session.standby)
+        if report.event == EQUAL and beside.shadow is not None and beside.terms is not None:
+            remedy = shadow.REMEDY
+            report = shadow.compare(session, content, beside.shadow, beside.terms)
+            session.record("shadow ended", generation=entry.name, shadow=session.shadow)
     except (ReleaseError, OSError) as error:
         _turn_away(session, entry, "interrupted", str(error), ())
-    if report.event != standby.EQUAL:
-        _turn_away(session, entry, report.event, report.reason, report.differences, report.units)
+    if report.event != EQUAL:
+        _turn_away(session, entry, report.event, report.reason, report.differences, report.units, remedy)
     session.advance(entry.name, report.event)
     return True
 
@@ -409,6 +442,7 @@ def _turn_away(
     reason: str,
     differences: Sequence[str],
     units: Sequence[str] = (),
+    remedy: str = "",
 ) -> NoReturn:
     """Stop the standby, record why it is not to follow, and raise.
 
@@ -416,10 +450,12 @@ def _turn_away(
     """
     lines = session.systemd.last_lines(units) if units else []
     undone = leave_standby(session, event, "; ".join([reason, *differences]))
+    stage = "standby" if session.shadow is None else "the shadow"
+    known = "" if event == standby.UNHEALTHY else remedy
     raise FailedError(
-        f"{session.service} {entry.name} was turned away in standby: {undone['reason']}; "
+        f"{session.service} {entry.name} was turned away in {stage}: {undone['reason']}; "
         f"{undone['generation']} runs on and was never stopped",
-        remedy=standby.REMEDIES.get(event, "repeat the command when the cause is mended"),
+        remedy=known or standby.REMEDIES.get(event, "repeat the command when the cause is mended"),
         details={**result(session, entry, changed=True, reason=reason), "journal": lines},
     )
 

@@ -1,5 +1,7 @@
 """A candidate beside the running generation: it observes, is compared, and is stopped before any switch.
 
+The shadow stage (:mod:`mt5crs_release.lifecycle.shadow`) is a second one of these, with a longer look.
+
 The pointer ``standby`` names the candidate while its units may run; their links are below /run, so no boot
 finds them. Whoever finds the pointer or a link without a living run takes everything back (:func:`clear`).
 """
@@ -9,8 +11,9 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,11 @@ DIFFERS = "differs"
 UNHEALTHY = "unhealthy"
 INCONCLUSIVE = "inconclusive"
 
+Verdict = tuple[str, str, dict[str, Any]]
+"""Event, reason, and the fields of the check's answer."""
+_EVENTS = {EXIT_HEALTHY: EQUAL, EXIT_UNHEALTHY: DIFFERS, EXIT_INCONCLUSIVE: INCONCLUSIVE}
 _STOP_TIMEOUT_S = 60.0
+_LOOK_EVERY_S = 3.0
 _MAX_DIFFERENCES = 20
 _DETAIL_CHARACTERS = 500
 
@@ -68,28 +75,28 @@ REMEDIES = {
 """What to do about each way a candidate is turned away."""
 
 
-def require(session: Session, candidate: Content) -> StandbySpec:
-    """Return how ``candidate`` stands by.
+def require(session: Session, candidate: Content, wanted: StandbySpec | None, key: str) -> StandbySpec:
+    """Return ``wanted``: how ``candidate`` runs beside another generation, in the stage called ``key``.
 
     :raises RefusedError: it cannot, or a unit file of someone else is in the way; nothing was changed
     """
     if not system.here().links_units:
         raise RefusedError(
             "Windows services cannot run beside each other under one name",
-            remedy="activate without --standby (strategy rolling)",
+            remedy=f"activate without --{key} (strategy rolling)",
         )
-    if candidate.standby is None:
+    if wanted is None:
         raise RefusedError(
-            f"{session.service} {candidate.name} brings no standby units",
-            remedy="activate it without --standby, or stage one whose specification has the key 'standby'",
+            f"{session.service} {candidate.name} brings no {key} units",
+            remedy=f"activate it without --{key}, or stage one whose specification has the key '{key}'",
         )
-    shadowing = [unit for unit in candidate.standby.units if (session.host.units / unit).exists()]
+    shadowing = [unit for unit in wanted.units if (session.host.units / unit).exists()]
     if shadowing:
         raise RefusedError(
-            f"{', '.join(shadowing)} in {session.host.units} hides the standby unit of that name",
+            f"{', '.join(shadowing)} in {session.host.units} hides the {key} unit of that name",
             remedy="move it away, then repeat; nothing was changed",
         )
-    return candidate.standby
+    return wanted
 
 
 def nothing_to_compare(session: Session, running: Content | None) -> Report | None:
@@ -104,14 +111,25 @@ def nothing_to_compare(session: Session, running: Content | None) -> Report | No
     return Report(EQUAL, (), f"not compared: {', '.join(down)}") if down else None
 
 
-def compare(session: Session, candidate: Content, wanted: StandbySpec) -> Report:
+def compare(
+    session: Session,
+    candidate: Content,
+    wanted: StandbySpec,
+    judge: Callable[[int | None, str], Verdict] | None = None,
+    *,
+    doing: str = "standby",
+    watched: bool = False,
+) -> Report:
     """Run ``candidate`` beside what runs, compare the two, and stop it again.
 
+    :param judge: what the check's answer means; default: :func:`verdict`
+    :param doing: what it does beside, in words
+    :param watched: end the comparison once a unit is dead, however long it may take
     :raises FailedError: systemd does not answer
     :raises OSError: the disk is full or broken
     """
     began = time.monotonic()
-    report = _compare(session, candidate, wanted)
+    report = _compare(session, candidate, wanted, judge or verdict, doing, watched=watched)
     clear(session)
     return Report(**{**vars(report), "seconds": time.monotonic() - began})
 
@@ -138,10 +156,11 @@ def clear(session: Session, *, boot: bool = False) -> bool:
     return True
 
 
-def verdict(status: int | None, output: str) -> tuple[str, str, dict[str, Any]]:
+def verdict(status: int | None, output: str, events: Mapping[int, str] = _EVENTS) -> Verdict:
     """Return event, reason and the answer's fields of a comparison; pure.
 
     :param status: exit status of the check, ``None``: it did not end in time or could not be run
+    :param events: what each status means
     """
     lines = output.strip().splitlines()
     last = lines[-1] if lines else ""
@@ -151,15 +170,22 @@ def verdict(status: int | None, output: str) -> tuple[str, str, dict[str, Any]]:
         answer = None
     fields = answer if isinstance(answer, dict) else {}
     reason = str(fields.get("reason") or last)[:_DETAIL_CHARACTERS]
-    events = {EXIT_HEALTHY: EQUAL, EXIT_UNHEALTHY: DIFFERS, EXIT_INCONCLUSIVE: INCONCLUSIVE}
     if status is None or status not in events:
         how = "did not end in time" if status is None else f"ended with status {status}"
         return UNHEALTHY, f"the comparison itself {how}: {reason or 'no output'}", fields
     return events[status], reason or events[status], fields
 
 
-def _compare(session: Session, candidate: Content, wanted: StandbySpec) -> Report:
-    session.enter("starting the standby")
+def _compare(
+    session: Session,
+    candidate: Content,
+    wanted: StandbySpec,
+    judge: Callable[[int | None, str], Verdict],
+    doing: str,
+    *,
+    watched: bool,
+) -> Report:
+    session.enter(f"starting the {doing}")
     store.switch_link(session.paths.standby, f"generations/{candidate.name}")
     store.ensure_directory(session.host.volatile_units)
     for unit in wanted.units:
@@ -172,12 +198,12 @@ def _compare(session: Session, candidate: Content, wanted: StandbySpec) -> Repor
             return Report(UNHEALTHY, wanted.units, complaint)
     session.enter("comparing")
     command = [word.replace("{standby}", str(session.paths.standby)) for word in wanted.check]
-    status, output = _ask(session, command, wanted.check_timeout_s)
-    event, reason, fields = verdict(status, output)
-    for name, sample in session.systemd.look(wanted.units).items():
-        if sample.active != "active" or sample.restarts:
-            reason = f"{name} died in standby ({sample.result}, exit status {sample.exit_status})"
-            return Report(UNHEALTHY, wanted.units, reason)
+    died = partial(_died, session, wanted.units, doing)
+    status, output = _ask(session, command, wanted.check_timeout_s, died if watched else None)
+    event, reason, fields = judge(status, output)
+    dead = died()
+    if dead is not None:
+        return Report(UNHEALTHY, wanted.units, dead)
     return Report(
         event,
         wanted.units,
@@ -186,6 +212,13 @@ def _compare(session: Session, candidate: Content, wanted: StandbySpec) -> Repor
         digest_standby=_text(fields.get("digest_standby")),
         differences=tuple(str(item) for item in fields.get("differences") or ())[:_MAX_DIFFERENCES],
     )
+
+
+def _died(session: Session, units: Sequence[str], doing: str) -> str | None:
+    for name, sample in session.systemd.look(units).items():
+        if sample.active != "active" or sample.restarts:
+            return f"{name} died in {doing} ({sample.result}, exit status {sample.exit_status})"
+    return None
 
 
 def _text(value: object) -> str | None:
@@ -200,8 +233,13 @@ def _links(session: Session) -> list[Path]:
     return [path for path in sorted(directory.iterdir()) if (store.read_link(path) or "").startswith(ours)]
 
 
-def _ask(session: Session, command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
-    """Run the check with heartbeats; its exit status (``None``: none in time) and its output."""
+def _ask(
+    session: Session, command: Sequence[str], timeout_s: float, dead: Callable[[], str | None] | None
+) -> tuple[int | None, str]:
+    """Run the check with heartbeats; its exit status (``None``: none in time) and its output.
+
+    :param dead: looked at on the way: why there is nothing to ask about any more
+    """
     try:
         process = subprocess.Popen(
             command,
@@ -216,6 +254,7 @@ def _ask(session: Session, command: Sequence[str], timeout_s: float) -> tuple[in
     except OSError as error:
         return None, f"{command[0]} cannot be run: {error.strerror}"
     end = time.monotonic() + timeout_s
+    look_at = time.monotonic() + _LOOK_EVERY_S
     with process:
         try:
             while True:
@@ -225,6 +264,10 @@ def _ask(session: Session, command: Sequence[str], timeout_s: float) -> tuple[in
                     session.lock.beat(session.phase)
                     if time.monotonic() >= end:
                         return None, f"no answer within {timeout_s:g} s"
+                    if dead is not None and time.monotonic() >= look_at:
+                        look_at = time.monotonic() + _LOOK_EVERY_S
+                        if (why := dead()) is not None:
+                            return None, why
                 else:
                     return process.returncode, output
         finally:
