@@ -160,6 +160,23 @@ def test_a_tape_is_bounded_and_read_across_its_end(tmp_path: Path) -> None:
     assert path.stat().st_size + before(path).stat().st_size <= 2000
 
 
+def test_what_comes_while_a_tape_ends_is_read(tmp_path: Path) -> None:
+    """The writer goes on to another file just after the reader has read to the end of this one."""
+    path = tmp_path / "tape"
+    writer = TapeWriter(path, most_bytes=200)
+    later = [call(2), call(3), call(4)]
+
+    class Racing(TapeReader):
+        def _moved_on(self) -> bool:
+            while later:
+                writer.write(later.pop(0))
+            return super()._moved_on()
+
+    writer.write(call(1))
+    assert [one.number for one in Racing(path).read()] == [1, 2, 3, 4]
+    assert before(path).exists()
+
+
 def test_half_a_line_and_foreign_ones_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "tape"
     writer = TapeWriter(path)

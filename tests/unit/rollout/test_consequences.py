@@ -12,9 +12,9 @@ from deploy.fleet.rendering import TEMPLATES
 from deploy.fleet.services import SERVICES
 from deploy.remote import holdings
 from deploy.rollout import consequences
-from deploy.rollout.batches import GATEWAY
+from deploy.rollout.batches import GATEWAY, Step
 from deploy.rollout.consequences import Held
-from deploy.rollout.generation import Desired, Todo
+from deploy.rollout.generation import Desired, Shadow, Todo
 from deploy.rollout.plan import NOTHING, Plan, Work
 
 
@@ -102,6 +102,29 @@ def test_what_is_bound_to_another_service_is_what_the_units_say() -> None:
         for one in SERVICES
         if one.bound_to
     }
+
+
+@pytest.mark.parametrize(
+    ("promotion", "said"),
+    [("rule", "it goes on if 95 % of at least 3 decisions agree"), ("command", "if somebody promotes it")],
+)
+def test_a_shadow_is_told_with_its_time_and_who_promotes(promotion: str, said: str) -> None:
+    def made(strategy: str, *, runs: bool = True) -> list[str]:
+        want = Desired("strategy", "{}", None, "d", 180, shadow=Shadow(600, 95.0, 3, promotion))
+        todo = Todo(stage=True, activate=True)
+        work = {(host, "strategy"): Work(want, todo) for host in ("inf-01", "inf-02")}
+        steps = tuple(Step(host, "inf", (host,)) for host in ("inf-01", "inf-02"))
+        now = {"strategy": "0001-a confirmed" if runs else NOTHING}
+        observed = dict.fromkeys(("inf-01", "inf-02"), now)
+        return consequences.shown(Plan("lab", strategy, steps, {}, observed, {}, work), {}, {})
+
+    told_of = [line for line in made("shadow") if line.startswith("  shadow")]
+    assert "inf-01, inf-02 runs beside the old one for 600 s first" in told_of[0]
+    assert "its orders go nowhere; 2 steps, 1200 s in all; the fleet's lock is held" in told_of[0]
+    assert said in told_of[1]
+    assert "is taken back otherwise" in told_of[1]
+    for others in (made("blue_green"), made("shadow", runs=False)):
+        assert not any("orders go nowhere" in line for line in others)
 
 
 def test_a_host_that_leaves_or_is_renumbered_is_warned_of_with_what_it_holds() -> None:

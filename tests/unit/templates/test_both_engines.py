@@ -157,14 +157,43 @@ def test_clients_of_the_gateway(fleet: Fleet) -> None:
     assert not any(secret in json.dumps(specification["files"]["clients.json"]) for secret in secrets)
 
 
+def units_of(specification: dict[str, Any]) -> dict[str, str]:
+    """Its own units and those that run beside another generation."""
+    beside = [(specification.get(key) or {"units": {}})["units"] for key in ("standby", "shadow")]
+    return {**specification["units"], **beside[0], **beside[1]}
+
+
+def test_a_shadow_has_the_key_that_observes_and_the_strategys_settings(fleet: Fleet) -> None:
+    """Its unit reads the reconciler's `.env` after the strategy's; what else both have is put right again."""
+    settings = fleet.hosts["inf-01"]
+    specification = json.loads(render("release/strategy.json.j2", settings))
+    unit = specification["shadow"]["units"]["mt5crs-strategy-shadow.service"]
+    assert re.findall(r"^EnvironmentFile=(.*)$", unit, re.MULTILINE) == [
+        "/opt/mt5crs/strategy/standby/.env",
+        "/opt/mt5crs/reconciler/current/.env",
+        "/opt/mt5crs/strategy/standby/shadow.env",
+    ]
+
+    def read(text: str) -> dict[str, str]:
+        return dict(re.findall(r"^([A-Z_]+)='(.*)'$", text, re.MULTILINE))
+
+    own = read(render("env/strategy.env.j2", settings))
+    seen = own | read(render("env/reconciler.env.j2", settings))
+    seen |= read(specification["files"]["shadow.env"]["content"])
+    assert seen["CLIENT_SECRET_KEY"] == settings["reconciler_client_secret_key"] != own["CLIENT_SECRET_KEY"]
+    assert seen["CLIENT_NAME"] == "inf-01-reconciler"
+    other = {name for name, value in own.items() if seen[name] != value}
+    assert other == {"CLIENT_NAME", "CLIENT_SECRET_KEY", "METRICS_ADDRESS", "METRICS_PORT", "DATA_DIR"}
+
+
 @pytest.mark.parametrize("service", LOADED)
 def test_unit_is_sandboxed(fleet: Fleet, service: str, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed (package systemd)")
     host = hosts_of(fleet, service)[0]
     specification = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))
-    units = {**specification["units"], **(specification.get("standby") or {"units": {}})["units"]}
-    assert len(units) == (1 if service in ("gateway", "hub", "review") else 2)
+    units = units_of(specification)
+    assert len(units) == {"reconciler": 2, "strategy": 3}.get(service, 1)
     for name, text in units.items():
         (tmp_path / name).write_text(text)
     command = [
@@ -184,7 +213,7 @@ def test_unit_has_bounds(fleet: Fleet, service: str) -> None:
     """Memory, threads and descriptors are bounded, and no dump of memory with keys in it is written."""
     host = "hub-01" if service == "monitoring" else hosts_of(fleet, service)[0]
     specification = json.loads(render(f"release/{service}.json.j2", fleet.hosts[host]))
-    units = {**specification["units"], **(specification.get("standby") or {"units": {}})["units"]}
+    units = units_of(specification)
     for name, text in units.items():
         named = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and line[0] != "#")
         assert named["LimitCORE"] == "0", name
