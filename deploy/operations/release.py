@@ -78,8 +78,8 @@ def _call(rollout: Rollout, arguments: Sequence[str], *, timeout_s: int, stdin: 
         asked="--dry-run" in arguments,
     )
     apply(rollout, said)
-    if said.access_told:
-        print(said.access_told, flush=True)
+    if said.told_at_once:
+        print(said.told_at_once, flush=True)
     return said.good
 
 

@@ -277,7 +277,7 @@ def _ask_rollback(rollout: Rollout, hosts: Sequence[str], to: str | None, verb: 
     played = windows_play.run(fleet().inventory, hosts, verb, to_known(to), check=True)
     played.answers = [replace(answer, asked=True) for answer in played.answers]
     _note(rollout, played, verb)
-    for line in (answer.access_told for answer in played.answers if answer.access_told):
+    for line in (answer.told_at_once for answer in played.answers if answer.told_at_once):
         print(line, flush=True)
 
 

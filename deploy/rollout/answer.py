@@ -50,10 +50,16 @@ class ToolAnswer:
         return self.document is None or bool(self.document.get("lost"))
 
     @property
-    def access_told(self) -> str:
-        """Who would gain and who would lose access, if that was asked; else empty."""
-        asked = self.verb == ACCESS and self.asked and self.document is not None
-        return f"  {self.host}: {(self.document or {}).get('reason')}" if asked else ""
+    def told_at_once(self) -> str:
+        """What people are to read on the way: who would gain and lose access, if that was asked; how a new
+        version did in the shadow of what ran. Else empty.
+        """
+        told = self.document or {}
+        if self.verb == ACCESS and self.asked and self.document is not None:
+            return f"  {self.host}: {told.get('reason')}"
+        if self.good and told.get("shadow"):
+            return f"  {self.host}: {self.service} in the shadow: {told['shadow'].get('reason')}"
+        return ""
 
     @property
     def why(self) -> str:

@@ -350,8 +350,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if not answer.good:
             self.failed.add(answer.host)
             return
-        if answer.access_told:
-            self._display.display(answer.access_told)
+        if answer.told_at_once:
+            self._display.display(answer.told_at_once)
         entry = self.rollout.result(answer.host, answer.service)
         # Windows gateways, which are told of as one line of text, have got their time beforehand.
         # A generation that decides who gets in waits from the moment that a new connection has let us in.

@@ -189,7 +189,21 @@ def test_an_access_list_that_was_asked_about_is_told_and_is_no_way_back(
     rollout, result = taken(monkeypatch, route, ["access", "gateway", "--dry-run"], said, version="2")
     assert (rollout.way_back, result.state) == ({}, "unchanged"), "else a dead run's successor rolls back"
     asked = ToolAnswer(HOST, "access", "gateway", True, said, asked=True)
-    assert asked.access_told == f"  {HOST}: gets access: guest"
+    assert asked.told_at_once == f"  {HOST}: gets access: guest"
+
+
+def test_how_a_new_version_did_in_the_shadow_is_told_and_in_record_and_report(
+    monkeypatch: pytest.MonkeyPatch, route: Route
+) -> None:
+    shadow = {"promoted": True, "reason": "9 of 9 decisions agree (100.0 %)"}
+    said = {"changed": True, "generation": AFTER, "state": "provisional", "shadow": shadow}
+    rollout, _ = taken(monkeypatch, route, ["activate", "gateway"], said)
+    (span,) = [one for one in rollout.spans if one.shadow]
+    assert span.shadow == shadow
+    assert "in the shadow: 9 of 9" in services(rollout.record())[0]["health"]
+    told = ToolAnswer(HOST, "activate", "strategy", True, said).told_at_once
+    assert told == f"  {HOST}: strategy in the shadow: 9 of 9 decisions agree (100.0 %)"
+    assert ToolAnswer(HOST, "activate", "strategy", False, said).told_at_once == "", "the failure says it"
 
 
 def test_a_baseline_gets_time_from_the_moment_it_has_let_us_in() -> None:
