@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.release_host.host import UNIT, FakeHost, beside, specification
+from tests.release_host.host import UNIT, FakeHost, beside, in_the_shadow, specification
 
 SIDE = "mt5crs-side.service"
 DROP_IN = "mt5crs-gateway.service.d/10-limits.conf"
@@ -34,6 +34,8 @@ class Scenario:
     """Texts that may run afterwards."""
     pair: bool = False
     """Whether PAIRED goes the same way: afterwards both run the old or both the new."""
+    repeats: str = ""
+    """What it only repeats; then it is hit at every single call (`make faults-long`), or not at all."""
 
 
 def old(**changes: Any) -> dict[str, Any]:
@@ -135,6 +137,11 @@ def _different_staged(host: FakeHost) -> None:
     _staged(host, new(standby=beside("#differs")))
 
 
+def _new_can_be_a_shadow(host: FakeHost) -> None:
+    _old_runs(host)
+    _staged(host, new(standby=beside(), shadow=in_the_shadow("#agrees")))
+
+
 def _new_provisional(host: FakeHost) -> None:
     _old_runs(host)
     _deployed(host, new(), 600)
@@ -173,6 +180,12 @@ SCENARIOS = [
     Scenario("activate after standby", _new_can_stand_by, (*ACTIVATE_NOW, "--standby")),
     Scenario(
         "activate what differs", _different_staged, (*ACTIVATE_NOW, "--standby"), allowed=frozenset({OLD})
+    ),
+    Scenario(
+        "activate after the shadow",
+        _new_can_be_a_shadow,
+        (*ACTIVATE_NOW, "--standby", "--shadow", "5"),
+        repeats="a standby goes the same way: scenario activate-after-standby",
     ),
     Scenario("confirm", _new_provisional, ("confirm", "gateway")),
     Scenario("revert", _new_provisional, ("revert", "gateway")),

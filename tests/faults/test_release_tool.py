@@ -19,7 +19,7 @@ import pytest
 
 from tests.faults.scenarios import NEW, OLD, PAIRED, SCENARIOS, SIDE, Scenario, new, old
 from tests.faults.syscalls import FAILING, MUTATING, Hit, choose, count
-from tests.release_host.host import STANDBY_UNIT, UNIT, FakeHost
+from tests.release_host.host import SHADOW_UNIT, STANDBY_UNIT, UNIT, FakeHost
 
 CASES = int(os.environ.get("MT5CRS_FAULT_CASES", "12"))
 AT_ONCE = 2
@@ -31,7 +31,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
+HIT = [scenario for scenario in SCENARIOS if CASES == 0 or not scenario.repeats]
+
+
+@pytest.fixture(scope="module", params=HIT, ids=lambda scenario: scenario.name.replace(" ", "-"))
 def ready(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Scenario, FakeHost]:
@@ -181,6 +184,7 @@ def _assert_whole(scenario: Scenario, host: FakeHost, number: int) -> None:
         assert not dangling, f"dangling links {dangling}"
     assert not (host.service / "standby").is_symlink(), "the pointer of the standby phase was left"
     assert host.running(STANDBY_UNIT) is None, "the standby still runs"
+    assert host.running(SHADOW_UNIT) is None, "the shadow still runs"
     volatile = host.root / "run/systemd/system"
     assert not volatile.is_dir() or not list(volatile.iterdir()), "a link of the standby phase was left"
     if (host.service / "state.json").exists():

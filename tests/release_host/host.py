@@ -17,6 +17,7 @@ PYTHON = os.environ.get("MT5CRS_RELEASE_PYTHON") or str(Path(sys.executable).res
 """The interpreter that runs the tool; hosts have 3.10 to 3.13."""
 UNIT = "mt5crs-gateway.service"
 STANDBY_UNIT = "mt5crs-gateway-standby.service"
+SHADOW_UNIT = "mt5crs-gateway-shadow.service"
 
 CHECK = """\
 #!/bin/sh
@@ -65,6 +66,42 @@ def beside(remark: str = "") -> dict[str, Any]:
     }
 
 
+FOLLOW = """\
+#!/bin/sh
+# Ends as the shadow's text says; otherwise waits for a word. $1: what it was given, $2: record, $3: word.
+read -r state restarts text < "$FAKE_SYSTEMD/active/mt5crs-gateway-shadow.service" || exit 75
+echo "$1 $state" >> "$FAKE_SYSTEMD/shadowed"
+echo '{"state": "running"}' > "$2"
+case $text in
+*"#agrees"*) echo '{"reason": "9 of 9 decisions agree", "decisions": 9, "agreement": 1.0}'; exit 0 ;;
+*"#disagrees"*) echo '{"reason": "5 of 9 decisions agree", "decisions": 9, "agreement": 0.55}'; exit 1 ;;
+*"#nothing"*) echo '{"reason": "no decisions in the window", "decisions": 0, "agreement": null}'; exit 75 ;;
+*"#limit"*) echo '{"reason": "the new version was stopped: callback"}'; exit 2 ;;
+*"#dies"*) echo "failed 0 $text" > "$FAKE_SYSTEMD/active/mt5crs-gateway-shadow.service"; exec sleep 20 ;;
+esac
+while [ ! -e "$3" ]; do sleep 0.05; done
+case $(cat "$3") in
+*promote*) echo '{"reason": "promoted by ann", "decisions": 3, "agreement": 0.5}'; exit 0 ;;
+*) echo '{"reason": "dropped by ann", "decisions": 3, "agreement": 0.5}'; exit 75 ;;
+esac
+"""
+
+
+def in_the_shadow(remark: str = "") -> dict[str, Any]:
+    """Return how a generation runs in the shadow; ``remark`` (such as #agrees) decides how that ends."""
+    terms = "{window_s} {agreement_percent} {least_decisions} {promotion}"
+    return {
+        "units": {SHADOW_UNIT: f"shadow {remark}".strip()},
+        "start": [SHADOW_UNIT],
+        "start_timeout_s": 5,
+        "check": [
+            *("/usr/bin/env", "FAKE_SYSTEMD=@SYSTEMD@", "sh", "{standby}/follow"),
+            *(terms, "{record}", "{word}"),
+        ],
+        "check_timeout_s": 2,
+    }
+
+
 def specification(text: str = "one", **changes: Any) -> dict[str, Any]:
     """Return a valid specification whose unit and ``.env`` carry ``text``."""
     return {
@@ -76,6 +113,7 @@ def specification(text: str = "one", **changes: Any) -> dict[str, Any]:
             "data/clients.json": {"mode": "0644", "owner": "root", "group": "root", "content": "{}"},
             "check": {"mode": "0755", "owner": "root", "group": "root", "content": CHECK},
             "compare": {"mode": "0755", "owner": "root", "group": "root", "content": COMPARE},
+            "follow": {"mode": "0755", "owner": "root", "group": "root", "content": FOLLOW},
         },
         "units": {UNIT: text},
         "start": [UNIT],

@@ -7,14 +7,20 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.release_host.host import STANDBY_UNIT, UNIT, FakeHost, beside, specification
+from tests.release_host.host import (
+    SHADOW_UNIT,
+    STANDBY_UNIT,
+    UNIT,
+    FakeHost,
+    beside,
+    in_the_shadow,
+    specification,
+)
 from tests.unit.release.test_spec import problems
 
-SHADOW_UNIT = "mt5crs-gateway-shadow.service"
 ACTIVATE = (
     "activate",
     "gateway",
@@ -27,26 +33,6 @@ ACTIVATE = (
     "95",
 )
 
-FOLLOW = """\
-#!/bin/sh
-# Ends as the shadow's text says; otherwise waits for a word. $1: what it was given, $2: record, $3: word.
-read -r state restarts text < "$FAKE_SYSTEMD/active/mt5crs-gateway-shadow.service" || exit 75
-echo "$1 $state" >> "$FAKE_SYSTEMD/shadowed"
-echo '{"state": "running"}' > "$2"
-case $text in
-*"#agrees"*) echo '{"reason": "9 of 9 decisions agree", "decisions": 9, "agreement": 1.0}'; exit 0 ;;
-*"#disagrees"*) echo '{"reason": "5 of 9 decisions agree", "decisions": 9, "agreement": 0.55}'; exit 1 ;;
-*"#nothing"*) echo '{"reason": "no decisions in the window", "decisions": 0, "agreement": null}'; exit 75 ;;
-*"#limit"*) echo '{"reason": "the new version was stopped: callback"}'; exit 2 ;;
-*"#dies"*) echo "failed 0 $text" > "$FAKE_SYSTEMD/active/mt5crs-gateway-shadow.service"; exec sleep 20 ;;
-esac
-while [ ! -e "$3" ]; do sleep 0.05; done
-case $(cat "$3") in
-*promote*) echo '{"reason": "promoted by ann", "decisions": 3, "agreement": 0.5}'; exit 0 ;;
-*) echo '{"reason": "dropped by ann", "decisions": 3, "agreement": 0.5}'; exit 75 ;;
-esac
-"""
-
 
 @pytest.fixture
 def host(tmp_path: Path) -> FakeHost:
@@ -55,23 +41,8 @@ def host(tmp_path: Path) -> FakeHost:
     return made
 
 
-def shadow(remark: str = "") -> dict[str, Any]:
-    terms = "{window_s} {agreement_percent} {least_decisions} {promotion}"
-    return {
-        "units": {SHADOW_UNIT: f"shadow {remark}".strip()},
-        "start": [SHADOW_UNIT],
-        "start_timeout_s": 5,
-        "check": [
-            *("/usr/bin/env", "FAKE_SYSTEMD=@SYSTEMD@", "sh", "{standby}/follow"),
-            *(terms, "{record}", "{word}"),
-        ],
-        "check_timeout_s": 2,
-    }
-
-
 def stage(host: FakeHost, remark: str = "", observing: str = "") -> str:
-    spec = specification("two", standby=beside(observing), shadow=shadow(remark))
-    spec["files"]["follow"] = {"mode": "0755", "owner": "root", "group": "root", "content": FOLLOW}
+    spec = specification("two", standby=beside(observing), shadow=in_the_shadow(remark))
     status, staged = host.run("stage", "gateway", spec=spec)
     assert status == 0, host.last_output
     return str(staged["generation"])
@@ -222,5 +193,5 @@ def test_what_cannot_or_asks_too_much_is_refused(host: FakeHost) -> None:
 
 def test_specification_of_the_shadow_is_checked() -> None:
     taken = {**beside(), "units": {SHADOW_UNIT: "x"}, "start": [SHADOW_UNIT]}
-    assert any("also a unit" in found for found in problems(standby=taken, shadow=shadow()))
-    assert any("shadow.check must be" in found for found in problems(shadow={**shadow(), "check": []}))
+    assert any("also a unit" in found for found in problems(standby=taken, shadow=in_the_shadow()))
+    assert any("shadow.check must be" in found for found in problems(shadow={**in_the_shadow(), "check": []}))
