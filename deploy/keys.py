@@ -68,7 +68,8 @@ def wanted_names(groups: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
     names = [(GATEWAYS, host) for host in groups.get("gateway", ())]
     for host in groups.get("inf", ()):
         names += [(CLIENTS, f"{host}-reconciler"), (CLIENTS, f"{host}-strategy")]
-    names += [(CLIENTS, f"{host}-monitor") for host in groups.get("hub", ())]
+    for host in groups.get("hub", ()):
+        names += [(CLIENTS, f"{host}-monitor"), (CLIENTS, f"{host}-halt")]
     names.append((CLIENTS, OPERATOR))
     return names
 

@@ -41,6 +41,7 @@ LIMITS: Final = frozenset(
         "gateway_phases",
         "gateway_profile_name",
         "gateway_profile_names",
+        "hub_halt_on",
     )
 )
 """What bounds trading, and what may be released at all."""

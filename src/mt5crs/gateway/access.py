@@ -16,7 +16,7 @@ from mt5crs.settings.gateway import Client, ClientsFile, LegacyClient, Limits, l
 from .refusal import Refusal
 
 _NEEDS: dict[type[ask.Request], frozenset[str]] = {
-    ask.Ping: frozenset({"observe", "lease", "trade", "administer"}),
+    ask.Ping: frozenset({"observe", "lease", "trade", "halt", "administer"}),
     ask.Status: frozenset({"observe", "lease", "trade", "administer"}),
     ask.SyncAll: frozenset({"observe", "lease", "trade"}),
     ask.AccountQuery: frozenset({"observe", "lease", "trade"}),
@@ -39,9 +39,10 @@ _NEEDS: dict[type[ask.Request], frozenset[str]] = {
     ask.PhaseDemote: frozenset({"administer"}),
     ask.PhaseTrading: frozenset({"administer"}),
 }
-"""One of these permissions is needed for a kind. A trader may also halt its own magic number; who administers
-closes and cancels only under a halt (`is_operator`).
+"""One of these permissions is needed for a kind. A trader, and who may halt and nothing else, may also
+halt its own magic numbers; who administers closes and cancels only under a halt (`is_operator`).
 """
+_HALTS_ITS_OWN = frozenset({"trade", "halt"})
 
 _OWN_MAGIC_ONLY = frozenset(
     {
@@ -167,8 +168,9 @@ def _problems(file: ClientsFile) -> list[str]:
             found.append(f"{name} and {owners[key]} have the same key; give each client its own")
         owners.setdefault(key, name)
     for name, client in file.clients.items():
-        if "trade" in client.permissions and not client.magics:
-            found.append(f"{name} may trade but has no magics; list the magic numbers it may trade")
+        for may in sorted(_HALTS_ITS_OWN & set(client.permissions)):
+            if not client.magics:
+                found.append(f"{name} may {may} but has no magics; list the magic numbers it may {may}")
         found += client.address_problems(name)
     found += [
         f"limits key {magic!r} is no magic number"
@@ -189,7 +191,11 @@ def authorise(peer: Peer, request: ask.Request) -> None:
             "send the name under which the gateway lists this key",
         )
     needed = _NEEDS[type(request)]
-    own_halt = type(request) is ask.Halt and request.scope == "MAGIC" and "trade" in peer.permissions
+    own_halt = (
+        type(request) is ask.Halt
+        and request.scope == "MAGIC"
+        and not _HALTS_ITS_OWN.isdisjoint(peer.permissions)
+    )
     if needed.isdisjoint(peer.permissions) and not own_halt:
         raise Refusal(
             "FORBIDDEN",
@@ -211,7 +217,11 @@ def authorise(peer: Peer, request: ask.Request) -> None:
 
 
 def may_subscribe(peer: Peer, topic: str) -> bool:
-    """Whether this client may receive what begins with a topic: no trades of others without observe. Pure."""
+    """Whether this client may receive what begins with a topic: no trades of others without observe, and
+    nothing but heartbeats for who may only halt. Pure.
+    """
+    if peer.permissions == {"halt"}:
+        return topic.startswith(HEARTBEAT_TOPIC)
     if "observe" in peer.permissions or topic.startswith(_TOPICS_OF_ALL):
         return True
     return topic in {trade_topic(magic) for magic in peer.magics}

@@ -31,6 +31,17 @@ class Figures:
         self.alerts_known = new.gauge(
             "mt5crs_hub_alerts_known", "1 while Prometheus answers what alerts there are."
         )
+        self.halts = new.counter(
+            "mt5crs_hub_halts_total",
+            "Halts that the Hub was asked for, by alert or by a person, by what became of them.",
+            ("outcome",),
+        )
+        for outcome in ("halted", "already", "impossible"):
+            self.halts.inc(outcome, by=0)
+        self.due = new.gauge("mt5crs_hub_halts_due", "Halts that no gateway has answered yet.")
+        self.posts = new.counter(
+            "mt5crs_hub_posts_total", "What was posted to the Hub, by what was answered.", ("path", "status")
+        )
         self.readers = new.gauge("mt5crs_hub_stream_readers", "Connections that are told of changes.")
 
     def expect(self, gateway: str) -> None:

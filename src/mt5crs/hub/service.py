@@ -9,14 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zmq
 
 from mt5crs.client.connection import Peer
 from mt5crs.hub import views
+from mt5crs.hub.alerts import Fired
 from mt5crs.hub.figures import Figures
+from mt5crs.hub.halt_policy import Trader, halts
+from mt5crs.hub.halting import Halting
 from mt5crs.hub.listener import Listener, Pace
 from mt5crs.hub.pages import Pages, message
 from mt5crs.hub.picture import account_of
+from mt5crs.hub.posts import Posts
 from mt5crs.hub.store import Bounds, Store
 from mt5crs.hub.watch import Watch
 from mt5crs.protocol import curve
@@ -84,6 +89,18 @@ class Hub:
             )
             for name in sorted(settings.gateways)
         }
+        self._hosts_of: dict[str, Trader] = {
+            host: (settings.magic_gateways[host], magic) for host, magic in settings.magic_numbers.items()
+        }
+        self._halting = Halting(
+            _halters(settings),
+            self._store,
+            self._figures,
+            log,
+            context=self._context,
+            halted=self._is_halted,
+            told=lambda name: self._told(name, [], True),
+        )
         self._watch = Watch(
             settings.prometheus_url,
             settings.alertmanager_url,
@@ -93,13 +110,20 @@ class Hub:
             self._figures,
             log,
             self._alerts_told,
+            self._alerts_fired,
         )
         self.endpoint = Endpoint(
             settings.http_address,
             settings.http_port,
             self._figures.registry,
             self.health,
-            site=Pages(self, lambda reason: self._note("page", "page.failed", reason=reason)),
+            site=Posts(
+                Pages(self, lambda reason: self._note("page", "page.failed", reason=reason)),
+                settings.alerts_token,
+                self._watch.look_now,
+                self._posted,
+            ),
+            posts=True,
             settings=("HTTP_ADDRESS", "HTTP_PORT"),
         )
         self._show_figures()
@@ -122,9 +146,8 @@ class Hub:
         self._watch.join(10.0)
         for listener in listeners:
             listener.join(10.0)
-        if not any(
-            listener.alive for listener in listeners
-        ):  # or it still uses its sockets, and we end anyway
+        ended = self._halting.close()
+        if ended and not any(listener.alive for listener in listeners):  # or one still uses its sockets
             self._context.destroy(0)
         self._store.close()
 
@@ -188,6 +211,7 @@ class Hub:
             self._figures.listening.from_callable(partial(_listening, listener), name)
             self._figures.age.from_callable(partial(_age, listener), name)
         self._figures.database.from_callable(self._size)
+        self._figures.due.from_callable(lambda: float(self._halting.due))
         self._figures.readers.from_callable(lambda: float(self.endpoint.readers))
 
     def _size(self) -> float:
@@ -206,6 +230,36 @@ class Hub:
             return False
         self._not_kept = ""
         return gone > 0
+
+    # ---- halts ----
+
+    def _alerts_fired(self, fired: list[Fired]) -> None:
+        """Halt what the policy says; where orders never reach the broker there is nothing to halt."""
+        wanted = halts(
+            fired,
+            self._settings.halt_on,
+            set(self._hosts_of.values()),
+            self._hosts_of,
+            {trader for trader in self._hosts_of.values() if self._only_checks(*trader)},
+        )
+        self._halting.want(wanted)
+        self._halting.forget(each.id for each in wanted)
+
+    def _only_checks(self, gateway: str, magic: int) -> bool:
+        """Whether the magic number is known to be in phase shadow."""
+        phase = self._listeners[gateway].known().phases.get(magic)
+        return phase is not None and phase.enforced and phase.phase == 0
+
+    def _is_halted(self, gateway: str, magic: int) -> bool:
+        known = self._listeners[gateway].known()
+        if known.state != "listening" or known.picture is None:
+            return False
+        return any(each.magic in (0, magic) for each in known.picture.halts)
+
+    def _posted(self, path: str, status: str, reason: str) -> None:
+        self._figures.posts.inc(path, status)
+        if reason:
+            self._note("post", "post.refused", path=path, reason=reason)
 
     # ---- what has changed ----
 
@@ -336,6 +390,18 @@ def _peer(settings: HubSettings, name: str) -> Peer:
         client_name=settings.client_name,
         secret_key=settings.client_secret_key,
     )
+
+
+def _halters(settings: HubSettings) -> dict[str, Peer]:
+    """The gateways as the Hub halts there; none without a key for that."""
+    if not settings.halt_secret_key:
+        return {}
+    return {
+        name: msgspec.structs.replace(
+            _peer(settings, name), client_name=settings.halt_client_name, secret_key=settings.halt_secret_key
+        )
+        for name in settings.gateways
+    }
 
 
 def _traders(settings: HubSettings) -> dict[str, dict[int, views.Trader]]:

@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS gap (
     id INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
     reason TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS alert (id TEXT PRIMARY KEY, until REAL, body TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS halt (
+    id TEXT PRIMARY KEY, at REAL NOT NULL, done REAL, outcome TEXT NOT NULL, body TEXT NOT NULL) STRICT;
 """
 _LONGEST = 2**63 - 1
 _DAY_S = 86_400
@@ -254,6 +256,27 @@ class Store:
             )
             db.executemany("DELETE FROM alert WHERE id = ?", [(name,) for name in gone])
 
+    # ---- halts that the Hub was asked for ----
+
+    def keep_halt(self, halt: Mapping[str, Any]) -> None:
+        """Keep a halt as it is now."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO halt VALUES (?, ?, ?, ?, ?)",
+                (halt["id"], halt["at"], halt["done"], halt["outcome"], _json(halt)),
+            )
+            self._keep_events(db, [{"kind": "halt_asked", **halt}])
+
+    def has_halt(self, cause: str) -> bool:
+        """Whether there is a halt of this id."""
+        return self._one("SELECT 1 FROM halt WHERE id = ?", (cause,)) is not None
+
+    def halts(self, limit: int, *, due: bool = False) -> list[dict[str, Any]]:
+        """The latest halts, newest first; due: only those that no gateway has answered yet."""
+        where = "WHERE outcome = 'due' " if due else ""
+        rows = self._all(f"SELECT body FROM halt {where}ORDER BY at DESC LIMIT ?", (limit,))  # noqa: S608
+        return [json.loads(row[0]) for row in rows]
+
     # ---- what is shown ----
 
     def trades(
@@ -335,6 +358,7 @@ class Store:
                 ("event", "at", now - bounds.events_days * _DAY_S),
                 ("gap", "until", now - bounds.events_days * _DAY_S),
                 ("alert", "until", now - bounds.events_days * _DAY_S),
+                ("halt", "done", now - bounds.events_days * _DAY_S),
             ):
                 gone += _delete(db, table, f"{column} < ?", (before,))
             newest = db.execute("SELECT max(id) FROM event").fetchone()[0] or 0

@@ -17,6 +17,7 @@ from mt5crs.service.database import UnusableError
 from mt5crs.service.logs import Log
 
 _LATENCY = "histogram_quantile(0.95, sum by (host, le) (rate(mt5crs_strategy_order_seconds_bucket[1h])))"
+_LEAST_S = 0.1
 _ORDERS = 'mt5crs_gateway_orders_total{outcome=~"REFUSED|REJECTED|UNRESOLVED"}'
 
 
@@ -51,14 +52,18 @@ class Watch:
         figures: Figures,
         log: Log,
         told: Callable[[], None],
+        fired: Callable[[list[alerts.Fired]], None] = lambda _: None,
     ) -> None:
-        """`told()` is called after each round. keep_s: for how long what is over is kept.
+        """`told()` is called after each round, `fired(alerts)` as soon as Prometheus has told which there
+        are. keep_s: for how long what is over is kept.
 
         What is kept of alerts is read from the store.
         """
         self._prometheus, self._alertmanager = prometheus_url, alertmanager_url
         self._every_s, self._keep_s = every_s, keep_s
         self._store, self._figures, self._log, self._told = store, figures, log, told
+        self._fired = fired
+        self._bell = threading.Event()
         self.seen = Seen(alerts=store.alerts())
         self._left_out = 0
         self._stopping = threading.Event()
@@ -71,6 +76,11 @@ class Watch:
     def stop(self) -> None:
         """End soon."""
         self._stopping.set()
+        self._bell.set()
+
+    def look_now(self) -> None:
+        """Ask at once, not only when it is due; from any thread."""
+        self._bell.set()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end."""
@@ -89,9 +99,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._bell.clear()
             self.once()
             self._told()
-            self._stopping.wait(self._every_s)
+            self._stopping.wait(_LEAST_S)  # whoever rings all the time has it asked so often at most
+            self._bell.wait(self._every_s)
 
     def once(self) -> None:
         """One round."""
@@ -100,6 +112,7 @@ class Watch:
             if not self._prometheus:
                 raise NoAnswerError("no Prometheus is set (hub_prometheus_url)")
             fired = prometheus.alerts(self._prometheus)
+            self._fired(fired)
             kept = self._keep_alerts(fired, now)
             refused = self._refused(now)
             self.seen = Seen(

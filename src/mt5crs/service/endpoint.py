@@ -1,7 +1,8 @@
 """The HTTP end point of a service: `/metrics` for Prometheus and `/health` as JSON (200 healthy, 503 not).
 
-A GET-only responder of its own, because http.server loads 40 ms of modules that a service never needs. What
-else a service shows is a function of its own, `site`; and an answer of it may stay open, as a feed.
+A responder of its own, because http.server loads 40 ms of modules that a service never needs. What else a
+service shows is a function of its own, `site`; an answer of it may stay open, as a feed, and it may take
+posts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import json
 import math
 import os
+import re
 import selectors
 import socket
 import threading
@@ -23,6 +25,8 @@ from mt5crs.protocol.addresses import is_ipv6, with_port
 from mt5crs.service.metrics import Registry
 
 _MAX_REQUEST = 8192
+_MAX_BODY = 65_536
+"""Of what is posted."""
 _TIMEOUT_S = 2.0
 _MOST_PEERS = 64
 """More at once, and the oldest has to go."""
@@ -36,11 +40,18 @@ Health = Mapping[str, object]
 
 
 class Request(NamedTuple):
-    """A GET. `host` is what the client calls us, without a port; empty if it does not say."""
+    """What was asked. `host` is what the client calls us, without a port; empty if it does not say.
+
+    `token`: that of the header `Authorization: Bearer`. `here`: it comes from this very host.
+    """
 
     path: str
     query: str
     host: str
+    method: str = "GET"
+    body: bytes = b""
+    token: str = ""
+    here: bool = False
 
 
 class Answer(NamedTuple):
@@ -82,14 +93,17 @@ class Endpoint:
         health: Callable[[], Health],
         *,
         site: Site | None = None,
+        posts: bool = False,
         settings: tuple[str, str] = ("METRICS_ADDRESS", "METRICS_PORT"),
     ) -> None:
         """Bind at once (port 0: any free one); raises OSError that names address and port if that fails.
 
-        site: what is served beside metrics and health. settings: names of those for address and port.
+        site: what is served beside metrics and health; posts: it takes POST as well. settings: names of those
+        for address and port.
         """
         self._registry = registry
         self._site = site
+        self._posts = posts
         self._published: deque[bytes] = deque(maxlen=10_000)
         self._health = health
         self._told: dict[str, Callable[[], object]] = {}
@@ -215,7 +229,7 @@ class Endpoint:
                         self._part(peer)
                     return
                 peer.asked += chunk
-                if b"\r\n\r\n" in peer.asked or len(peer.asked) >= _MAX_REQUEST:
+                if self._whole(peer.asked):
                     peer.answer = memoryview(self._answer(peer))
                     self._selector.modify(peer.connection, selectors.EVENT_WRITE)
                 elif not chunk:
@@ -233,6 +247,16 @@ class Endpoint:
             return
         except OSError:
             self._part(peer)  # it went away; its loss
+
+    def _whole(self, asked: bytes) -> bool:
+        """Whether it can be answered: all of it is there, or nothing that comes could make it good."""
+        head, end, body = asked.partition(b"\r\n\r\n")
+        if not end:
+            return len(asked) >= _MAX_REQUEST
+        if not self._posts or not head.startswith(b"POST "):
+            return True
+        length = _length(head)
+        return length is None or length > _MAX_BODY or len(body) >= length
 
     def _feed(self) -> None:
         """Hand out what was published."""
@@ -262,7 +286,9 @@ class Endpoint:
         method, _, rest = peer.asked.partition(b" ")
         target = rest.partition(b" ")[0]
         path = target.partition(b"?")[0]
-        if method != b"GET":
+        if method == b"POST" and self._posts:
+            answer = self._posted(peer, target)
+        elif method != b"GET":
             answer = Answer("405 Method Not Allowed", "text/plain", b"only GET\n")
         elif path == b"/metrics":
             kind = "text/plain; version=0.0.4; charset=utf-8"
@@ -288,11 +314,20 @@ class Endpoint:
         )
         return f"HTTP/1.1 {answer.status}\r\n{head}\r\n".encode() + answer.body
 
+    def _posted(self, peer: _Peer, target: bytes) -> Answer:
+        head, end, body = peer.asked.partition(b"\r\n\r\n")
+        length = _length(head) if end else None
+        if length is None:
+            return Answer("411 Length Required", "text/plain", b"say how long it is (Content-Length)\n")
+        if length > _MAX_BODY or len(body) > length:
+            return Answer("413 Content Too Large", "text/plain", f"at most {_MAX_BODY} bytes\n".encode())
+        return self._from_site(peer, target) or Answer("404 Not Found", "text/plain", b"nothing to post to\n")
+
     def _from_site(self, peer: _Peer, target: bytes) -> Answer | None:
         if self._site is None:
             return None
         peer.deadline = time.monotonic() + _PATIENCE_S
-        answer = self._site(_request(target, peer.asked))
+        answer = self._site(_request(target, peer.asked, here=_from_here(peer.connection)))
         if answer is not None and answer.feed:
             if self.readers >= _MOST_FEEDS:
                 said = f"{_MOST_FEEDS} read along already; close a page\n".encode()
@@ -301,17 +336,46 @@ class Endpoint:
         return answer
 
 
-def _request(target: bytes, asked: bytes) -> Request:
+def _request(target: bytes, asked: bytes, *, here: bool) -> Request:
     path, _, query = target.decode("ascii", "replace").partition("?")
-    host = ""
-    for line in asked.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"host":
-            host = value.strip().decode("ascii", "replace").lower()
-            break
+    head, _, body = asked.partition(b"\r\n\r\n")
+    host = (_header(head, b"host") or "").lower()
     if not host.endswith("]"):
         host = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-    return Request(path, query, host.strip("[]"))
+    scheme, _, token = (_header(head, b"authorization") or "").partition(" ")
+    return Request(
+        path,
+        query,
+        host.strip("[]"),
+        "POST" if asked.startswith(b"POST ") else "GET",
+        body,
+        token.strip() if scheme.lower() == "bearer" else "",
+        here,
+    )
+
+
+def _header(head: bytes, wanted: bytes) -> str | None:
+    """The first header of this name (lower case); None if there is none."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == wanted:
+            return value.strip().decode("ascii", "replace")
+    return None
+
+
+def _length(head: bytes) -> int | None:
+    """How long the body is said to be; None if that is not said, or cannot be read."""
+    text = _header(head, b"content-length")
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
+def _from_here(connection: socket.socket) -> bool:
+    """Whether who is connected is on this host: no other can have the address that it has itself."""
+    try:
+        there, own = connection.getpeername()[0], connection.getsockname()[0]
+    except OSError:
+        return False
+    return bool(there == own)
 
 
 def _spare() -> int | None:

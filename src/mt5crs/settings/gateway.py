@@ -13,7 +13,7 @@ from mt5crs.phases.record import signer_problem
 from mt5crs.protocol.addresses import canonical
 from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
-Permission = Literal["observe", "lease", "trade", "administer"]
+Permission = Literal["observe", "lease", "trade", "halt", "administer"]
 Phase = Literal["test", "shadow", "live"]
 
 _ACCOUNTS: dict[Phase, tuple[str, ...]] = {
@@ -325,7 +325,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One CURVE identity. `magics` empty: any magic to look at, none to trade.
+    """One CURVE identity. `magics` empty: any magic to look at, none to trade or to halt.
 
     `addresses`: where its key is accepted from, addresses or networks; empty: any that the firewall lists.
     """

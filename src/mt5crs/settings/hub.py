@@ -45,6 +45,31 @@ class HubSettings(Settings, frozen=True, kw_only=True):
         ),
     ]
     client_secret_key: Annotated[str, setting("CURVE secret key of the Hub.", kind="curve_secret_key")]
+    halt_on: Annotated[
+        list[str],
+        setting(
+            "Alerts that halt the magic numbers they are about, by code or name (docs/monitoring.md), also "
+            "without phases; they stay halted until `mt5crs resume`. Empty: none."
+        ),
+    ] = msgspec.field(default_factory=lambda: ["WS_DISCONNECTED", "LIVE_NO_FILLS", "CIRCUIT_BREAKER_OPEN"])
+    halt_client_name: Annotated[
+        str,
+        setting(
+            "Name under which the gateways know the Hub when it halts: a client that may do nothing else.",
+            pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?\Z",
+        ),
+    ] = ""
+    halt_secret_key: Annotated[
+        str, setting("CURVE secret key of that client; empty: the Hub can halt nothing.", secret=True)
+    ] = ""
+    alerts_token: Annotated[
+        str,
+        setting(
+            "What the Hub's own Alertmanager shows when it posts that an alert fires; empty: posts are "
+            "refused, and the Hub learns it within ALERTS_INTERVAL_S.",
+            secret=True,
+        ),
+    ] = ""
     magic_numbers: Annotated[
         dict[str, _Magic], setting("Magic number of every Inf host, by host; from the inventory.")
     ] = msgspec.field(default_factory=dict)
@@ -135,6 +160,13 @@ class HubSettings(Settings, frozen=True, kw_only=True):
                 yield f"{name} has nothing for {', '.join(missing)}; GATEWAYS names them"
         for host in sorted(set(self.magic_numbers) - set(self.magic_gateways)):
             yield f"MAGIC_GATEWAYS has nothing for {host}; MAGIC_NUMBERS names it"
+        if bool(self.halt_client_name) != bool(self.halt_secret_key):
+            yield "HALT_CLIENT_NAME and HALT_SECRET_KEY belong together; set both or neither"
+        if self.halt_on and not self.halt_secret_key:
+            yield (
+                "HALT_ON names alerts, but the Hub has no key to halt with; `python -m deploy.keys "
+                "--inventory inventory/<environment>.yml` makes it"
+            )
 
 
 class HubDeployment(Settings, frozen=True, kw_only=True):

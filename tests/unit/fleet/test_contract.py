@@ -223,7 +223,7 @@ def test_a_key_that_is_rotated_leaves_every_comment(tmp_path: Path) -> None:
     assert "  # Jane's\n  ops:" in after
     assert after != text
     (inventory.parent / "group_vars/lab/keys.yml").write_text("---\n# theirs\n")
-    assert len(keys.make(inventory).mended) == 7
+    assert len(keys.make(inventory).mended) == 8
     assert (inventory.parent / "group_vars/lab/keys.yml").read_text().startswith("---\n# theirs\n")
 
 

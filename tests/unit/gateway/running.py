@@ -69,6 +69,7 @@ class Running:
         self.allow("other", ["trade"], [OTHER_MAGIC])
         self.allow("watcher", ["observe"], [])
         self.allow("ops", ["observe", "administer"], [])
+        self.allow("halter", ["halt"], [MAGIC])
         self.environment = {
             "GATEWAY_BIND": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),

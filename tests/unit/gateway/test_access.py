@@ -166,6 +166,25 @@ def test_authenticator_survives_a_callback_that_raises() -> None:
         ),
         ("ops", MAGIC, requests.LeaseAcquire, {"instance": "i", "ttl_ms": 1000}, "kind"),
         ("strategy", MAGIC, requests.Ping, {"client": "ops"}, "client"),
+        ("halter", MAGIC, requests.Halt, {"scope": "FLEET", "reason": "because"}, "kind"),
+        ("halter", OTHER_MAGIC, requests.Halt, {"scope": "MAGIC", "reason": "because"}, "magic"),
+        ("halter", MAGIC, requests.Resume, {"scope": "MAGIC", "reason": "because"}, "kind"),
+        ("halter", MAGIC, requests.Status, {}, "kind"),
+        ("halter", MAGIC, requests.LeaseAcquire, {"instance": "i", "ttl_ms": 1000}, "kind"),
+        (
+            "halter",
+            MAGIC,
+            requests.OrderCancel,
+            {"client_order_id": "x", "order": 1, "lease_epoch": 1, "valid_ms": 1000},
+            "kind",
+        ),
+        (
+            "halter",
+            MAGIC,
+            requests.SyncAll,
+            {"whole_account": False, "history_since_msc": None},
+            "kind",
+        ),
     ],
 )
 def test_permissions(
@@ -186,6 +205,8 @@ def test_permissions(
         ("strategy", trade_topic(OTHER_MAGIC), False),
         ("strategy", trade_topic(MAGIC)[:-1], False),  # of 2024011 as well
         ("watcher", "", True),
+        ("halter", "heartbeat", True),
+        ("halter", "account", False),
     ],
 )
 def test_who_may_not_observe_gets_no_events_of_others(
@@ -241,6 +262,28 @@ def test_a_trader_may_halt_its_own_magic_number_but_not_lift_the_halt(
     refused = trader.order()
     assert isinstance(refused, Error)
     assert refused.code == "HALTED"
+
+
+def test_who_may_only_halt_halts_its_magic_numbers_and_a_second_halt_changes_nothing(
+    gateway: Running, trader: Caller
+) -> None:
+    halter = gateway.client("halter")
+    assert isinstance(halter.ask(requests.Ping), Pong)
+    for reason in ("an alert", "another alert"):
+        halted = halter.ask(requests.Halt, scope="MAGIC", reason=reason)
+        assert [(halt.magic, halt.client, halt.reason) for halt in halted.halts] == [
+            (MAGIC, "halter", "an alert")
+        ]
+    refused = trader.order()
+    assert isinstance(refused, Error)
+    assert refused.code == "HALTED"
+    assert not isinstance(gateway.client("other", OTHER_MAGIC).lease(), Error)
+
+
+def test_who_may_halt_has_magic_numbers_to_halt() -> None:
+    entry = {"key": "0" * 64, "permissions": ["halt"], "magics": []}
+    with pytest.raises(ClientsFileError, match="hub may halt but has no magics"):
+        parse(json.dumps({"clients": {"hub": entry}, "limits": {}}).encode(), "clients.json")
 
 
 def test_watcher_cannot_trade(gateway: Running) -> None:

@@ -137,8 +137,11 @@ def test_clients_of_the_gateway(fleet: Fleet) -> None:
     assert set(clients.clients) == {
         *(f"inf-0{number}-{service}" for number in (1, 2) for service in ("reconciler", "strategy")),
         "hub-01-monitor",
+        "hub-01-halt",
         "ops",
     }
+    halting = clients.clients["hub-01-halt"]
+    assert (halting.permissions, halting.magics) == (["halt"], [202401, 202402])
     assert clients.clients["inf-02-strategy"].magics == [202402]
     assert "trade" not in clients.clients["inf-02-reconciler"].permissions
     assert clients.clients["hub-01-monitor"].permissions == ["observe"]
