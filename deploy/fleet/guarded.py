@@ -21,6 +21,7 @@ ACCESS: Final = frozenset(
         "gateway_legacy_port",
         "gateway_legacy_pub_port",
         "gateway_phase_signers",
+        "hub_operators",
         "monitoring_alertmanager_sources",
         "monitoring_webhook_networks",
         "review_provider_networks",

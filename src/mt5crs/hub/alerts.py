@@ -107,11 +107,15 @@ _STATES = {"firing": 0, "pending": 1, "resolved": 2}
 
 
 def shown(
-    kept: Iterable[Mapping[str, Any]], silences: Mapping[str, bool] | None, left_out: int = 0
+    kept: Iterable[Mapping[str, Any]],
+    silences: Mapping[str, bool] | None,
+    left_out: int = 0,
+    acknowledged: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """What `/api/alerts/state` lists: what fires first, the worst and newest of it first.
 
     silences: whether each is held back; None: not known. left_out: how many more there are than are kept.
+    acknowledged: who looks after it, by id and count.
     """
     ordered = sorted(
         kept,
@@ -127,7 +131,11 @@ def shown(
         "counts": counts,
         "left_out": left_out + max(0, len(ordered) - MOST_SHOWN),
         "alerts": [
-            {**each, "silenced": None if silences is None else silences.get(each["id"], False)}
+            {
+                **each,
+                "silenced": None if silences is None else silences.get(each["id"], False),
+                "acknowledged": (acknowledged or {}).get((each["id"], each["count"])),
+            }
             for each in ordered[:MOST_SHOWN]
         ],
     }

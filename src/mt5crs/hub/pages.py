@@ -57,6 +57,12 @@ class Content(Protocol):
     def alerts(self) -> Mapping[str, Any]:
         """Every alert."""
 
+    def deployments(self) -> Mapping[str, Any]:
+        """The latest deployments."""
+
+    def halts(self) -> Mapping[str, Any]:
+        """Halts that the Hub was asked for."""
+
 
 class Pages:
     """A site for the end point."""
@@ -96,6 +102,10 @@ class Pages:
             return self._curve(request.query)
         if request.path == "/api/alerts/state":
             return _json(self._content.alerts())
+        if request.path == "/api/halts":
+            return _json(self._content.halts())
+        if request.path == "/api/deployments":
+            return _json(self._content.deployments())
         if request.path == "/api/stream":
             body = b"retry: 2000\n\n" + message("hello", {"now": time.time()})
             return Answer("200 OK", "text/event-stream", body, _SAFE, feed=True)

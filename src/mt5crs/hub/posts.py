@@ -1,32 +1,83 @@
-"""What is posted to the Hub, and who may: its own Alertmanager rings, and is believed nothing."""
+"""What is posted to the Hub, and who may: its own Alertmanager rings, and is believed nothing; operators halt
+and acknowledge, by name, with a token and a reason.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Protocol
 
+import msgspec
+
+from mt5crs.service.database import UnusableError
 from mt5crs.service.endpoint import Answer, Request, Site
 
 WEBHOOK = "/api/alerts/webhook"
+HALT, ACKNOWLEDGE = "/api/halt", "/api/alerts/acknowledge"
 _TEXT = "text/plain; charset=utf-8"
+_Reason = Annotated[str, msgspec.Meta(min_length=3, max_length=200)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class HaltAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Halt a magic number of a gateway; null: all that are traded there."""
+
+    gateway: _Name
+    magic: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,18}\Z")] | None
+    reason: _Reason
+
+
+class Acknowledged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Say that somebody looks after an alert, by its id."""
+
+    id: _Name
+    reason: _Reason
+
+
+class NotThereError(ValueError):
+    """What was asked for does not exist; the text says what there is."""
+
+
+class Desk(Protocol):
+    """Who does what operators ask for."""
+
+    def halt(self, who: str, asked: HaltAsked) -> Mapping[str, Any]:
+        """Have it halted. Raises NotThereError."""
+
+    def acknowledge(self, who: str, asked: Acknowledged) -> Mapping[str, Any]:
+        """Keep it. Raises NotThereError, UnusableError."""
 
 
 class Posts:
     """A site: posts are taken here, everything else goes on to the pages."""
 
     def __init__(
-        self, pages: Site, token: str, ring: Callable[[], None], told: Callable[[str, str, str], None]
+        self,
+        pages: Site,
+        token: str,
+        ring: Callable[[], None],
+        told: Callable[[str, str, str], None],
+        desk: Desk | None = None,
+        operators: Mapping[str, str] | None = None,
     ) -> None:
         """`ring()` has the alerts looked at now. `told(path, status, reason)` hears of each post.
 
-        token: what Alertmanager shows; empty: nobody may post.
+        token: what Alertmanager shows; empty: nobody may post. operators: name → SHA-256 (hex) of the token.
         """
         self._pages, self._token, self._ring, self._told = pages, token, ring, told
+        self._desk, self._operators = desk, dict(operators or {})
 
     def __call__(self, request: Request) -> Answer | None:
         """Answer a request; never raises."""
         if request.method != "POST":
             return self._pages(request)
+        if request.path in (HALT, ACKNOWLEDGE) and self._desk is not None:
+            status, said = self._operated(request, self._desk)
+            self._told(request.path, status[:3], "" if status < "4" else str(said["error"]))
+            return Answer(status, "application/json", json.dumps(said).encode() + b"\n")
         if request.path != WEBHOOK:
             self._told("other", "404", "")
             return None
@@ -39,6 +90,34 @@ class Posts:
         self._ring()
         self._told(WEBHOOK, "202", "")
         return Answer("202 Accepted", _TEXT, b"looking\n")
+
+    def _operated(self, request: Request, desk: Desk) -> tuple[str, Mapping[str, Any]]:
+        """HTTP status and JSON of what an operator asks for."""
+        if not (request.secret or request.here):
+            said = "a token is not taken over a line that others can read; open the page by https://"
+            return "403 Forbidden", {"error": said}
+        who = self._who(request.token)
+        if who is None:
+            return "401 Unauthorized", {"error": "no operator has this token (hub_operators)"}
+        try:
+            if request.path == HALT:
+                return "202 Accepted", desk.halt(who, msgspec.json.decode(request.body, type=HaltAsked))
+            asked = msgspec.json.decode(request.body, type=Acknowledged)
+            return "200 OK", desk.acknowledge(who, asked)
+        except msgspec.MsgspecError as error:
+            return "400 Bad Request", {"error": f"{error}; see docs/hub.md"}
+        except NotThereError as error:
+            return "404 Not Found", {"error": str(error)}
+        except UnusableError as error:
+            return "503 Service Unavailable", {"error": str(error)}
+        except Exception as error:  # whoever asks is told, and the others are served
+            return "500 Internal Server Error", {"error": f"the Hub failed: {error!r}"}
+
+    def _who(self, token: str) -> str | None:
+        """Whose token it is. Every operator is compared with, so that the time taken tells nothing."""
+        shown = hashlib.sha256(token.encode()).hexdigest() if token else ""
+        found = [name for name, digest in self._operators.items() if hmac.compare_digest(shown, digest)]
+        return found[0] if found else None
 
     def _problem(self, request: Request) -> str:
         """Why a post is refused, as an HTTP status; empty if it is not."""

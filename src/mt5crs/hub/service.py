@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,14 @@ import zmq
 from mt5crs.client.connection import Peer
 from mt5crs.hub import views
 from mt5crs.hub.alerts import Fired
+from mt5crs.hub.deployments import Told
 from mt5crs.hub.figures import Figures
-from mt5crs.hub.halt_policy import Trader, halts
+from mt5crs.hub.halt_policy import LONGEST_REASON, Trader, Wanted, halts
 from mt5crs.hub.halting import Halting
 from mt5crs.hub.listener import Listener, Pace
 from mt5crs.hub.pages import Pages, message
 from mt5crs.hub.picture import account_of
-from mt5crs.hub.posts import Posts
+from mt5crs.hub.posts import Acknowledged, HaltAsked, NotThereError, Posts
 from mt5crs.hub.store import Bounds, Store
 from mt5crs.hub.watch import Watch
 from mt5crs.protocol import curve
@@ -30,6 +32,7 @@ from mt5crs.service.bounded import BoundedNotes
 from mt5crs.service.database import UnusableError
 from mt5crs.service.endpoint import Endpoint, Health
 from mt5crs.service.logs import Log
+from mt5crs.service.tls import Tls, TlsError, own_certificate
 from mt5crs.settings.hub import HubSettings
 
 _TICK_S = 0.2
@@ -40,6 +43,7 @@ _MONEY_EVERY_S = 1.0
 _COMMENT_S = 15.0
 """So that a reader that has gone is noticed."""
 _GAPS_SHOWN = 10
+_HALTS_SHOWN = 50
 _MB = 1024 * 1024
 
 
@@ -92,6 +96,8 @@ class Hub:
         self._hosts_of: dict[str, Trader] = {
             host: (settings.magic_gateways[host], magic) for host, magic in settings.magic_numbers.items()
         }
+        self._deployments = Told(Path(settings.deployments_file))
+        self._deployments_told: Mapping[str, Any] = {}
         self._halting = Halting(
             _halters(settings),
             self._store,
@@ -99,7 +105,7 @@ class Hub:
             log,
             context=self._context,
             halted=self._is_halted,
-            told=lambda name: self._told(name, [], True),
+            told=self._halts_told,
         )
         self._watch = Watch(
             settings.prometheus_url,
@@ -122,8 +128,11 @@ class Hub:
                 settings.alerts_token,
                 self._watch.look_now,
                 self._posted,
+                self,
+                settings.operators,
             ),
             posts=True,
+            tls=self._tls(),
             settings=("HTTP_ADDRESS", "HTTP_PORT"),
         )
         self._show_figures()
@@ -256,6 +265,45 @@ class Hub:
             return False
         return any(each.magic in (0, magic) for each in known.picture.halts)
 
+    def halt(self, who: str, asked: HaltAsked) -> Mapping[str, Any]:
+        """What an operator asks for on the page. Raises NotThereError."""
+        there = {magic for gateway, magic in self._hosts_of.values() if gateway == asked.gateway}
+        magics = there if asked.magic is None else there & {int(asked.magic)}
+        if not magics:
+            what = f"{asked.gateway} {asked.magic or ''}".strip()
+            raise NotThereError(f"nothing is traded as {what}; /api/fleet lists gateways and magic numbers")
+        reason = f"{who}, on the page: {asked.reason}"
+        wanted = [
+            Wanted(
+                id=f"page-{uuid.uuid4().hex}@{magic}",
+                gateway=asked.gateway,
+                magic=magic,
+                by=who,
+                reason=reason[:LONGEST_REASON],
+            )
+            for magic in sorted(magics)
+        ]
+        self._halting.want(wanted)
+        return {"asked": [each.id for each in wanted], "see": "/api/halts"}
+
+    def acknowledge(self, who: str, asked: Acknowledged) -> Mapping[str, Any]:
+        """Keep who looks after an alert. Raises NotThereError, UnusableError."""
+        alert = self._watch.seen.alerts.get(asked.id)
+        if alert is None or alert["state"] == "resolved":
+            raise NotThereError("no such alert fires now; /api/alerts/state lists those that do")
+        self._store.acknowledge(asked.id, int(alert["count"]), time.time(), who, asked.reason)
+        self._log.warning("alert.acknowledged", alert=asked.id, by=who, reason=asked.reason)
+        self._alerts_told()
+        return {"id": asked.id, "by": who}
+
+    def _tls(self) -> Tls | None:
+        """Without a certificate the page still shows, and takes no token."""
+        try:
+            return Tls(*own_certificate(Path(self._settings.state_dir), self._settings.http_address))
+        except TlsError as error:
+            self._log.error("tls.none", reason=str(error))
+            return None
+
     def _posted(self, path: str, status: str, reason: str) -> None:
         self._figures.posts.inc(path, status)
         if reason:
@@ -268,8 +316,20 @@ class Hub:
         for deal in deals[-100:]:
             self.endpoint.publish(message("trade", views.shown(deal)))
 
+    def _halts_told(self, name: str) -> None:
+        self._told(name, [], True)
+        if self.endpoint.readers:
+            try:
+                self.endpoint.publish(message("halts", self.halts()))
+            except UnusableError as error:
+                self._note("tell", "page.failed", reason=str(error))
+
     def _alerts_told(self) -> None:
         if self.endpoint.readers:
+            deployments = self.deployments()
+            if deployments != self._deployments_told:
+                self._deployments_told = deployments
+                self.endpoint.publish(message("deployments", deployments))
             self.endpoint.publish(message("alerts", self.alerts()))
             self.endpoint.publish(message("hosts", self._hosts()))
 
@@ -331,7 +391,21 @@ class Hub:
 
     def alerts(self) -> Mapping[str, Any]:
         """`/api/alerts/state`."""
-        return views.alerts_state(self._watch.seen, time.time())
+        return views.alerts_state(self._watch.seen, time.time(), self._store.acknowledged())
+
+    def deployments(self) -> Mapping[str, Any]:
+        """`/api/deployments`: with the last backup, and the last restore that was proven."""
+        return {**self._deployments.now(), "backups": views.backups(self._watch.seen)}
+
+    def halts(self) -> Mapping[str, Any]:
+        """`/api/halts`: the latest first."""
+        asked = [views.shown(each) for each in self._store.halts(_HALTS_SHOWN)]
+        return {
+            "may": bool(self._settings.operators and self._settings.halt_secret_key),
+            "acknowledge": bool(self._settings.operators),
+            "on": list(self._settings.halt_on),
+            "halts": asked,
+        }
 
     def _hosts(self) -> dict[str, Any]:
         listed = {*self._settings.gateways, *self._settings.magic_numbers}

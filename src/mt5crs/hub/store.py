@@ -48,6 +48,9 @@ CREATE TABLE IF NOT EXISTS gap (
     id INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
     reason TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS alert (id TEXT PRIMARY KEY, until REAL, body TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS acknowledged (
+    id TEXT NOT NULL, count INTEGER NOT NULL, at REAL NOT NULL, who TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (id, count)) STRICT;
 CREATE TABLE IF NOT EXISTS halt (
     id TEXT PRIMARY KEY, at REAL NOT NULL, done REAL, outcome TEXT NOT NULL, body TEXT NOT NULL) STRICT;
 """
@@ -256,6 +259,27 @@ class Store:
             )
             db.executemany("DELETE FROM alert WHERE id = ?", [(name,) for name in gone])
 
+    def acknowledge(self, alert: str, count: int, at: float, who: str, reason: str) -> None:
+        """Keep who looks after an alert, this time that it fires; who was first stays."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO acknowledged VALUES (?, ?, ?, ?, ?)", (alert, count, at, who, reason)
+            )
+            told = {
+                "at": at,
+                "gateway": "",
+                "kind": "acknowledged",
+                "alert": alert,
+                "by": who,
+                "reason": reason,
+            }
+            self._keep_events(db, [told])
+
+    def acknowledged(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Who looks after which alert, by its id and how often it had begun to fire."""
+        rows = self._all("SELECT id, count, at, who, reason FROM acknowledged", ())
+        return {(of, count): {"at": at, "by": who, "reason": why} for of, count, at, who, why in rows}
+
     # ---- halts that the Hub was asked for ----
 
     def keep_halt(self, halt: Mapping[str, Any]) -> None:
@@ -358,6 +382,7 @@ class Store:
                 ("event", "at", now - bounds.events_days * _DAY_S),
                 ("gap", "until", now - bounds.events_days * _DAY_S),
                 ("alert", "until", now - bounds.events_days * _DAY_S),
+                ("acknowledged", "at", now - bounds.events_days * _DAY_S),
                 ("halt", "done", now - bounds.events_days * _DAY_S),
             ):
                 gone += _delete(db, table, f"{column} < ?", (before,))

@@ -111,11 +111,25 @@ def hosts(seen: Seen, listed: Iterable[str]) -> dict[str, Any]:
     )
 
 
-def alerts_state(seen: Seen, now: float) -> dict[str, Any]:
+def alerts_state(
+    seen: Seen, now: float, acknowledged: Mapping[tuple[str, int], Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """`/api/alerts/state`."""
-    told = alerts.shown(seen.alerts.values(), seen.silences, seen.left_out)
+    told = alerts.shown(seen.alerts.values(), seen.silences, seen.left_out, acknowledged)
     head = {"known": not seen.reason, "reason": seen.reason, "age_s": _age(now, seen.asked_at)}
     return shown({**head, **told})
+
+
+def backups(seen: Seen) -> dict[str, Any]:
+    """When the last backup was taken and when one was last restored for a proof, in Unix time."""
+    known = seen.backups is not None
+    return {
+        "known": known,
+        "reason": seen.reason,
+        **{
+            what: seen.backups.get(what) if seen.backups is not None else None for what in ("taken", "proven")
+        },
+    }
 
 
 def _account(picture: Picture | None, now: float) -> dict[str, Any] | None:

@@ -17,6 +17,10 @@ from mt5crs.service.database import UnusableError
 from mt5crs.service.logs import Log
 
 _LATENCY = "histogram_quantile(0.95, sum by (host, le) (rate(mt5crs_strategy_order_seconds_bucket[1h])))"
+_BACKUPS = {
+    "taken": "mt5crs_backup_timestamp_seconds",
+    "proven": "mt5crs_restore_proven_timestamp_seconds",
+}
 _LEAST_S = 0.1
 _ORDERS = 'mt5crs_gateway_orders_total{outcome=~"REFUSED|REJECTED|UNRESOLVED"}'
 
@@ -26,7 +30,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` says why nothing is known now; it is empty when they answer. `left_out`: alerts that are too many
     to be kept. `hosts`: job by job, whether it is up. `latency`: P95 of an hour's orders by host, in seconds.
-    `refused`: orders by gateway, magic, outcome.
+    `refused`: orders by gateway, magic, outcome. `backups`: when the last one was `taken`, and a restore of
+    one `proven`; what is not in it, Prometheus has never heard of.
     """
 
     asked_at: float | None = None
@@ -37,6 +42,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     hosts: Mapping[str, Mapping[str, bool]] | None = None
     latency: Mapping[str, float] | None = None
     refused: Mapping[tuple[str, str, str], float] | None = None
+    backups: Mapping[str, float] | None = None
 
 
 class Watch:
@@ -127,6 +133,11 @@ class Watch:
                     for labels, value in prometheus.query(self._prometheus, _LATENCY)
                 },
                 refused=refused,
+                backups={
+                    what: max(value for _, value in found)
+                    for what, name in _BACKUPS.items()
+                    if (found := prometheus.query(self._prometheus, name))
+                },
             )
         except (NoAnswerError, UnusableError) as error:
             if not self.seen.reason:

@@ -19,10 +19,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mt5crs.protocol.addresses import is_ipv6, with_port
 from mt5crs.service.metrics import Registry
+
+if TYPE_CHECKING:
+    from mt5crs.service.tls import Tls
 
 _MAX_REQUEST = 8192
 _MAX_BODY = 65_536
@@ -35,6 +38,8 @@ _PATIENCE_S = 20.0
 """For who takes what a site answers: it may be long, and the line slow."""
 _MOST_FEEDS, _MOST_BEHIND = 16, 4 * 1024 * 1024
 """Open feeds; and bytes that the reader of one may be behind."""
+HANDSHAKE = b"\x16"
+"""The first byte of a client that wants TLS; no method of HTTP begins so."""
 Health = Mapping[str, object]
 """At least `healthy` (bool) and `state` (str: starting, ready, unknown, halted, …)."""
 
@@ -42,7 +47,8 @@ Health = Mapping[str, object]
 class Request(NamedTuple):
     """What was asked. `host` is what the client calls us, without a port; empty if it does not say.
 
-    `token`: that of the header `Authorization: Bearer`. `here`: it comes from this very host.
+    `token`: that of the header `Authorization: Bearer`. `here`: it comes from this very host. `secret`: it
+    came by TLS.
     """
 
     path: str
@@ -52,6 +58,7 @@ class Request(NamedTuple):
     body: bytes = b""
     token: str = ""
     here: bool = False
+    secret: bool = False
 
 
 class Answer(NamedTuple):
@@ -78,6 +85,7 @@ class _Peer:
         self.answer: memoryview | None = None
         self.feed = False
         self.behind = bytearray()
+        self.greeted = self.secret = self.shaking = False
 
 
 class Endpoint:
@@ -94,16 +102,18 @@ class Endpoint:
         *,
         site: Site | None = None,
         posts: bool = False,
+        tls: Tls | None = None,
         settings: tuple[str, str] = ("METRICS_ADDRESS", "METRICS_PORT"),
     ) -> None:
         """Bind at once (port 0: any free one); raises OSError that names address and port if that fails.
 
-        site: what is served beside metrics and health; posts: it takes POST as well. settings: names of those
-        for address and port.
+        site: what is served beside metrics and health; posts: it takes POST as well. tls: for connections
+        that begin with it; others, on the same port, stay plain. settings: names of those for address and
+        port.
         """
         self._registry = registry
         self._site = site
-        self._posts = posts
+        self._posts, self._tls = posts, tls
         self._published: deque[bytes] = deque(maxlen=10_000)
         self._health = health
         self._told: dict[str, Callable[[], object]] = {}
@@ -220,8 +230,32 @@ class Endpoint:
         if self._spare is None:
             self._spare = _spare()
 
+    def _greet(self, peer: _Peer) -> None:
+        """Look at the first byte: it tells whether the client wants TLS."""
+        first = peer.connection.recv(1, socket.MSG_PEEK)
+        peer.greeted = True
+        if self._tls is None or first != HANDSHAKE:
+            return
+        plain = peer.connection
+        secret = self._tls.wrapped(plain.dup())
+        self._selector.unregister(plain)
+        del self._peers[plain]
+        plain.close()
+        peer.connection, peer.secret, peer.shaking = secret, True, True
+        self._peers[secret] = peer
+        self._selector.register(secret, selectors.EVENT_READ)
+
+    def _shake(self, peer: _Peer) -> None:
+        peer.connection.do_handshake()  # type: ignore[attr-defined]
+        peer.shaking = False
+        self._selector.modify(peer.connection, selectors.EVENT_READ)
+
     def _attend(self, peer: _Peer) -> None:
         try:
+            if not peer.greeted:
+                self._greet(peer)
+            if peer.shaking:
+                self._shake(peer)
             if peer.answer is None:
                 chunk = peer.connection.recv(_MAX_REQUEST)
                 if peer.feed:
@@ -234,6 +268,8 @@ class Endpoint:
                     self._selector.modify(peer.connection, selectors.EVENT_WRITE)
                 elif not chunk:
                     self._part(peer)
+                elif peer.secret and peer.connection.pending():  # type: ignore[attr-defined]
+                    self._attend(peer)  # no socket tells of what TLS has read already
                 return
             peer.answer = peer.answer[peer.connection.send(peer.answer) :]
             if peer.answer:
@@ -245,8 +281,12 @@ class Endpoint:
             self._go_on(peer)
         except BlockingIOError:
             return
-        except OSError:
-            self._part(peer)  # it went away; its loss
+        except OSError as error:
+            waits = self._tls.awaited(error) if self._tls is not None and peer.secret else None
+            if waits is None:
+                self._part(peer)  # it went away; its loss
+            else:
+                self._selector.modify(peer.connection, waits)
 
     def _whole(self, asked: bytes) -> bool:
         """Whether it can be answered: all of it is there, or nothing that comes could make it good."""
@@ -327,7 +367,9 @@ class Endpoint:
         if self._site is None:
             return None
         peer.deadline = time.monotonic() + _PATIENCE_S
-        answer = self._site(_request(target, peer.asked, here=_from_here(peer.connection)))
+        answer = self._site(
+            _request(target, peer.asked, here=_from_here(peer.connection), secret=peer.secret)
+        )
         if answer is not None and answer.feed:
             if self.readers >= _MOST_FEEDS:
                 said = f"{_MOST_FEEDS} read along already; close a page\n".encode()
@@ -336,7 +378,7 @@ class Endpoint:
         return answer
 
 
-def _request(target: bytes, asked: bytes, *, here: bool) -> Request:
+def _request(target: bytes, asked: bytes, *, here: bool, secret: bool) -> Request:
     path, _, query = target.decode("ascii", "replace").partition("?")
     head, _, body = asked.partition(b"\r\n\r\n")
     host = (_header(head, b"host") or "").lower()
@@ -351,6 +393,7 @@ def _request(target: bytes, asked: bytes, *, here: bool) -> Request:
         body,
         token.strip() if scheme.lower() == "bearer" else "",
         here,
+        secret,
     )
 
 

@@ -13,6 +13,8 @@ from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Magic = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+_Operator = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+_Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _ADDRESS = r"^(http://\S+)?\Z"
 
 
@@ -70,6 +72,13 @@ class HubSettings(Settings, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = ""
+    operators: Annotated[
+        dict[_Operator, _Digest],
+        setting(
+            "Who may halt and acknowledge on the page: name and SHA-256, in hex, of a token of 32 random "
+            "bytes (docs/hub.md says how to make one). None: the page only shows."
+        ),
+    ] = msgspec.field(default_factory=dict)
     magic_numbers: Annotated[
         dict[str, _Magic], setting("Magic number of every Inf host, by host; from the inventory.")
     ] = msgspec.field(default_factory=dict)
@@ -142,6 +151,10 @@ class HubSettings(Settings, frozen=True, kw_only=True):
             le=1_000_000,
         ),
     ] = 1000
+    deployments_file: Annotated[
+        str,
+        setting("What the release tool tells the page of deployments.", pattern=r"^/", variable=False),
+    ] = "/var/lib/mt5crs/deployments.json"
     state_dir: Annotated[str, setting("Directory of the durable state.", pattern=r"^/", variable=False)] = (
         "/var/lib/mt5crs/hub"
     )

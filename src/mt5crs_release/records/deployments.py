@@ -7,6 +7,7 @@ than it promised, or it said itself that it is gone; both records then tell of i
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ FORMAT = 1
 KEEP = 200
 """Records kept; those of deployments that nobody has finished or undone are kept beyond it."""
 RUNNING, INTERRUPTED = "running", "interrupted"
+SHOWN = 60
+"""Records of which the Hub's page is told."""
 _UNRECORDED = ("unchanged", "checked")
 _LOCK_WAIT_S = 10.0
 _LIMIT_S = 60.0
@@ -48,6 +51,7 @@ class Deployments:
     def __init__(self, host: Host) -> None:
         self.base = host.root / "var/lib/mt5crs/deployments"
         self._holder = self.base / "holder.json"
+        self._shown = self.base.parent / "deployments.json"
         self._log = AuditLog(host)
 
     def holder(self) -> dict[str, Any] | None:
@@ -91,6 +95,7 @@ class Deployments:
             self._hold({**holder, "since": timestamp(), "limit_s": limit}, phase)
             died = self._leave_behind(found, request)
             self._write(record)
+            self._show()
             begun = _act("deployment.begun", request, hosts=list(request.get("hosts") or ()))
             return {
                 "changed": True,
@@ -148,6 +153,7 @@ class Deployments:
                 self._holder.unlink()
             store.sync_directory(self.base)
             self._prune()
+            self._show()
             ended = _act("deployment.ended", record, **_outcome(record))
             return {"changed": True, "id": name, "held": held, "audit_log": self._logged([*acts, ended])}
 
@@ -248,6 +254,28 @@ class Deployments:
 
     def _write(self, record: Mapping[str, Any]) -> None:
         store.replace_file(self._path(record), _text(record), 0o600)
+
+    def _show(self) -> None:
+        """Tell the Hub's page, which may not read the records: how each went, and when; no setting.
+
+        It is told anew by the next one, so what keeps it from being written keeps no deployment.
+        """
+        told = []
+        for record in self._records()[:SHOWN]:
+            phases = [
+                {name: phase.get(name) for name in ("name", "hosts", "changed", "failed", "seconds")}
+                for phase in record.get("phases") or ()
+                if isinstance(phase, dict) and not phase.get("skipped")
+            ]
+            failures = [
+                {name: failure.get(name) for name in ("host", "step", "message")}
+                for failure in record.get("failures") or ()
+                if isinstance(failure, dict)
+            ]
+            summary = {name: record.get(name) for name in _SUMMARY}
+            told.append({**summary, "phases": phases, "failures": failures})
+        with contextlib.suppress(OSError):
+            store.replace_file(self._shown, _text({"format": FORMAT, "deployments": told}), 0o644)
 
     def _prune(self) -> None:
         for record in self._records()[KEEP:]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from mt5crs.hub import views
+from mt5crs.hub.deployments import Told
 from mt5crs.hub.listener import Known
 from mt5crs.hub.picture import Picture
 from mt5crs.hub.views import Trader
+from mt5crs.hub.watch import Seen
 from mt5crs.protocol.events import OrderEvent, PositionClosedEvent
 from mt5crs.protocol.records import GuardInfo, HaltInfo, Identity, Order, Position
 from mt5crs.protocol.replies import PhaseState, Snapshot, StatusState
@@ -221,3 +225,25 @@ def test_a_long_list_is_cut_and_counted() -> None:
     many = [msgspec.structs.replace(POSITION, identifier=n) for n in range(views.MOST_ROWS + 5)]
     view = shown(known(picture=Picture(msgspec.structs.replace(SNAPSHOT, positions=many), 90.0)))
     assert (len(view["positions"]), view["positions_in_all"]) == (views.MOST_ROWS, views.MOST_ROWS + 5)
+
+
+def test_deployments_are_told_from_the_file_and_what_is_not_known_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "deployments.json"
+    told = Told(path)
+    assert (told.now()["known"], told.now()["deployments"]) == (False, None)
+    path.write_text(json.dumps({"deployments": [{"id": "one", "sentence": "\x1b[2J"}]}))
+    assert told.now()["deployments"] == [{"id": "one", "sentence": "\\x1b[2J"}]
+    path.write_text("{")
+    assert "the next deployment writes it anew" in told.now()["reason"]
+    path.write_text(json.dumps({"deployments": []}))
+    assert told.now() == {"known": True, "reason": "", "deployments": []}
+
+
+def test_a_backup_that_prometheus_never_heard_of_is_not_known() -> None:
+    assert views.backups(Seen())["known"] is False
+    assert views.backups(Seen(reason="", backups={"taken": 5.0})) == {
+        "known": True,
+        "reason": "",
+        "taken": 5.0,
+        "proven": None,
+    }

@@ -146,3 +146,27 @@ def test_an_interrupted_run_leaves_what_it_had_decided_to_the_next_one(kept: Dep
     assert [(run["id"], run["phase"], run["provisional"]) for run in left] == [
         ("first", "roll back", ["inf-01:strategy:0001-a"])
     ]
+
+
+def test_the_page_is_told_how_each_went_and_nothing_of_settings(kept: Deployments) -> None:
+    shown = kept.base.parent / "deployments.json"
+    kept.open({**request("one"), "command": "deploy --secret", "services": [{"changes": ["SECRET"]}]})
+    (running,) = json.loads(shown.read_text())["deployments"]
+    assert (running["id"], running["outcome"]) == ("one", "running")
+    phases = [
+        {"name": "Stage", "hosts": 2, "changed": 2, "failed": 0, "seconds": 1.5, "skipped": False},
+        {"name": "Roll back", "hosts": 0, "changed": 0, "failed": 0, "seconds": 0.0, "skipped": True},
+    ]
+    failures = [{"host": "h", "step": "s", "message": "m", "remedy": "r"}]
+    kept.close(
+        "one", {"record": {**request("one"), "outcome": "failed", "phases": phases, "failures": failures}}
+    )
+    (over,) = json.loads(shown.read_text())["deployments"]
+    assert [phase["name"] for phase in over["phases"]] == ["Stage"]
+    assert over["failures"] == [{"host": "h", "step": "s", "message": "m"}]
+    assert over["outcome"] == "failed"
+    assert "secret" not in shown.read_text().lower()
+    assert shown.stat().st_mode & 0o777 == 0o644
+    shown.unlink()
+    shown.mkdir()  # what cannot be told to the page keeps no deployment
+    kept.open(request("two", 2))

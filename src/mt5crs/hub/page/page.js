@@ -4,6 +4,7 @@
 const gateways = new Map();
 let trades = [];
 let heard = 0, opened = false;
+let may = { halt: null, acknowledge: null }; // null: not known yet
 const byId = (id) => document.getElementById(id);
 
 function el(tag, attributes, ...children) {
@@ -48,7 +49,59 @@ function table(label, heads, rows, empty) {
   if (!rows.length) return el("p", { class: "soft" }, empty);
   const head = el("tr", {}, heads.map(([name, kind]) => el("th", { scope: "col", class: kind === "n" ? "n" : null }, name)));
   const body = rows.map((row) => el("tr", {}, row.map((value, at) => el("td", { class: heads[at][1] || null }, value))));
-  return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": label }, el("table", {}, el("thead", {}, head), el("tbody", {}, body)));
+  return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": label + ", as a table" }, el("table", {}, el("thead", {}, head), el("tbody", {}, body)));
+}
+
+// ---- what changes something: asked for in a dialog, by token and reason, over TLS alone ----
+
+const secret = () => location.protocol === "https:" || ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+function button(text, label, kind, press) {
+  const made = el("button", { type: "button", class: kind, "aria-label": label }, text);
+  made.addEventListener("click", press);
+  return made;
+}
+let asked = null;
+function ask(title, what, verb, path, body) {
+  asked = { path, body, from: document.activeElement && document.activeElement.getAttribute("aria-label") };
+  byId("ask-title").textContent = title;
+  byId("ask-what").textContent = what;
+  byId("ask-yes").textContent = verb;
+  byId("ask-told").textContent = secret() ? "" : "This page came by http://, where others can read a token. Open it by https:// first.";
+  byId("ask-yes").disabled = !secret();
+  byId("ask-form").reset();
+  byId("ask").showModal();
+  byId("ask-reason").focus();
+}
+async function submit(event) {
+  event.preventDefault();
+  const { path, body } = asked, token = byId("ask-token").value;
+  byId("ask-yes").disabled = true;
+  try {
+    const answer = await fetch(path, { method: "POST", headers: { Authorization: "Bearer " + token, "Content-Type": "application/json" }, body: JSON.stringify({ ...body, reason: byId("ask-reason").value.trim() }) });
+    const told = await answer.json();
+    if (answer.ok) { byId("ask").close(); load().catch(() => {}); return; }
+    byId("ask-told").textContent = told.error || "The Hub answers " + answer.status;
+  } catch (error) {
+    byId("ask-told").textContent = "Not known whether it arrived: " + error.message;
+  } finally {
+    byId("ask-token").value = "";
+    byId("ask-yes").disabled = false;
+  }
+}
+function closed() {
+  byId("ask-token").value = "";
+  const back = asked && [...document.querySelectorAll("button")].find((each) => each.getAttribute("aria-label") === asked.from);
+  asked = null;
+  if (back) back.focus();
+}
+byId("ask-form").addEventListener("submit", submit);
+byId("ask-no").addEventListener("click", () => byId("ask").close());
+byId("ask").addEventListener("close", closed);
+
+function halter(gateway, magic) {
+  if (!may.halt) return null;
+  const whom = magic === null ? "everything at " + gateway : "magic number " + magic + " at " + gateway;
+  return button("HALT", "Halt " + whom, "danger", () => ask("Halt " + whom, "No order of it is taken any more until an operator resumes it (mt5crs resume). Positions stay open.", "Halt", "api/halt", { gateway, magic }));
 }
 
 function gauge(of) {
@@ -69,13 +122,13 @@ function phase(of) {
   return el("span", {}, "phase " + of.phase + (of.title ? " " + of.title : "") + left + " ", pill(of.trading, kind));
 }
 
-function magic(of) {
+function magic(of, gateway) {
   const marks = [];
   if (of.dry_run) marks.push(pill("dry run", "warn"));
   if (of.breaker_open) marks.push(pill("circuit breaker open", "bad"));
   if (of.unresolved && of.unresolved.length) marks.push(pill(of.unresolved.length + " unresolved", "bad"));
   return el("div", {},
-    el("h3", {}, "Magic number " + of.magic + (of.host ? ", " + of.host : "")),
+    el("h3", {}, "Magic number " + of.magic + (of.host ? ", " + of.host : ""), " ", of.host ? halter(gateway, of.magic) : null), // without a host it is none of the inventory's
     el("p", { class: "note" }, phase(of.phase), " ", marks.flatMap((each) => [each, " "])),
     of.phase && of.phase.enforced && of.phase.why ? el("p", { class: "soft note" }, of.phase.why) : null,
     el("p", { class: "note soft" }, "profit of the day, as the gateway reckons its limits: ", told(of.daily_profit, number(2))),
@@ -119,7 +172,7 @@ function gateway(of) {
   const more = (which) => (of[which] && of[which + "_in_all"] > of[which].length ? el("p", { class: "soft" }, of[which].length + " of " + of[which + "_in_all"] + " are shown.") : null);
   const id = "gateway-" + of.name;
   return el("section", { "aria-labelledby": id },
-    el("h2", { id }, of.name, state, listening(of), heardOf(of)),
+    el("h2", { id }, of.name, state, listening(of), heardOf(of), of.magics.filter((each) => each.host).length > 1 ? halter(of.name, null) : null),
     of.listener.reason ? el("p", { class: "bad note" }, of.listener.reason) : null,
     of.reason ? el("p", { class: "warn note" }, of.reason) : null,
     halts,
@@ -127,7 +180,7 @@ function gateway(of) {
     el("div", { class: old },
       moneyOf(of),
       el("div", { "data-curve": of.name }),
-      of.magics.map(magic),
+      of.magics.map((each) => magic(each, of.name)),
       el("h3", {}, "Positions"),
       table("Positions of " + of.name, [["symbol", "name"], ["side"], ["lots", "n"], ["opened at", "n"], ["profit", "n"], ["magic", "n"], ["comment", "text"]],
         rows("positions", (each) => [each.symbol, each.type, told(each.volume, plain), told(each.price_open, plain), told(each.profit, signed("")), each.magic, each.comment]), "No position is open."), more("positions"),
@@ -155,7 +208,7 @@ function draw(of) {
       if (same && each.scrollLeft) requestAnimationFrame(() => { same.scrollLeft = each.scrollLeft; });
     });
     old.replaceWith(fresh);
-    if (open) for (const each of fresh.querySelectorAll(".wide")) if (each.getAttribute("aria-label") === open) each.focus({ preventScroll: true });
+    if (open) for (const each of fresh.querySelectorAll(".wide, button")) if (each.getAttribute("aria-label") === open) each.focus({ preventScroll: true });
   } else place.append(fresh);
 }
 
@@ -203,10 +256,52 @@ function drawAlerts(of) {
   const link = (each) => (/^https?:\/\//.test(each.runbook_url) ? el("a", { href: each.runbook_url, rel: "noreferrer" }, each.name) : el("span", {}, each.name));
   const kind = (each) => (each.state === "resolved" ? "" : each.severity === "critical" ? "bad" : "warn");
   const list = of.alerts.slice(0, 50);
-  byId("alerts").replaceChildren(head, list.length ? table("Alerts", [["alert", "name"], ["state"], ["host"], ["since", "time"], ["times", "n"], ["value", "n"], ["what", "text"]],
+  byId("alerts").replaceChildren(head, list.length ? table("Alerts", [["alert", "name"], ["state"], ["host"], ["since", "time"], ["times", "n"], ["value", "n"], ["what", "text"], ["looked after by", "text"]],
     list.map((each) => [link(each), el("span", {}, pill(each.state, kind(each)), each.silenced ? " silenced" : each.silenced === null && each.state !== "resolved" ? el("span", { class: "unknown" }, " silenced: unknown") : ""),
-      each.host, told(each.since, clock), String(each.count), told(each.value, plain), each.summary]), "") : "",
+      each.host, told(each.since, clock), String(each.count), told(each.value, plain), each.summary, acknowledged(each)]), "") : "",
   of.alerts.length + of.left_out > list.length ? el("p", { class: "soft" }, (of.alerts.length + of.left_out - list.length) + " more: api/alerts/state") : "");
+}
+
+function acknowledged(each) {
+  if (each.acknowledged) return el("span", { class: "soft" }, each.acknowledged.by + ": " + each.acknowledged.reason);
+  if (each.state !== "firing" || !may.acknowledge) return el("span", { class: "soft" }, each.state === "firing" ? "nobody" : "");
+  return button("Acknowledge", "Acknowledge " + each.name + " of " + (each.host || "the fleet"), "", () => ask("Acknowledge " + each.name, each.summary, "Acknowledge", "api/alerts/acknowledge", { id: each.id }));
+}
+
+function drawHalts(of) {
+  const before = may.halt;
+  may = { halt: of.may, acknowledge: of.acknowledge };
+  if (before !== may.halt) for (const each of [...gateways.values()]) draw(each);
+  const kind = { halted: "bad", due: "warn", impossible: "bad" };
+  byId("halts").replaceChildren(
+    el("p", { class: "soft note" }, of.on.length ? "Alerts that halt: " + of.on.join(", ") + "." : "No alert halts (hub_halt_on).", of.acknowledge ? "" : " Nobody may halt or acknowledge here (hub_operators)."),
+    table("Halts", [["asked", "time"], ["gateway"], ["magic", "n"], ["by"], ["became"], ["why", "text"]],
+      of.halts.map((each) => [clock(each.at), each.gateway, each.magic, each.by, el("span", {}, pill(each.outcome, kind[each.outcome]), each.detail ? " " + each.detail : ""), each.reason]), "The Hub was asked for none."));
+}
+
+// One bar for each step, as long as it took beside the others.
+function timeline(of) {
+  const all = of.phases.reduce((sum, each) => sum + (each.seconds || 0), 0);
+  if (!all) return el("span", { class: "soft" }, "no steps");
+  let at = 0;
+  const bars = of.phases.map((each) => {
+    const from = (at / all) * 100, wide = Math.max(0.6, ((each.seconds || 0) / all) * 100);
+    at += each.seconds || 0;
+    return svg("rect", { x: from.toFixed(2), y: "0", width: wide.toFixed(2), height: "6", class: each.failed ? "bad" : each.changed ? "good" : "" });
+  });
+  const words = of.phases.map((each) => each.name + " " + span(each.seconds || 0) + (each.failed ? ", failed on " + each.failed : ""));
+  return el("details", {}, el("summary", {}, svg("svg", { class: "steps", viewBox: "0 0 100 6", preserveAspectRatio: "none", role: "img", "aria-label": "Steps of " + of.id.slice(0, 8) }, ...bars)),
+    el("ol", {}, words.map((each) => el("li", {}, each))));
+}
+function drawDeployments(of) {
+  const since = (at) => (at === null ? unknown() : el("span", {}, clock(at) + ", ", age(Date.now() / 1000 - at)));
+  const kind = { changed: "good", failed: "bad", interrupted: "bad", running: "warn" };
+  const list = of.deployments === null ? null : of.deployments.slice(0, 12);
+  byId("deployments").replaceChildren(
+    figures(["last restore that was proven", since(of.backups.proven), "big"], ["last backup", since(of.backups.taken)]),
+    of.known ? "" : el("p", { class: "soft note" }, "Deployments are unknown: " + of.reason),
+    table("Deployments", [["began", "time"], ["by"], ["what"], ["strategy"], ["outcome"], ["took", "n"], ["steps", "steps"], ["in words", "text"]],
+      list && list.map((each) => [told(each.started, (text) => text.replace("T", " ").slice(0, 19)), told(each.who), told(each.action), told(each.strategy), pill(each.outcome || "unknown", kind[each.outcome]), told(each.seconds, span), timeline(each), told(each.sentence)]), "None yet."));
 }
 
 function drawTrades() {
@@ -216,7 +311,7 @@ function drawTrades() {
 }
 
 async function load() {
-  const [fleet, alerts, latest] = await Promise.all(["api/fleet", "api/alerts/state", "api/trades?last=30"].map(async (path) => {
+  const [fleet, alerts, latest, halts, deployments] = await Promise.all(["api/fleet", "api/alerts/state", "api/trades?last=30", "api/halts", "api/deployments"].map(async (path) => {
     const answer = await fetch(path);
     if (!answer.ok) throw new Error(path + " answers " + answer.status);
     return answer.json();
@@ -225,6 +320,8 @@ async function load() {
   const names = new Set(fleet.gateways.map((each) => each.name));
   for (const name of gateways.keys()) if (!names.has(name)) { gateways.delete(name); byId("card-" + name).remove(); }
   fleet.gateways.forEach(draw);
+  drawHalts(halts);
+  drawDeployments(deployments);
   drawHosts(fleet.hosts);
   drawAlerts(alerts);
   trades = latest.trades;
@@ -248,6 +345,8 @@ function connect() {
     card.querySelector("[data-heard]").replaceWith(heardOf(now));
   });
   on("alerts", drawAlerts);
+  on("halts", drawHalts);
+  on("deployments", drawDeployments);
   on("hosts", drawHosts);
   on("trade", (each) => { trades.push(each.deal ? { ...each.deal, gateway: each.gateway } : each); trades = trades.slice(-500); drawTrades(); });
   stream.onerror = () => {
