@@ -57,6 +57,12 @@ class Content(Protocol):
     def alerts(self) -> Mapping[str, Any]:
         """Every alert."""
 
+    def incidents(self) -> Mapping[str, Any]:
+        """Incidents, newest first."""
+
+    def levels(self, month: str | None) -> Mapping[str, Any]:
+        """Service levels of a month (YYYYMM), or of the last 30 days."""
+
     def deployments(self) -> Mapping[str, Any]:
         """The latest deployments."""
 
@@ -104,6 +110,10 @@ class Pages:
             return _json(self._content.alerts())
         if request.path == "/api/halts":
             return _json(self._content.halts())
+        if request.path == "/api/incidents":
+            return _json(self._content.incidents())
+        if request.path == "/api/levels":
+            return _json(self._content.levels(_month(_asked(request.query, {"month"}).get("month"))))
         if request.path == "/api/deployments":
             return _json(self._content.deployments())
         if request.path == "/api/stream":
@@ -162,6 +172,16 @@ def _whole(name: str, text: str, least: int, most: int) -> int:
             f"{name} is {text[:_LONGEST_TEXT]!r}, expected a whole number from {least} to {most}"
         )
     return int(text)
+
+
+def _month(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])", text, re.ASCII):
+        raise BadQueryError(f"month is {text!r}, expected YYYYMM")
+    if text > time.strftime("%Y%m", time.gmtime()):
+        raise BadQueryError(f"month {text} has not begun")
+    return text
 
 
 def _moment(text: str) -> int:

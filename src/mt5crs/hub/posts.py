@@ -31,10 +31,11 @@ class HaltAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Acknowledged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Say that somebody looks after an alert, by its id."""
+    """Say that somebody looks after an alert, by its id; false_alarm: there is nothing behind it."""
 
     id: _Name
     reason: _Reason
+    false_alarm: bool = False
 
 
 class NotThereError(ValueError):

@@ -14,9 +14,8 @@ import msgspec
 import zmq
 
 from mt5crs.client.connection import Peer
-from mt5crs.hub import views
+from mt5crs.hub import levels, views
 from mt5crs.hub.alerts import Fired
-from mt5crs.hub.deployments import Told
 from mt5crs.hub.figures import Figures
 from mt5crs.hub.halt_policy import LONGEST_REASON, Trader, Wanted, halts
 from mt5crs.hub.halting import Halting
@@ -25,6 +24,7 @@ from mt5crs.hub.pages import Pages, message
 from mt5crs.hub.picture import account_of
 from mt5crs.hub.posts import Acknowledged, HaltAsked, NotThereError, Posts
 from mt5crs.hub.store import Bounds, Store
+from mt5crs.hub.told import Told
 from mt5crs.hub.watch import Watch
 from mt5crs.protocol import curve
 from mt5crs.service import notify
@@ -96,7 +96,12 @@ class Hub:
         self._hosts_of: dict[str, Trader] = {
             host: (settings.magic_gateways[host], magic) for host, magic in settings.magic_numbers.items()
         }
-        self._deployments = Told(Path(settings.deployments_file))
+        self._deployments = Told(
+            Path(settings.deployments_file), "deployments", "none was recorded since the page shows them"
+        )
+        self._incidents = Told(
+            Path(settings.incidents_file), "incidents", "none was opened since this Hub was set up"
+        )
         self._deployments_told: Mapping[str, Any] = {}
         self._halting = Halting(
             _halters(settings),
@@ -291,7 +296,15 @@ class Hub:
         alert = self._watch.seen.alerts.get(asked.id)
         if alert is None or alert["state"] == "resolved":
             raise NotThereError("no such alert fires now; /api/alerts/state lists those that do")
-        self._store.acknowledge(asked.id, int(alert["count"]), time.time(), who, asked.reason)
+        self._store.acknowledge(
+            asked.id,
+            int(alert["count"]),
+            time.time(),
+            who,
+            asked.reason,
+            began=alert["since"],
+            false_alarm=asked.false_alarm,
+        )
         self._log.warning("alert.acknowledged", alert=asked.id, by=who, reason=asked.reason)
         self._alerts_told()
         return {"id": asked.id, "by": who}
@@ -396,6 +409,32 @@ class Hub:
     def deployments(self) -> Mapping[str, Any]:
         """`/api/deployments`: with the last backup, and the last restore that was proven."""
         return {**self._deployments.now(), "backups": views.backups(self._watch.seen)}
+
+    def incidents(self) -> Mapping[str, Any]:
+        """`/api/incidents`."""
+        return self._incidents.now()
+
+    def levels(self, month: str | None) -> Mapping[str, Any]:
+        """`/api/levels`: of a month, by default of the last 30 days. Raises ValueError."""
+        now = time.time()
+        since, until = levels.month(month, now) if month else (now - 30 * 86_400.0, now)
+        expected = [(host, "gateway") for host in self._settings.gateways]
+        expected += [
+            (host, job) for host in self._settings.magic_numbers for job in ("reconciler", "strategy")
+        ]
+        told = self._deployments.now()
+        found = levels.reckoned(
+            since=since,
+            until=min(until, now),
+            expected=expected,
+            ups=self._store.ups(since, until),
+            looked_s=self._store.looked_s(since, until),
+            fired=self._store.fired(since, until),
+            deployments=told["deployments"],
+            no_deployments=told["reason"],
+            most_deployments=levels.KEPT,
+        )
+        return views.shown({"month": month, "since": since, "until": min(until, now), "levels": found})
 
     def halts(self) -> Mapping[str, Any]:
         """`/api/halts`: the latest first."""

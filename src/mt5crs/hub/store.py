@@ -48,8 +48,16 @@ CREATE TABLE IF NOT EXISTS gap (
     id INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
     reason TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS alert (id TEXT PRIMARY KEY, until REAL, body TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS fired (
+    id TEXT NOT NULL, began REAL NOT NULL, name TEXT NOT NULL, severity TEXT NOT NULL, host TEXT NOT NULL,
+    told REAL NOT NULL, watched INTEGER NOT NULL, over REAL, PRIMARY KEY (id, began)) STRICT;
+CREATE TABLE IF NOT EXISTS up (
+    day INTEGER NOT NULL, host TEXT NOT NULL, job TEXT NOT NULL, looks INTEGER NOT NULL, up INTEGER NOT NULL,
+    PRIMARY KEY (day, host, job)) STRICT;
+CREATE TABLE IF NOT EXISTS looks (day INTEGER PRIMARY KEY, seconds REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS acknowledged (
     id TEXT NOT NULL, count INTEGER NOT NULL, at REAL NOT NULL, who TEXT NOT NULL, reason TEXT NOT NULL,
+    began REAL, false_alarm INTEGER NOT NULL,
     PRIMARY KEY (id, count)) STRICT;
 CREATE TABLE IF NOT EXISTS halt (
     id TEXT PRIMARY KEY, at REAL NOT NULL, done REAL, outcome TEXT NOT NULL, body TEXT NOT NULL) STRICT;
@@ -250,20 +258,56 @@ class Store:
         """Every alert that is kept, by id."""
         return {row[0]: json.loads(row[1]) for row in self._all("SELECT id, body FROM alert", ())}
 
-    def keep_alerts(self, changed: Iterable[Mapping[str, Any]], gone: Iterable[str]) -> None:
-        """Keep alerts that have changed, forget others."""
+    def keep_alerts(
+        self,
+        changed: Sequence[Mapping[str, Any]],
+        gone: Iterable[str],
+        at: float | None = None,
+        *,
+        watched: bool = False,
+    ) -> None:
+        """Keep alerts that have changed, forget others.
+
+        at: when that was seen (None: now). watched: somebody looked shortly before, too.
+        """
         with self._writing() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO alert VALUES (?, ?, ?)",
                 [(alert["id"], alert["until"], _json(alert)) for alert in changed],
             )
             db.executemany("DELETE FROM alert WHERE id = ?", [(name,) for name in gone])
+            for alert in changed:
+                if alert["state"] == "firing" and alert["since"] is not None:
+                    db.execute(
+                        "INSERT OR IGNORE INTO fired VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+                        (
+                            *(alert["id"], alert["since"], alert["name"], alert["severity"], alert["host"]),
+                            time.time() if at is None else at,
+                            int(watched),
+                        ),
+                    )
+                elif alert["state"] == "resolved":
+                    db.execute(
+                        "UPDATE fired SET over = ? WHERE id = ? AND over IS NULL",
+                        (alert["until"], alert["id"]),
+                    )
 
-    def acknowledge(self, alert: str, count: int, at: float, who: str, reason: str) -> None:
-        """Keep who looks after an alert, this time that it fires; who was first stays."""
+    def acknowledge(
+        self,
+        alert: str,
+        count: int,
+        at: float,
+        who: str,
+        reason: str,
+        *,
+        began: float | None,
+        false_alarm: bool,
+    ) -> None:
+        """Keep who looks after an alert, this time that it fires; the last word counts."""
         with self._writing() as db:
             db.execute(
-                "INSERT OR IGNORE INTO acknowledged VALUES (?, ?, ?, ?, ?)", (alert, count, at, who, reason)
+                "INSERT OR REPLACE INTO acknowledged VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (alert, count, at, who, reason, began, int(false_alarm)),
             )
             told = {
                 "at": at,
@@ -277,8 +321,57 @@ class Store:
 
     def acknowledged(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Who looks after which alert, by its id and how often it had begun to fire."""
-        rows = self._all("SELECT id, count, at, who, reason FROM acknowledged", ())
-        return {(of, count): {"at": at, "by": who, "reason": why} for of, count, at, who, why in rows}
+        rows = self._all("SELECT id, count, at, who, reason, false_alarm FROM acknowledged", ())
+        return {
+            (of, count): {"at": at, "by": who, "reason": why, "false_alarm": bool(wrong)}
+            for of, count, at, who, why, wrong in rows
+        }
+
+    # ---- service levels ----
+
+    def keep_look(self, at: float, seconds: float, up: Mapping[str, Mapping[str, bool]]) -> None:
+        """Count a look at the services; it stands for so many seconds."""
+        day = int(at // _DAY_S)
+        rows = [(day, host, job, int(is_up)) for host, jobs in up.items() for job, is_up in jobs.items()]
+        with self._writing() as db:
+            db.executemany(
+                "INSERT INTO up VALUES (?, ?, ?, 1, ?) ON CONFLICT (day, host, job) DO UPDATE SET "
+                "looks = looks + 1, up = up + excluded.up",
+                rows,
+            )
+            db.execute(
+                "INSERT INTO looks VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET "
+                "seconds = seconds + excluded.seconds",
+                (day, seconds),
+            )
+
+    def ups(self, since: float, until: float) -> dict[tuple[str, str], tuple[int, int]]:
+        """(host, job) → how often it was looked at and was up, on the days (UTC) that begin in between."""
+        rows = self._all(
+            "SELECT host, job, sum(looks), sum(up) FROM up WHERE day >= ? AND day < ? GROUP BY host, job",
+            (math.ceil(since / _DAY_S), math.ceil(until / _DAY_S)),
+        )
+        return {(host, job): (looks, up) for host, job, looks, up in rows}
+
+    def looked_s(self, since: float, until: float) -> float:
+        """For how many seconds of these days anybody looked."""
+        row = self._one(
+            "SELECT coalesce(sum(seconds), 0.0) FROM looks WHERE day >= ? AND day < ?",
+            (math.ceil(since / _DAY_S), math.ceil(until / _DAY_S)),
+        )
+        return float(row[0]) if row else 0.0
+
+    def fired(self, since: float, until: float) -> list[dict[str, Any]]:
+        """Alerts that began to fire in between: when it began, was told, was over (None: not yet)."""
+        rows = self._all(
+            "SELECT f.id, f.name, f.severity, f.host, f.began, f.told, f.watched, f.over, "
+            "a.false_alarm, a.who "
+            "FROM fired f LEFT JOIN acknowledged a ON a.id = f.id AND a.began = f.began "
+            "WHERE f.told >= ? AND f.told < ? ORDER BY f.told",
+            (since, until),
+        )
+        names = ("id", "name", "severity", "host", "began", "told", "watched", "over", "false_alarm", "by")
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     # ---- halts that the Hub was asked for ----
 
@@ -382,6 +475,9 @@ class Store:
                 ("event", "at", now - bounds.events_days * _DAY_S),
                 ("gap", "until", now - bounds.events_days * _DAY_S),
                 ("alert", "until", now - bounds.events_days * _DAY_S),
+                ("fired", "told", now - bounds.events_days * _DAY_S),
+                ("up", "day", int(now // _DAY_S) - bounds.trades_days),
+                ("looks", "day", int(now // _DAY_S) - bounds.trades_days),
                 ("acknowledged", "at", now - bounds.events_days * _DAY_S),
                 ("halt", "done", now - bounds.events_days * _DAY_S),
             ):

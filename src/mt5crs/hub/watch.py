@@ -72,6 +72,7 @@ class Watch:
         self._bell = threading.Event()
         self.seen = Seen(alerts=store.alerts())
         self._left_out = 0
+        self._looked_at: float | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -120,6 +121,8 @@ class Watch:
             fired = prometheus.alerts(self._prometheus)
             self._fired(fired)
             kept = self._keep_alerts(fired, now)
+            hosts = self._hosts()
+            self._keep_look(now, hosts)
             refused = self._refused(now)
             self.seen = Seen(
                 asked_at=now,
@@ -127,7 +130,7 @@ class Watch:
                 alerts=kept,
                 left_out=self._left_out,
                 silences=self._silences(),
-                hosts=self._hosts(),
+                hosts=hosts,
                 latency={
                     labels.get("host", ""): value
                     for labels, value in prometheus.query(self._prometheus, _LATENCY)
@@ -156,11 +159,17 @@ class Watch:
         kept = dict(self.seen.alerts)
         changed, gone, self._left_out = alerts.advance(kept, fired, now, self._keep_s)
         if changed or gone:
-            self._store.keep_alerts(changed, gone)
+            self._store.keep_alerts(changed, gone, now, watched=not self.seen.reason)
             kept.update((each["id"], each) for each in changed)
             for name in gone:
                 del kept[name]
         return kept
+
+    def _keep_look(self, now: float, up: Mapping[str, Mapping[str, bool]]) -> None:
+        """Count it; a look that a post has asked for stands for less time."""
+        since, self._looked_at = self._looked_at, now
+        passed = now - since if since is not None else self._every_s
+        self._store.keep_look(now, min(max(0.0, passed), 2 * self._every_s), up)
 
     def _silences(self) -> dict[str, bool] | None:
         if not self._alertmanager:

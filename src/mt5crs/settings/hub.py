@@ -155,6 +155,9 @@ class HubSettings(Settings, frozen=True, kw_only=True):
         str,
         setting("What the release tool tells the page of deployments.", pattern=r"^/", variable=False),
     ] = "/var/lib/mt5crs/deployments.json"
+    incidents_file: Annotated[
+        str, setting("Incidents, as `mt5crs incident` keeps them.", pattern=r"^/", variable=False)
+    ] = "/var/lib/mt5crs/incidents.json"
     state_dir: Annotated[str, setting("Directory of the durable state.", pattern=r"^/", variable=False)] = (
         "/var/lib/mt5crs/hub"
     )

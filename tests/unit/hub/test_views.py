@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from mt5crs.hub import views
-from mt5crs.hub.deployments import Told
 from mt5crs.hub.listener import Known
 from mt5crs.hub.picture import Picture
+from mt5crs.hub.told import Told
 from mt5crs.hub.views import Trader
 from mt5crs.hub.watch import Seen
 from mt5crs.protocol.events import OrderEvent, PositionClosedEvent
@@ -229,12 +229,12 @@ def test_a_long_list_is_cut_and_counted() -> None:
 
 def test_deployments_are_told_from_the_file_and_what_is_not_known_is_said(tmp_path: Path) -> None:
     path = tmp_path / "deployments.json"
-    told = Told(path)
+    told = Told(path, "deployments", "none was recorded")
     assert (told.now()["known"], told.now()["deployments"]) == (False, None)
     path.write_text(json.dumps({"deployments": [{"id": "one", "sentence": "\x1b[2J"}]}))
     assert told.now()["deployments"] == [{"id": "one", "sentence": "\\x1b[2J"}]
     path.write_text("{")
-    assert "the next deployment writes it anew" in told.now()["reason"]
+    assert "the next one writes it anew" in told.now()["reason"]
     path.write_text(json.dumps({"deployments": []}))
     assert told.now() == {"known": True, "reason": "", "deployments": []}
 

@@ -68,6 +68,7 @@ function ask(title, what, verb, path, body) {
   byId("ask-yes").textContent = verb;
   byId("ask-told").textContent = secret() ? "" : "This page came by http://, where others can read a token. Open it by https:// first.";
   byId("ask-yes").disabled = !secret();
+  byId("ask-judge").hidden = !("id" in body);
   byId("ask-form").reset();
   byId("ask").showModal();
   byId("ask-reason").focus();
@@ -77,7 +78,7 @@ async function submit(event) {
   const { path, body } = asked, token = byId("ask-token").value;
   byId("ask-yes").disabled = true;
   try {
-    const answer = await fetch(path, { method: "POST", headers: { Authorization: "Bearer " + token, "Content-Type": "application/json" }, body: JSON.stringify({ ...body, reason: byId("ask-reason").value.trim() }) });
+    const answer = await fetch(path, { method: "POST", headers: { Authorization: "Bearer " + token, "Content-Type": "application/json" }, body: JSON.stringify({ ...body, reason: byId("ask-reason").value.trim(), ...("id" in body ? { false_alarm: byId("ask-false").checked } : {}) }) });
     const told = await answer.json();
     if (answer.ok) { byId("ask").close(); load().catch(() => {}); return; }
     byId("ask-told").textContent = told.error || "The Hub answers " + answer.status;
@@ -263,7 +264,7 @@ function drawAlerts(of) {
 }
 
 function acknowledged(each) {
-  if (each.acknowledged) return el("span", { class: "soft" }, each.acknowledged.by + ": " + each.acknowledged.reason);
+  if (each.acknowledged) return el("span", { class: "soft" }, each.acknowledged.by + (each.acknowledged.false_alarm ? ", false alarm: " : ": ") + each.acknowledged.reason);
   if (each.state !== "firing" || !may.acknowledge) return el("span", { class: "soft" }, each.state === "firing" ? "nobody" : "");
   return button("Acknowledge", "Acknowledge " + each.name + " of " + (each.host || "the fleet"), "", () => ask("Acknowledge " + each.name, each.summary, "Acknowledge", "api/alerts/acknowledge", { id: each.id }));
 }
@@ -304,6 +305,22 @@ function drawDeployments(of) {
       list && list.map((each) => [told(each.started, (text) => text.replace("T", " ").slice(0, 19)), told(each.who), told(each.action), told(each.strategy), pill(each.outcome || "unknown", kind[each.outcome]), told(each.seconds, span), timeline(each), told(each.sentence)]), "None yet."));
 }
 
+const LEVELS = { deployment_success_percent: ["deployments that succeeded", " %"], availability_percent: ["availability", " %"], detection_s: ["detection, P95", " s"], recovery_s: ["recovery, P95", " s"],
+  alert_accuracy_percent: ["alert accuracy", " %"], monitoring_coverage_percent: ["monitoring coverage", " %"], watched_percent: ["time watched", " %"] };
+function drawLevels(of) {
+  const rows = Object.entries(of.levels).map(([name, each]) => [LEVELS[name] ? LEVELS[name][0] : name,
+    each.no_data ? el("span", { class: "unknown" }, "no data: " + each.no_data) : el("span", { class: each.met ? "good" : "bad" }, plain(each.value) + (LEVELS[name] || ["", ""])[1]),
+    each.target, each.of === undefined ? "" : plain(each.of), [each.partly, each.missing && "not looked at: " + each.missing.join(", ")].filter(Boolean).join("; "), each.definition]);
+  byId("levels").replaceChildren(el("p", { class: "soft note" }, "Since " + clock(of.since) + "."),
+    table("Service levels", [["level"], ["is", "n"], ["asked for", "n"], ["cases", "n"], ["", "text"], ["what it is", "text"]].map((each) => (each[0] ? each : ["note", "text"])), rows, ""));
+}
+function drawIncidents(of) {
+  const kind = { open: "bad", watching: "warn", closed: "good" };
+  byId("incidents").replaceChildren(el("h3", {}, "Incidents"), of.known ? "" : el("p", { class: "soft note" }, "Incidents are unknown: " + of.reason),
+    table("Incidents", [["opened", "time"], ["id"], ["priority"], ["state"], ["by"], ["what", "text"], ["root cause", "text"]],
+      of.incidents && of.incidents.slice(0, 12).map((each) => [told(each.opened, clock), told(each.id), told(each.priority), pill(each.state || "unknown", kind[each.state]), told(each.by), told(each.what), each.root_cause || el("span", { class: "soft" }, "to be filled in")]), "None is recorded."));
+}
+
 function drawTrades() {
   byId("trades").replaceChildren(table("Latest trades", [["time", "time"], ["gateway"], ["symbol", "name"], ["what"], ["lots", "n"], ["price", "n"], ["result", "n"], ["magic", "n"], ["comment", "text"]],
     trades.slice(-30).reverse().map((each) => [brokerTime(each.time_msc), each.gateway, each.symbol, each.type + " " + each.entry, told(each.volume, plain), told(each.price, plain),
@@ -322,6 +339,8 @@ async function load() {
   fleet.gateways.forEach(draw);
   drawHalts(halts);
   drawDeployments(deployments);
+  fetch("api/levels").then((answer) => answer.json()).then(drawLevels).catch(() => {});
+  fetch("api/incidents").then((answer) => answer.json()).then(drawIncidents).catch(() => {});
   drawHosts(fleet.hosts);
   drawAlerts(alerts);
   trades = latest.trades;

@@ -1,0 +1,1 @@
+"""Incidents: recorded on the Hub, told, and reported from the records."""
