@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from deploy.bundle.archive import canonical
 from deploy.bundle.build import KEPT, NAME, newest
 from deploy.bundle.sbom import DebianPackage, bill_of_materials
 from deploy.bundle.signing import allowed_signers_line, public_key, sign, signing_key
 from deploy.bundle.wheelhouse import sha256
-from images import code, layer, root
+from deploy.fleet.rendering import TEMPLATES
+from images import code, layer, monitoring, root
 from images.errors import ImageError
 from images.layout import ARCHITECTURE, Image, Origin, make_image, write_archive
 from images.provenance import statement
@@ -30,7 +32,23 @@ from mt5crs_release.desired.digest import SHORT
 
 LATEST = "images.json"
 """In the output directory: what was built last."""
+LARGEST = 10
+"""So many of the largest files are shown."""
 _TEMPORARY = ".tmp-images-"
+
+
+@dataclass(frozen=True)
+class Debian:
+    """Debian's part of the images: the root that all share, its layer, one more for each package that is run.
+
+    largest: the largest files of these.
+    """
+
+    directory: Path
+    packages: tuple[DebianPackage, ...]
+    base: layer.Layer
+    further: dict[str, layer.Layer]
+    largest: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True)
@@ -41,8 +59,6 @@ class Built:
     tag: str
     images: tuple[Image, ...]
     largest: tuple[tuple[int, str], ...]
-    compressed: int
-    """Bytes of the layers, which all images share."""
 
 
 def allowed_signers(directory: Path, project: Path) -> Path:
@@ -70,7 +86,7 @@ def build(out: Path, project: Path, mirror: str | None = None) -> Built:
     cache.mkdir(exist_ok=True)
     with _alone(cache), tempfile.TemporaryDirectory(dir=cache, prefix=_TEMPORARY) as scratch:
         work = Path(scratch)
-        debian, base = _debian(cache, work, mirror)
+        debian = _debian(cache, work, mirror)
         tree = work / "tree"
         shutil.copytree(debian.directory, tree, symlinks=True)
         with Bundle(source, allowed_signers(work, project)) as bundle:
@@ -81,8 +97,15 @@ def build(out: Path, project: Path, mirror: str | None = None) -> Built:
         built = int(datetime.fromisoformat(str(manifest["built"]).replace("Z", "+00:00")).timestamp())
         origin = Origin(manifest["version"], manifest["commit"], manifest["content"], built)
         tag = f"{origin.version}-{origin.content[:SHORT]}"
-        layers = (base, own)
-        images = tuple(make_image(each, reference(each.name, tag), origin, layers) for each in SERVICES)
+        images = tuple(
+            make_image(
+                each,
+                reference(each.name, tag),
+                origin,
+                (debian.base, debian.further[each.package] if each.package else own),
+            )
+            for each in SERVICES
+        )
         stem = f"{NAME}-images-{tag}-{ARCHITECTURE}"
         files = {
             f"{stem}.tar": work / "images.tar",
@@ -90,7 +113,7 @@ def build(out: Path, project: Path, mirror: str | None = None) -> Built:
             f"{stem}{SUFFIX}": work / "provenance",
             f"{stem}{SUFFIX}.sig": work / "signature",
         }
-        write_archive(work / "images.tar", images, layers, built)
+        write_archive(work / "images.tar", images, built)
         (work / "sbom").write_bytes(
             bill_of_materials(f"{NAME}-images", origin.version, wheels, packages=debian.packages)
         )
@@ -104,8 +127,8 @@ def build(out: Path, project: Path, mirror: str | None = None) -> Built:
         archive = out / f"{stem}.tar"
         _remember(out, archive, tag)
         _forget_old(out, stem)
-        sizes = tuple(layer.largest(tree, names))
-        return Built(archive, tag, images, sizes, sum(each.size for each in layers))
+        largest = sorted((*layer.largest(tree, names), *debian.largest), reverse=True)[:LARGEST]
+        return Built(archive, tag, images, tuple(largest))
 
 
 def latest(out: Path) -> tuple[Path, str]:
@@ -120,7 +143,7 @@ def latest(out: Path) -> tuple[Path, str]:
     return archive, tag
 
 
-def _debian(cache: Path, work: Path, mirror: str | None) -> tuple[root.Root, layer.Layer]:
+def _debian(cache: Path, work: Path, mirror: str | None) -> Debian:
     """Return the Debian part, made at most once a day: Debian's corrections are to arrive."""
     today = datetime.now(timezone.utc).date().isoformat()
     recipe = repr((root.argv(Path("root"), mirror), [path.read_bytes() for path in _recipe()], today))
@@ -130,30 +153,49 @@ def _debian(cache: Path, work: Path, mirror: str | None) -> tuple[root.Root, lay
         fresh.mkdir()
         made = root.make(fresh / "root", mirror)
         names = [name for name in layer.entries(made.directory) if not code.is_own(name)]
-        written = layer.write_layer(made.directory, names, code.owner, fresh / "layer.tar.gz")
-        told = {
-            "digest": written.digest,
-            "plain": written.plain,
-            "packages": [vars(each) for each in made.packages],
-        }
-        (fresh / "layer.json").write_text(json.dumps(told))
+        told = {"": _written(made.directory, names, fresh / "layer.tar.gz")}
+        for package in monitoring.PACKAGES:
+            tree = work / package
+            monitoring.lay_out(made.added, made.described, package, tree)
+            told[package] = _written(tree, layer.entries(tree), fresh / f"{package}.tar.gz")
+            shutil.rmtree(tree)
+        shutil.rmtree(made.added)
+        (fresh / "packages.json").write_text(json.dumps([vars(each) for each in made.packages]))
+        (fresh / "layers.json").write_text(json.dumps(told))
         for older in cache.glob("debian-root-*"):
             shutil.rmtree(older)
         fresh.rename(kept)
-    told = json.loads((kept / "layer.json").read_text())
-    packed = kept / "layer.tar.gz"
-    packages = tuple(DebianPackage(**each) for each in told["packages"])
-    return root.Root(kept / "root", packages), layer.Layer(
-        packed, told["digest"], told["plain"], packed.stat().st_size
+    listed = json.loads((kept / "packages.json").read_text())
+    told = json.loads((kept / "layers.json").read_text())
+    layers = {
+        package: layer.Layer(kept / each["file"], each["digest"], each["plain"], each["size"])
+        for package, each in told.items()
+    }
+    return Debian(
+        kept / "root",
+        tuple(DebianPackage(**each) for each in listed),
+        layers.pop(""),
+        layers,
+        tuple((size, name) for package in layers for size, name in told[package]["largest"]),
     )
+
+
+def _written(tree: Path, names: list[str], target: Path) -> dict[str, Any]:
+    made = layer.write_layer(tree, names, code.owner, target)
+    told: dict[str, Any] = {
+        "file": target.name,
+        "digest": made.digest,
+        "plain": made.plain,
+        "size": made.size,
+    }
+    return told | {"largest": layer.largest(tree, names, LARGEST)}
 
 
 def _recipe() -> list[Path]:
-    return sorted(
-        path
-        for path in Path(__file__).parent.iterdir()
-        if path.name in ("root.py", "layer.py", root.HOOK.name)
-    )
+    """What decides on the Debian part."""
+    here = Path(__file__).parent
+    modules = (here / name for name in ("root.py", "layer.py", "monitoring.py", "services.py"))
+    return [*modules, *root.HOOKS, TEMPLATES / "monitoring/ready.py"]
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from typing import Any
 
 from images.errors import ImageError
-from images.services import PYTHON, SERVICES, USER, Service
+from images.services import PYTHON, SERVICES, USER, Service, named
 from images.stack import Running
 from mt5crs.operate.report import Report, Warned
 
@@ -15,14 +16,16 @@ _PROBE = """
 import json, os
 status = dict(line.split(":", 1) for line in open("/proc/1/status").read().splitlines())
 written = []
-for place in ("/", "/usr", "/opt/mt5crs", "/var/lib/mt5crs", "/etc"):
+for place in ("/", "/usr", "/opt/mt5crs", "/var/lib/mt5crs", "/var/lib/prometheus", "/etc"):
+    if not os.path.isdir(place):
+        continue
     try:
         open(place + "/.probe", "w").close()
         written.append(place)
     except OSError:
         pass
 secrets = {}
-for name in os.listdir("/run/secrets"):
+for name in os.listdir("/run/secrets") if os.path.isdir("/run/secrets") else ():
     found = os.stat("/run/secrets/" + name)
     secrets[name] = [oct(found.st_mode & 0o777), found.st_uid]
 programs = [name for path in ("/usr/bin", "/usr/sbin", "/usr/local/bin") if os.path.isdir(path)
@@ -35,7 +38,11 @@ print(json.dumps({
     "environment": sorted(open("/proc/1/environ").read().split(chr(0))),
 }))
 """
-_PROGRAMS = ["mt5crs", "python3", "python3.13"]
+SCRAPED = frozenset(service.name for service in SERVICES)
+_WITHOUT_SECRETS = ("prometheus",)
+_EXPECTED_ALERTS = ("Mt5crsWatchdog",)
+_SETTLED_S = 30.0
+"""A Prometheus that has just begun has scraped everything, and told Alertmanager of the watchdog."""
 
 
 def check(running: Running) -> Report:
@@ -49,6 +56,11 @@ def check(running: Running) -> Report:
         report.run(f"{service.name}: limits", _bound(_limits, running, service), expected)
     for name in ("reconciler", "strategy"):
         report.run(f"{name}: link audit", lambda name=name: _link(running, name), expected)  # type: ignore[misc]
+    report.run("prometheus: scrapes every service", lambda: _scrapes(running), expected)
+    report.run("prometheus: alert rules", lambda: _rules(running), expected)
+    report.run("alertmanager: is told of alerts", lambda: _alerted(running), expected)
+    report.run("hub: page", lambda: _page(running), expected)
+    report.run("alerts", lambda: _quiet(running), expected)
     return report
 
 
@@ -65,9 +77,10 @@ def confinement_problems(told: dict[str, Any], service: str) -> list[str]:
         problems.append("its root file system can be written")
     if told["written"]:
         problems.append(f"it can write to {', '.join(told['written'])}")
-    if told["secrets"] != {service: ["0o600", USER]}:
+    secrets = {} if service in _WITHOUT_SECRETS else {service: ["0o600", USER]}
+    if told["secrets"] != secrets:
         problems.append(f"its secrets are not one of mode 0600 that is its own: {told['secrets']}")
-    if told["programs"] != _PROGRAMS:
+    if told["programs"] != sorted(named(service).programs):
         problems.append(f"it has programs {', '.join(told['programs'])}")
     shown = [
         name
@@ -136,3 +149,85 @@ def _link(running: Running, service: str) -> str:
     if broken or len(findings) != 9:
         raise ImageError("; ".join(broken) or f"{len(findings)} of 9 layers answered: {done.stderr.strip()}")
     return "9/9" if not may_skip else "8/8, and the dry run of an order is the strategy's"
+
+
+def scrape_problems(targets: Collection[dict[str, Any]]) -> list[str]:
+    """Return what Prometheus does not scrape as it should, from its list of targets. Pure."""
+    jobs = {each["labels"]["job"] for each in targets}
+    found = [f"no target of {name}" for name in sorted(SCRAPED - jobs)]
+    return found + [
+        f"{each['labels']['job']}: {each['lastError'] or 'not scraped yet'}"
+        for each in targets
+        if each["health"] != "up"
+    ]
+
+
+def _until(question: Callable[[], str]) -> str:
+    """Ask until the answer is no error; the last error counts."""
+    end = time.monotonic() + _SETTLED_S
+    while True:
+        try:
+            return question()
+        except ImageError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.2)
+
+
+def _api(running: Running, path: str) -> Any:
+    return json.loads(running.told("prometheus", f"/api/v1/{path}"))["data"]
+
+
+def _scrapes(running: Running) -> str:
+    def ask() -> str:
+        targets = _api(running, "targets?state=active")["activeTargets"]
+        if problems := scrape_problems(targets):
+            raise ImageError("; ".join(problems))
+        return f"{len(targets)} of {len(targets)} targets are up"
+
+    return _until(ask)
+
+
+def _rules(running: Running) -> str:
+    rules = [rule for group in _api(running, "rules?type=alert")["groups"] for rule in group["rules"]]
+    broken = [rule["name"] for rule in rules if rule["health"] == "err"]
+    if broken or not rules:
+        raise ImageError(f"rules that cannot be evaluated: {', '.join(broken) or 'there are none at all'}")
+    return f"{len(rules)} are evaluated"
+
+
+def _alerted(running: Running) -> str:
+    def ask() -> str:
+        if not _api(running, "alertmanagers")["activeAlertmanagers"]:
+            raise ImageError("Prometheus knows no Alertmanager")
+        told = json.loads(running.told("alertmanager", "/api/v2/alerts"))
+        if "Mt5crsWatchdog" not in {each["labels"]["alertname"] for each in told}:
+            raise ImageError("the alert Mt5crsWatchdog, which always fires, has not arrived")
+        return "Mt5crsWatchdog has arrived"
+
+    return _until(ask)
+
+
+def _page(running: Running) -> str:
+    if b"<html" not in running.told("hub", "/"):
+        raise ImageError("what it shows is no page")
+
+    def ask() -> str:
+        health = json.loads(running.told("hub", "/health"))
+        silent = [name for name, state in health["gateways"].items() if state != "listening"]
+        if silent or not health["gateways"] or not health["alerts_known"]:
+            raise ImageError(f"it does not hear {', '.join(silent) or 'Prometheus'}")
+        return "it shows the gateway's books and Prometheus' alerts"
+
+    return _until(ask)
+
+
+def _quiet(running: Running) -> str:
+    firing = {
+        each["labels"]["alertname"]
+        for each in _api(running, "alerts")["alerts"]
+        if each["state"] == "firing" and each["labels"].get("severity") != "info"
+    }
+    if loud := sorted(firing.difference(_EXPECTED_ALERTS)):
+        raise Warned(f"{', '.join(loud)}: see the Hub's page")
+    return "none but the watchdog"

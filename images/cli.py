@@ -76,12 +76,9 @@ def _build(options: argparse.Namespace) -> int:
     for size, name in made.largest:
         print(f"  {size / 1e6:6.1f} MB  {name}")
     for image in made.images:
-        print(f"{image.reference}  sha256:{image.digest}")
+        print(f"{image.reference}  sha256:{image.digest}  {image.compressed / 1e6:.1f} MB compressed")
     size = made.archive.stat().st_size
-    print(
-        f"{made.archive}  {size / 1e6:.1f} MB, compressed layers {made.compressed / 1e6:.1f} MB, "
-        f"{time.monotonic() - began:.1f} s"
-    )
+    print(f"{made.archive}  {size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")
     return 0
 
 

@@ -60,7 +60,7 @@ def install(root: Path, bundle: Bundle) -> dict[str, WheelFacts]:
             program.unlink()
     in_root(root, [PYTHON, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", f"/{SITE}"])
     for service in SERVICES:
-        for volume in service.volumes:
+        for volume in () if service.package else service.volumes:
             (root / volume.lstrip("/")).mkdir(parents=True, exist_ok=True)
             (root / volume.lstrip("/")).chmod(0o750)
     (root / "opt/mt5crs/gateway").mkdir(parents=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.bundle.archive import digest_of
 from images.layer import Layer
-from images.services import STATE, USER, Service
+from images.services import USER, Service
 
 ARCHITECTURE = "amd64"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -45,30 +45,26 @@ class Image:
     digest: str
     config: str
     documents: Mapping[str, bytes]
+    layers: tuple[Layer, ...]
+
+    @property
+    def compressed(self) -> int:
+        """Bytes of its layers."""
+        return sum(layer.size for layer in self.layers)
 
 
 def image_config(service: Service, origin: Origin, layers: Sequence[Layer]) -> dict[str, Any]:
     """Return the configuration of a service's image."""
-    environment = {
-        "LC_ALL": "C.UTF-8",
-        "METRICS_ADDRESS": "0.0.0.0",  # noqa: S104 - of the container; compose.yml publishes it on loopback
-        "PATH": "/usr/local/bin:/usr/bin",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUNBUFFERED": "1",
-        "STATE_DIR": f"{STATE}/{service.name}",
-    }
-    if service.name == "gateway":
-        environment["GATEWAY_BIND"] = "0.0.0.0"  # noqa: S104
+    environment = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin", **service.environment}
     return {
         "created": origin.created,
         "architecture": ARCHITECTURE,
         "os": "linux",
         "config": {
             "User": f"{USER}:{USER}",
-            "Env": [f"{name}={value}" for name, value in environment.items()],
-            "Entrypoint": service.command,
-            "WorkingDir": f"{STATE}/{service.name}",
+            "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
+            "Entrypoint": list(service.command),
+            "WorkingDir": service.directory,
             "ExposedPorts": {f"{port}/tcp": {} for port in service.ports},
             "Volumes": {volume: {} for volume in service.volumes},
             "StopSignal": "SIGTERM",
@@ -108,10 +104,10 @@ def make_image(service: Service, reference: str, origin: Origin, layers: Sequenc
         }
     )
     documents = {digest_of(config): config, digest_of(manifest): manifest}
-    return Image(reference, digest_of(manifest), digest_of(config), documents)
+    return Image(reference, digest_of(manifest), digest_of(config), documents, tuple(layers))
 
 
-def write_archive(target: Path, images: Sequence[Image], layers: Sequence[Layer], built: int) -> None:
+def write_archive(target: Path, images: Sequence[Image], built: int) -> None:
     """Write all images as one tar whose bytes depend on nothing else. OSError when the disk is full."""
     index = {
         "schemaVersion": 2,
@@ -135,7 +131,7 @@ def write_archive(target: Path, images: Sequence[Image], layers: Sequence[Layer]
         {
             "Config": f"blobs/sha256/{image.config}",
             "RepoTags": [image.reference],
-            "Layers": [f"blobs/sha256/{layer.digest}" for layer in layers],
+            "Layers": [f"blobs/sha256/{layer.digest}" for layer in image.layers],
         }
         for image in images
     ]
@@ -146,7 +142,7 @@ def write_archive(target: Path, images: Sequence[Image], layers: Sequence[Layer]
     }
     for image in images:
         members |= {f"blobs/sha256/{digest}": content for digest, content in image.documents.items()}
-    members |= {f"blobs/sha256/{layer.digest}": layer.path for layer in layers}
+        members |= {f"blobs/sha256/{layer.digest}": layer.path for layer in image.layers}
     with (
         target.open("wb") as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.bundle.sbom import DebianPackage
+from images import monitoring
 from images.errors import ImageError
 from images.services import PYTHON, USER
 from lab.errors import LabError
@@ -22,7 +23,8 @@ from lab.plan import RELEASES
 DEBIAN = "13"
 PACKAGES = ("python3.13", "libstdc++6")
 """Python, and what the wheels of zmq are linked with; the rest is what these need."""
-HOOK = Path(__file__).resolve().parent / "record-packages"
+HOOKS = tuple(Path(__file__).resolve().parent / name for name in ("add-packages", "record-packages"))
+_ADDED = "added"
 _LISTED, _DESCRIBED = "packages.list", "packages.control"
 _LIBRARY = "usr/lib/python3.13"
 _REMOVED = (
@@ -52,41 +54,60 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Root:
-    """A root file system in `directory`, and the packages it is made of."""
+    """A root file system in `directory`, and the packages that it and those beside it are made of.
+
+    added: a directory with what each further package holds. described: what Debian says of each package.
+    """
 
     directory: Path
     packages: tuple[DebianPackage, ...]
+    added: Path
+    described: Mapping[str, str]
 
 
 def argv(target: Path, mirror: str | None) -> list[str]:
     """Return mmdebstrap's arguments."""
-    hook = f'{HOOK} "$1"'
+    add, record = HOOKS
+    added = " ".join(package for packages in monitoring.PACKAGES.values() for package in packages)
+    hooks = [f'--extract-hook={add} "$1" {added}', f'--extract-hook={record} "$1"']
     made = root_argv(DEBIAN, PACKAGES, (), target, mirror, variant="extract")
-    return ["--mode=root", f"--extract-hook={hook}", *made]
+    return ["--mode=root", *hooks, *made]
 
 
 def make(target: Path, mirror: str | None) -> Root:
-    """Make the root in `target`, which must not exist. ImageError if the mirror or the disk fails."""
+    """Make the root in `target`, which must not exist, and `added` beside it.
+
+    ImageError if the mirror or the disk fails.
+    """
     try:
         write_root(argv(target, mirror))
     except LabError as error:
         raise ImageError(str(error)) from None
     packages = parse_packages((target / _LISTED).read_text())
-    described = (target / _DESCRIBED).read_text()
+    described = parse_descriptions((target / _DESCRIBED).read_text())
     (target / _LISTED).unlink()
     (target / _DESCRIBED).unlink()
+    added = target.with_name(_ADDED)
+    (target / _ADDED).rename(added)
     _reduce(target)
-    _describe(target, described)
+    beside = {path.name for path in added.iterdir()}
+    _describe(target, (text for name, text in described.items() if name not in beside))
     in_root(
         target, [PYTHON, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", f"/{_LIBRARY}"]
     )
-    return Root(target, packages)
+    return Root(target, packages, added, described)
 
 
 def parse_packages(text: str) -> tuple[DebianPackage, ...]:
     """Return the packages that the hook has listed, sorted by name."""
     rows = [line.split("\t") for line in text.splitlines() if line]
     return tuple(sorted((DebianPackage(*row) for row in rows), key=lambda package: package.name))
+
+
+def parse_descriptions(text: str) -> dict[str, str]:
+    """Return what Debian says of each package that the hook has listed, by name."""
+    stanzas = (stanza + "\n" for stanza in text.strip().split("\n\n"))
+    return {stanza.partition("\n")[0].removeprefix("Package: "): stanza for stanza in stanzas}
 
 
 def in_root(root: Path, command: Sequence[str]) -> None:
@@ -138,9 +159,9 @@ def _reduce(root: Path) -> None:
         (directory / "copyright").write_bytes(text)
 
 
-def _describe(root: Path, described: str) -> None:
+def _describe(root: Path, described: Iterable[str]) -> None:
     """Write what the scripts of packages would have, and say for scanners which packages there are."""
-    for name in ("dev", "proc", "sys", "tmp", "run", "var/lib/dpkg/status.d", "var/tmp"):
+    for name in ("dev", "proc", "sys", "tmp", "run", monitoring.STATUS, "var/tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("tmp", "var/tmp"):
         (root / name).chmod(0o1777)
@@ -149,9 +170,9 @@ def _describe(root: Path, described: str) -> None:
         (root / name).symlink_to(target)
     for name, text in _FILES.items():
         (root / name).write_text(text)
-    for stanza in described.strip().split("\n\n"):
+    for stanza in described:
         name = stanza.partition("\n")[0].removeprefix("Package: ")
-        (root / "var/lib/dpkg/status.d" / name).write_text(stanza + "\n")
+        (root / monitoring.STATUS / name).write_text(stanza)
 
 
 def _remove(path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from deploy.bundle.archive import ROOT
 from deploy.controller.programs import require
 from images import build
 from images.errors import ImageError
-from images.services import SERVICES, reference
+from images.services import SERVICES, TRADING, named, reference
 from images.stack_files import Stack, prepare
 from lab import machine, namespace
 from lab.errors import LabError
@@ -31,6 +32,7 @@ COMPOSE = ROOT / "compose.yml"
 HEALTHY_S = 30.0
 """Asked for; measured: about a second for each."""
 _STEP_S = 120.0
+_ANSWER_S = 5.0
 _GRACE_S = "15"
 """As in compose.yml, and as units have it."""
 _CONTROLLERS = {"cpu", "memory", "pids"}
@@ -98,11 +100,25 @@ class Running:
 
     def healthy(self, service: str) -> bool:
         """Ask a service how it is, by the port that is published on loopback."""
-        port = int(self.stack.values()[f"MT5CRS_{service.upper()}_METRICS_PORT"])
+        asked = named(service)
+        port = int(self.stack.values()[asked.health_port])
         try:
+            if asked.package:
+                return ask("127.0.0.1", port, "/-/ready")[0] == 200
             return ask_health("127.0.0.1", port)[0] == 200
         except (OSError, HealthCheckBrokenError):
             return False
+
+    def told(self, service: str, path: str) -> bytes:
+        """Return what a service's page at `path` says, asked on loopback. ImageError if it does not."""
+        port = int(self.stack.values()[named(service).health_port])
+        try:
+            status, body = ask("127.0.0.1", port, path)
+        except OSError as error:
+            raise ImageError(f"127.0.0.1:{port}{path} does not answer: {error}") from None
+        if status != 200:
+            raise ImageError(f"127.0.0.1:{port}{path} answers {status}")
+        return body
 
     def wait_healthy(self, service: str, limit_s: float = HEALTHY_S) -> float:
         """Wait until a service is healthy; return after how many seconds. ImageError with its last words."""
@@ -119,6 +135,19 @@ class Running:
         return time.monotonic() - began
 
 
+def ask(address: str, port: int, path: str) -> tuple[int, bytes]:
+    """Return status and body of what an HTTP server answers. OSError when it does not."""
+    connection = http.client.HTTPConnection(address, port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"no HTTP server answers on port {port} ({error!r})") from None
+    finally:
+        connection.close()
+
+
 def up(name: str, out: Path, say: Callable[[str], None]) -> Running:
     """Verify and load the images, start the stack in the order of its dependencies. Repeatable.
 
@@ -131,16 +160,18 @@ def up(name: str, out: Path, say: Callable[[str], None]) -> Running:
     stack = Stack.of(ROOT, name)
     running = _connected(stack)
     with namespace.machine_lock():
-        prepare(stack, tag, lambda: _free_network(running.podman, name), free_ports)
+        prepare(stack, tag, lambda taken: _free_network(running.podman, name, taken), free_ports)
     if not _loaded(running.podman, archive):
         running.podman.run("load", "--input", f"/proc/{os.getpid()}/root{archive}", timeout_s=300)
     if not running.limited:
         say("limits     NOT in force: this machine has no cgroup v2 controllers for cpu, memory and pids")
-    for service in SERVICES:
-        # One by one: podman before 4.6 knows no waiting for health, and nothing asks without systemd.
-        running.compose("up", "--detach", "--no-deps", service.name)
-        seconds = running.wait_healthy(service.name)
-        say(f"{service.name:<10} healthy after {seconds:.1f} s")
+    watching = [service.name for service in SERVICES if service.name not in TRADING]
+    # One by one: podman before 4.6 knows no waiting for health, and nothing asks without systemd.
+    # Those who watch do not mind who is there first.
+    for names in (*([name] for name in TRADING), watching):
+        running.compose("up", "--detach", "--no-deps", *names)
+        for name in names:
+            say(f"{name:<12} healthy after {running.wait_healthy(name):.1f} s")
     return running
 
 
@@ -149,7 +180,7 @@ def prepare_alone(name: str, out: Path) -> Path:
     own = Stack.of(ROOT, name)
     _, tag = build.latest(out)
     _check_root()
-    prepare(own, tag, lambda: choose_network(name, networks_in_use([])), free_ports)
+    prepare(own, tag, lambda taken: choose_network(name, [*networks_in_use([]), *taken]), free_ports)
     return own.settings
 
 
@@ -166,8 +197,10 @@ def down(name: str, *, forget: bool = False) -> Running:
     Who trades goes first: a strategy whose gateway is gone waits for what became of its order.
     """
     running = attached(name)
-    for service in reversed(SERVICES):
-        running.podman.run("stop", "--time", _GRACE_S, running.stack.container(service.name), check=False)
+    watching = [service.name for service in SERVICES if service.name not in TRADING]
+    for names in (*([name] for name in reversed(TRADING)), watching):
+        containers = map(running.stack.container, names)
+        running.podman.run("stop", "--time", _GRACE_S, *containers, check=False, timeout_s=_STEP_S)
     running.compose("down", *(["--volumes"] if forget else []))
     if forget:
         tag = running.stack.values()["MT5CRS_TAG"]
@@ -193,9 +226,9 @@ def _connected(stack: Stack) -> Running:
     return Running(stack, podman, set(told) >= _CONTROLLERS)
 
 
-def _free_network(podman: Podman, name: str) -> str:
+def _free_network(podman: Podman, name: str, taken: Sequence[str]) -> str:
     try:
-        return choose_network(name, networks_in_use(podman.networks()))
+        return choose_network(name, [*networks_in_use(podman.networks()), *taken])
     except LabError as error:
         raise ImageError(str(error)) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import os
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images import monitoring_files
 from images.errors import ImageError
+from images.monitoring_files import ALERTMANAGER
 from images.services import SERVICES, USER
 from mt5crs.protocol.curve import new_keypair, public_of
 from mt5crs.settings import envfile
+from mt5crs.settings.monitoring import MonitoringSettings
 
 DEFAULT_NAME = "mt5crs-stack"
 MAGIC = 202401
@@ -26,7 +30,17 @@ _PORTS = {
     "MT5CRS_GATEWAY_METRICS_PORT": 9101,
     "MT5CRS_RECONCILER_METRICS_PORT": 9102,
     "MT5CRS_STRATEGY_METRICS_PORT": 9103,
+    "MT5CRS_HUB_PORT": 8083,
+    "MT5CRS_PROMETHEUS_PORT": 9090,
+    "MT5CRS_ALERTMANAGER_PORT": 9093,
 }
+_ADDRESSES = {
+    "MT5CRS_SUBNET": ("gateway", "reconciler", "strategy", "hub", "prometheus"),
+    "MT5CRS_WATCHING_SUBNET": ("hub", "prometheus", "alertmanager"),
+}
+"""Who has an address in which network; Alertmanager, which talks to others outside, reaches no gateway."""
+_KEYED = tuple(service.name for service in SERVICES if not service.package)
+"""Services that speak to the gateway, or are it."""
 _LIMITS = {
     "dry_run": False,
     "symbols": ["EURUSD"],
@@ -78,43 +92,80 @@ class Stack:
 
 
 def prepare(
-    stack: Stack, tag: str, network: Callable[[], str], free_ports: Callable[[int], Sequence[int]]
+    stack: Stack,
+    tag: str,
+    network: Callable[[Sequence[str]], str],
+    free_ports: Callable[[int], Sequence[int]],
 ) -> None:
-    """Write the files of a stack. Keys, network, ports and what a person put into `<service>.env` stay.
+    """Write the files of a stack. Keys, networks, ports and what a person put into it stay.
 
-    network: picks a free /24; free_ports: picks ports for a stack that is not the default one, which has the
-    usual ones. OSError when the disk is full.
+    network: picks a free /24 beside those given; free_ports: picks ports for a stack that is not the default
+    one, which has the usual ones. ImageError if a person's settings cannot be used; OSError when the disk is
+    full.
     """
     stack.directory.parent.mkdir(mode=0o700, exist_ok=True)
     for directory in (stack.directory, stack.directory / "secrets"):
         directory.mkdir(mode=0o700, exist_ok=True)
-    public = {name: _key(stack, name) for name in (*(each.name for each in SERVICES), OPERATOR)}
+    own = _own_settings(stack)
+    public = {name: _key(stack, name) for name in (*_KEYED, OPERATOR)}
     values = envfile.read(stack.settings) if stack.settings.exists() else {}
-    if not values:
-        subnet = ipaddress.IPv4Network(network())
-        values["MT5CRS_SUBNET"] = str(subnet)
-        for number, each in enumerate(SERVICES, start=2):
-            values[f"MT5CRS_{each.name.upper()}_ADDRESS"] = str(subnet[number])
-        usual = stack.name == DEFAULT_NAME
-        ports = tuple(_PORTS.values()) if usual else free_ports(len(_PORTS))
-        values |= dict(zip(_PORTS, map(str, ports), strict=True))
+    _choose_addresses(values, network)
+    _choose_ports(values, free_ports, usual=stack.name == DEFAULT_NAME)
     values |= {
         "MT5CRS_PROJECT": stack.name,
         "MT5CRS_STACK": str(stack.directory),
         "MT5CRS_TAG": tag,
         "MT5CRS_GATEWAY_PUBLIC_KEY": public["gateway"],
+        "MT5CRS_LIMITS": json.dumps(_LIMITS),
+        "MT5CRS_RETENTION_DAYS": str(own.retention_days),
+        "MT5CRS_RETENTION_MB": str(own.retention_size_mb),
     }
     access = stack.directory / "access"
     access.mkdir(exist_ok=True)
     access.chmod(0o755)
     _write(access / "access.json", json.dumps(access_list(values, public), indent=1) + "\n", 0o644)
-    for each in SERVICES:
-        own = stack.directory / f"{each.name}.env"
-        if not own.exists():
-            _write(own, f"# Your own settings of the {each.name}, one NAME=value a line; kept.\n", 0o600)
+    told = monitoring_files.configuration(values, own)
+    secret = told.pop(ALERTMANAGER)
+    _write(stack.directory / "secrets/alertmanager", secret, 0o600, USER)
+    for name, text in told.items():
+        path = stack.directory / "monitoring" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o755)
+        _write(path, text, 0o644)
+    # Containers read these when they start: other files make compose replace them.
+    values["MT5CRS_PROMETHEUS_FILES"] = _digest("".join(told.values()))
+    values["MT5CRS_ALERTMANAGER_FILES"] = _digest(secret)
     _write(stack.operator, _lines(operator_settings(stack, values)), 0o600)
     # Last: a stack with this file is whole.
     _write(stack.settings, _lines(values), 0o600)
+
+
+def _own_settings(stack: Stack) -> MonitoringSettings:
+    """Return a person's settings of monitoring. The files for such settings are made on first use."""
+    path = stack.directory / monitoring_files.OWN
+    for name in _KEYED:
+        own = stack.directory / f"{name}.env"
+        if not own.exists():
+            _write(own, f"# Your own settings of the {name}, one NAME=value a line; kept.\n", 0o600)
+    if not path.exists():
+        _write(path, "# Your own settings of monitoring, `monitoring_webhook_url: …`; kept.\n", 0o600)
+    return monitoring_files.own_settings(path.read_text(), str(path))
+
+
+def _choose_addresses(values: dict[str, str], network: Callable[[Sequence[str]], str]) -> None:
+    """Give each service its addresses; those that it has, from an older release too, stay."""
+    for subnet, names in _ADDRESSES.items():
+        if subnet not in values:
+            values[subnet] = network([values[each] for each in _ADDRESSES if each in values])
+        within = "WATCHING_ADDRESS" if "WATCHING" in subnet else "ADDRESS"
+        for number, name in enumerate(names, start=2):
+            values[f"MT5CRS_{name.upper()}_{within}"] = str(ipaddress.IPv4Network(values[subnet])[number])
+
+
+def _choose_ports(values: dict[str, str], free_ports: Callable[[int], Sequence[int]], *, usual: bool) -> None:
+    missing = [name for name in _PORTS if name not in values]
+    ports = [_PORTS[name] for name in missing] if usual else free_ports(len(missing)) if missing else ()
+    values |= dict(zip(missing, map(str, ports), strict=True))
 
 
 def access_list(values: dict[str, str], public: dict[str, str]) -> dict[str, Any]:
@@ -132,6 +183,12 @@ def access_list(values: dict[str, str], public: dict[str, str]) -> dict[str, Any
                 "permissions": ["trade"],
                 "magics": [MAGIC],
                 "addresses": [values["MT5CRS_STRATEGY_ADDRESS"]],
+            },
+            "hub": {
+                "key": public["hub"],
+                "permissions": ["observe"],
+                "magics": [],
+                "addresses": [values["MT5CRS_HUB_ADDRESS"]],
             },
             OPERATOR: {"key": public[OPERATOR], "permissions": ["observe", "administer"], "magics": []},
         },
@@ -161,6 +218,10 @@ def _key(stack: Stack, name: str) -> str:
     public, secret = new_keypair()
     _write(path, secret + "\n", 0o600, 0 if name == OPERATOR else USER)
     return public
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _lines(values: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 from deploy.bundle.archive import ROOT
 from images import build, checks, stack
 from images.layout import ARCHITECTURE
-from images.services import PYTHON, SERVICES
+from images.services import PYTHON, SERVICES, TRADING
 from images.stack_files import MAGIC, Stack
 from mt5crs.client.errors import GatewayError
 from mt5crs.local_fleet.phoenix import doubled_orders, lost_positions
@@ -90,12 +91,13 @@ def wait(condition: Callable[[], object], what: str, limit_s: float = RECOVERY_S
 def test_the_stack_runs_as_it_must(running: stack.Running) -> None:
     report = checks.check(running)
     assert [each for each in report.findings if each.verdict == "FAIL"] == []
-    assert len(report.findings) == 4 * len(SERVICES) + 2
+    assert len(report.findings) == 4 * len(SERVICES) + 2 + 5
 
 
 def test_a_container_has_no_shell_and_no_package_manager(running: stack.Running) -> None:
-    for program in ("sh", "bash", "apt-get", "dpkg", "pip", "openssl"):
-        assert running.execute("gateway", program).returncode != 0
+    for service in ("gateway", "prometheus"):
+        for program in ("sh", "bash", "apt-get", "dpkg", "pip", "openssl", "promtool"):
+            assert running.execute(service, program).returncode != 0
     assert running.execute("gateway", PYTHON, "-c", "import pip").returncode != 0
     assert running.execute("gateway", "mt5crs", "--version").returncode == 0
 
@@ -103,7 +105,63 @@ def test_a_container_has_no_shell_and_no_package_manager(running: stack.Running)
 def test_a_secret_is_not_in_what_podman_shows(running: stack.Running) -> None:
     for service in SERVICES:
         told = running.podman.run("container", "inspect", running.stack.container(service.name)).stdout
-        assert (running.stack.directory / "secrets" / service.name).read_text().strip() not in told
+        for secret in (running.stack.directory / "secrets").iterdir():
+            assert secret.read_text().strip() not in told
+
+
+def test_alertmanager_which_posts_to_others_reaches_no_gateway(running: stack.Running) -> None:
+    connect = "import socket, sys; socket.create_connection((sys.argv[1], 5555), timeout=1)"
+    gateway = running.stack.values()["MT5CRS_GATEWAY_ADDRESS"]
+    done = {
+        name: running.execute(name, PYTHON, "-c", connect, gateway).returncode
+        for name in ("prometheus", "alertmanager")
+    }
+    assert done == {"prometheus": 0, "alertmanager": 1}
+
+
+class Watching:
+    """What the Hub and Prometheus keep."""
+
+    def __init__(self, running: stack.Running) -> None:
+        self._running = running
+
+    def trades(self) -> set[int]:
+        """Tickets of the deals that the Hub knows."""
+        told = json.loads(self._running.told("hub", "/api/trades"))
+        return {deal["ticket"] for deal in told["trades"]}
+
+    def samples(self) -> float:
+        """How often Prometheus has scraped the gateway in the last hour."""
+        path = "/api/v1/query?query=count_over_time(up{job=%22gateway%22}[1h])"
+        (found,) = json.loads(self._running.told("prometheus", path))["data"]["result"] or [
+            {"value": (0, "0")}
+        ]
+        return float(found["value"][1])
+
+    def has(self, trades: set[int], samples: float) -> bool:
+        """Whether nothing is missing of what was there."""
+        return trades <= self.trades() and self.samples() >= samples
+
+
+def test_killed_watchers_come_back_with_what_they_knew_and_trading_goes_on(
+    running: stack.Running, broker: Broker
+) -> None:
+    watching = Watching(running)
+    wait(watching.trades, "deal that the Hub knows")
+    wait(lambda: watching.samples() >= 2, "sample of the gateway")
+    knew = watching.trades(), watching.samples()
+    names = [service.name for service in SERVICES if service.name not in TRADING]
+    old = {name: running.process(name) for name in names}
+    traders = [running.process(name) for name in TRADING]
+    done = len(broker.books().deals)
+    for process in old.values():
+        os.kill(process, signal.SIGKILL)
+    wait(lambda: all(running.process(name) not in (0, old[name]) for name in names), "new processes")
+    seconds = wait(lambda: all(running.healthy(name) for name in names), "health")
+    assert seconds < COLD_START_S
+    assert watching.has(*knew)
+    wait(lambda: broker.trades_on(done), "new deal")
+    assert [running.process(name) for name in TRADING] == traders
 
 
 @pytest.mark.parametrize("service", ["reconciler", "strategy", "gateway"])
@@ -126,7 +184,9 @@ def test_a_killed_container_recovers_with_open_positions(
 
 def test_state_survives_down_and_up_and_stops_are_honoured(running: stack.Running, broker: Broker) -> None:
     wait(lambda: broker.books().positions, "open position")
+    watching = Watching(running)
     before = broker.books()
+    knew = watching.trades(), watching.samples()
     began = time.monotonic()
     stack.down(NAME)
     # 15 s are there until the first one is killed.
@@ -136,6 +196,7 @@ def test_state_survives_down_and_up_and_stops_are_honoured(running: stack.Runnin
     assert before.deals
     assert {deal.ticket for deal in before.deals} <= {deal.ticket for deal in after.deals}
     assert (lost_positions(before, after), doubled_orders(after)) == ([], [])
+    assert watching.has(*knew)
 
 
 def test_the_file_is_what_podman_says_it_runs(running: stack.Running) -> None:

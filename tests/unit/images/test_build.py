@@ -29,7 +29,8 @@ def test_a_root_keeps_python_and_licences_and_loses_every_other_program(tmp_path
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     root._reduce(tmp_path)
-    root._describe(tmp_path, "Package: libc6\nVersion: 2.41-12\n\nPackage: zlib1g\nVersion: 1\n\n")
+    described = root.parse_descriptions("Package: libc6\nVersion: 2\n\nPackage: zlib1g\nVersion: 1\n\n")
+    root._describe(tmp_path, described.values())
     files = {
         str(path.relative_to(tmp_path))
         for path in tmp_path.rglob("*")

@@ -11,7 +11,7 @@ from deploy.bundle.sbom import DebianPackage
 from images.layer import Layer, entries, write_layer
 from images.layout import Origin, image_config, make_image, write_archive
 from images.provenance import statement
-from images.services import SERVICES, USER, reference
+from images.services import PYTHON, SERVICES, USER, reference
 from mt5crs.probes.health import DEFAULT_PORTS
 
 ORIGIN = Origin("1.2.3", "abc", "c" * 64, 1_700_000_000)
@@ -20,7 +20,7 @@ ORIGIN = Origin("1.2.3", "abc", "c" * 64, 1_700_000_000)
 @pytest.fixture
 def layers(tmp_path: Path) -> list[Layer]:
     made = []
-    for name in ("debian", "own"):
+    for name in ("debian", "own", "prometheus"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
         root = tmp_path / name
@@ -37,17 +37,23 @@ def test_a_service_runs_as_nobody_special_and_says_how_it_is(service: object, la
     assert config["StopSignal"] == "SIGTERM"
     assert config["Healthcheck"]["Test"] == ["CMD", *found.health]
     # Neither goes by way of a shell: there is none.
-    assert config["Entrypoint"][0] == found.health[0] == "/usr/bin/python3.13"
+    assert config["Entrypoint"][0] == (f"/usr/bin/{found.package}" if found.package else PYTHON)
+    assert found.health[0] == PYTHON
+    assert config["WorkingDir"] in config["Volumes"]
     assert config["Labels"]["mt5crs.bundle"] == ORIGIN.content
     assert config["Labels"]["org.opencontainers.image.revision"] == "abc"
     assert config["Labels"]["org.opencontainers.image.version"] == "1.2.3"
-    assert f"{DEFAULT_PORTS[found.name]}/tcp" in config["ExposedPorts"]
+    assert f"{DEFAULT_PORTS.get(found.name, found.ports[0])}/tcp" in config["ExposedPorts"]
     assert not [entry for entry in config["Env"] if "KEY" in entry or "PASSWORD" in entry]
 
 
 def archive(layers: list[Layer], target: Path) -> dict[str, bytes]:
-    images = [make_image(each, reference(each.name, "t"), ORIGIN, layers) for each in SERVICES]
-    write_archive(target, images, layers, ORIGIN.built)
+    debian, own, further = layers
+    images = [
+        make_image(each, reference(each.name, "t"), ORIGIN, (debian, further if each.package else own))
+        for each in SERVICES
+    ]
+    write_archive(target, images, ORIGIN.built)
     with tarfile.open(target) as tar:
         return {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from deploy.controller import programs
 from images import build, checks, cli, stack
 from images.errors import ImageError
+from images.monitoring_files import OWN
 from images.services import SERVICES, USER
 from images.stack_files import DEFAULT_NAME, Stack, operator_settings, prepare
 from lab import machine
@@ -21,7 +23,8 @@ from mt5crs.settings.schema import load
 from tests.unit.images.test_build import with_bundle
 from tests.unit.release.test_provenance import Release
 
-NETWORK = "10.203.9.0/24"
+NETWORKS = ("10.203.9.0/24", "10.203.10.0/24")
+OURS = {each.name for each in SERVICES if not each.package}
 
 
 @pytest.fixture
@@ -34,16 +37,17 @@ def owners(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def prepared(directory: Path, name: str = "mt5crs-x") -> Stack:
     own = Stack.of(directory, name)
-    prepare(own, "1.2.3-abc", lambda: NETWORK, lambda count: range(20_000, 20_000 + count))
+    prepare(own, "1.2.3-abc", lambda taken: NETWORKS[len(taken)], lambda count: range(20_000, 20_000 + count))
     return own
 
 
 def test_each_secret_is_private_and_given_to_who_reads_it(tmp_path: Path, owners: list[int]) -> None:
     own = prepared(tmp_path)
     secrets = list((own.directory / "secrets").iterdir())
-    assert {path.name for path in secrets} == {"gateway", "reconciler", "strategy", "ops"}
+    # Alertmanager's is its configuration, which may hold tokens of webhooks.
+    assert {path.name for path in secrets} == {*OURS, "alertmanager", "ops"}
     assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
-    assert owners.count(USER) == len(SERVICES)
+    assert owners.count(USER) == len(OURS) + 1
     assert {
         path.stat().st_mode & 0o777
         for path in (own.directory.parent, own.directory, own.directory / "secrets")
@@ -56,17 +60,20 @@ def test_the_access_list_has_public_keys_and_where_they_are_used(tmp_path: Path,
     for name, client in told["clients"].items():
         assert client["key"] == public_of((own.directory / "secrets" / name).read_text().strip())
     assert {name: client.get("addresses") for name, client in told["clients"].items()} == {
-        "reconciler": ["10.203.9.3"], "strategy": ["10.203.9.4"], "ops": None,
+        "reconciler": ["10.203.9.3"], "strategy": ["10.203.9.4"], "hub": ["10.203.9.5"], "ops": None,
     }  # fmt: skip
     permissions = {name: client["permissions"] for name, client in told["clients"].items()}
-    assert permissions == {"reconciler": ["observe"], "strategy": ["trade"], "ops": ["observe", "administer"]}
+    assert permissions == {
+        "reconciler": ["observe"], "strategy": ["trade"], "hub": ["observe"],
+        "ops": ["observe", "administer"],
+    }  # fmt: skip
 
 
 def test_a_second_start_keeps_keys_network_ports_and_own_settings(tmp_path: Path, owners: list[int]) -> None:
     own = prepared(tmp_path)
     (own.directory / "gateway.env").write_text("LOG_LEVEL=DEBUG\n")
     before = {path: path.read_text() for path in own.directory.rglob("*") if path.is_file()}
-    prepare(own, "1.2.4-def", lambda: pytest.fail("a network again"), lambda _: pytest.fail("ports again"))  # type: ignore[arg-type]
+    prepare(own, "1.2.4-def", lambda _: pytest.fail("a network again"), lambda _: pytest.fail("ports again"))
     after = {path: path.read_text() for path in own.directory.rglob("*") if path.is_file()}
     assert {path.name for path in before if before[path] != after[path]} == {"stack.env"}
     assert after[own.settings] == before[own.settings].replace("1.2.3-abc", "1.2.4-def")
@@ -99,10 +106,121 @@ def test_compose_yml_finds_all_that_it_asks_for(tmp_path: Path, owners: list[int
             f"{USER}:{USER}",
         )
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert service["secrets"] == [name]
+        assert service.get("secrets", []) == ([] if name == "prometheus" else [name])
         assert {"mem_limit", "cpus", "pids_limit"} <= set(service)
         assert [port for port in service["ports"] if not port.startswith("127.0.0.1:")] == []
-    assert services["strategy"]["depends_on"]["reconciler"] == {"condition": "service_healthy"}
+    healthy = {"condition": "service_healthy"}
+    depends = {name: service.get("depends_on") for name, service in services.items()}
+    assert depends == {
+        "gateway": None,
+        "reconciler": {"gateway": healthy},
+        "strategy": {"gateway": healthy, "reconciler": healthy},
+        "alertmanager": None,
+        "prometheus": {"alertmanager": healthy},
+        "hub": {"prometheus": healthy},
+    }
+    # Alertmanager posts to whom a person names: it is in no network with a gateway.
+    assert [name for name, service in services.items() if "trading" not in service["networks"]] == [
+        "alertmanager"
+    ]
+
+
+def test_a_stack_of_an_older_release_gets_what_it_lacks_and_keeps_the_rest(
+    tmp_path: Path, owners: list[int]
+) -> None:
+    own = prepared(tmp_path)
+    before = own.values()
+    new = {
+        name for name in before if re.search("HUB|PROMETHEUS|ALERTMANAGER|WATCHING|RETENTION|LIMITS", name)
+    }
+    own.settings.write_text("".join(f"{name}='{before[name]}'\n" for name in set(before) - new))
+    prepare(own, "1.2.3-abc", lambda taken: NETWORKS[len(taken)], lambda count: range(30_000, 30_000 + count))
+    assert own.values() == before | {
+        "MT5CRS_HUB_PORT": "30000", "MT5CRS_PROMETHEUS_PORT": "30001", "MT5CRS_ALERTMANAGER_PORT": "30002",
+        "MT5CRS_PROMETHEUS_FILES": own.values()["MT5CRS_PROMETHEUS_FILES"],  # its links have the port
+    }  # fmt: skip
+
+
+def test_prometheus_scrapes_every_service_where_it_is(tmp_path: Path, owners: list[int]) -> None:
+    own = prepared(tmp_path)
+    told = yaml.safe_load((own.directory / "monitoring/prometheus.yml").read_text())
+    targets = {
+        job["job_name"]: [(entry["targets"], entry["labels"]["host"]) for entry in job["static_configs"]]
+        for job in told["scrape_configs"]
+    }
+    assert targets == {
+        "gateway": [(["10.203.9.2:9101"], "gateway")],
+        # One host, as alerts and the Hub's page have it.
+        "reconciler": [(["10.203.9.3:9102"], "inf")],
+        "strategy": [(["10.203.9.4:9103"], "inf")],
+        "hub": [(["10.203.10.2:8083"], "hub")],
+        "prometheus": [(["10.203.10.3:9090"], "hub")],
+        "alertmanager": [(["10.203.10.4:9093"], "hub")],
+    }
+    (manager,) = told["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": ["10.203.10.4:9093"]}]
+    rules = yaml.safe_load((own.directory / "monitoring/alerts.yml").read_text())
+    links = {
+        rule["annotations"]["runbook_url"].partition("#")[0]
+        for each in rules["groups"]
+        for rule in each["rules"]
+    }
+    assert links == {"http://127.0.0.1:20006/consoles/runbook.html"}
+
+
+def test_own_settings_of_monitoring_replace_the_containers_that_read_them(
+    tmp_path: Path, owners: list[int]
+) -> None:
+    own = prepared(tmp_path)
+    before = own.values()
+    (own.directory / OWN).write_text(
+        "monitoring_webhook_url: http://hooks.example/t0ken\nmonitoring_retention_days: 7\n"
+    )
+    after = prepared(tmp_path).values()
+    assert {name for name in before if before[name] != after[name]} == {
+        "MT5CRS_ALERTMANAGER_FILES", "MT5CRS_RETENTION_DAYS",
+    }  # fmt: skip
+    files = [path for path in own.directory.rglob("*") if path.is_file() and "t0ken" in path.read_text()]
+    assert {str(path.relative_to(own.directory)): path.stat().st_mode & 0o777 for path in files} == {
+        OWN: 0o600, "secrets/alertmanager": 0o600,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "monitoring_webhok_url: http://x",
+            "monitoring_webhok_url, which a stack does not use; did you mean ",
+        ),
+        ("monitoring_node_port: 9100", "monitoring_node_port, which a stack does not use"),
+        ("monitoring_retention_days: soon", "monitoring_retention_days is 'soon', expected a whole number"),
+        ("- a\n", "holds no `monitoring_…: value` lines"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_settings_of_monitoring_that_cannot_be_used_start_nothing(
+    text: str, said: str, tmp_path: Path, owners: list[int]
+) -> None:
+    own = prepared(tmp_path)
+    before = own.settings.read_text()
+    (own.directory / OWN).write_text(text)
+    with pytest.raises(ImageError) as refused:
+        prepared(tmp_path)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert OWN in str(refused.value)
+    assert own.settings.read_text() == before
+
+
+def test_a_target_that_is_down_or_missing_is_said() -> None:
+    up: list[dict[str, Any]] = [
+        {"labels": {"job": name}, "health": "up", "lastError": ""} for name in checks.SCRAPED
+    ]
+    assert checks.scrape_problems(up) == []
+    down = [each | {"health": "down", "lastError": "connection refused"} for each in up[:1]]
+    assert checks.scrape_problems([*up[1:], *down]) == [f"{up[0]['labels']['job']}: connection refused"]
+    assert checks.scrape_problems(up[1:]) == [f"no target of {up[0]['labels']['job']}"]
 
 
 GOOD = {
@@ -123,6 +241,7 @@ GOOD = {
         ({"secrets": {"gateway": ["0o644", USER]}}, "not one of mode 0600"),
         ({"secrets": {"gateway": ["0o600", USER], "strategy": ["0o600", USER]}}, "not one of mode 0600"),
         ({"programs": ["mt5crs", "python3", "python3.13", "sh"]}, "has programs"),
+        ({"secrets": {}}, "not one of mode 0600"),
         ({"environment": ["GATEWAY_SECRET_KEY=abc"]}, "environment holds GATEWAY_SECRET_KEY"),
     ],
 )
