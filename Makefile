@@ -141,7 +141,11 @@ review-recall: setup ## how many defects, put in on purpose, gate 1 of the revie
 
 .PHONY: images-test
 images-test: setup bundle ## images built, the stack of compose.yml up, checked, killed -9, down
-	$(PYTEST) tests/images --budget 60 --timeout 300
+	$(PYTEST) tests/images --budget 60 --timeout 300 -m "not slow"
+
+.PHONY: images-long
+images-long: setup bundle ## the same, and images for arm64: built twice, tried by an emulator (minutes; needs qemu-user-static)
+	$(PYTEST) tests/images --budget 300 --timeout 900
 
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), four files at a time, each on its lab fleet
@@ -199,6 +203,11 @@ bundle: setup ## build, lock, sign the release bundle into dist/
 .PHONY: images
 images: setup bundle ## container images of the bundle into dist/, with bill of materials and signed provenance
 	@$(RUN) python -m images build
+
+.PHONY: images-arm64
+images-arm64: setup ## the same for arm64, tried by an emulator (Debian's qemu-user-static)
+	@$(RUN) python -m deploy.bundle --platform linux-arm64
+	@$(RUN) python -m images build --architecture arm64
 
 .PHONY: compose-up compose-check compose-down
 compose-up: setup images ## the services as containers on this machine (compose.yml), and checks of what runs

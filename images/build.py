@@ -21,9 +21,10 @@ from deploy.bundle.sbom import DebianPackage, bill_of_materials
 from deploy.bundle.signing import allowed_signers_line, public_key, sign, signing_key
 from deploy.bundle.wheelhouse import sha256
 from deploy.fleet.rendering import TEMPLATES
-from images import code, layer, monitoring, root
+from images import code, layer, monitoring, root, selftest
+from images.architecture import AMD64, ARCHITECTURES, Architecture, emulator_of, native
 from images.errors import ImageError
-from images.layout import ARCHITECTURE, Image, Origin, make_image, write_archive
+from images.layout import Image, Origin, make_image, write_archive
 from images.provenance import statement
 from images.services import SERVICES, reference
 from mt5crs_release.bundles.bundle import Bundle
@@ -31,7 +32,7 @@ from mt5crs_release.bundles.provenance import SUFFIX
 from mt5crs_release.desired.digest import SHORT
 
 LATEST = "images.json"
-"""In the output directory: what was built last."""
+"""In the output directory: what was built last, for amd64; others have a file beside it."""
 LARGEST = 10
 """So many of the largest files are shown."""
 _TEMPORARY = ".tmp-images-"
@@ -41,10 +42,11 @@ _TEMPORARY = ".tmp-images-"
 class Debian:
     """Debian's part of the images: the root that all share, its layer, one more for each package that is run.
 
-    largest: the largest files of these.
+    programs: a directory with the program of each such package. largest: the largest files of these.
     """
 
     directory: Path
+    programs: dict[str, Path]
     packages: tuple[DebianPackage, ...]
     base: layer.Layer
     further: dict[str, layer.Layer]
@@ -59,6 +61,8 @@ class Built:
     tag: str
     images: tuple[Image, ...]
     largest: tuple[tuple[int, str], ...]
+    tried: tuple[str, ...]
+    """What was run of images that are not this machine's."""
 
 
 def allowed_signers(directory: Path, project: Path) -> Path:
@@ -68,8 +72,10 @@ def allowed_signers(directory: Path, project: Path) -> Path:
     return path
 
 
-def build(out: Path, project: Path, mirror: str | None = None) -> Built:
-    """Make images of the newest bundle in `out`.
+def build(
+    out: Path, project: Path, mirror: str | None = None, architecture: Architecture | None = None
+) -> Built:
+    """Make images of the newest bundle in `out`, for this machine's architecture unless told otherwise.
 
     Everything is made in a directory of its own and moved when it is whole: an interrupted build leaves
     nothing that looks like images. ImageError, SigningError, RefusedError (of the bundle), OSError.
@@ -78,20 +84,30 @@ def build(out: Path, project: Path, mirror: str | None = None) -> Built:
         raise ImageError(
             "images are made by unpacking Debian packages as root: run the command again as root"
         )
-    entry = newest(out).get("linux")
+    here = native()
+    wanted = architecture or here
+    entry = newest(out).get(wanted.wheels.name)
     if entry is None:
-        raise ImageError(f"there is no bundle in {out}: run `make bundle` first")
+        command = f"python -m deploy.bundle --platform {wanted.wheels.name}"
+        raise ImageError(
+            f"there is no bundle for {wanted.machine} in {out}: run "
+            f"`{'make bundle' if wanted.wheels.name == 'linux' else command}` first"
+        )
+    if wanted != here:
+        emulator_of(wanted)
     source = out / entry["file"]
     cache = out / ".cache"
     cache.mkdir(exist_ok=True)
     with _alone(cache), tempfile.TemporaryDirectory(dir=cache, prefix=_TEMPORARY) as scratch:
         work = Path(scratch)
-        debian = _debian(cache, work, mirror)
-        tree = work / "tree"
+        builder = None if wanted == here else _builder(cache, work, mirror, here)
+        debian = _debian(cache, work, mirror, wanted, builder)
+        tree = (builder or work) / "tree"
         shutil.copytree(debian.directory, tree, symlinks=True)
         with Bundle(source, allowed_signers(work, project)) as bundle:
             manifest = bundle.manifest
-            wheels = code.install(tree, bundle)
+            wheels = code.install(tree, bundle, wanted, builder)
+        tried = selftest.run(tree, debian.programs, wanted) if builder else ()
         names = layer.entries(tree)
         own = layer.write_layer(tree, filter(code.is_own, names), code.owner, work / "own.tar.gz")
         built = int(datetime.fromisoformat(str(manifest["built"]).replace("Z", "+00:00")).timestamp())
@@ -103,38 +119,40 @@ def build(out: Path, project: Path, mirror: str | None = None) -> Built:
                 reference(each.name, tag),
                 origin,
                 (debian.base, debian.further[each.package] if each.package else own),
+                wanted.name,
             )
             for each in SERVICES
         )
-        stem = f"{NAME}-images-{tag}-{ARCHITECTURE}"
+        stem = f"{NAME}-images-{tag}-{wanted.name}"
         files = {
             f"{stem}.tar": work / "images.tar",
             f"{stem}.sbom.cdx.json": work / "sbom",
             f"{stem}{SUFFIX}": work / "provenance",
             f"{stem}{SUFFIX}.sig": work / "signature",
         }
-        write_archive(work / "images.tar", images, built)
+        write_archive(work / "images.tar", images, built, wanted.name)
         (work / "sbom").write_bytes(
             bill_of_materials(f"{NAME}-images", origin.version, wheels, packages=debian.packages)
         )
         about = {name: sha256(path) for name, path in list(files.items())[:2]}
-        told = canonical(statement(about, images, origin, (source, sha256(source)), debian.packages))
+        made_of = (source, sha256(source))
+        told = canonical(statement(about, images, origin, made_of, debian.packages, wanted.name))
         (work / "provenance").write_bytes(told)
         (work / "signature").write_bytes(sign(told, signing_key(project)))
         # The statement last: what it does not name yet is refused.
         for name, path in files.items():
             path.replace(out / name)
         archive = out / f"{stem}.tar"
-        _remember(out, archive, tag)
-        _forget_old(out, stem)
+        _remember(out, archive, tag, wanted)
+        _forget_old(out, stem, wanted)
         largest = sorted((*layer.largest(tree, names), *debian.largest), reverse=True)[:LARGEST]
-        return Built(archive, tag, images, tuple(largest))
+        return Built(archive, tag, images, tuple(largest), tried)
 
 
 def latest(out: Path) -> tuple[Path, str]:
-    """Return the images built last and their tag. ImageError if there are none."""
+    """Return the images built last for this machine, and their tag. ImageError if there are none."""
     try:
-        told = json.loads((out / LATEST).read_text())
+        told = json.loads((out / _latest(native())).read_text())
         archive, tag = out / told["file"], str(told["tag"])
     except (OSError, ValueError, KeyError):
         archive, tag = out, ""
@@ -143,27 +161,42 @@ def latest(out: Path) -> tuple[Path, str]:
     return archive, tag
 
 
-def _debian(cache: Path, work: Path, mirror: str | None) -> Debian:
+def _builder(cache: Path, work: Path, mirror: str | None, here: Architecture) -> Path:
+    """Return a root of this machine's architecture in which others are made: its Python is theirs."""
+    builder = work / "builder"
+    shutil.copytree(_debian(cache, work, mirror, here).directory, builder, symlinks=True)
+    return builder
+
+
+def _debian(
+    cache: Path, work: Path, mirror: str | None, architecture: Architecture, builder: Path | None = None
+) -> Debian:
     """Return the Debian part, made at most once a day: Debian's corrections are to arrive."""
     today = datetime.now(timezone.utc).date().isoformat()
-    recipe = repr((root.argv(Path("root"), mirror), [path.read_bytes() for path in _recipe()], today))
-    kept = cache / f"debian-root-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+    argv = root.argv(Path("root"), mirror, architecture.name)
+    recipe = repr((argv, [path.read_bytes() for path in _recipe()], today))
+    begins = f"debian-root-{architecture.name}-"
+    kept = cache / f"{begins}{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     if not kept.is_dir():
-        fresh = work / "debian"
+        fresh = work / f"debian-{architecture.name}"
         fresh.mkdir()
-        made = root.make(fresh / "root", mirror)
+        made = root.make((builder or fresh) / "root", mirror, architecture.name, builder)
         names = [name for name in layer.entries(made.directory) if not code.is_own(name)]
         told = {"": _written(made.directory, names, fresh / "layer.tar.gz")}
         for package in monitoring.PACKAGES:
             tree = work / package
             monitoring.lay_out(made.added, made.described, package, tree)
             told[package] = _written(tree, layer.entries(tree), fresh / f"{package}.tar.gz")
-            shutil.rmtree(tree)
+            tree.rename(fresh / package)
         shutil.rmtree(made.added)
+        if builder:
+            made.directory.rename(fresh / "root")
         (fresh / "packages.json").write_text(json.dumps([vars(each) for each in made.packages]))
         (fresh / "layers.json").write_text(json.dumps(told))
+        others = tuple(f"debian-root-{name}-" for name in ARCHITECTURES if name != architecture.name)
         for older in cache.glob("debian-root-*"):
-            shutil.rmtree(older)
+            if not older.name.startswith(others):
+                shutil.rmtree(older)
         fresh.rename(kept)
     listed = json.loads((kept / "packages.json").read_text())
     told = json.loads((kept / "layers.json").read_text())
@@ -173,6 +206,7 @@ def _debian(cache: Path, work: Path, mirror: str | None) -> Debian:
     }
     return Debian(
         kept / "root",
+        {package: kept / package for package in monitoring.PACKAGES},
         tuple(DebianPackage(**each) for each in listed),
         layers.pop(""),
         layers,
@@ -208,17 +242,22 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
-def _remember(out: Path, archive: Path, tag: str) -> None:
-    temporary = out / f".{LATEST}"
+def _latest(architecture: Architecture) -> str:
+    return LATEST if architecture == AMD64 else LATEST.replace(".", f"-{architecture.name}.")
+
+
+def _remember(out: Path, archive: Path, tag: str, architecture: Architecture) -> None:
+    name = _latest(architecture)
+    temporary = out / f".{name}"
     temporary.write_bytes(canonical({"file": archive.name, "tag": tag}))
-    temporary.replace(out / LATEST)
+    temporary.replace(out / name)
 
 
-def _forget_old(out: Path, stem: str) -> None:
+def _forget_old(out: Path, stem: str, architecture: Architecture) -> None:
     """Remove all but the newest few builds."""
     stems = {
         path.name.removesuffix(".tar"): path.stat().st_mtime
-        for path in out.glob(f"{NAME}-images-*.tar")
+        for path in out.glob(f"{NAME}-images-*-{architecture.name}.tar")
         if path.name != f"{stem}.tar"
     }
     for old in sorted(stems, key=lambda name: stems[name])[: -(KEPT - 1)]:

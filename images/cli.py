@@ -14,6 +14,7 @@ from deploy.bundle.archive import ROOT
 from deploy.bundle.signing import SigningError
 from deploy.controller.programs import MissingProgramError
 from images import build, checks, stack
+from images.architecture import ARCHITECTURES
 from images.errors import ImageError
 from images.stack_files import DEFAULT_NAME
 from lab.errors import LabError
@@ -35,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--mirror",
         default=os.environ.get(_MIRROR),
         help=f"Debian mirror (default ${_MIRROR}, else Debian's own)",
+    )
+    making.add_argument(
+        "--architecture",
+        choices=[*ARCHITECTURES],
+        help="of the images (default: this machine's); another one's are tried by an emulator",
     )
     for command, about in (
         ("prepare", "write what compose.yml asks for, to start it with Docker"),
@@ -71,12 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     began = time.monotonic()
-    made = build.build(options.out.absolute(), ROOT, options.mirror)
+    wanted = ARCHITECTURES[options.architecture] if options.architecture else None
+    made = build.build(options.out.absolute(), ROOT, options.mirror, wanted)
     print("largest files of the images:")
     for size, name in made.largest:
         print(f"  {size / 1e6:6.1f} MB  {name}")
     for image in made.images:
         print(f"{image.reference}  sha256:{image.digest}  {image.compressed / 1e6:.1f} MB compressed")
+    if made.tried:
+        print(f"tried by an emulator: {', '.join(made.tried)}")
     size = made.archive.stat().st_size
     print(f"{made.archive}  {size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")
     return 0

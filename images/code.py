@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from deploy.bundle.wheel_facts import WheelFacts, facts_of
+from images.architecture import Architecture
 from images.errors import ImageError
-from images.root import in_root
+from images.root import compile_code, in_root
 from images.services import PYTHON, SERVICES, STATE, USER
 from mt5crs_release.bundles.bundle import CORE, Bundle
 
@@ -20,18 +21,25 @@ OWN = ("opt", "run", "usr/local", "var/lib/mt5crs")
 """Where our part lies; all else is Debian's."""
 
 
-def install(root: Path, bundle: Bundle) -> dict[str, WheelFacts]:
+def install(
+    root: Path, bundle: Bundle, architecture: Architecture, builder: Path | None = None
+) -> dict[str, WheelFacts]:
     """Install a bundle in a Debian root; return the wheels that it took, by file name.
+
+    builder: a root of this machine's architecture that `root` is in, when that is another one's: its Python
+    installs what the root's would.
 
     ImageError if the bundle is not for the image's Python, or pip refuses it. RefusedError if a file of it
     differs from its signed manifest.
     """
     bundle.check_kind(CORE)
-    if _TAG not in bundle.manifest["pythons"] or "linux-x86_64" not in bundle.manifest["platforms"]:
+    wanted = architecture.wheels.manifest_name
+    if _TAG not in bundle.manifest["pythons"] or wanted not in bundle.manifest["platforms"]:
         raise ImageError(
-            f"{bundle.path.name} is not for linux-x86_64 with {_TAG}: name the bundle that `make bundle` made"
+            f"{bundle.path.name} is not for {wanted} with {_TAG}: name the bundle that `make bundle` made"
         )
-    unpacked = root / _BUNDLE
+    where = builder or root
+    unpacked = where / _BUNDLE
     unpacked.mkdir()
     bundle.unpack(unpacked)
     try:
@@ -47,18 +55,25 @@ def install(root: Path, bundle: Bundle) -> dict[str, WheelFacts]:
         ]
         options += ["--break-system-packages", "--root-user-action=ignore", "--disable-pip-version-check"]
         source = [f"--find-links=/{_BUNDLE}/wheels", f"--requirement=/{_BUNDLE}/requirements.txt"]
-        in_root(root, [PYTHON, f"/{_BUNDLE}/wheels/{pip.name}/pip", "install", *options, *source])
+        if builder is not None:
+            source.append(f"--root=/{root.relative_to(builder)}")
+        in_root(
+            where,
+            [PYTHON, f"/{_BUNDLE}/wheels/{pip.name}/pip", "install", *options, *source],
+            # As cross compilers say for which platform: pip takes its wheels.
+            _PYTHON_HOST_PLATFORM=f"linux-{architecture.machine}",
+        )
         taken = {
             path.name: facts_of(path) for path in unpacked.glob("wheels/*.whl") if _installed(root, path)
         }
     finally:
         shutil.rmtree(unpacked)
-        for path in (root / "tmp").iterdir():
+        for path in (where / "tmp").iterdir():
             shutil.rmtree(path)
     for program in (root / "usr/local/bin").iterdir():
         if program.name != PROGRAM:  # what libraries bring for people; nobody has a shell here
             program.unlink()
-    in_root(root, [PYTHON, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", f"/{SITE}"])
+    compile_code(root, SITE, builder)
     for service in SERVICES:
         for volume in () if service.package else service.volumes:
             (root / volume.lstrip("/")).mkdir(parents=True, exist_ok=True)

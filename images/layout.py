@@ -15,7 +15,6 @@ from deploy.bundle.archive import digest_of
 from images.layer import Layer
 from images.services import USER, Service
 
-ARCHITECTURE = "amd64"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -53,12 +52,14 @@ class Image:
         return sum(layer.size for layer in self.layers)
 
 
-def image_config(service: Service, origin: Origin, layers: Sequence[Layer]) -> dict[str, Any]:
+def image_config(
+    service: Service, origin: Origin, layers: Sequence[Layer], architecture: str
+) -> dict[str, Any]:
     """Return the configuration of a service's image."""
     environment = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin", **service.environment}
     return {
         "created": origin.created,
-        "architecture": ARCHITECTURE,
+        "architecture": architecture,
         "os": "linux",
         "config": {
             "User": f"{USER}:{USER}",
@@ -89,9 +90,11 @@ def image_config(service: Service, origin: Origin, layers: Sequence[Layer]) -> d
     }
 
 
-def make_image(service: Service, reference: str, origin: Origin, layers: Sequence[Layer]) -> Image:
+def make_image(
+    service: Service, reference: str, origin: Origin, layers: Sequence[Layer], architecture: str
+) -> Image:
     """Return the documents of a service's image."""
-    config = _document(image_config(service, origin, layers))
+    config = _document(image_config(service, origin, layers, architecture))
     manifest = _document(
         {
             "schemaVersion": 2,
@@ -107,7 +110,7 @@ def make_image(service: Service, reference: str, origin: Origin, layers: Sequenc
     return Image(reference, digest_of(manifest), digest_of(config), documents, tuple(layers))
 
 
-def write_archive(target: Path, images: Sequence[Image], built: int) -> None:
+def write_archive(target: Path, images: Sequence[Image], built: int, architecture: str) -> None:
     """Write all images as one tar whose bytes depend on nothing else. OSError when the disk is full."""
     index = {
         "schemaVersion": 2,
@@ -117,7 +120,7 @@ def write_archive(target: Path, images: Sequence[Image], built: int) -> None:
                 "mediaType": _MANIFEST,
                 "digest": f"sha256:{image.digest}",
                 "size": len(image.documents[image.digest]),
-                "platform": {"architecture": ARCHITECTURE, "os": "linux"},
+                "platform": {"architecture": architecture, "os": "linux"},
                 "annotations": {
                     "io.containerd.image.name": image.reference,
                     "org.opencontainers.image.ref.name": image.reference,

@@ -9,7 +9,7 @@ from typing import Any
 from packageurl import PackageURL
 
 from deploy.bundle.sbom import DebianPackage
-from images.layout import ARCHITECTURE, Image, Origin
+from images.layout import Image, Origin
 from images.root import DEBIAN
 from images.services import SERVICES
 from mt5crs_release.bundles.provenance import PREDICATE
@@ -22,6 +22,7 @@ def statement(
     origin: Origin,
     bundle: tuple[Path, str],
     packages: Iterable[DebianPackage],
+    architecture: str,
 ) -> dict[str, Any]:
     """Return the statement about `files` (name: SHA-256) and the images in them.
 
@@ -55,7 +56,7 @@ def statement(
                     "content": origin.content,
                     "services": [service.name for service in SERVICES],
                     "debian": DEBIAN,
-                    "architecture": ARCHITECTURE,
+                    "architecture": architecture,
                 },
                 "internalParameters": {},
                 "resolvedDependencies": [

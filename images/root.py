@@ -65,22 +65,23 @@ class Root:
     described: Mapping[str, str]
 
 
-def argv(target: Path, mirror: str | None) -> list[str]:
+def argv(target: Path, mirror: str | None, architecture: str) -> list[str]:
     """Return mmdebstrap's arguments."""
     add, record = HOOKS
     added = " ".join(package for packages in monitoring.PACKAGES.values() for package in packages)
     hooks = [f'--extract-hook={add} "$1" {added}', f'--extract-hook={record} "$1"']
     made = root_argv(DEBIAN, PACKAGES, (), target, mirror, variant="extract")
-    return ["--mode=root", *hooks, *made]
+    return ["--mode=root", f"--architectures={architecture}", *hooks, *made]
 
 
-def make(target: Path, mirror: str | None) -> Root:
+def make(target: Path, mirror: str | None, architecture: str, builder: Path | None = None) -> Root:
     """Make the root in `target`, which must not exist, and `added` beside it.
 
+    builder: a root of this machine's architecture that `target` is in, when it is another one's itself.
     ImageError if the mirror or the disk fails.
     """
     try:
-        write_root(argv(target, mirror))
+        write_root(argv(target, mirror, architecture))
     except LabError as error:
         raise ImageError(str(error)) from None
     packages = parse_packages((target / _LISTED).read_text())
@@ -92,9 +93,7 @@ def make(target: Path, mirror: str | None) -> Root:
     _reduce(target)
     beside = {path.name for path in added.iterdir()}
     _describe(target, (text for name, text in described.items() if name not in beside))
-    in_root(
-        target, [PYTHON, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", f"/{_LIBRARY}"]
-    )
+    compile_code(target, _LIBRARY, builder)
     return Root(target, packages, added, described)
 
 
@@ -110,14 +109,25 @@ def parse_descriptions(text: str) -> dict[str, str]:
     return {stanza.partition("\n")[0].removeprefix("Package: "): stanza for stanza in stanzas}
 
 
-def in_root(root: Path, command: Sequence[str]) -> None:
-    """Run a program of the root in it, as root and with an environment of its own. ImageError if it fails."""
+def compile_code(root: Path, library: str, builder: Path | None = None) -> None:
+    """Compile the Python code in a directory of `root`; the builder's Python does it as the root's would."""
+    below = f"/{root.relative_to(builder)}" if builder else ""
+    options = ["-q", "--invalidation-mode", "unchecked-hash", *(("-s", below, "-p", "/") if below else ())]
+    in_root(builder or root, [PYTHON, "-m", "compileall", *options, f"{below}/{library}"])
+
+
+def in_root(root: Path, command: Sequence[str], **further: str) -> str:
+    """Run a program of the root in it, as root and with an environment of its own; return what it printed.
+
+    further: of its environment. ImageError if it fails.
+    """
 
     def enter() -> None:
         os.chroot(root)
         os.chdir("/")
 
     environment = {"PATH": "/usr/bin", "PYTHONHASHSEED": "0", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+    environment |= further
     try:
         done = subprocess.run(
             command,
@@ -140,6 +150,7 @@ def in_root(root: Path, command: Sequence[str]) -> None:
             f"`{' '.join(command[:4])} …` failed in the image: {said[-1] if said else 'no reason given'}; "
             "look whether the disk is full, then build again"
         )
+    return done.stdout
 
 
 def _reduce(root: Path) -> None:
@@ -166,6 +177,8 @@ def _describe(root: Path, described: Iterable[str]) -> None:
     for name in ("tmp", "var/tmp"):
         (root / name).chmod(0o1777)
     for name, target in _LINKS.items():
+        if name == "lib64" and not (root / target).is_dir():
+            continue  # amd64's alone
         _remove(root / name)
         (root / name).symlink_to(target)
     for name, text in _FILES.items():

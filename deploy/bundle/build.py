@@ -1,7 +1,7 @@
 """Builds what hosts get: a signed bundle of wheels per platform, and the release tool.
 
-``python -m deploy.bundle [--out dist] [--platform linux|windows|all]``. Builds repeat byte by byte;
-an unchanged one is taken from the cache below the output directory.
+``python -m deploy.bundle [--out dist] [--platform linux|linux-arm64|windows|all]``. Builds repeat byte by
+byte; an unchanged one is taken from the cache below the output directory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from deploy.bundle.archive import ROOT, Origin, canonical, digest_of, origin, pa
 from deploy.bundle.sbom import bill_of_materials
 from deploy.bundle.signing import SigningError, sign, signing_key
 from deploy.bundle.wheel_facts import facts_of
-from deploy.bundle.wheelhouse import PLATFORMS, PYTHONS, Platform, Requirement, WheelError, sha256
+from deploy.bundle.wheelhouse import PLATFORMS, Platform, Requirement, WheelError, sha256
 from deploy.bundle.zipapp_build import build_zipapp
 from deploy.controller.programs import MissingProgramError
 from mt5crs.protocol.fields import VERSION as PROTOCOL
@@ -61,9 +61,9 @@ def build(out: Path, platforms: Iterable[Platform], phase: Phase, root: Path = R
         own = wheelhouse.build_own_wheel(root, cache)
     latest: dict[str, Any] = {"tool": TOOL, "bundles": newest(out)}
     for platform in platforms:
-        with phase(f"wheels for {platform.name}, Python {', '.join(PYTHONS)}"):
+        with phase(f"wheels for {platform.name}, Python {', '.join(platform.pythons)}"):
             requirements = [*wheelhouse.locked_requirements(root, platform), wheelhouse.locked_pip(root)]
-            wheels = {own.name: own, **wheelhouse.collect(requirements, platform, PYTHONS, cache)}
+            wheels = {own.name: own, **wheelhouse.collect(requirements, platform, platform.pythons, cache)}
         with phase(f"bundle for {platform.name}"):
             members, manifest = contents(version, source, platform, requirements, own, wheels)
             members[MANIFEST] = canonical(manifest)
@@ -122,7 +122,7 @@ def contents(
         "built": datetime.fromtimestamp(source.built, timezone.utc).isoformat().replace("+00:00", "Z"),
         "files": table,
         "content": content_digest(table),
-        "pythons": [f"cp{python.replace('.', '')}" for python in PYTHONS],
+        "pythons": [f"cp{python.replace('.', '')}" for python in platform.pythons],
         "platforms": [platform.manifest_name],
         "protocol": {"min": PROTOCOL, "max": PROTOCOL},
     }

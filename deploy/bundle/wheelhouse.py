@@ -39,6 +39,7 @@ class Platform:
     extras: tuple[str, ...]
     pip_platforms: tuple[str, ...]
     markers: dict[str, str]
+    pythons: tuple[str, ...] = PYTHONS
 
     def environment(self, python: str) -> dict[str, str]:
         """Return what markers are evaluated with for CPython ``python`` (such as ``3.11``)."""
@@ -59,6 +60,15 @@ LINUX = Platform(
     tuple(f"manylinux_{version}_x86_64" for version in _MANYLINUX),
     {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"},
 )
+LINUX_ARM64 = Platform(
+    "linux-arm64",
+    "linux-aarch64",
+    (),
+    tuple(f"manylinux_{version}_aarch64" for version in _MANYLINUX if version not in ("2_12", "2_5")),
+    {**LINUX.markers, "platform_machine": "aarch64"},
+    ("3.13",),
+)
+"""For container images alone: the Python of Debian 13."""
 WINDOWS = Platform(
     "windows",
     "win-x86_64",
@@ -66,7 +76,7 @@ WINDOWS = Platform(
     ("win_amd64",),
     {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt", "platform_machine": "AMD64"},
 )
-PLATFORMS = {platform.name: platform for platform in (LINUX, WINDOWS)}
+PLATFORMS = {platform.name: platform for platform in (LINUX, LINUX_ARM64, WINDOWS)}
 
 
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)(?:\s*;\s*(?P<marker>.*?))?(?=\s+--hash|\s*$)")

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.bundle.archive import ROOT
 from images import build, checks, stack
-from images.layout import ARCHITECTURE
+from images.architecture import native
 from images.services import PYTHON, SERVICES, TRADING
 from images.stack_files import MAGIC, Stack
 from mt5crs.client.errors import GatewayError
@@ -201,7 +201,7 @@ def test_state_survives_down_and_up_and_stops_are_honoured(running: stack.Runnin
 
 def test_the_file_is_what_podman_says_it_runs(running: stack.Running) -> None:
     archive, tag = build.latest(OUT)
-    assert archive.name.endswith(f"{tag}-{ARCHITECTURE}.tar")
+    assert archive.name.endswith(f"{tag}-{native().name}.tar")
     image = "{{.ImageName}}"
     for service in SERVICES:
         told = running.podman.run(

@@ -3,12 +3,16 @@
 import errno
 import json
 import os
+import platform
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from deploy.bundle.build import KEPT
 from deploy.bundle.sbom import DebianPackage, bill_of_materials
-from images import build, cli, code, root
+from images import architecture, build, cli, code, root, selftest
+from images.architecture import AMD64, ARM64, Architecture
 from images.errors import ImageError
 from images.services import SOCKETS, STATE, USER
 
@@ -42,6 +46,10 @@ def test_a_root_keeps_python_and_licences_and_loses_every_other_program(tmp_path
         "var/lib/dpkg/status.d/libc6", "var/lib/dpkg/status.d/zlib1g",
     }  # fmt: skip
     assert (tmp_path / "var/lib/dpkg/status.d/zlib1g").read_text() == "Package: zlib1g\nVersion: 1\n"
+    assert str((tmp_path / "lib").readlink()) == "usr/lib"
+    assert not (tmp_path / "lib64").is_symlink()
+    (tmp_path / "usr/lib64").mkdir()  # as amd64 has it
+    root._describe(tmp_path, [])
     assert str((tmp_path / "lib64").readlink()) == "usr/lib64"
 
 
@@ -93,8 +101,99 @@ def test_without_a_bundle_it_says_what_to_run(
 
 def with_bundle(out: Path) -> Path:
     (out / "b.tar").write_bytes(b"no bundle")
-    (out / "latest.json").write_text(json.dumps({"bundles": {"linux": {"file": "b.tar"}}}))
+    made = {"linux": {"file": "b.tar"}, "linux-arm64": {"file": "b.tar"}}
+    (out / "latest.json").write_text(json.dumps({"bundles": made}))
     return out
+
+
+@pytest.fixture
+def on_amd64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+
+
+@pytest.mark.usefixtures("on_amd64")
+def test_without_an_emulator_nothing_is_made_for_another_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = with_bundle(tmp_path)
+    monkeypatch.setattr(architecture, "find", lambda _name: None)
+    monkeypatch.setattr(root, "make", lambda *_: pytest.fail("a root was made"))
+    assert cli.main(["--out", str(out), "build", "--architecture", "arm64"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("images: qemu-aarch64-static is missing")
+    assert "apt-get install qemu-user-static" in said
+    assert said.count("\n") == 1
+    assert {path.name for path in out.iterdir()} == {"b.tar", "latest.json"}
+
+
+@pytest.mark.usefixtures("on_amd64")
+def test_without_a_bundle_for_an_architecture_it_says_what_makes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--out", str(tmp_path), "build", "--architecture", "arm64"]) == 1
+    assert "run `python -m deploy.bundle --platform linux-arm64` first" in capsys.readouterr().err
+
+
+def test_a_machine_that_no_image_is_for_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    said = one_sentence(capsys, with_bundle(tmp_path))
+    assert "this machine is riscv64, and images are made on x86_64 and aarch64 only" in said
+
+
+@pytest.mark.parametrize("wanted", [AMD64, ARM64], ids=lambda each: str(each.name))
+def test_a_bundle_for_another_architecture_is_refused(wanted: Architecture, tmp_path: Path) -> None:
+    class Other:
+        manifest: ClassVar = {"pythons": ["cp313"], "platforms": ["win-x86_64"]}
+        path = Path("x.tar")
+
+        def check_kind(self, _kind: str) -> None:
+            pass
+
+    with pytest.raises(ImageError, match=f"x.tar is not for linux-{wanted.machine} with cp313"):
+        code.install(tmp_path, Other(), wanted)  # type: ignore[arg-type]
+
+
+def test_images_of_each_architecture_are_remembered_and_forgotten_by_themselves(tmp_path: Path) -> None:
+    for number in range(KEPT + 2):
+        for each in (AMD64, ARM64):
+            archive = tmp_path / f"mt5crs-images-1-{number}-{each.name}.tar"
+            archive.write_bytes(b"")
+            os.utime(archive, (number, number))
+            build._remember(tmp_path, archive, f"1-{number}", each)
+    build._forget_old(tmp_path, f"mt5crs-images-1-{KEPT + 1}-arm64", ARM64)
+    left = {each: len(list(tmp_path.glob(f"*-{each}.tar"))) for each in ("amd64", "arm64")}
+    assert left == {"amd64": KEPT + 2, "arm64": KEPT}
+    assert {
+        name: json.loads((tmp_path / name).read_text())["file"]
+        for name in ("images.json", "images-arm64.json")
+    } == {
+        "images.json": f"mt5crs-images-1-{KEPT + 1}-amd64.tar",
+        "images-arm64.json": f"mt5crs-images-1-{KEPT + 1}-arm64.tar",
+    }
+
+
+@pytest.mark.usefixtures("on_amd64")
+def test_an_image_that_fails_its_trial_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is what a trial put into the root left in it."""
+    tree = tmp_path / "tree"
+    (tree / "tmp").mkdir(parents=True)
+    (tree / "tmp/left").write_text("")
+    (tmp_path / "qemu").write_text("")
+    monkeypatch.setattr(selftest, "emulator_of", lambda _architecture: str(tmp_path / "qemu"))
+
+    def fails(_root: Path, command: list[str]) -> str:
+        raise ImageError(f"{command[0]} failed")
+
+    monkeypatch.setattr(selftest, "in_root", fails)
+    with pytest.raises(ImageError, match="/emulator failed"):
+        selftest.run(tree, {}, ARM64)
+    assert [path.name for path in tree.rglob("*")] == ["tmp"]
 
 
 @pytest.mark.parametrize("ending", ["full", "interrupted"])
@@ -105,7 +204,7 @@ def test_what_ends_a_build_leaves_nothing_half_made(
     (out / ".cache/.tmp-images-killed/tree").mkdir(parents=True)
     before = {path.name for path in out.iterdir()}
 
-    def fails(target: Path, _mirror: str | None) -> root.Root:
+    def fails(target: Path, *_: object) -> root.Root:
         target.mkdir()
         raise (
             OSError(errno.ENOSPC, "No space left on device", str(target))

@@ -32,7 +32,7 @@ def layers(tmp_path: Path) -> list[Layer]:
 def test_a_service_runs_as_nobody_special_and_says_how_it_is(service: object, layers: list[Layer]) -> None:
     assert service in SERVICES
     (found,) = (each for each in SERVICES if each is service)
-    config = image_config(found, ORIGIN, layers)["config"]
+    config = image_config(found, ORIGIN, layers, "arm64")["config"]
     assert config["User"] == f"{USER}:{USER}"
     assert config["StopSignal"] == "SIGTERM"
     assert config["Healthcheck"]["Test"] == ["CMD", *found.health]
@@ -50,10 +50,12 @@ def test_a_service_runs_as_nobody_special_and_says_how_it_is(service: object, la
 def archive(layers: list[Layer], target: Path) -> dict[str, bytes]:
     debian, own, further = layers
     images = [
-        make_image(each, reference(each.name, "t"), ORIGIN, (debian, further if each.package else own))
+        make_image(
+            each, reference(each.name, "t"), ORIGIN, (debian, further if each.package else own), "arm64"
+        )
         for each in SERVICES
     ]
-    write_archive(target, images, ORIGIN.built)
+    write_archive(target, images, ORIGIN.built, "arm64")
     with tarfile.open(target) as tar:
         return {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
 
@@ -67,6 +69,8 @@ def test_every_blob_has_the_name_that_its_content_gives_it(layers: list[Layer], 
         json.loads(members["index.json"])["manifests"], json.loads(members["manifest.json"]), strict=True
     ):
         manifest = json.loads(blobs[described["digest"].removeprefix("sha256:")])
+        config = json.loads(blobs[manifest["config"]["digest"].removeprefix("sha256:")])
+        assert config["architecture"] == described["platform"]["architecture"] == "arm64"
         assert f"blobs/{manifest['config']['digest'].replace(':', '/')}" == loaded["Config"]
         assert [f"blobs/{each['digest'].replace(':', '/')}" for each in manifest["layers"]] == loaded[
             "Layers"
@@ -83,15 +87,17 @@ def test_two_archives_are_byte_identical(layers: list[Layer], tmp_path: Path) ->
 
 
 def test_the_statement_names_files_images_and_what_they_are_made_of(layers: list[Layer]) -> None:
-    image = make_image(SERVICES[0], "localhost/x:t", ORIGIN, layers)
+    image = make_image(SERVICES[0], "localhost/x:t", ORIGIN, layers, "amd64")
     origin = Origin("1.2.3", "abc+changes", "c" * 64, 1)
     debian = DebianPackage("libc6", "2.41-12", "amd64", "d" * 64)
-    told = statement({"images.tar": "e" * 64}, [image], origin, (Path("/x/bundle.tar"), "f" * 64), [debian])
+    bundle = (Path("/x/bundle.tar"), "f" * 64)
+    told = statement({"images.tar": "e" * 64}, [image], origin, bundle, [debian], "arm64")
+    assert told["predicate"]["buildDefinition"]["externalParameters"]["architecture"] == "arm64"
     assert {each["name"]: each["digest"]["sha256"] for each in told["subject"]} == {
         "images.tar": "e" * 64,
         "localhost/x:t": image.digest,
     }
-    source, bundle, libc = told["predicate"]["buildDefinition"]["resolvedDependencies"]
+    source, bundled, libc = told["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert source == {"name": "source", "digest": {"gitCommit": "abc"}, "annotations": {"changed": True}}
-    assert bundle == {"name": "bundle.tar", "digest": {"sha256": "f" * 64}}
+    assert bundled == {"name": "bundle.tar", "digest": {"sha256": "f" * 64}}
     assert libc["uri"] == "pkg:deb/debian/libc6@2.41-12?arch=amd64"
