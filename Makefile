@@ -195,6 +195,29 @@ bench-deploy: setup bundle ## seconds of deployments: pyinfra, Ansible, Ansible 
 bench-switch: setup bundle ## what a client that asks every 5 ms sees of a switch of generations (lab of its own)
 	$(RUN) python -m tests.bench.bench_switch
 
+##: from a commit to a proven fleet --------------------------------------------------------------------
+# STRATEGY, STAGING and PRODUCTION (inventories; default: lab fleets), PER_SECOND and SECONDS_HELD (load test) choose.
+PIPELINE := $(if $(STRATEGY),--strategy '$(STRATEGY)') $(if $(STAGING),--staging '$(STAGING)') \
+  $(if $(PRODUCTION),--production '$(PRODUCTION)') $(if $(PER_SECOND),--per-second '$(PER_SECOND)') \
+  $(if $(SECONDS_HELD),--seconds '$(SECONDS_HELD)')
+
+.PHONY: pipeline
+pipeline: setup ## quality, build, integration, deploy, after; goes on after the last stage of this commit that passed
+	@$(RUN) python -m pipeline run $(PIPELINE)
+
+.PHONY: pipeline-quality pipeline-build pipeline-integration pipeline-deploy pipeline-after
+pipeline-quality: setup ## lint, types, unit tests with coverage, scans of the sources
+pipeline-build: setup ## bundle, images, bills of materials, provenance; verified and scanned
+pipeline-integration: setup ## faults, containers, lab fleets, performance ratios
+pipeline-deploy: setup ## staging, then production (lab fleets unless STAGING and PRODUCTION name others)
+pipeline-after: setup ## acceptance, load test of ten minutes
+pipeline-quality pipeline-build pipeline-integration pipeline-deploy pipeline-after:
+	@$(RUN) python -m pipeline run $(@:pipeline-%=%) $(PIPELINE)
+
+.PHONY: scan
+scan: setup ## secrets in history and images, advisories, licences, Debian fixes, review rules, bandit, zizmor: one table
+	@$(RUN) python -m pipeline scan --json reports/scan.json
+
 ##: the lab and the fleet -----------------------------------------------------------------------------
 .PHONY: bundle
 bundle: setup ## build, lock, sign the release bundle into dist/

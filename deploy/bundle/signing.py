@@ -46,17 +46,17 @@ def public_key(key: Path) -> str:
     return " ".join(_run(["-y", "-f", str(key)]).decode().split()[:2])
 
 
-def allowed_signers_line(public: str) -> str:
-    """Return the line of an allowed-signers file that trusts ``public`` for bundles only."""
-    return f'{PRINCIPAL} namespaces="{NAMESPACE}" {public}\n'
+def allowed_signers_line(public: str, namespace: str = NAMESPACE) -> str:
+    """Return the line of an allowed-signers file that trusts ``public`` for ``namespace`` (bundles) only."""
+    return f'{PRINCIPAL} namespaces="{namespace}" {public}\n'
 
 
-def sign(content: bytes, key: Path) -> bytes:
-    """Return the armoured signature of ``content``.
+def sign(content: bytes, key: Path, namespace: str = NAMESPACE) -> bytes:
+    """Return the armoured signature of ``content``, good for ``namespace`` only.
 
     :raises SigningError: ssh-keygen failed
     """
-    return _run(["-q", "-Y", "sign", "-f", str(key), "-n", NAMESPACE], content)
+    return _run(["-q", "-Y", "sign", "-f", str(key), "-n", namespace], content)
 
 
 def _run(arguments: list[str], content: bytes | None = None) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-PACKAGES = ("deploy", "lab", "mt5crs", "mt5crs_release")
+PACKAGES = ("deploy", "images", "lab", "mt5crs", "mt5crs_release", "pipeline")
 
 
 def main() -> None:

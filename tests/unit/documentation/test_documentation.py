@@ -9,7 +9,19 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[3]
 PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").rglob("*.md"))]
-TREES = ("deploy", "docs", "images", "lab", "plugins", "profiles", "roles", "src", "templates", "tests")
+TREES = (
+    "deploy",
+    "docs",
+    "images",
+    "lab",
+    "pipeline",
+    "plugins",
+    "profiles",
+    "roles",
+    "src",
+    "templates",
+    "tests",
+)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 
 

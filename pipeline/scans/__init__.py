@@ -1,0 +1,1 @@
+"""Scans of sources and of what was built; one that could not reach its data never says `clean`."""
