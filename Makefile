@@ -66,9 +66,12 @@ test-fresh: setup ## set-up, bundle and every import on an empty Debian 12: clon
 	$(RUN) python -m tests.fresh
 
 .PHONY: test-fresh-long
-test-fresh-long: setup ## the same and the unit tests, on Debian 12 and 13
-	$(RUN) python -m tests.fresh --debian 12 --units
-	$(RUN) python -m tests.fresh --debian 13 --units
+test-fresh-long: setup ## the same and the unit tests, on Debian 12 and 13 (DEBIAN=13: on that one)
+	for each in $(or $(DEBIAN),12 13); do $(RUN) python -m tests.fresh --debian $$each --units; done
+
+.PHONY: workflow-run
+workflow-run: setup ## the steps of ci.yml's light jobs, as GitHub runs them, on an empty Debian (minutes)
+	$(RUN) python -m tests.fresh --debian 13 --workflow
 
 .PHONY: format
 format: setup ## format the code
@@ -218,7 +221,10 @@ pipeline-after: setup ## acceptance, load test of ten minutes
 pipeline-quality pipeline-build pipeline-integration pipeline-deploy pipeline-after:
 	@$(RUN) python -m pipeline run $(@:pipeline-%=%) $(PIPELINE)
 
-.PHONY: scan
+.PHONY: scan scan-sources
+scan-sources: setup ## those of them that need nothing built
+	@$(RUN) python -m pipeline scan sources --json reports/scan.json
+
 scan: setup ## secrets in history and images, advisories, licences, Debian fixes, review rules, bandit, zizmor: one table
 	@$(RUN) python -m pipeline scan --json reports/scan.json
 
@@ -258,16 +264,16 @@ lab-check: setup ## tell whether this machine can boot a lab, and what is missin
 	@$(RUN) python -m lab check
 
 .PHONY: lab-up
-lab-up: setup ## boot the default lab fleet (hub-01, inf-01, inf-02, gtw-01)
-	@$(RUN) python -m lab up
+lab-up: setup ## boot the default lab fleet (hub-01, inf-01, inf-02, gtw-01); RELEASE=12: on Debian 12, ubuntu24.04: on that
+	@$(RUN) python -m lab up $(if $(RELEASE),--debian '$(RELEASE)')
 
 .PHONY: lab-down
 lab-down: setup ## remove the default lab fleet
 	@$(RUN) python -m lab down
 
 .PHONY: deploy
-deploy: setup bundle ## deploy to INVENTORY with pyinfra
-	@$(RUN) pyinfra -y $(PYINFRA_INVENTORY) deploy.py
+deploy: setup bundle ## deploy to INVENTORY with pyinfra (STRATEGY=rolling: in steps)
+	@$(RUN) pyinfra -y $(PYINFRA_INVENTORY) deploy.py $(if $(STRATEGY),--data strategy='$(STRATEGY)')
 
 .PHONY: docs
 docs: setup ## regenerate what is generated: protocol, settings, commands, policy, go-no-go, argument_specs

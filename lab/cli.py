@@ -15,7 +15,7 @@ from rich.table import Table
 from lab import faults, fleet, image, machine, namespace
 from lab.errors import LabError
 from lab.handle import Lab
-from lab.plan import DEFAULT_NAME, RELEASES
+from lab.plan import DEFAULT_NAME, RELEASES, UBUNTU
 from lab.podman import Podman
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -51,7 +51,9 @@ def main() -> None:
     "--hosts", type=int, help="Hosts in total, 3 to 40: one hub, one gateway, the rest Inf. [new lab: 4]"
 )
 @click.option(
-    "--debian", type=click.Choice([*RELEASES, "mixed"]), help="Debian release of the hosts. [new lab: 13]"
+    "--debian",
+    type=click.Choice([*RELEASES, *UBUNTU, "mixed"]),
+    help="Debian release of the hosts, or Ubuntu's. [new lab: 13]",
 )
 @click.option(
     "--gateway",
@@ -206,7 +208,7 @@ def heal(name: str) -> None:
 
 
 @main.command("image")
-@click.option("--debian", type=click.Choice([*RELEASES]), default="13", show_default=True)
+@click.option("--debian", type=click.Choice([*RELEASES, *UBUNTU]), default="13", show_default=True)
 @click.option("--mirror", envvar="LAB_DEBIAN_MIRROR", help="Debian mirror to build from.")
 def image_(debian: str, mirror: str | None) -> None:
     """Build the image of a Debian release, if it is not there already."""

@@ -14,12 +14,13 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.machine import program
 from lab.namespace import RUN
-from lab.plan import RELEASES
+from lab.plan import RELEASES, UBUNTU
 from lab.podman import INIT, Podman, last_line
 
 DEFINITION = Path(__file__).resolve().parent / "rootfs"
 REPOSITORY = "localhost/mt5crs-lab"
 BUILD_TIMEOUT_S = 900.0
+UBUNTU_KEYS = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
 _UNNEEDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -52,7 +53,9 @@ def root_argv(
     argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED]
     argv += [f"--customize-hook={hook}" for hook in hooks]
-    argv += [RELEASES[debian], str(target)]
+    if debian in UBUNTU:
+        argv.append("--components=main,universe")  # Prometheus is in the second
+    argv += [(RELEASES | UBUNTU)[debian], str(target)]
     return [*argv, mirror] if mirror else argv
 
 
@@ -129,6 +132,11 @@ def build(podman: Podman, debian: str, mirror: str | None = None, extra: Extra |
 
     Takes about 40 s and needs a Debian mirror. LabError if the mirror or the disk fails.
     """
+    if debian in UBUNTU and mirror is None and not UBUNTU_KEYS.is_file():
+        raise LabError(
+            f"hosts of Ubuntu are built with its keys, and {UBUNTU_KEYS} is not there: "
+            "install the package ubuntu-keyring, or boot the lab on a machine with Ubuntu"
+        )
     name = reference(debian, extra)
     RUN.mkdir(mode=0o700, exist_ok=True)
     with (RUN / f"image-debian{debian}.lock").open("w") as lock:

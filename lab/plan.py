@@ -18,6 +18,8 @@ MIN_HOSTS = 3
 DEFAULT_HOSTS = 4
 SUPERNET = ipaddress.IPv4Network("10.203.0.0/16")
 RELEASES = {"12": "bookworm", "13": "trixie"}
+UBUNTU = {"ubuntu22.04": "jammy", "ubuntu24.04": "noble"}
+"""For a machine that has Ubuntu's keyring."""
 PLAN_FORMAT = 1
 
 Group = Literal["hub", "inf", "gateway"]
@@ -26,7 +28,7 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
 @dataclass(frozen=True)
 class Host:
-    """One host: its inventory name, its group, its address and its Debian release (`12` or `13`).
+    """One host: its inventory name, its group, its address and its release (of RELEASES or UBUNTU).
 
     `wine`: it has Wine and a Python for Windows (`gateway_platform: wine`).
     """
@@ -114,7 +116,8 @@ def choose_network(name: str, taken: Collection[str]) -> str:
 def make_plan(
     name: str, network: str, host_count: int = DEFAULT_HOSTS, debian: str = "13", *, wine: bool = False
 ) -> Plan:
-    """Lay out a lab: one hub, one gateway, the rest Inf. `debian` is `12`, `13` or `mixed` (alternating).
+    """Lay out a lab: one hub, one gateway, the rest Inf.
+    `debian` is one of RELEASES or UBUNTU, or `mixed` (12 and 13).
     `wine`: the gateway's host has Wine.
 
     Addresses: hub .11, gateway .31, Inf 1 to 10 at .21 to .30 and from the eleventh on at .41 and up.
@@ -124,8 +127,9 @@ def make_plan(
         raise LabError(
             f"a lab has {MIN_HOSTS} to {MAX_HOSTS} hosts (a hub, a gateway, the rest Inf), not {host_count}"
         )
-    if debian != "mixed" and debian not in RELEASES:
-        raise LabError(f"Debian {debian} is not known to the lab: use 12, 13 or mixed")
+    if debian not in ("mixed", *RELEASES, *UBUNTU):
+        known = ", ".join((*RELEASES, *UBUNTU))
+        raise LabError(f"Debian {debian} is not known to the lab: use {known} or mixed")
     if wine and name == DEFAULT_NAME:
         raise LabError(
             "the default lab is that of inventory/lab.yml, whose gateway has no Wine: give this one a --name"
@@ -141,7 +145,7 @@ def make_plan(
         has_wine = wine and group == "gateway"
         if has_wine and release != "13":
             raise LabError(
-                "Debian 12 has Wine 8, which terminals refuse: a gateway with Wine needs --debian 13"
+                "only Debian 13 has a Wine that terminals take: a gateway with Wine needs --debian 13"
             )
         hosts.append(Host(host_name, group, str(base + offset), release, has_wine))
     return Plan(name, network, tuple(hosts))

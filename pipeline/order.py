@@ -41,7 +41,7 @@ def refusal(stage: str, records: Mapping[str, Record | None], source: Source) ->
 
 
 def changed(record: Record, found: Mapping[str, str]) -> str | None:
-    """Why what a stage made is not there as it made it, with the remedy; `found`: SHA-256 of those that are there."""
+    """Why what a stage made is not as it made it, with the remedy; `found`: SHA-256 of what is there."""
     for name, wanted in record.made.items():
         now = found.get(name)
         if now != wanted:

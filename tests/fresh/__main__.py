@@ -21,13 +21,18 @@ from lab.errors import LabError
 from lab.image import root_argv, write_root
 from lab.plan import RELEASES
 from lab.state import PROJECT
+from tests.fresh import workflow
 
 # What a new user has: make and git to get this far, and what Debian's own installer brings.
 GIVEN = ("make", "git", "ca-certificates", "python3")
 CHECKOUT = "srv/mt5crs"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
+ON_RUNNERS = ("bash", "python3-venv", "sudo")
+"""What the steps of workflows find on GitHub's machines besides."""
 SETUP = ("make", "setup", "bundle")
 IMPORTS = (".venv/bin/python", "-m", "tests.fresh.imports")
+PYTHONS = {"12": "3.11", "13": "3.13"}
+"""Of each release."""
 UNITS = (".venv/bin/pytest", "tests/unit", "--numprocesses", "3", "--dist", "loadfile", "-q")
 # `/proc` of its own: what is started in the root ends with it.
 ENTER = """
@@ -85,22 +90,37 @@ def run_inside(root: Path, command: tuple[str, ...]) -> None:
         )
 
 
+def _run_workflow(root: Path, python: str) -> None:
+    """Run the light steps in the clone, each with GitHub's shell."""
+    for (name, job), wanted in workflow.LIGHT.items():
+        for step in workflow.steps(name, job, wanted, {"python": python}):
+            script = root / "root" / "step.sh"
+            script.write_text(step.script)
+            with told(step.name):
+                run_inside(root, (*workflow.SHELL, "/root/step.sh"))
+
+
 def main() -> None:
     """Make the root, set up in it, import everything; exit status 1 with one sentence if that fails."""
     parser = argparse.ArgumentParser(prog="python -m tests.fresh", description=__doc__)
     parser.add_argument("--debian", choices=RELEASES, default="12", help="release of the root (default 12)")
     parser.add_argument("--units", action="store_true", help="run the unit tests in it too")
+    parser.add_argument("--workflow", action="store_true", help="run the light steps of ci.yml instead")
     options = parser.parse_args()
+    given = (*GIVEN, *ON_RUNNERS) if options.workflow else GIVEN
     try:
         with tempfile.TemporaryDirectory(prefix="mt5crs-fresh-") as scratch:
             root = Path(scratch) / "root"
-            with told(f"Debian {options.debian} with {', '.join(GIVEN)} and nothing else"):
-                write_root(root_argv(options.debian, GIVEN, (), root, os.environ.get("LAB_DEBIAN_MIRROR")))
+            with told(f"Debian {options.debian} with {', '.join(given)} and nothing else"):
+                write_root(root_argv(options.debian, given, (), root, os.environ.get("LAB_DEBIAN_MIRROR")))
                 # The index may be behind a proxy whose certificate this machine trusts.
                 trusted = os.environ.get("SSL_CERT_FILE") or f"/{CERTIFICATES}"
                 (root / CERTIFICATES).write_bytes(Path(trusted).read_bytes())
             with told("clone"):
                 commit = clone(root)
+            if options.workflow:
+                _run_workflow(root, PYTHONS[options.debian])
+                return
             with told(f"`{' '.join(SETUP)}` at {commit}"):
                 run_inside(root, SETUP)
             with told("imports"):

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from lab import image
+from lab.errors import LabError
 from lab.image import DEFINITION, Extra, build_argv, packages, reference
+from lab.podman import Podman
 
 
 def test_packages_are_read_without_comments_and_blank_lines() -> None:
@@ -49,3 +51,17 @@ def test_an_image_with_more_is_another_and_leaves_the_plain_one_as_it_is() -> No
     assert reference("13", extra).startswith(f"{image.REPOSITORY}:wine-debian13-")
     newer = Extra("wine-", extra.packages, ((Path("/var/cache/wine-2/opt/python"), "/opt/mt5crs-wine"),))
     assert len({reference("13"), reference("13", extra), reference("13", newer)}) == 3
+
+
+def test_ubuntu_hosts_have_both_of_its_sections_and_need_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = build_argv("ubuntu24.04", DEFINITION, Path("/tmp/root.tar"), None)
+    assert argv[-2:] == ["noble", "/tmp/root.tar"]
+    assert "--components=main,universe" in argv
+    assert not any(
+        "--components" in each for each in build_argv("13", DEFINITION, Path("/tmp/root.tar"), None)
+    )
+    monkeypatch.setattr(image, "UBUNTU_KEYS", Path("/nowhere/keys.gpg"))
+    with pytest.raises(
+        LabError, match=r"/nowhere/keys\.gpg is not there: install the package ubuntu-keyring"
+    ):
+        image.build(Podman(("unused",)), "ubuntu24.04")

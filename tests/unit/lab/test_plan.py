@@ -109,5 +109,5 @@ def test_only_the_gateway_of_a_lab_of_its_own_has_wine_and_debian_13() -> None:
     assert not any(host.wine for host in plan_from_json(older).hosts)  # written before there was a choice
     with pytest.raises(LabError, match="give this one a --name"):
         make_plan("default", "10.203.0.0/24", wine=True)
-    with pytest.raises(LabError, match=r"Wine 8.*--debian 13"):
+    with pytest.raises(LabError, match=r"only Debian 13 has a Wine.*--debian 13"):
         make_plan("x", "10.203.7.0/24", 3, "12", wine=True)

@@ -1,6 +1,7 @@
 """Workflows run what there is, with no more rights than they need, and nothing of it can be moved under them.
 
-They cannot be run here: what they call is looked up instead, in the Makefile, on disk, among the modules.
+What they call is looked up, in the Makefile, on disk, among the modules. `make workflow-run` runs the light
+ones on an empty machine; tests.fresh.workflow says why the others cannot be.
 """
 
 import importlib.util
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from deploy.controller.programs import require
+from tests.fresh import workflow
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -212,3 +214,40 @@ def test_tests_on_other_systems_need_nothing_of_the_controller() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_every_job_is_run_on_an_empty_machine_or_says_why_not() -> None:
+    listed = {(path.name, job) for path in WORKFLOWS for job in document(path)["jobs"]}
+    assert listed == {*workflow.LIGHT, *(each[:2] for each in workflow.NOT_HERE if len(each) == 2)}
+    for (name, job), run in workflow.LIGHT.items():
+        there = {
+            step["name"]
+            for step in document(WORKFLOWS[0].parent / name)["jobs"][job]["steps"]
+            if "run" in step
+        }
+        left_out = {each[2] for each in workflow.NOT_HERE if each[:2] == (name, job)}
+        assert there == {*run, *left_out}, (name, job)
+
+
+def test_a_step_is_run_with_what_its_workflow_sets() -> None:
+    first, second = workflow.steps("ci.yml", "quality", ("Debian packages", "Lint"), {"python": "3.13"})
+    assert first.script == "export UV_PYTHON=3.13\nsudo lab/setup"
+    assert second.name == "ci.yml, quality: Lint"
+    with pytest.raises(KeyError):
+        workflow.steps("ci.yml", "quality", ("Lint",), {})
+    with pytest.raises(KeyError):
+        workflow.steps("ci.yml", "quality", ("Lint it",), {"python": "3.13"})
+
+
+@pytest.mark.parametrize(("tag", "good"), [("v{version}", True), ("v9.9.9", False), ("{version}", False)])
+def test_a_release_is_refused_whose_tag_is_not_its_version(tag: str, good: bool) -> None:
+    """The step itself, with the shell that GitHub runs it with."""
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version
+    (step,) = workflow.steps("release.yml", "release", ("The tag says the version",), {})
+    done = subprocess.run(
+        [*workflow.SHELL, "-c", step.script],
+        cwd=ROOT, env={"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag.format(version=version[1])},
+        timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode == 0) is good
