@@ -132,11 +132,12 @@ def pace(
 
 
 def mixed(client: GatewayClient, magic: int, number: int) -> None:
-    """What services ask: mostly the state, now and then all books."""
+    """What services ask: mostly the state, now and then all books. Once: a retry would hide a failure."""
     if number % 10:
         client.once(requests.Status, replies.StatusState, timeout_s=TIMEOUT_S, magic=magic)
     else:
-        client.snapshot(0, history_since_msc=None, whole_account=True)
+        books = {"whole_account": True, "history_since_msc": None}
+        client.once(requests.SyncAll, replies.Snapshot, timeout_s=TIMEOUT_S, magic=0, **books)
 
 
 def on_gateway(target: Target, per_s: int, seconds: int) -> Load:

@@ -52,12 +52,12 @@ def changed(record: Record, found: Mapping[str, str]) -> str | None:
 
 def unchecked(records: Sequence[Record]) -> str | None:
     """Why production may not be deployed to: what a stage could not look at. None: all was looked at."""
-    open_points = [f"{point} ({record.stage})" for record in records for point in record.unchecked]
+    open_points = [f"{record.stage} says {point}" for record in records for point in record.unchecked]
     if not open_points:
         return None
     return (
-        f"not checked: {'; '.join(open_points)}: production takes only what was looked at, so run that stage "
-        "where its data can be reached"
+        f"production takes only what was looked at, and {'; '.join(open_points)}: "
+        "run that stage where its data can be reached"
     )
 
 

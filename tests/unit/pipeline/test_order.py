@@ -49,7 +49,9 @@ def test_what_was_not_checked_lets_the_next_stage_begin_but_not_production() -> 
     assert order.refusal("build", {"quality": open_point}, SOURCE) is None
     why = order.unchecked([open_point, record("build")])
     assert why is not None
-    assert why.startswith("not checked: advisories were not reached (quality): production takes only")
+    assert why.startswith(
+        "production takes only what was looked at, and quality says advisories were not reached: "
+    )
     assert order.unchecked([record("quality"), record("build")]) is None
 
 
