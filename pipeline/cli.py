@@ -22,7 +22,7 @@ from pipeline.page import NAME
 from pipeline.record import DIRECTORY, Step
 from pipeline.scans import command as scans
 from pipeline.source import source_of
-from pipeline.stages import PRODUCTION, STAGING, Options
+from pipeline.stages import PRODUCTION, STAGING, Options, lab_of
 
 LAST_RELEASE = Path("pipeline/last_release.json")
 _INTERRUPTED = 130
@@ -96,8 +96,7 @@ def _run(options: argparse.Namespace) -> int:
         raise PipelineError(f"there is no stage {unknown[0]}: name some of {', '.join(STAGES)}")
     for name in ("staging", "production"):
         inventory: Path = getattr(options, name)
-        default = {"staging": STAGING, "production": PRODUCTION}[name]
-        if inventory != default and not (ROOT / inventory).is_file():
+        if lab_of(inventory) is None and not (ROOT / inventory).is_file():
             raise PipelineError(
                 f"{inventory} is no file: name the inventory of {name}, as inventory/{name}.yml"
             )

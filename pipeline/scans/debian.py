@@ -58,10 +58,14 @@ def database(installed: Iterable[Package]) -> str:
 
 
 def pending(simulated: str) -> list[Found]:
-    """What a simulated upgrade would replace. All of it counts: Debian's point releases bring fixes too."""
+    """What a simulated upgrade would replace. All of it counts: Debian's point releases bring fixes too.
+
+    apt takes a package of the bill for another than Debian's of the same version, since the bill says less.
+    """
     return [
         Found(key=f"{each['name']} {each['old']}", detail=f"{each['new']} is there, from {each['origin']}")
         for each in _INST.finditer(simulated)
+        if each["old"] != each["new"]
     ]
 
 

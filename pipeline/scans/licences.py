@@ -18,6 +18,13 @@ ALLOWED: Final = frozenset(
         "MPL-2.0",  # libzmq, certifi: changes to its own files have to be shown, and there are none
     )
 )
+WORDS: Final = frozenset(
+    (
+        *("Apache Software License", "BSD License", "ISC License (ISCL)", "MIT License"),
+        *("Mozilla Public License 2.0 (MPL 2.0)", "Python Software Foundation License"),
+    )
+)
+"""As classifiers have them, where a package states no expression; all that one can mean is allowed."""
 DEBIAN: Final = "Debian main"
 """Of a Debian package the bill says no licence; images take packages of Debian's section main alone."""
 _WORD: Final = re.compile(r"\(|\)|[^\s()]+")
@@ -51,11 +58,14 @@ def licence(component: dict[str, Any]) -> str | None:
     for each in component.get("licenses", []):
         of = each.get("license", {})
         told.append(str(each.get("expression") or of.get("id") or of.get("name") or ""))
-    return " AND ".join(f"({each})" for each in told) if told else None
+    # All of them count; a name that is no expression stays as it is, and alone.
+    return told[0] if len(told) == 1 else " AND ".join(f"({each})" for each in told) or None
 
 
 def allowed(expression: str) -> bool:
-    """Whether an SPDX expression can be met with allowed licences alone: `OR` is our choice, `AND` is not."""
+    """Whether an SPDX expression (or one of WORDS) can be met with allowed licences: `OR` is our choice."""
+    if expression in WORDS:
+        return True
     words = _WORD.findall(expression)
     try:
         good, rest = _either(words)

@@ -69,6 +69,9 @@ def test_an_acceptance_is_for_one_finding_until_a_day() -> None:
         ("GPL-2.0-only WITH Classpath-exception-2.0", False),
         ("", False),
         ("unknown", False),
+        ("MIT License", True),
+        ("BSD License", True),
+        ("GNU General Public License v3 (GPLv3)", False),
         ("(MIT", False),
         ("MIT MIT", False),
     ],
@@ -94,7 +97,7 @@ def test_every_component_of_a_bill_is_looked_at() -> None:
     made = licences.scan([("a.cdx.json", bill)])
     assert made.looked_at == 4
     assert {each.key: each.detail for each in made.found} == {
-        "libbad 1": "(AGPL-3.0-only), in a.cdx.json",
+        "libbad 1": "AGPL-3.0-only, in a.cdx.json",
         "nothing 1": "no licence, in a.cdx.json",
     }
     assert licences.scan([]).state == "not checked"
@@ -185,6 +188,7 @@ def test_a_simulated_upgrade_is_read() -> None:
     said = (
         "Reading package lists...\n"
         "Inst libc6 [2.41-12] (2.41-12+deb13u1 Debian-Security:13/stable-security [amd64])\n"
+        "Inst libdb5.3t64 [5.3.28-9] (5.3.28-9 Debian:13.8/stable [amd64])\n"
         "Inst new-package (1.0 Debian:13/stable [amd64])\n"
         "Conf libc6 (2.41-12+deb13u1 Debian-Security:13/stable-security [amd64])\n"
     )
