@@ -54,10 +54,10 @@ class ReviewSettings(Settings, frozen=True, kw_only=True):
     ] = ""
     budget_day: Annotated[
         float, setting("US dollars that a day (UTC) may cost.", env="REVIEW_BUDGET_DAY", ge=0, le=100_000)
-    ] = 15.0
+    ] = 20.0
     budget_review: Annotated[
         float, setting("US dollars that one review may cost.", env="REVIEW_BUDGET_REVIEW", ge=0, le=100_000)
-    ] = 12.0
+    ] = 15.0
     timeout_s: Annotated[
         float, setting("Seconds that one call may take.", env="REVIEW_TIMEOUT_S", gt=0, le=600)
     ] = 120.0
