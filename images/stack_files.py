@@ -159,7 +159,11 @@ def _choose_addresses(values: dict[str, str], network: Callable[[Sequence[str]],
             values[subnet] = network([values[each] for each in _ADDRESSES if each in values])
         within = "WATCHING_ADDRESS" if "WATCHING" in subnet else "ADDRESS"
         for number, name in enumerate(names, start=2):
-            values[f"MT5CRS_{name.upper()}_{within}"] = str(ipaddress.IPv4Network(values[subnet])[number])
+            address = ipaddress.IPv4Network(values[subnet])[number]
+            values[f"MT5CRS_{name.upper()}_{within}"] = str(address)
+            values[f"MT5CRS_{name.upper()}_{within.replace('ADDRESS', 'MAC')}"] = (
+                f"02:00:{address.packed.hex(':')}"
+            )
 
 
 def _choose_ports(values: dict[str, str], free_ports: Callable[[int], Sequence[int]], *, usual: bool) -> None:

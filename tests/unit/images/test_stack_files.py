@@ -141,6 +141,22 @@ def test_a_stack_of_an_older_release_gets_what_it_lacks_and_keeps_the_rest(
     }  # fmt: skip
 
 
+def test_every_place_in_a_network_has_a_hardware_address_of_its_own(
+    tmp_path: Path, owners: list[int]
+) -> None:
+    """That stays: else who has just spoken with a container does not find it when it is back."""
+    values = prepared(tmp_path).values()
+    places = {
+        network["mac_address"]
+        for service in yaml.safe_load(stack.COMPOSE.read_text())["services"].values()
+        for network in service["networks"].values()
+    }
+    found = {name: value for name, value in values.items() if name.endswith("_MAC")}
+    assert {f"${{{name}}}" for name in found} == places
+    assert len(set(found.values())) == len(places) == 8
+    assert found["MT5CRS_GATEWAY_MAC"] == "02:00:0a:cb:09:02"  # of 10.203.9.2
+
+
 def test_prometheus_scrapes_every_service_where_it_is(tmp_path: Path, owners: list[int]) -> None:
     own = prepared(tmp_path)
     told = yaml.safe_load((own.directory / "monitoring/prometheus.yml").read_text())
