@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,15 @@ class Shadow:
             *("--least", str(self.least_decisions)),
             *("--promotion", self.promotion),
         ]
+
+
+READ = (
+    "fleet_bundle",
+    "fleet_confirm_timeout_s",
+    "baseline_access_confirm_s",
+    *(f"fleet_shadow_{one.name}" for one in fields(Shadow)),
+)
+"""All settings that :func:`desired_by` reads besides the specification."""
 
 
 def shadow_of(settings: Mapping[str, Any]) -> Shadow:

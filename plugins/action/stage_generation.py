@@ -27,6 +27,7 @@ from deploy.remote.command import tell
 from deploy.remote.release_call import document_of
 from deploy.remote.upload import script
 from deploy.rollout.generation import (
+    READ,
     Bundle,
     BundleError,
     Desired,
@@ -36,8 +37,6 @@ from deploy.rollout.generation import (
     settled,
 )
 from deploy.rollout.transfers import CONTROLLER, Transfer
-
-_SETTINGS = ("fleet_bundle", "fleet_confirm_timeout_s", "baseline_access_confirm_s")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -52,7 +51,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             want = desired_by(
                 by_ansible(self._loader, self._templar, known)(f"release/{service}.json.j2"),
-                {name: self._templar.template(known[name]) for name in _SETTINGS},
+                {name: self._templar.template(known[name]) for name in READ},
             )
         except (AnsibleError, BundleError, ValueError) as error:
             return {**result, "failed": True, "msg": str(error)}

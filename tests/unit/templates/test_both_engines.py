@@ -15,6 +15,7 @@ from deploy.fleet import services
 from deploy.fleet.inventory import Fleet, resolve
 from deploy.fleet.rendering import render
 from deploy.fleet.settings import structs
+from deploy.rollout import generation
 from mt5crs.settings.envfile import load_env_text, parse
 from mt5crs.settings.gateway import ClientsFile, GatewaySettings
 from mt5crs.settings.hub import HubSettings
@@ -158,6 +159,18 @@ def test_clients_of_the_gateway(fleet: Fleet) -> None:
         fleet.hosts["gtw-01"]["gateway_secret_key"],
     }
     assert not any(secret in json.dumps(specification["files"]["clients.json"]) for secret in secrets)
+
+
+@pytest.mark.parametrize("service", [*LOADED, "monitoring"])
+def test_ansible_gives_every_setting_that_a_generation_is_decided_by(
+    fleet: Fleet, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the values of a task, which are worked out one by one, not those of the whole inventory."""
+    monkeypatch.setattr(generation, "find_bundle", lambda name: generation.Bundle(Path(name), "0" * 64))
+    settings = fleet.hosts["hub-01" if service == "monitoring" else hosts_of(fleet, service)[0]]
+    text = render(f"release/{service}.json.j2", settings)
+    given = {name: settings[name] for name in generation.READ}
+    assert generation.desired_by(text, given).digest == generation.desired(service, settings).digest
 
 
 def units_of(specification: dict[str, Any]) -> dict[str, str]:
