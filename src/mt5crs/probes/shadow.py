@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mt5crs.probes.agreement import Agreement, Terms, Verdict, Word, judge
+from mt5crs.probes.agreement import Agreement, Terms, Verdict, Word, judge, told_of
 from mt5crs.probes.health import HealthCheckBrokenError, ask_health
 from mt5crs.service import exits
 from mt5crs.strategy.tape import TapeReader
@@ -19,6 +19,9 @@ _LOOK_S = 0.2
 _TELL_S = 1.0
 _BEGIN_S = 15.0
 """Within which the running strategy must have begun its tape."""
+_AWAY_S = 15.0
+"""For which it may have none, while it is started anew."""
+_NO_TAPE = "its release knows no shadow, or it cannot write (its log says tape.given_up)"
 _CATCH_UP_S = 3.0
 
 
@@ -55,17 +58,16 @@ class Follower:
         return verdict
 
     def _follow(self) -> Verdict:
-        began = told = time.monotonic()
+        began = told = there = time.monotonic()
         self._tell(None)
         while (elapsed := time.monotonic() - began) < self._terms.window_s:
             time.sleep(_LOOK_S)
             self._read()
             if not self.found.began and elapsed > _BEGIN_S:
-                return Verdict(
-                    exits.INCONCLUSIVE,
-                    "the running strategy puts nothing on tape: its release knows no shadow, or it cannot "
-                    "write (its log says tape.given_up)",
-                )
+                return Verdict(exits.INCONCLUSIVE, f"the running strategy puts nothing on tape: {_NO_TAPE}")
+            there = time.monotonic() if self._running.there else there
+            if time.monotonic() - there > _AWAY_S:
+                return self._tape_ended()
             if (word := self._heard()) is not None:
                 self.found.end()
                 return judge(self.found, self._terms, word)
@@ -80,7 +82,13 @@ class Follower:
             time.sleep(_LOOK_S)
             self._read(more=False)
         self.found.end()
-        return judge(self.found, self._terms)
+        return judge(self.found, self._terms) if self._running.there else self._tape_ended()
+
+    def _tape_ended(self) -> Verdict:
+        """What was compared until then is not what was asked for."""
+        self.found.end()
+        why = "the running strategy has ended its tape, because it stopped or cannot write"
+        return Verdict(exits.INCONCLUSIVE, f"{why}; {told_of(self.found)}")
 
     def _read(self, *, more: bool = True) -> None:
         if more:

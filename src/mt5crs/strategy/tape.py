@@ -155,6 +155,11 @@ class TapeReader:
             if not self._open():
                 return found
 
+    @property
+    def there(self) -> bool:
+        """Whether there is a tape of that name now."""
+        return self._path.exists()
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file is not None:

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from mt5crs.local_fleet.rehearsal import MAGIC, Fleet, free_ports
+from mt5crs.probes import shadow as following
+from mt5crs.probes.agreement import Terms
 from mt5crs.probes.health import ask_health
 from mt5crs.strategy import shadow as program
-from mt5crs.strategy.tape import TAPE
+from mt5crs.strategy.tape import TAPE, Call, Decision, TapeWriter
 
 OPTIONS = {"positions": 2, "hold_s": 0.3}
 
@@ -149,6 +151,39 @@ def test_no_decision_is_not_agreement(fleet: Fleet, beside: Beside) -> None:
     status, answer = ended(beside.compare(window=1.5))
     assert (status, answer["agreement"], answer["decisions"]) == (75, None, 0)
     assert "no decisions in the window" in answer["reason"]
+
+
+@pytest.mark.parametrize(("away_s", "window_s"), [(0.5, 60.0), (60.0, 1.0)])
+def test_what_is_known_of_half_a_window_promotes_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away_s: float, window_s: float
+) -> None:
+    """The tape ended long before the window did, or just before."""
+    monkeypatch.setattr(following, "_AWAY_S", away_s)
+    paths = {name: tmp_path / name for name in ("running", "new")}
+    for path in paths.values():
+        writer = TapeWriter(path)
+        order = Decision("x", 0, "MARKET", "EURUSD", "BUY", 0.1, "s.py:1")
+        writer.write(Call("run", 1, 0, "on_timer", decisions=(order,)))
+        writer.close()
+    follower = following.Follower(
+        paths["running"],
+        paths["new"],
+        ("127.0.0.1", free_ports(1)[0]),
+        Terms(window_s, 95, 1, "rule"),
+        tolerance_s=1,
+        record=tmp_path / "record.json",
+        word=tmp_path / "word",
+    )
+    reading = follower._read  # the first time it looks, they are there
+
+    def read_once(*, more: bool = True) -> None:
+        reading(more=more)
+        paths["running"].unlink(missing_ok=True)
+
+    monkeypatch.setattr(follower, "_read", read_once)
+    verdict = follower.follow()
+    assert (verdict.status, follower.found.ratio) == (75, 1.0)
+    assert "has ended its tape, because it stopped or cannot write; 1 of 1" in verdict.reason
 
 
 def test_a_word_decides_at_once(fleet: Fleet, beside: Beside) -> None:
