@@ -79,7 +79,11 @@ case $text in
 *"#limit"*) echo '{"reason": "the new version was stopped: callback"}'; exit 2 ;;
 *"#dies"*) echo "failed 0 $text" > "$FAKE_SYSTEMD/active/mt5crs-gateway-shadow.service"; exec sleep 20 ;;
 esac
-while [ ! -e "$3" ]; do sleep 0.05; done
+asked_by=$PPID
+while [ ! -e "$3" ]; do
+    kill -0 "$asked_by" 2>/dev/null || exit 75
+    sleep 0.05
+done
 case $(cat "$3") in
 *promote*) echo '{"reason": "promoted by ann", "decisions": 3, "agreement": 0.5}'; exit 0 ;;
 *) echo '{"reason": "dropped by ann", "decisions": 3, "agreement": 0.5}'; exit 75 ;;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Follower:
         self._record, self._word = record, word
         self.found = Agreement(tolerance_s)
         self._began = time.time()
+        self._asked_by = os.getppid()
 
     def follow(self) -> Verdict:
         """Until the window is over, somebody says a word, or the shadow is stopped."""
@@ -54,14 +56,22 @@ class Follower:
         finally:
             self._running.close()
             self._new.close()
-        self._tell(verdict)
+        if not self._orphaned:  # another run may have begun another comparison
+            self._tell(verdict)
         return verdict
+
+    @property
+    def _orphaned(self) -> bool:
+        """Whether nobody waits for the verdict any more: the release tool was killed."""
+        return os.getppid() != self._asked_by
 
     def _follow(self) -> Verdict:
         began = told = there = time.monotonic()
         self._tell(None)
         while (elapsed := time.monotonic() - began) < self._terms.window_s:
             time.sleep(_LOOK_S)
+            if self._orphaned:
+                return Verdict(exits.INCONCLUSIVE, "the run that asked for this comparison has died")
             self._read()
             if not self.found.began and elapsed > _BEGIN_S:
                 return Verdict(exits.INCONCLUSIVE, f"the running strategy puts nothing on tape: {_NO_TAPE}")

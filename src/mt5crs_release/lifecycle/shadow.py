@@ -125,7 +125,7 @@ def say(paths: ServicePaths, said: Literal["promote", "drop"], by: str) -> dict[
         )
     store.replace_file(_word(paths), json.dumps({"said": said, "by": by}).encode(), 0o600)
     verb = "goes on" if said == "promote" else "is taken back"
-    return {**now, "changed": True, "reason": f"{now['generation']} {verb}, as {by} said"}
+    return {**now, "changed": True, "reason": f"{now['generation']} {verb}; said by {by}"}
 
 
 def forget(paths: ServicePaths) -> None:

@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ class Beside:
         }
         return self._begin([sys.executable, "-m", "mt5crs.strategy.shadow"], environment)
 
-    def compare(self, *more: str, window: float = 2.5) -> subprocess.Popen[str]:
+    def compare(self, *more: str, window: float = 2.5, asked_by: Sequence[str] = ()) -> subprocess.Popen[str]:
         command = [
+            *asked_by,
             *(sys.executable, "-m", "mt5crs", "standby", "shadow"),
             *("--running", str(self.fleet.directory / "strategy" / TAPE)),
             *("--candidate", str(self.directory / TAPE)),
@@ -184,6 +185,18 @@ def test_what_is_known_of_half_a_window_promotes_nobody(
     verdict = follower.follow()
     assert (verdict.status, follower.found.ratio) == (75, 1.0)
     assert "has ended its tape, because it stopped or cannot write; 1 of 1" in verdict.reason
+
+
+def test_a_comparison_ends_with_the_run_that_asked_for_it(fleet: Fleet, beside: Beside) -> None:
+    beside.start()
+    script = '"$@" & echo $!; wait'
+    asking = beside.compare(window=60, asked_by=["sh", "-c", script, "sh"])
+    assert asking.stdout is not None
+    process = int(asking.stdout.readline())
+    fleet.wait(beside.record.exists, "the comparison")
+    asking.kill()
+    fleet.wait(lambda: not Path(f"/proc/{process}").exists(), "the comparison to end", 10)
+    assert beside.told()["state"] == "running", "it may be another run's by now"
 
 
 def test_a_word_decides_at_once(fleet: Fleet, beside: Beside) -> None:
