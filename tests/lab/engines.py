@@ -92,7 +92,7 @@ class Fleet:
         ours = yaml.safe_load((PROJECT / "group_vars" / "lab" / "main.yml").read_text())
         assert not settings.keys() & ours.keys(), "no effect: group_vars/lab/main.yml wins"
         text = "---\n" + yaml.safe_dump(settings)
-        if any(
+        if any(name.startswith("vault_") for name in settings) or any(
             field.secret and name in settings for part in PARTS for name, field in variables_of(part).items()
         ):
             text = vault_lib(read_password(self.inventory)).encrypt(text.encode()).decode()
