@@ -104,10 +104,20 @@ windows-contract-long: setup ## the same, and all of the bundle's Windows wheels
 # What the tests start is measured, too: services, forks, commands (pyproject.toml, tool.coverage).
 .PHONY: coverage
 coverage: setup ## unit tests; branches that ran, by package, in every process: 85 % overall, no package below 70
-	@$(RUN) coverage erase
-	$(PYTEST) tests/unit --cov --cov-report= --numprocesses 4 --dist worksteal
-	@mkdir -p reports && $(RUN) coverage json -q -o reports/coverage.json
-	@$(RUN) python -m pipeline coverage reports/coverage.json --json reports/pipeline/coverage.json
+	@mkdir -p reports/coverage && rm -f reports/coverage/unit*
+	COVERAGE_FILE=$(CURDIR)/reports/coverage/unit \
+	  $(PYTEST) tests/unit --cov --cov-report= --numprocesses 4 --dist worksteal
+	@$(RUN) coverage json -q --data-file reports/coverage/unit -o reports/coverage/unit.json
+	@$(RUN) python -m pipeline coverage reports/coverage/unit.json --json reports/pipeline/coverage.json
+
+.PHONY: coverage-labs
+coverage-labs: setup bundle lab-up ## make lab-test, measured on the controller, together with what make coverage has measured
+	@test -f reports/coverage/unit || { echo 'coverage-labs: what the unit tests cover is not known: run `make coverage`' >&2; exit 1; }
+	@rm -f reports/coverage/labs* reports/coverage/all*
+	COVERAGE_FILE=$(CURDIR)/reports/coverage/labs $(MAKE) lab-test COVERED=yes
+	@$(RUN) coverage combine -q --keep --data-file reports/coverage/all reports/coverage/unit reports/coverage/labs
+	@$(RUN) coverage json -q --data-file reports/coverage/all -o reports/coverage/all.json
+	@$(RUN) python -m pipeline coverage reports/coverage/all.json --labs --json reports/pipeline/coverage-labs.json
 
 .PHONY: faults
 faults: setup ## kill -9, ENOSPC and EIO injected into the release tool (bounded)
@@ -157,7 +167,7 @@ images-long: setup bundle ## the same, and images for arm64: built twice, tried 
 .PHONY: lab-test
 lab-test: setup bundle lab-up ## end-to-end tests and fleet faults (bounded), four files at a time, each on its lab fleet
 	$(PYTEST) tests/lab tests/faults/fleet --timeout 900 --budget 120 -m "not slow" \
-	  --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10
+	  --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10 $(if $(COVERED),--cov --cov-report=)
 	$(if $(MT5CRS_WINDOWS_LAB),$(RUN) molecule destroy -s windows)
 
 .PHONY: lab-test-long

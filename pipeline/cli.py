@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     scan.add_argument("--json", type=Path, help="write what was found to this file")
     coverage = commands.add_parser("coverage", help="judge what `coverage json` wrote")
     coverage.add_argument("document", type=Path)
+    coverage.add_argument(
+        "--labs", action="store_true", help="lab tests were measured, too: judge everything"
+    )
     coverage.add_argument("--json", type=Path, help="write the figures to this file")
     commands.add_parser("verify", help="is every built file as it was signed?")
     commands.add_parser("ratios", help="compare the figures with those of the last release")
@@ -141,7 +144,12 @@ def _coverage(options: argparse.Namespace) -> int:
         packages = covered.by_package(msgspec.json.decode(options.document.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"{options.document} cannot be read ({error}): run `make coverage`") from None
+    if not options.labs:
+        left_out = sorted(set(packages) - set(covered.without_labs(packages)))
+        packages = covered.without_labs(packages)
     print("\n".join(covered.table(packages)))
+    if not options.labs and left_out:
+        print(f"judged by `make coverage-labs`: {', '.join(left_out)}")
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(covered.figures(packages))) + b"\n")

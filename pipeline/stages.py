@@ -94,7 +94,7 @@ def _integration(_: Options) -> tuple[Planned, ...]:
     return (
         Planned("release tool killed, disk full", ("make", "faults")),
         Planned("containers, end to end", ("make", "images-test")),
-        Planned("lab fleets, end to end", ("make", "lab-test")),
+        Planned("lab fleets, end to end; coverage", ("make", "coverage-labs"), figures="coverage-labs.json"),
         Planned("figures", ("make", "bench", f"BENCH={bench}"), figures="bench.json"),
         Planned("ratios against the last release", _own("ratios")),
     )

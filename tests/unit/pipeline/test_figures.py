@@ -34,6 +34,15 @@ def test_both_bounds_hold() -> None:
     assert covered.shortfalls(overall) == ["overall 84.0 % of the branches, 85 are wanted"]
 
 
+def test_what_only_labs_run_is_judged_with_them() -> None:
+    low = covered.by_package(
+        document(deploy__operations__x=(10, 1, 5, 5), lab__x=(4, 0, 1, 1), labels__x=(4, 4, 1, 1))
+    )
+    assert set(covered.without_labs(low)) == {"labels"}
+    assert covered.shortfalls(covered.without_labs(low)) == []
+    assert len(covered.shortfalls(low)) == 3
+
+
 def test_nothing_measured_is_not_all_covered() -> None:
     assert covered.shortfalls(covered.by_package({"files": {}})) == [
         "nothing was measured: run `make coverage` again"
