@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        where = error.filename or ROOT / DIRECTORY
+        where = error.filename or "a file could not be written"
         remedy = "make room on that disk" if full else "look at that file"
         print(f"pipeline: {where}: {error.strerror or error}; {remedy}, then try again", file=sys.stderr)
     return 1
@@ -199,8 +199,9 @@ def _measured() -> list[ratios.Figure]:
     try:
         return ratios.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise PipelineError(
-            f"{path} has no figures ({error}): "
+            f"{path} has no figures ({why}): "
             f"run `make bench BENCH='--quick --json {DIRECTORY / 'bench.json'}'`"
         ) from None
 

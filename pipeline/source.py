@@ -30,7 +30,8 @@ def source_of(root: Path) -> Source:
         names = ", ".join(line[3:] for line in changed[:_SHOWN])
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise PipelineError(
-            f"{names}{more} differ from the commit, and a record is about a commit: commit or stash them"
+            f"a record is about a commit, and there are changes beside it ({names}{more}): "
+            "commit or stash them"
         )
     return Source(_git(root, "rev-parse", "HEAD"), _git(root, "rev-parse", "HEAD^{tree}"))
 

@@ -1,5 +1,6 @@
 """Stages are run, stopped and refused; what they run is a few words of shell here."""
 
+import errno
 import os
 import signal
 import sys
@@ -116,7 +117,7 @@ def test_production_is_not_touched_while_something_was_not_checked(
 
 def test_changes_beside_the_commit_are_refused(project: Path, plan: dict[str, tuple[Planned, ...]]) -> None:
     (project / "b.txt").write_text("b\n")
-    with pytest.raises(PipelineError, match=r"^b\.txt differ from the commit.*commit or stash them$"):
+    with pytest.raises(PipelineError, match=r"changes beside it \(b\.txt\): commit or stash them$"):
         running.run(project, "quality", OPTIONS)
 
 
@@ -124,7 +125,7 @@ def test_a_stage_that_changes_the_tree_has_no_record(
     project: Path, plan: dict[str, tuple[Planned, ...]]
 ) -> None:
     plan["quality"] = (sh("echo more >> a.txt"),)
-    with pytest.raises(PipelineError, match=r"a\.txt differ from the commit"):
+    with pytest.raises(PipelineError, match=r"changes beside it \(a\.txt\)"):
         running.run(project, "quality", OPTIONS)
     assert record.read("quality", project) is None
 
@@ -247,3 +248,16 @@ def test_every_command_of_a_stage_can_be_run() -> None:
                 ), each
             if each.undo:
                 assert each.undo[3] == "rollback.py"
+
+
+def test_a_disk_that_gets_full_is_one_sentence(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "ROOT", project)
+    monkeypatch.setattr(running, "run", full)
+    assert cli.main(["run", "quality"]) == 1
+    said = "a file could not be written: No space left on device; make room on that disk, then try again"
+    assert capsys.readouterr().err == f"pipeline: {said}\n"
