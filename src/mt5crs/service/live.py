@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Generic
 
 from mt5crs.service.endpoint import Endpoint
+from mt5crs.service.metrics import Gauge
 from mt5crs.settings.envfile import parse_bytes
 from mt5crs.settings.schema import AnySettings, SettingsError, did_you_mean, fields, load
 
@@ -32,6 +33,7 @@ class LiveSettings(Generic[AnySettings]):
         self._environ = dict(environ)
         self.refused: dict[str, str] | None = None
         """The file that was not taken (`digest`, empty if it could not be read) and why (`reason`)."""
+        self._figure: Gauge | None = None
         try:
             self.settings, self.digest = self._read()
         except OSError as error:
@@ -59,7 +61,7 @@ class LiveSettings(Generic[AnySettings]):
     def show_on(self, endpoint: Endpoint) -> None:
         """Say on `/health` and in the figures which file is in force, and which was refused."""
         registry = endpoint.tell("settings", self.told)
-        self._in_force = registry.gauge(
+        self._figure = registry.gauge(
             "mt5crs_settings_in_force_info",
             "1, with the digest of the file of live settings in force.",
             ("digest",),
@@ -71,8 +73,9 @@ class LiveSettings(Generic[AnySettings]):
         self.show()
 
     def show(self) -> None:
-        """Bring the figure up to date."""
-        self._in_force.replace({self.digest: 1.0})
+        """Bring the figure up to date, if it is shown already."""
+        if self._figure is not None:
+            self._figure.replace({self.digest: 1.0})
 
     def told(self) -> dict[str, object]:
         """What `/health` says: digest of the file in force (empty: there is none), and what was refused."""

@@ -111,8 +111,6 @@ def main(
         if hasattr(signal, "SIGHUP"):  # Windows has none
             signal.signal(signal.SIGHUP, lambda *_: reader.ask())
         service = make(live.settings, log)
-        reader.also = lambda: read_again(service, live.settings)
-        live.show_on(service.endpoint)
     except wrong as error:
         print(error, file=sys.stderr)
         return exits.CONFIGURATION
@@ -122,6 +120,8 @@ def main(
     # Windows asks a program to end with SIGBREAK
     for number in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGBREAK", signal.SIGINT)):
         signal.signal(number, lambda *_: service.stop())
+    reader.also = lambda: read_again(service, live.settings)
+    live.show_on(service.endpoint)
     try:
         service.run()
     except foreseen as error:

@@ -43,6 +43,7 @@ def live(file: Path) -> LiveSettings[Example]:
 def test_the_file_wins_over_the_environment(file: Path) -> None:
     made = live(file)
     assert made.settings == Example(port=7, log_level="WARNING", most=20)
+    made.show()  # asked before there is an end point
     assert made.told() == {"in_force": digest_of(file.read_bytes()), "refused": None}
     assert LiveSettings(Example, "", ENVIRON).told() == {"in_force": "", "refused": None}
 
