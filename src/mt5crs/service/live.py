@@ -45,12 +45,13 @@ class LiveSettings(Generic[AnySettings]):
         try:
             content = self._content()
             digest = digest_of(content)
-            self.settings, self.digest = self._of(content)
+            taken = self._of(content)
         except OSError as error:
             return self.refuse(digest, _unreadable(self._path, error))
         except SettingsError as error:
             return self.refuse(digest, "; ".join(error.problems))
-        self.refused = None
+        self.refused = None  # first: who sees the new digest sees no refusal of before
+        self.settings, self.digest = taken
         return ""
 
     def refuse(self, digest: str, reason: str) -> str:

@@ -65,8 +65,8 @@ def test_another_level_is_in_force_without_a_restart_and_a_bad_one_is_not(gatewa
     assert check(gateway)[0] == 1, "what should be in force is not known"
 
     write(gateway, "LOG_LEVEL='INFO'\n")
-    eventually(lambda: check(gateway)[0] == 0)
-    assert gateway.metric("mt5crs_settings_refused") == 0
+    eventually(lambda: gateway.metric("mt5crs_settings_refused") == 0)
+    assert check(gateway)[0] == 0
     assert gateway.process.poll() is None
 
 
