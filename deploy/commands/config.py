@@ -50,12 +50,24 @@ config.add_command(import_)
 @config.command()
 @click.argument("host")
 @click.argument("key", required=False)
+@click.option(
+    "--what-if",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Instead: what deploying with this on HOST would do, as `config impact --host HOST` tells it.",
+)
 @json_option
-def explain(host: str, key: str | None, as_json: bool) -> None:
+@click.pass_context
+def explain(
+    context: click.Context, host: str, key: str | None, changes: tuple[str, ...], as_json: bool
+) -> None:
     """Show where HOST has a setting from: the value that wins and every one that loses, with file and line.
 
     Without KEY all settings of the host. Secrets are never shown.
     """
+    if changes:
+        context.invoke(impact, changes=changes, host=host, as_json=as_json)
     from deploy.fleet import layers
     from deploy.fleet.inventory import InventoryError
 
@@ -160,7 +172,7 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
         }
         click.echo(json.dumps(told))
     elif found.nothing:
-        click.echo("it changes nothing: no service would be activated anew, no host set up otherwise")
+        click.echo("nothing on any host: no service would be activated anew, no host set up otherwise")
     else:
         rows = [
             (name, *(_services(of, name) for of in (found.restarts, found.live)))

@@ -160,8 +160,9 @@ def test_commands_say_that_a_change_restarts_nothing(inventory: Path) -> None:
     status, said = command(inventory, "impact", "reconciler_log_level=DEBUG")
     assert (status, "WITHOUT A RESTART" in said) == (0, True), said
     assert said.splitlines()[1].split() == ["inf-01", "nothing", "reconciler"]
-    status, said = command(inventory, "impact", "reconciler_recheck_interval_s=12.5")
-    assert status == 2, said
+    for words in (("impact",), ("explain", "hub-01", "--what-if")):
+        status, said = command(inventory, *words, "hub_recheck_interval_s=61.0")
+        assert (status, said.splitlines()[1].split()) == (2, ["hub-01", "hub", "nothing"]), said
     for name, told in (("gateway_log_level", "restarts nothing"), ("gateway_port", "config impact")):
         status, said = command(inventory, "explain", "gtw-01", name)
         assert (status, told in said) == (0, True), said
