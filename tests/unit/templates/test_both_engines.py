@@ -120,6 +120,15 @@ def test_every_setting_reaches_its_service(fleet: Fleet, service: str) -> None:
             assert getattr(loaded, field.name) == wanted, field.name
 
 
+def test_a_windows_gateway_reads_nothing_again_and_has_all_its_settings(fleet: Fleet) -> None:
+    of = fleet.hosts["gtw-01"]
+    made = json.loads(render("release/gateway.json.j2", {**of, "group_names": ["gateway", "windows"]}))
+    assert ("live" in made, "live.env" in made["files"]) == (False, False)
+    loaded = load_env_text(GatewaySettings, made["files"][".env"]["content"])
+    assert (loaded.log_level, loaded.live_settings_file) == (of["gateway_log_level"], "")
+    assert "--settings" not in made["health"]["command"]
+
+
 def test_env_files_are_private_and_nothing_else_holds_a_secret(fleet: Fleet) -> None:
     for service in LOADED:
         for host in hosts_of(fleet, service):
