@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.release_host.host import UNIT, FakeHost, beside, in_the_shadow, specification
+from tests.release_host.host import UNIT, FakeHost, beside, in_the_shadow, specification, with_live
 
 SIDE = "mt5crs-side.service"
 DROP_IN = "mt5crs-gateway.service.d/10-limits.conf"
@@ -158,6 +158,16 @@ def _new_runs(host: FakeHost) -> None:
     _deployed(host, new())
 
 
+def _live_staged(host: FakeHost) -> None:
+    _deployed(host, with_live(old(), "INFO"))
+    _staged(host, with_live(old(), "DEBUG"))
+
+
+def _live_runs(host: FakeHost) -> None:
+    _live_staged(host)
+    assert host.run(*ACTIVATE_NOW)[1]["live"] is True, host.last_output
+
+
 def _many(host: FakeHost) -> None:
     for number in range(3):
         _deployed(host, old(state_format=1 + number))
@@ -196,5 +206,7 @@ SCENARIOS = [
     Scenario("undo and judge", _held, (*UNDO, "--judge"), pair=True),
     Scenario("leave a held undo", _held, (*UNDO, "--back"), pair=True),
     Scenario("leave an undo", _undone, (*UNDO, "--back"), pair=True),
+    Scenario("activate a live change", _live_staged, ACTIVATE_NOW, allowed=frozenset({OLD})),
+    Scenario("roll a live change back", _live_runs, ("rollback", "gateway"), allowed=frozenset({OLD})),
     Scenario("prune", _many, ("prune", "gateway", "--keep", "0"), allowed=frozenset({NEW})),
 ]

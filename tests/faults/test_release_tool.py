@@ -171,6 +171,9 @@ def _assert_whole(scenario: Scenario, host: FakeHost, number: int) -> None:
         assert text.split()[0] in scenario.allowed, f"current is {text!r}"
         assert entry["intact"], f"{pointer} is not complete"
         assert host.running() == text.splitlines()[0], f"{pointer} is current, {host.running()!r} runs"
+        live = generation / "live.env"
+        if live.exists():
+            assert (host.systemd / "live").read_text() == live.read_text(), "other live settings are in force"
         assert entry["state"] in ("confirmed", "provisional"), entry["state"]
         assert (entry["state"] == "provisional") == bool(host.timers()) == bool(entry["pending"]), entry
         if entry["state"] == "confirmed":

@@ -33,6 +33,12 @@ read -r wanted < "$1/units/mt5crs-gateway.service" || [ -n "$wanted" ] || exit 3
 echo fine
 """
 
+CHECK_LIVE = CHECK.replace(
+    "echo fine",
+    'cmp -s "$FAKE_SYSTEMD/live" "$1/live.env" || { echo "the former settings"; exit 1; }\necho fine',
+)
+"""The same, and it has read the live settings of that generation."""
+
 
 COMPARE = """\
 #!/bin/sh
@@ -133,6 +139,14 @@ def specification(text: str = "one", **changes: Any) -> dict[str, Any]:
         "state_format": 1,
         **changes,
     }
+
+
+def with_live(made: dict[str, Any], level: str) -> dict[str, Any]:
+    """Have a specification bring live settings with ``level`` in them (#deaf: the unit reads none again)."""
+    content = f"LEVEL={level}\n"
+    made["files"]["live.env"] = {"mode": "0644", "owner": "root", "group": "root", "content": content}
+    made["files"]["check"]["content"] = CHECK_LIVE
+    return {**made, "live": {"live.env": [UNIT]}}
 
 
 class FakeHost:

@@ -10,12 +10,7 @@ import pytest
 from mt5crs_release.desired.digest import fixed_digest
 from mt5crs_release.desired.spec import parse_spec
 from mt5crs_release.errors import SpecError
-from tests.release_host.host import CHECK, UNIT, FakeHost, beside, specification
-
-IN_FORCE = CHECK.replace(
-    "echo fine",
-    'cmp -s "$FAKE_SYSTEMD/live" "$1/live.env" || { echo "the former settings"; exit 1; }\necho fine',
-)
+from tests.release_host.host import CHECK_LIVE, UNIT, FakeHost, beside, specification, with_live
 
 
 @pytest.fixture
@@ -25,17 +20,9 @@ def host(tmp_path: Path) -> FakeHost:
 
 def spec(level: str = "INFO", text: str = "one", **changes: Any) -> dict[str, Any]:
     made = specification(text, **changes)
-    made["files"]["live.env"] = {
-        "mode": "0644",
-        "owner": "root",
-        "group": "root",
-        "content": f"LEVEL={level}\n",
-    }
-    made["files"]["check"]["content"] = IN_FORCE
-    made["live"] = {"live.env": [UNIT]}
     # The same whether it is taken or not: another policy is another generation, and a restart.
     made["health"] |= {"healthy_deadline_s": 1.0, "progress_deadline_s": 10.0}
-    return made
+    return with_live(made, level)
 
 
 def deploy(host: FakeHost, made: dict[str, Any], *words: str) -> tuple[int, dict[str, Any]]:
@@ -92,7 +79,7 @@ def test_it_equals_what_a_restart_with_it_makes(host: FakeHost, tmp_path: Path) 
 def test_whatever_else_changes_is_a_restart(host: FakeHost, made: dict[str, Any], why: str) -> None:
     deploy(host, spec())
     if why == "nothing live changes":
-        (host.service / "current/check").write_text(IN_FORCE + "# by hand\n")
+        (host.service / "current/check").write_text(CHECK_LIVE + "# by hand\n")
     status, answer = deploy(host, made)
     assert (status, answer["live"], starts(host)) == (0, False, 2), why
 
