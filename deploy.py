@@ -5,7 +5,7 @@ staged; then it goes step by step (--data strategy=…), each checked before the
 before everything is healthy, and a failure puts back what was activated.
 """
 
-from deploy.operations import locking, planning, run, stepping, windows
+from deploy.operations import locking, planning, run, safeguard, stepping, windows
 from deploy.operations.baseline import baseline_installed
 from deploy.operations.monitoring import monitoring_packages
 from deploy.operations.release import bring_bundles, looked_at, put_back, services, upload_bundle
@@ -20,6 +20,7 @@ windows.prepare(rollout, run.windows_targets())
 baseline_installed()
 monitoring_packages()
 locking.take(rollout, last=True)
+safeguard.back_up(rollout, plan)
 
 bring_bundles(rollout, plan)
 upload_bundle(rollout)

@@ -16,7 +16,7 @@ from deploy.operations.context import fleet
 from deploy.rollout.record import Failure, Rollout
 
 NAME = "Lock"
-_LOOKING = (NAME, "Plan", "Put back", "Ask")
+_LOOKING = (NAME, "Plan", "Put back", "Ask", "Back up")
 _locks: dict[str, FleetLock] = {}
 
 

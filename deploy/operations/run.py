@@ -47,6 +47,7 @@ DATA = {
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
 _PHASES = (
     "Baseline",
+    "Back up",
     "Upload",
     "Stage",
     "Plan",

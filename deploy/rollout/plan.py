@@ -76,6 +76,16 @@ class Plan:
     work: Mapping[tuple[str, str], Work] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """Hosts on which something is activated, each once, in the order of the steps."""
+        return tuple(dict.fromkeys(host for step in self.steps for host in step.hosts))
+
+    @property
+    def worth_a_backup(self) -> bool:
+        """Whether there is something to be changed where something runs already."""
+        return any(self.observed.get(host) for host in self.hosts)
+
+    @property
     def id(self) -> str:
         """Twelve hexadecimal digits; the same for the same plan."""
         return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()[:_SHORT]

@@ -66,6 +66,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "batches": batches(made),
             "busy": busy(made, fleet),
             "foretold": plans.foretold(made),
+            "hosts": list(made.hosts),
+            "worth_a_backup": made.worth_a_backup,
             "standing_by": made.standing_by,
             "shadows": {host: terms.arguments for host, terms in made.shadows.items()},
             "steps": made.document()["steps"],

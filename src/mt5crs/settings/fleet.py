@@ -230,6 +230,14 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
             "Most MB a second that all hosts together fetch from the Hub.", ge=0.1, le=100_000, in_env=False
         ),
     ] = 60.0
+    backup_before_deploy: Annotated[
+        Literal["none", "warn", "stop"],
+        setting(
+            "Whether a deployment that changes something makes a backup first: none; warn: one that cannot "
+            "be made is told, and the deployment goes on; stop: it does not begin. It says how long it took.",
+            in_env=False,
+        ),
+    ] = "warn"
     backup_keep_days: Annotated[
         int,
         setting(
