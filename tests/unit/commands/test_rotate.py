@@ -108,7 +108,7 @@ def test_a_plan_changes_nothing(
 def test_all_clients_at_once(inventory: Path, acts: object) -> None:
     before = yaml.safe_load(opened(inventory))["vault_client_secret_keys"]
     done = run(inventory, "client", "all")
-    assert done.output.count("made  client") == len(before) == 6
+    assert done.output.count("made  client") == len(before) == 7
     after = resolve(inventory, EXTRA).hosts["hub-01"]
     for name, key in after["vault_client_secret_keys"].items():
         assert key != before[name]
