@@ -5,15 +5,19 @@ recorded/<job>-<host>.prom: the lines of `curl http://<host>:<port>/metrics` the
 
 from __future__ import annotations
 
+import io
 import subprocess
 import urllib.request
 from pathlib import Path
 
+from mt5crs.hub.service import Hub
 from mt5crs.local_fleet.rehearsal import Fleet
 from mt5crs.review import figures, making
 from mt5crs.review.decision import Policy
 from mt5crs.review.rehearsal import ProviderServer
 from mt5crs.review.tree import tree_of
+from mt5crs.service.logs import Log
+from mt5crs.settings.hub import HubSettings
 from tests.promql import Series, samples
 from tests.unit.hub_watch.running import Receiver, watching
 
@@ -71,6 +75,25 @@ def of_hub_watch(directory: Path) -> list[Series]:
     directory.mkdir()
     with watching(directory, Receiver(), silence_s=3600) as watcher:
         return list(samples(watcher.scrape(), job="hub_watch", host=WATCHER))
+
+
+def of_hub(directory: Path) -> list[Series]:
+    """What the Hub's service exports; it need not run for that, only be made."""
+    settings = HubSettings(
+        gateways={},
+        gateway_ports={},
+        gateway_pub_ports={},
+        gateway_public_keys={},
+        client_name="watcher",
+        client_secret_key="1" * 64,
+        http_port=0,
+        state_dir=str(directory / "hub"),
+    )
+    hub = Hub(settings, Log("hub", stream=io.StringIO()))
+    try:
+        return list(samples(metrics(hub.endpoint.port), job="hub", host=_HUB))
+    finally:
+        hub.close()
 
 
 def of_debian() -> list[Series]:

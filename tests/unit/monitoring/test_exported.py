@@ -11,7 +11,7 @@ import yaml
 
 from mt5crs.local_fleet.rehearsal import Fleet
 from tests.promql import Selector, Series, samples, selectors, series_of, without
-from tests.unit.monitoring.exported import of_debian, of_hub_watch, of_review, of_services
+from tests.unit.monitoring.exported import of_debian, of_hub, of_hub_watch, of_review, of_services
 
 from .test_rules import CASES, alerts
 
@@ -29,7 +29,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Series]]
         fleet.wait(
             lambda: any(series.name == "mt5crs_gateway_drawdown" for series in of_services(fleet)), "money"
         )
-        yield of_services(fleet) + of_debian() + of_review(directory) + of_hub_watch(directory)
+        others = of_debian() + of_review(directory) + of_hub(directory) + of_hub_watch(directory)
+        yield of_services(fleet) + others
 
 
 def test_selectors_are_found() -> None:
