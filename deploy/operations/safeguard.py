@@ -23,14 +23,14 @@ def back_up(rollout: Rollout, plan: Plan) -> None:
 @operation()
 def taken(rollout: Rollout, plan: Plan) -> Generator[FunctionCommand, None, None]:
     """Back the fleet up, unless nothing is to be done or nothing runs yet."""
-    if plan.worth_a_backup and not rollout.failed:
+    if plan.in_service and not rollout.failed:
         yield FunctionCommand(_take, (rollout, plan), {})
 
 
 def _take(rollout: Rollout, plan: Plan) -> bool:
     """False ends the run here: nothing was changed yet."""
     began = time.monotonic()
-    said, refused = backed_up(fleet(), plan.hosts, rollout.who)
+    said, refused = backed_up(fleet(), plan.in_service, rollout.who)
     for line in said:
         print(line, flush=True)
     if said or refused:

@@ -76,14 +76,12 @@ class Plan:
     work: Mapping[tuple[str, str], Work] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def hosts(self) -> tuple[str, ...]:
-        """Hosts on which something is activated, each once, in the order of the steps."""
-        return tuple(dict.fromkeys(host for step in self.steps for host in step.hosts))
-
-    @property
-    def worth_a_backup(self) -> bool:
-        """Whether there is something to be changed where something runs already."""
-        return any(self.observed.get(host) for host in self.hosts)
+    def in_service(self) -> tuple[str, ...]:
+        """Hosts of the steps on which something runs already, so that there is something to lose."""
+        hosts = dict.fromkeys(host for step in self.steps for host in step.hosts)
+        return tuple(
+            host for host in hosts if any(now != NOTHING for now in self.observed.get(host, {}).values())
+        )
 
     @property
     def id(self) -> str:

@@ -31,13 +31,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return what was said, or a failed result that says why the deployment must not begin."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         plan = (task_vars or {}).get("fleet_plan") or {}
-        if self._task.check_mode or not plan.get("worth_a_backup"):
+        if self._task.check_mode or not plan.get("in_service"):
             return {**result, "changed": False, "skipped": True}
         try:
             fleet = resolve(file_of(context.CLIARGS["inventory"]), dict(load_extra_vars(self._loader)))
         except InventoryError as error:
             return {**result, "failed": True, "msg": str(error)}
-        said, refused = backed_up(fleet, plan["hosts"], os.environ.get("SUDO_USER") or getpass.getuser())
+        said, refused = backed_up(fleet, plan["in_service"], os.environ.get("SUDO_USER") or getpass.getuser())
         if refused:
             return {**result, "failed": True, "msg": refused, "rollout_said": said}
         return {**result, "changed": False, "rollout_said": said}

@@ -10,7 +10,7 @@ import pytest
 from deploy.backup import before
 from deploy.backup.storing import BackupError
 from deploy.rollout.batches import Step
-from deploy.rollout.plan import Plan
+from deploy.rollout.plan import NOTHING, Plan
 
 WHOLE = {"id": "b-1", "hosts": {"inf-01": {"bytes": 2_000_000}}, "missing": {}, "seconds": 1.5}
 
@@ -69,8 +69,9 @@ def plan(hosts: tuple[str, ...], observed: dict[str, dict[str, str]]) -> Plan:
     return Plan("lab", "rolling", steps, {}, observed, {})
 
 
-def test_what_changes_nothing_or_is_the_first_of_its_fleet_needs_none() -> None:
-    assert not plan((), {"inf-01": {"strategy": "a"}}).worth_a_backup
-    assert not plan(("inf-01",), {"inf-01": {}}).worth_a_backup
-    assert plan(("inf-01", "inf-02"), {"inf-01": {}, "inf-02": {"strategy": "a"}}).worth_a_backup
-    assert plan(("inf-01", "inf-02", "inf-01"), {}).hosts == ("inf-01", "inf-02")
+def test_only_where_something_runs_there_is_something_to_lose() -> None:
+    """A host that is new to a running fleet has nothing to copy, which stops nothing."""
+    runs, new = {"strategy": "0003-aa confirmed"}, {"strategy": NOTHING, "reconciler": NOTHING}
+    assert plan((), {"inf-01": runs}).in_service == ()
+    assert plan(("inf-01", "inf-02"), {"inf-01": new, "inf-02": {}}).in_service == ()
+    assert plan(("inf-01", "inf-02", "inf-02"), {"inf-01": new, "inf-02": runs}).in_service == ("inf-02",)
