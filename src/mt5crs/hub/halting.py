@@ -88,7 +88,7 @@ class Halting:
         self._known: set[str] = set()
         """Causes that were acted on, also where the disk did not take it."""
         self._due: dict[str, dict[str, Halt]] = {name: {} for name in self._peers}
-        self._bells = {name: threading.Event() for name in self._peers}
+        self._wakers = {name: threading.Event() for name in self._peers}
         self._threads: dict[str, threading.Thread] = {}
         self._stopping = threading.Event()
         for kept in store.halts(_MOST_DUE, due=True):
@@ -97,8 +97,8 @@ class Halting:
     def close(self) -> bool:
         """End; whether every thread has."""
         self._stopping.set()
-        for bell in self._bells.values():
-            bell.set()
+        for waker in self._wakers.values():
+            waker.set()
         for thread in list(self._threads.values()):
             thread.join(5.0)
         return not any(thread.is_alive() for thread in self._threads.values())
@@ -149,7 +149,7 @@ class Halting:
                 thread = threading.Thread(target=self._run, args=(name,), name=f"halting-{name}", daemon=True)
                 self._threads[name] = thread
                 thread.start()
-        self._bells[name].set()
+        self._wakers[name].set()
 
     # ---- one gateway ----
 
@@ -157,17 +157,17 @@ class Halting:
         failed = 0
         with GatewayClient(self._peers[name], _PATIENCE, context=self._context) as client:
             while not self._stopping.is_set():
-                self._bells[name].clear()
+                self._wakers[name].clear()
                 with self._lock:
                     due = list(self._due[name].values())
                 if not due:
                     failed = 0
-                    self._bells[name].wait()
+                    self._wakers[name].wait()
                     continue
                 over = [self._once(client, halt) for halt in due]
                 if all(over):
                     continue
-                self._bells[name].wait(_AGAIN_S[min(failed, len(_AGAIN_S) - 1)])
+                self._wakers[name].wait(_AGAIN_S[min(failed, len(_AGAIN_S) - 1)])
                 failed += 1
 
     def _once(self, client: GatewayClient, halt: Halt) -> bool:

@@ -42,7 +42,7 @@ class NotThereError(ValueError):
     """What was asked for does not exist; the text says what there is."""
 
 
-class Desk(Protocol):
+class Actions(Protocol):
     """Who does what operators ask for."""
 
     def halt(self, who: str, asked: HaltAsked) -> Mapping[str, Any]:
@@ -61,7 +61,7 @@ class Posts:
         token: str,
         ring: Callable[[], None],
         told: Callable[[str, str, str], None],
-        desk: Desk | None = None,
+        actions: Actions | None = None,
         operators: Mapping[str, str] | None = None,
     ) -> None:
         """`ring()` has the alerts looked at now. `told(path, status, reason)` hears of each post.
@@ -69,14 +69,14 @@ class Posts:
         token: what Alertmanager shows; empty: nobody may post. operators: name → SHA-256 (hex) of the token.
         """
         self._pages, self._token, self._ring, self._told = pages, token, ring, told
-        self._desk, self._operators = desk, dict(operators or {})
+        self._actions, self._operators = actions, dict(operators or {})
 
     def __call__(self, request: Request) -> Answer | None:
         """Answer a request; never raises."""
         if request.method != "POST":
             return self._pages(request)
-        if request.path in (HALT, ACKNOWLEDGE) and self._desk is not None:
-            status, said = self._operated(request, self._desk)
+        if request.path in (HALT, ACKNOWLEDGE) and self._actions is not None:
+            status, said = self._operated(request, self._actions)
             self._told(request.path, status[:3], "" if status < "4" else str(said["error"]))
             return Answer(status, "application/json", json.dumps(said).encode() + b"\n")
         if request.path != WEBHOOK:
@@ -92,7 +92,7 @@ class Posts:
         self._told(WEBHOOK, "202", "")
         return Answer("202 Accepted", _TEXT, b"looking\n")
 
-    def _operated(self, request: Request, desk: Desk) -> tuple[str, Mapping[str, Any]]:
+    def _operated(self, request: Request, actions: Actions) -> tuple[str, Mapping[str, Any]]:
         """HTTP status and JSON of what an operator asks for."""
         if not (request.secret or request.here):
             said = "a token is not taken over a line that others can read; open the page by https://"
@@ -102,9 +102,9 @@ class Posts:
             return "401 Unauthorized", {"error": "no operator has this token (hub_operators)"}
         try:
             if request.path == HALT:
-                return "202 Accepted", desk.halt(who, msgspec.json.decode(request.body, type=HaltAsked))
+                return "202 Accepted", actions.halt(who, msgspec.json.decode(request.body, type=HaltAsked))
             asked = msgspec.json.decode(request.body, type=Acknowledged)
-            return "200 OK", desk.acknowledge(who, asked)
+            return "200 OK", actions.acknowledge(who, asked)
         except msgspec.MsgspecError as error:
             return "400 Bad Request", {"error": f"{error}; see docs/hub.md"}
         except NotThereError as error:

@@ -25,7 +25,7 @@ TOKENS = {"alice": "a" * 64, "bob": "b" * 64}
 OPERATORS = {name: hashlib.sha256(token.encode()).hexdigest() for name, token in TOKENS.items()}
 
 
-class Desk:
+class Actions:
     def __init__(self) -> None:
         self.did: list[tuple[str, Any]] = []
 
@@ -40,24 +40,24 @@ class Desk:
         return {}
 
 
-def posted(path: str, body: object, **of: Any) -> tuple[str, dict[str, Any], Desk]:
-    desk = Desk()
-    posts = Posts(lambda _: None, "", lambda: None, lambda *_: None, desk, OPERATORS)
+def posted(path: str, body: object, **of: Any) -> tuple[str, dict[str, Any], Actions]:
+    actions = Actions()
+    posts = Posts(lambda _: None, "", lambda: None, lambda *_: None, actions, OPERATORS)
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     asked = Request(path, "", "10.0.0.1", "POST", sent, **{"token": TOKENS["alice"], "secret": True, **of})
     answer = posts(asked)
     assert answer is not None
-    return answer.status[:3], json.loads(answer.body), desk
+    return answer.status[:3], json.loads(answer.body), actions
 
 
 GOOD = {"gateway": "gtw-01", "magic": "202401", "reason": "because"}
 
 
 def test_an_operator_halts_and_acknowledges_by_name() -> None:
-    status, _, desk = posted(HALT, GOOD)
-    assert (status, desk.did) == ("202", [("alice", HaltAsked("gtw-01", "202401", "because"))])
-    status, _, desk = posted(ACKNOWLEDGE, {"id": "a-1", "reason": "on it"}, token=TOKENS["bob"])
-    assert (status, desk.did) == ("200", [("bob", Acknowledged("a-1", "on it"))])
+    status, _, actions = posted(HALT, GOOD)
+    assert (status, actions.did) == ("202", [("alice", HaltAsked("gtw-01", "202401", "because"))])
+    status, _, actions = posted(ACKNOWLEDGE, {"id": "a-1", "reason": "on it"}, token=TOKENS["bob"])
+    assert (status, actions.did) == ("200", [("bob", Acknowledged("a-1", "on it"))])
     assert posted(HALT, GOOD, secret=False, here=True)[0] == "202", "on the Hub itself, as through ssh -L"
 
 
@@ -72,8 +72,8 @@ def test_an_operator_halts_and_acknowledges_by_name() -> None:
 )
 def test_who_is_no_operator_does_nothing(of: dict[str, Any], status: str, said: str) -> None:
     for path, body in ((HALT, GOOD), (ACKNOWLEDGE, {"id": "a-1", "reason": "on it"})):
-        found, told, desk = posted(path, body, **of)
-        assert (found, desk.did) == (status, [])
+        found, told, actions = posted(path, body, **of)
+        assert (found, actions.did) == (status, [])
         assert said in told["error"]
 
 
@@ -91,8 +91,8 @@ def test_who_is_no_operator_does_nothing(of: dict[str, Any], status: str, said: 
     ],
 )
 def test_bad_input_is_one_clear_error(body: object, said: str) -> None:
-    status, told, desk = posted(HALT, body)
-    assert (status, desk.did) == ("400", [])
+    status, told, actions = posted(HALT, body)
+    assert (status, actions.did) == ("400", [])
     assert said in told["error"]
 
 
