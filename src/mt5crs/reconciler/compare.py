@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import msgspec
 
@@ -276,11 +276,17 @@ def _by_ticket(
     before: Position | None, after: Position | None, deals: list[Deal]
 ) -> tuple[list[Deal], list[Deal]]:
     """The same by the order in which the broker numbered them: what its dates tell apart no more when its
-    clock was set back. Only for a position whose own date says so, or that is gone.
+    clock was set back. Only where the dates of the position or of the deals say so, or the position is gone.
     """
-    if before is None or (after is not None and after.time_update_msc >= before.time_update_msc):
+    numbered = sorted(deals, key=lambda deal: deal.ticket)
+    set_back = (
+        after is None
+        or (before is not None and after.time_update_msc < before.time_update_msc)
+        or any(one.time_msc - next_one.time_msc > OVERLAP_MSC for one, next_one in pairwise(numbered))
+    )
+    if before is None or not set_back:
         return _by_record(before, deals)
-    deals = sorted(deals, key=lambda deal: deal.ticket)
+    deals = numbered
     change = (signed_units(after) if after is not None else 0) - signed_units(before)
     moved_since = list(accumulate((signed_units(deal) for deal in reversed(deals)), initial=0))
     since = next((count for count, moved in enumerate(moved_since) if moved == change), 0)

@@ -492,6 +492,23 @@ def test_a_clock_that_is_far_behind_was_not_set_back(behind_ms: int) -> None:
     assert wrong.state.through_msc == local.through_msc
 
 
+def test_deals_of_both_sides_of_a_set_back_may_be_shown_late() -> None:
+    """Together they moved nothing: a look in between took the position that holds both, dated by the later."""
+    account = Account()
+    account.trade(1, -2.0)
+    local = account.look(None).state
+    account.trade(1, -0.1, shown=False)
+    account.now -= HOUR
+    account.trade(1, 0.1, shown=False)
+    seen = account.look(local)
+    account.trade(1, -1.0)
+    account.hidden.clear()
+    seen = account.look(seen.state)
+    seen = account.look(seen.state)
+    assert seen.discrepancies == ()
+    assert list(seen.state.positions) == list(account.positions.values())
+
+
 @settings(max_examples=200)
 @given(data=st.data())
 def test_any_history_is_followed_when_the_clock_is_set_back_in_it(data: st.DataObject) -> None:
