@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from mt5crs.__main__ import main
 from mt5crs.review import bench
 from mt5crs.review.cache import Cache
 from mt5crs.review.model import ReviewError
+from mt5crs.review.rehearsal import ProviderServer
 from tests.unit.review.conftest import Commit
 
 
@@ -66,3 +69,15 @@ def test_the_command_says_what_is_missed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [line.split()[-1] for line in told.stdout.splitlines()] == ["MISSED", "OK"]
     told = CliRunner().invoke(main, ["review", "bench", "--json"])
     assert [figure["good"] for figure in json.loads(told.stdout)] == [False, True]
+
+
+def test_a_client_that_goes_away_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with ProviderServer() as server:
+        host, _, port = server.endpoint.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST /v1/messages HTTP/1.1\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 404"
+    assert "Traceback" not in capfd.readouterr().err
