@@ -34,6 +34,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer((sys.argv[1], 8098), Handler).serve_forever()
 """
 WATCHERS = ("inf-01", "inf-02")
+WATCHED: dict[str, Any] = {
+    "monitoring_hub_watch_url": f"http://127.0.0.1:8098/hook?token={CANARY}",
+    "monitoring_hub_watch_networks": ["127.0.0.1"],
+}
 HUB_UNITS = ("prometheus.service", "prometheus-alertmanager.service")
 
 
@@ -45,10 +49,7 @@ def watched(deployed: Fleet) -> Iterator[Fleet]:
         fleet.lab.exec(host, ["rm", "-f", FILE])
         start = ["systemd-run", "--collect", "--unit=hub-watch-test", "python3", "-c", RECEIVER, "127.0.0.1"]
         fleet.lab.exec(host, start)
-    fleet.override(
-        monitoring_hub_watch_url=f"http://127.0.0.1:8098/hook?token={CANARY}",
-        monitoring_hub_watch_networks=["127.0.0.1"],
-    )
+    fleet.override(**WATCHED)
     ran = fleet.pyinfra("--data", "strategy=all_at_once")
     assert ran.status == 0, ran.output[-4000:]
     assert CANARY not in ran.output
@@ -57,6 +58,29 @@ def watched(deployed: Fleet) -> Iterator[Fleet]:
     restore(fleet)
     for host in WATCHERS:
         fleet.lab.exec(host, ["systemctl", "stop", "hub-watch-test.service"], check=False)
+
+
+@pytest.mark.slow(reason="three deployments; that both engines bring the same is tried by test_parity.py")
+def test_ansible_takes_the_watchers_away_and_brings_them_as_pyinfra_does(watched: Fleet) -> None:
+    def watchers() -> dict[str, str]:
+        show = ["systemctl", "is-active", "mt5crs-hub-watch.service"]
+        return {host: watched.lab.exec(host, show, check=False).stdout.strip() for host in WATCHERS}
+
+    assert watchers() == dict.fromkeys(WATCHERS, "active")
+    watched.override()
+    ran = watched.playbook("site.yml", "--tags", "monitoring,baseline")
+    assert ran.status == 0, ran.output[-4000:]
+    assert "active" not in watchers().values()
+    watched.override(**WATCHED)
+    ran = watched.playbook("site.yml", "--tags", "monitoring,baseline")
+    assert ran.status == 0, ran.output[-4000:]
+    assert CANARY not in ran.output
+
+    def heard() -> dict[str, float]:
+        return asked(watched.lab, 'mt5crs_hub_watch_state{state="well"}')
+
+    wait_until(lambda: heard() == dict.fromkeys(WATCHERS, 1.0), 120, "both to hear the Hub", seen=heard)
+    assert watched.pyinfra().record["outcome"] == "unchanged"
 
 
 def posted(fleet: Fleet, host: str) -> list[tuple[str, str]]:
