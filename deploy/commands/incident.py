@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 30
 _LOOK_S = 15.0
+_STEP_S = 5
+"""So often alerts are looked for: some last for seconds."""
 _sleep: Callable[[float], None] = time.sleep
 _now: Callable[[], float] = time.time
 
@@ -348,7 +350,8 @@ def _sections(of: Fleet, since: float, until: float) -> dict[str, dict[str, Any]
 
     hosts = [*of.in_group("gateway"), *of.in_group("hub")[:1]]
     # By the hosts' clock: nothing of the broker's is asked for.
-    return told_by(of, dict.fromkeys(hosts, asked_of(int(since * 1000), int(until * 1000), 0, until)))
+    asked = {**asked_of(int(since * 1000), int(until * 1000), 0, until), "step_s": _STEP_S}
+    return told_by(of, dict.fromkeys(hosts, asked))
 
 
 def _suspect(of: Fleet, sections: Mapping[str, Any], opened: float) -> Mapping[str, Any] | None:

@@ -95,7 +95,7 @@ def alerts(asked: dict[str, Any]) -> list[dict[str, Any]]:
     """Alerts that fired: since when, until when (Unix time), for how many minutes in all."""
     _seen(asked)
     length = asked["until"] - asked["from_utc_msc"] / 1000
-    step = max(_STEP_S, int(length / _MOST_STEPS) + 1)
+    step = max(int(asked.get("step_s", _STEP_S)), int(length / _MOST_STEPS) + 1)
     found = _ask(
         asked,
         "query_range",

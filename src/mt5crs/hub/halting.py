@@ -164,16 +164,20 @@ class Halting:
                     failed = 0
                     self._wakers[name].wait()
                     continue
-                over = [self._once(client, halt) for halt in due]
+                in_force: set[int] = set()
+                over = [self._once(client, halt, in_force) for halt in due]
                 if all(over):
                     continue
                 self._wakers[name].wait(_AGAIN_S[min(failed, len(_AGAIN_S) - 1)])
                 failed += 1
 
-    def _once(self, client: GatewayClient, halt: Halt) -> bool:
-        """Whether it is over. A halt that is in force already is no second one."""
+    def _once(self, client: GatewayClient, halt: Halt, in_force: set[int]) -> bool:
+        """Whether it is over. A halt that is in force already is no second one.
+
+        in_force: magic numbers that the gateway has just said to be halted, 0 for all.
+        """
         wanted = halt.wanted
-        if self._halted(wanted.gateway, wanted.magic):
+        if self._halted(wanted.gateway, wanted.magic) or in_force & {0, wanted.magic}:
             return self._end(halt, "already", "")
         try:
             answer = client.call(
@@ -183,6 +187,7 @@ class Halting:
             # A refusal, too, is asked about again: a key that is not deployed yet is, a moment later; and a
             # halt that is in force, but not on the gateway's disk, has to be repeated.
             return self._still(halt, str(error))
+        in_force.update(each.magic for each in answer.halts)
         ours = any(
             each.magic == wanted.magic
             and (each.client, each.reason) == (client.peer.client_name, wanted.reason)

@@ -242,3 +242,15 @@ def test_a_full_disk_delays_no_halt(
     post(hub)
     eventually(lambda: prometheus.asked > before)
     assert halts(gateway) == [], "it is known to have been acted on all the same"
+
+
+def test_two_alerts_about_one_magic_number_are_one_halt(
+    hub: Shown, gateway: Running, prometheus: Alerting, tmp_path: Path
+) -> None:
+    prometheus.firing = [BREAKER, {**BREAKER, "code": "LIVE_NO_FILLS", "alertname": "Mt5crsNoFills"}]
+    before = gateway.log().count('"event":"halt"')
+    post(hub)
+    done = eventually(lambda: [each for each in kept(tmp_path) if each["done"]][1:] and kept(tmp_path))
+    assert sorted(each["outcome"] for each in done) == ["already", "halted"]
+    assert len(halts(gateway)) == 1
+    assert gateway.log().count('"event":"halt"') == before + 1
