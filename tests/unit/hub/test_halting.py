@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from mt5crs.client.gateway import GatewayClient
+from mt5crs.hub.halt_policy import Wanted
+from mt5crs.hub.halting import Halt
 from mt5crs.hub.posts import Posts
 from mt5crs.protocol import requests
 from mt5crs.protocol.replies import Error
@@ -245,12 +248,19 @@ def test_a_full_disk_delays_no_halt(
 
 
 def test_two_alerts_about_one_magic_number_are_one_halt(
-    hub: Shown, gateway: Running, prometheus: Alerting, tmp_path: Path
+    hub: Shown, gateway: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    prometheus.firing = [BREAKER, {**BREAKER, "code": "LIVE_NO_FILLS", "alertname": "Mt5crsNoFills"}]
+    halting = hub.hub._halting
+    monkeypatch.setattr(halting, "_halted", lambda *_: False)  # as while the gateway is not heard yet
     before = gateway.log().count('"event":"halt"')
-    post(hub)
-    done = eventually(lambda: [each for each in kept(tmp_path) if each["done"]][1:] and kept(tmp_path))
-    assert sorted(each["outcome"] for each in done) == ["already", "halted"]
-    assert len(halts(gateway)) == 1
+    in_force: set[int] = set()
+    with GatewayClient(halting._peers["gtw-01"]) as client:
+        for name in ("one", "two"):
+            wanted = Wanted(id=name, gateway="gtw-01", magic=MAGIC, by="alert", reason=f"alert {name}")
+            assert halting._once(client, Halt(wanted=wanted, at=1.0), in_force)
+    assert sorted((each["id"], each["outcome"]) for each in kept(tmp_path)) == [
+        ("one", "halted"),
+        ("two", "already"),
+    ]
+    assert [each[2] for each in halts(gateway)] == ["alert one"]
     assert gateway.log().count('"event":"halt"') == before + 1
