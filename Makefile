@@ -161,7 +161,7 @@ images-test: setup bundle ## images built, the stack of compose.yml up, checked,
 	$(PYTEST) tests/images --budget 60 --timeout 300 -m "not slow"
 
 .PHONY: images-long
-images-long: setup bundle ## the same, and images for arm64: built twice, tried by an emulator (minutes; needs qemu-user-static)
+images-long: setup bundle ## the same; images for arm64, built twice and tried (needs qemu-user-static); the Containerfile (minutes)
 	$(PYTEST) tests/images --budget 300 --timeout 900
 
 .PHONY: lab-test

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,18 +22,20 @@ from deploy.bundle.sbom import DebianPackage, bill_of_materials
 from deploy.bundle.signing import allowed_signers_line, public_key, sign, signing_key
 from deploy.bundle.wheelhouse import sha256
 from deploy.fleet.rendering import TEMPLATES
-from images import code, layer, monitoring, root, selftest
+from images import code, layer, root, selftest
 from images.architecture import AMD64, ARCHITECTURES, Architecture, emulator_of, native
 from images.errors import ImageError
 from images.layout import Image, Origin, make_image, write_archive
 from images.provenance import statement
 from images.services import SERVICES, reference
+from images.steps import monitoring
 from mt5crs_release.bundles.bundle import Bundle
 from mt5crs_release.bundles.provenance import SUFFIX
 from mt5crs_release.desired.digest import SHORT
 
 LATEST = "images.json"
 """In the output directory: what was built last, for amd64; others have a file beside it."""
+READY = TEMPLATES / "monitoring/ready.py"
 LARGEST = 10
 """So many of the largest files are shown."""
 _TEMPORARY = ".tmp-images-"
@@ -182,13 +185,18 @@ def _debian(
         fresh.mkdir()
         made = root.make((builder or fresh) / "root", mirror, architecture.name, builder)
         names = [name for name in layer.entries(made.directory) if not code.is_own(name)]
-        told = {"": _written(made.directory, names, fresh / "layer.tar.gz")}
+        trees = {"": (made.directory, names)}
         for package in monitoring.PACKAGES:
-            tree = work / package
-            monitoring.lay_out(made.added, made.described, package, tree)
-            told[package] = _written(tree, layer.entries(tree), fresh / f"{package}.tar.gz")
-            tree.rename(fresh / package)
+            tree = fresh / package
+            monitoring.lay_out(made.added, made.described, package, tree, READY)
+            trees[package] = (tree, layer.entries(tree))
         shutil.rmtree(made.added)
+        with ThreadPoolExecutor() as pool:  # most of the time goes into compressing, beside Python
+            layers = {
+                package: pool.submit(_written, tree, names, fresh / f"{package or 'root'}.tar.gz")
+                for package, (tree, names) in trees.items()
+            }
+        told = {package: each.result() for package, each in layers.items()}
         if builder:
             made.directory.rename(fresh / "root")
         (fresh / "packages.json").write_text(json.dumps([vars(each) for each in made.packages]))
@@ -200,7 +208,7 @@ def _debian(
         fresh.rename(kept)
     listed = json.loads((kept / "packages.json").read_text())
     told = json.loads((kept / "layers.json").read_text())
-    layers = {
+    read = {
         package: layer.Layer(kept / each["file"], each["digest"], each["plain"], each["size"])
         for package, each in told.items()
     }
@@ -208,9 +216,9 @@ def _debian(
         kept / "root",
         {package: kept / package for package in monitoring.PACKAGES},
         tuple(DebianPackage(**each) for each in listed),
-        layers.pop(""),
-        layers,
-        tuple((size, name) for package in layers for size, name in told[package]["largest"]),
+        read.pop(""),
+        read,
+        tuple((size, name) for package in read for size, name in told[package]["largest"]),
     )
 
 
@@ -228,8 +236,9 @@ def _written(tree: Path, names: list[str], target: Path) -> dict[str, Any]:
 def _recipe() -> list[Path]:
     """What decides on the Debian part."""
     here = Path(__file__).parent
-    modules = (here / name for name in ("root.py", "layer.py", "monitoring.py", "services.py"))
-    return [*modules, *root.HOOKS, TEMPLATES / "monitoring/ready.py"]
+    modules = (here / name for name in ("root.py", "layer.py", "services.py"))
+    steps = sorted(path for path in (here / "steps").iterdir() if path.is_file())
+    return [*modules, *steps, READY]
 
 
 @contextmanager

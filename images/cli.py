@@ -13,7 +13,7 @@ from pathlib import Path
 from deploy.bundle.archive import ROOT
 from deploy.bundle.signing import SigningError
 from deploy.controller.programs import MissingProgramError
-from images import build, checks, stack
+from images import build, checks, containerfile, stack
 from images.architecture import ARCHITECTURES
 from images.errors import ImageError
 from images.stack_files import DEFAULT_NAME
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=[*ARCHITECTURES],
         help="of the images (default: this machine's); another one's are tried by an emulator",
     )
+    commands.add_parser("containerfile", help="write Containerfile anew")
     for command, about in (
         ("prepare", "write what compose.yml asks for, to start it with Docker"),
         ("up", "verify the images, start the stack of compose.yml, check what runs"),
@@ -53,7 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command == "down":
             each.add_argument("--volumes", action="store_true", help="forget its state, too")
     options = parser.parse_args(arguments)
-    runners = {"build": _build, "prepare": _prepare, "up": _up, "check": _check, "down": _down}
+    runners = {
+        "build": _build,
+        "containerfile": _containerfile,
+        "prepare": _prepare,
+        "up": _up,
+        "check": _check,
+        "down": _down,
+    }
     try:
         return runners[options.command](options)
     except (ImageError, LabError, SigningError, MissingProgramError) as error:
@@ -88,6 +96,12 @@ def _build(options: argparse.Namespace) -> int:
         print(f"tried by an emulator: {', '.join(made.tried)}")
     size = made.archive.stat().st_size
     print(f"{made.archive}  {size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _containerfile(_: argparse.Namespace) -> int:
+    containerfile.PATH.write_text(containerfile.containerfile())
+    print(f"written: {containerfile.PATH}")
     return 0
 
 

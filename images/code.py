@@ -9,16 +9,13 @@ from deploy.bundle.wheel_facts import WheelFacts, facts_of
 from images.architecture import Architecture
 from images.errors import ImageError
 from images.root import compile_code, in_root
-from images.services import PYTHON, SERVICES, STATE, USER
+from images.services import SERVICES, STATE, USER
+from images.steps import wheels
+from images.steps.wheels import SITE
 from mt5crs_release.bundles.bundle import CORE, Bundle
 
-SITE = "usr/local/lib/python3.13/dist-packages"
-PROGRAM = "mt5crs"
-"""The only program of the wheels that an image keeps."""
 _BUNDLE = "build"
 _TAG = "cp313"
-OWN = ("opt", "run", "usr/local", "var/lib/mt5crs")
-"""Where our part lies; all else is Debian's."""
 
 
 def install(
@@ -44,22 +41,10 @@ def install(
     bundle.unpack(unpacked)
     try:
         (pip,) = unpacked.glob("wheels/pip-*.whl")
-        options = [
-            "--isolated",
-            "--quiet",
-            "--no-index",
-            "--require-hashes",
-            "--no-deps",
-            "--no-compile",
-            "--no-cache-dir",
-        ]
-        options += ["--break-system-packages", "--root-user-action=ignore", "--disable-pip-version-check"]
-        source = [f"--find-links=/{_BUNDLE}/wheels", f"--requirement=/{_BUNDLE}/requirements.txt"]
-        if builder is not None:
-            source.append(f"--root=/{root.relative_to(builder)}")
+        below = f"/{root.relative_to(builder)}" if builder else ""
         in_root(
             where,
-            [PYTHON, f"/{_BUNDLE}/wheels/{pip.name}/pip", "install", *options, *source],
+            wheels.installing(f"/{_BUNDLE}", pip.name, below),
             # As cross compilers say for which platform: pip takes its wheels.
             _PYTHON_HOST_PLATFORM=f"linux-{architecture.machine}",
         )
@@ -70,15 +55,8 @@ def install(
         shutil.rmtree(unpacked)
         for path in (where / "tmp").iterdir():
             shutil.rmtree(path)
-    for program in (root / "usr/local/bin").iterdir():
-        if program.name != PROGRAM:  # what libraries bring for people; nobody has a shell here
-            program.unlink()
+    wheels.finish(root)
     compile_code(root, SITE, builder)
-    for service in SERVICES:
-        for volume in () if service.package else service.volumes:
-            (root / volume.lstrip("/")).mkdir(parents=True, exist_ok=True)
-            (root / volume.lstrip("/")).chmod(0o750)
-    (root / "opt/mt5crs/gateway").mkdir(parents=True)
     return taken
 
 
@@ -90,7 +68,7 @@ def owner(name: str) -> int:
 
 def is_own(name: str) -> bool:
     """Tell whether a file belongs into our layer."""
-    return any(name == own or name.startswith(f"{own}/") for own in OWN)
+    return any(name == own or name.startswith(f"{own}/") for own in wheels.OWN)
 
 
 def _installed(root: Path, wheel: Path) -> bool:

@@ -19,6 +19,8 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _SECOND = 1_000_000_000
+CHECKED_EVERY_S, CHECK_LIMIT_S, CHECK_START_S, CHECK_RETRIES = 5, 5, 30, 3
+"""Health checks: how often, for how long, until when failing is starting, how many failures count."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,16 @@ class Image:
         return sum(layer.size for layer in self.layers)
 
 
+def environment_of(service: Service) -> dict[str, str]:
+    """Return the environment that a service's image has."""
+    return {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin", **service.environment}
+
+
 def image_config(
     service: Service, origin: Origin, layers: Sequence[Layer], architecture: str
 ) -> dict[str, Any]:
     """Return the configuration of a service's image."""
-    environment = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin", **service.environment}
+    environment = environment_of(service)
     return {
         "created": origin.created,
         "architecture": architecture,
@@ -71,10 +78,10 @@ def image_config(
             "StopSignal": "SIGTERM",
             "Healthcheck": {
                 "Test": ["CMD", *service.health],
-                "Interval": 5 * _SECOND,
-                "Timeout": 5 * _SECOND,
-                "StartPeriod": 30 * _SECOND,
-                "Retries": 3,
+                "Interval": CHECKED_EVERY_S * _SECOND,
+                "Timeout": CHECK_LIMIT_S * _SECOND,
+                "StartPeriod": CHECK_START_S * _SECOND,
+                "Retries": CHECK_RETRIES,
             },
             "Labels": {
                 "org.opencontainers.image.title": f"MT5-CRS {service.about}",

@@ -10,8 +10,8 @@ from packageurl import PackageURL
 
 from deploy.bundle.sbom import DebianPackage
 from images.layout import Image, Origin
-from images.root import DEBIAN
 from images.services import SERVICES
+from images.steps.debian import DEBIAN
 from mt5crs_release.bundles.provenance import PREDICATE
 from mt5crs_release.bundles.verdict import STATEMENT
 

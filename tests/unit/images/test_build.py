@@ -15,6 +15,8 @@ from images import architecture, build, cli, code, root, selftest
 from images.architecture import AMD64, ARM64, Architecture
 from images.errors import ImageError
 from images.services import SOCKETS, STATE, USER
+from images.steps import debian
+from images.steps.wheels import SITE
 
 
 def test_packages_are_read_as_the_hook_lists_them() -> None:
@@ -32,9 +34,9 @@ def test_a_root_keeps_python_and_licences_and_loses_every_other_program(tmp_path
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    root._reduce(tmp_path)
-    described = root.parse_descriptions("Package: libc6\nVersion: 2\n\nPackage: zlib1g\nVersion: 1\n\n")
-    root._describe(tmp_path, described.values())
+    debian.reduce(tmp_path)
+    described = debian.parse_descriptions("Package: libc6\nVersion: 2\n\nPackage: zlib1g\nVersion: 1\n\n")
+    debian.describe(tmp_path, described.values())
     files = {
         str(path.relative_to(tmp_path))
         for path in tmp_path.rglob("*")
@@ -49,20 +51,20 @@ def test_a_root_keeps_python_and_licences_and_loses_every_other_program(tmp_path
     assert str((tmp_path / "lib").readlink()) == "usr/lib"
     assert not (tmp_path / "lib64").is_symlink()
     (tmp_path / "usr/lib64").mkdir()  # as amd64 has it
-    root._describe(tmp_path, [])
+    debian.describe(tmp_path, [])
     assert str((tmp_path / "lib64").readlink()) == "usr/lib64"
 
 
 def test_services_own_what_they_write_and_nothing_else() -> None:
     assert code.owner(f"{STATE}/gateway".lstrip("/")) == code.owner(SOCKETS.lstrip("/")) == USER
-    for name in ("usr/bin/python3.13", code.SITE, "var/lib/mt5crs", "run", "opt/mt5crs/gateway"):
+    for name in ("usr/bin/python3.13", SITE, "var/lib/mt5crs", "run", "opt/mt5crs/gateway"):
         assert code.owner(name) == 0
-    names = (f"{code.SITE}/mt5crs", "usr/lib/python3.13", "usr/localx")
+    names = (f"{SITE}/mt5crs", "usr/lib/python3.13", "usr/localx")
     assert [code.is_own(name) for name in names] == [True, False, False]
 
 
 def test_only_the_wheel_that_was_installed_counts(tmp_path: Path) -> None:
-    described = tmp_path / code.SITE / "msgspec-0.22.0.dist-info"
+    described = tmp_path / SITE / "msgspec-0.22.0.dist-info"
     described.mkdir(parents=True)
     (described / "WHEEL").write_text("Wheel-Version: 1.0\nTag: cp313-cp313-manylinux_2_17_x86_64\n")
     wheels = [

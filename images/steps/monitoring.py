@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.fleet.rendering import TEMPLATES
 from images.services import CONFIGURATION, READY, SERVICES
+from images.steps.debian import STATUS
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "prometheus": (
@@ -18,24 +18,23 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "prometheus-alertmanager": ("prometheus-alertmanager",),
 }  # fmt: skip
 """By the package that is run: it, and what its pages are shown with. They need no library but glibc."""
-STATUS = "var/lib/dpkg/status.d"
-"""Where scanners look which packages there are."""
 _KEPT = tuple(
     f"usr/share/{name}" for name in ("prometheus", "javascript", "nodejs", "fonts", "fonts-glyphicons")
 )
 
 
-def lay_out(added: Path, described: Mapping[str, str], package: str, target: Path) -> None:
+def lay_out(added: Path, described: Mapping[str, str], package: str, target: Path, ready: Path) -> None:
     """Put into `target` what the image of a package has of it, of those beside it, and of ours. OSError.
 
-    added: a directory with each package, unpacked. described: what Debian says of them.
+    added: a directory with each package, unpacked. described: what Debian says of them. ready: the health
+    command of hosts.
     """
     for each in PACKAGES[package]:
         for name in (*_KEPT, f"usr/share/doc/{each}/copyright"):
             _copy(added / each / name, target / name)
         _write(target / STATUS / each, described[each])
     _copy(added / package / "usr/bin" / package, target / "usr/bin" / package)
-    _write(target / READY.lstrip("/"), (TEMPLATES / "monitoring/ready.py").read_text())
+    _write(target / READY.lstrip("/"), ready.read_text())
     (target / CONFIGURATION.lstrip("/")).mkdir(parents=True)
     for path in target.rglob("*"):
         if path.is_dir() and not path.is_symlink():
