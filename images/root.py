@@ -43,7 +43,8 @@ def argv(target: Path, mirror: str | None, architecture: str) -> list[str]:
     add, record = HOOKS
     added = " ".join(package for packages in monitoring.PACKAGES.values() for package in packages)
     hooks = [f'--extract-hook={add} "$1" {added}', f'--extract-hook={record} "$1"']
-    made = root_argv(debian.DEBIAN, debian.PACKAGES, (), target, mirror, variant="extract")
+    kept = ["/usr/share/doc/*"]  # licences; some packages have a link to another one's directory
+    made = root_argv(debian.DEBIAN, debian.PACKAGES, (), target, mirror, variant="extract", kept=kept)
     return ["--mode=root", f"--architectures={architecture}", *hooks, *made]
 
 

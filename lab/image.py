@@ -47,11 +47,16 @@ def root_argv(
     target: Path,
     mirror: str | None,
     variant: str = "minbase",
+    kept: Sequence[str] = (),
 ) -> list[str]:
-    """Return mmdebstrap's arguments that write a root file system to `target`, a directory or `….tar`."""
+    """Return mmdebstrap's arguments that write a root file system to `target`, a directory or `….tar`.
+
+    kept: patterns of paths that stay, of those that are left out elsewhere.
+    """
     argv = ["--quiet", f"--variant={variant}", f"--include={','.join(included)}"]
     argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED]
+    argv += [f"--dpkgopt=path-include={pattern}" for pattern in kept]
     argv += [f"--customize-hook={hook}" for hook in hooks]
     if debian in UBUNTU:
         argv.append("--components=main,universe")  # Prometheus is in the second

@@ -229,3 +229,10 @@ def test_what_ends_a_build_leaves_nothing_half_made(
             130,
             "\nimages: interrupted; nothing half made was kept, and a stack goes on as it is\n",
         )
+
+
+def test_documentation_is_unpacked_for_its_licences_though_hosts_have_none() -> None:
+    """What says so last counts."""
+    told = [option for option in root.argv(Path("root"), None, "amd64") if option.startswith("--dpkgopt=")]
+    assert told[-1] == "--dpkgopt=path-include=/usr/share/doc/*"
+    assert "--dpkgopt=path-exclude=/usr/share/doc/*" in told
