@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from deploy.controller.programs import find
-from images.root import DEBIAN
+from images.steps.debian import DEBIAN
 from lab.plan import RELEASES
 from pipeline.scans.model import Found, Scan
 

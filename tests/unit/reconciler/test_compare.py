@@ -493,7 +493,7 @@ def test_a_clock_that_is_far_behind_was_not_set_back(behind_ms: int) -> None:
 
 
 def test_deals_of_both_sides_of_a_set_back_may_be_shown_late() -> None:
-    """Together they moved nothing: a look in between took the position that holds both, dated by the later."""
+    """Together they moved nothing: a look in between took the position that holds both, of the later date."""
     account = Account()
     account.trade(1, -2.0)
     local = account.look(None).state
