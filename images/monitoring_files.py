@@ -84,6 +84,9 @@ def configuration(values: Mapping[str, str], own: MonitoringSettings) -> dict[st
             job: {host: named(job).ports[-1] for host in members} for job, members in scraped.items()
         },
         "monitoring_hub_watchers": {},
+        "hub_http_address": values["MT5CRS_HUB_WATCHING_ADDRESS"],
+        "hub_http_port": named("hub").ports[-1],
+        "hub_alerts_token": "",  # a stack's Hub has no key that halts
         "monitoring_steered_clocks": [],
         "fleet_environment": values["MT5CRS_PROJECT"],
         "fleet_address": values["MT5CRS_PROMETHEUS_WATCHING_ADDRESS"],

@@ -163,7 +163,7 @@ def test_a_run_leaves_a_line_a_row_and_a_file(
     assert done.exit_code == 0, done.output
     line = json.loads(done.stderr.splitlines()[-1])
     assert (line["event"], line["api_calls"], line["batch_efficiency"]) == ("review.done", 1, 1.0)
-    assert line["budget_left"] == pytest.approx(15 - line["price"])
+    assert line["budget_left"] == pytest.approx(ReviewSettings().budget_day - line["price"])
     assert KEY not in done.output + done.stderr + text.read_text()
     CliRunner().invoke(main, options, env=environment)
     found = {each.name: each.value for each in samples(text.read_text())}

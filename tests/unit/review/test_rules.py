@@ -49,7 +49,12 @@ def test_the_order_path_itself_sends_orders() -> None:
     assert rules.check("src/mt5crs/gateway/order_manager.py", "self._broker.send(request)\n") == []
 
 
+OTHERS = frozenset({"tests/unit/hub/axe/axe.min.js.gz"})
+"""Packed as they came from elsewhere, and used by tests alone: a README beside each says from where."""
+
+
 def test_the_product_itself_breaks_no_rule() -> None:
     tree = tree_of(Path(__file__).parents[3])
-    found = [finding for file in changed(tree, None) for finding in own_findings(file)]
+    own = [file for file in changed(tree, None) if file.path not in OTHERS]
+    found = [finding for file in own for finding in own_findings(file)]
     assert [(finding.path, finding.line, finding.rule) for finding in found] == []

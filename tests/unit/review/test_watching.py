@@ -62,7 +62,8 @@ def test_the_command_judges_and_brings_the_metrics_up_to_date(
     assert (told.exit_code, "reviews: 0 within a day" in told.output) == (0, True)
     assert "mt5crs_review_runs_total 0" in text.read_text()
     directory = tmp_path / "mt5crs/review"
-    making.budget(ReviewSettings(budget_review=15.0), directory).reserve(14.9)
+    day = ReviewSettings().budget_day
+    making.budget(ReviewSettings(budget_review=day), directory).reserve(day - 0.05)
     told = CliRunner().invoke(main, ["review", "watch", "--json"], env=environment)
     assert told.exit_code == 1
     assert json.loads(told.stdout)["verdict"] == "FAIL"
