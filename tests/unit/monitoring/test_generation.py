@@ -124,6 +124,24 @@ def test_without_a_webhook_alerts_are_only_shown(hub: dict[str, Any]) -> None:
     assert receivers == [{"name": "fleet"}, {"name": "information"}, {"name": "watchdog"}]
 
 
+TOKEN = "of Alertmanager's own"
+
+
+def test_what_is_critical_has_the_hub_look_at_once(fleet: Fleet) -> None:
+    made = specification(fleet.hosts["hub-01"], hub_alerts_token=TOKEN)
+    config = yaml.safe_load(made["files"]["alertmanager.yml"]["content"])
+    first, receiver = config["route"]["routes"][0], next(r for r in config["receivers"] if r["name"] == "hub")
+    assert (first["receiver"], first["matchers"], first["group_wait"]) == (
+        "hub",
+        ['severity="critical"'],
+        "0s",
+    )
+    assert first["continue"], "people hear of it, too"
+    (post,) = receiver["webhook_configs"]
+    assert post["url"].endswith("/api/alerts/webhook")
+    assert post["http_config"]["authorization"]["credentials"] == TOKEN
+
+
 def test_a_sign_of_life_goes_to_the_watchdog_alone(fleet: Fleet) -> None:
     made = specification(fleet.hosts["hub-01"], monitoring_watchdog_url=WEBHOOK)
     config = yaml.safe_load(made["files"]["alertmanager.yml"]["content"])

@@ -208,7 +208,9 @@ def test_a_shadow_has_the_key_that_observes_and_the_strategys_settings(fleet: Fl
     assert seen["CLIENT_SECRET_KEY"] == settings["reconciler_client_secret_key"] != own["CLIENT_SECRET_KEY"]
     assert seen["CLIENT_NAME"] == "inf-01-reconciler"
     other = {name for name, value in own.items() if seen[name] != value}
-    assert other == {"CLIENT_NAME", "CLIENT_SECRET_KEY", "METRICS_ADDRESS", "METRICS_PORT", "DATA_DIR"}
+    of_the_process = {"METRICS_ADDRESS", "METRICS_PORT", "DATA_DIR", "LIVE_SETTINGS_FILE"}
+    assert other == {"CLIENT_NAME", "CLIENT_SECRET_KEY"} | of_the_process
+    assert seen["LIVE_SETTINGS_FILE"] == "/opt/mt5crs/strategy/standby/live.env"
 
 
 @pytest.mark.parametrize("service", LOADED)
