@@ -123,7 +123,8 @@ def test_preflight_is_go_and_names_each_thing_that_is_broken(fleet: Fleet) -> No
     found = findings(told)
     assert found["G-SEC-01"] == [f"inf-02: {env} has mode 0640 and owner 0, must be 0600 and root (0)"]
     assert "inf-01: mt5crs-strategy.service is inactive" in found["G-SYS-02"]
-    assert any(text.startswith("gtw-01: files of gateway") for text in found["G-SYS-03"])
+    changed = "is not as it was staged: pyvenv.cfg of its runtime was changed"
+    assert any(text.startswith("gtw-01: gateway (") and text.endswith(changed) for text in found["G-SYS-03"])
     assert found["G-SEC-06"] == ["inf-02: the firewall table inet mt5crs was changed"]
     assert found["G-OPS-01"][0].startswith("hub-01: not known: ")
     assert not any("not known" in text for text in found["G-DAT-13"] + found["G-DAT-14"])

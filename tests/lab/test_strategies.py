@@ -288,4 +288,4 @@ def test_a_strategy_that_does_not_exist_is_refused_with_a_list(unmoved: Fleet) -
     theirs = unmoved.playbook("site.yml", "-e", "fleet_strategy=canarry")
     for ran in (ours, theirs):
         assert ran.status != 0
-        assert "rolling, canary, blue_green, all_at_once" in ran.output
+        assert "rolling, canary, blue_green, shadow, all_at_once" in ran.output
