@@ -2,7 +2,8 @@
 
 Runs once, on the controller. Returns `rollout_plan`: `id`, `strategy`, `steps`, `batches` (kind of step → its
 hosts in order and the sizes of the steps, for `hosts` and `serial`), `busy` (service → hosts), `lacking`
-(host → bundles), `foretold` (host → service → what it does with it), `watched_s`.
+(host → bundles), `foretold` (host → service → what it does with it), `in_service` (hosts to back up first),
+`shadows` (host → terms of its shadow stage, as arguments), `watched_s`.
 In check mode the plan is kept; with `plan` among the extra variables the run is refused unless the kept plan
 still fits.
 """
