@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.release_host import forked
+
 _HERE = Path(__file__).resolve().parent
 _SOURCES = _HERE.parent.parent / "src"
 PYTHON = os.environ.get("MT5CRS_RELEASE_PYTHON") or str(Path(sys.executable).resolve())
@@ -172,6 +174,22 @@ class FakeHost:
             shutil.copy2(_HERE / "systemctl", host.programs / name)
         return host
 
+    def moved(self, before: Path, now: Path) -> FakeHost:
+        """Have the absolute paths in it, a copy of what was below ``before``, lead below ``now``."""
+        units = self.root / "etc/systemd/system"
+        for link in [path for path in units.rglob("*") if path.is_symlink()]:
+            target = str(link.readlink()).replace(str(before), str(now))
+            link.unlink()
+            link.symlink_to(target)
+        for manifest in self.root.glob("opt/mt5crs/*/generations/*/manifest.json"):
+            manifest.write_text(manifest.read_text().replace(str(before), str(now)))
+        return self
+
+    def copied(self, root: Path) -> FakeHost:
+        """Make a copy of it as it is, at ``root``, which is not there yet."""
+        subprocess.run(["cp", "-a", self.root, root], check=True, timeout=30)
+        return FakeHost(root).moved(self.root, root)
+
     def environment(self) -> dict[str, str]:
         """Return the environment in which the tool talks to the stand-in."""
         return {
@@ -198,18 +216,27 @@ class FakeHost:
     def run(
         self, *arguments: str, spec: dict[str, Any] | None = None, prefix: Sequence[str] = ()
     ) -> tuple[int, dict[str, Any]]:
-        """Run the tool; return its exit status and its JSON (empty when it printed none)."""
-        answer = subprocess.run(
-            [*prefix, *self.command(*arguments)],
-            input=self.text(spec) if spec is not None else "",
-            capture_output=True,
-            text=True,
-            env=self.environment(),
-            timeout=60,
-            check=False,
-        )
-        self.last_output = answer.stdout + answer.stderr
-        return answer.returncode, json.loads(answer.stdout) if answer.stdout.strip() else {}
+        """Run the tool; return its exit status and its JSON (empty when it printed none).
+
+        With ``prefix`` it is a program that the prefix starts; without, a fork of one that imported it.
+        """
+        text = self.text(spec) if spec is not None else ""
+        if prefix:
+            done = subprocess.run(
+                [*prefix, *self.command(*arguments)],
+                input=text,
+                capture_output=True,
+                text=True,
+                env=self.environment(),
+                timeout=60,
+                check=False,
+            )
+            status, output, error = done.returncode, done.stdout, done.stderr
+        else:
+            words = [*arguments, "--root", str(self.root), "--json"]
+            status, output, error = forked.run(PYTHON, str(_SOURCES), words, self.environment(), text, 60)
+        self.last_output = output + error
+        return status, json.loads(output) if output.strip() else {}
 
     def deploy(self, text: str, **changes: Any) -> str:
         """Stage, activate and confirm a generation; return its name."""

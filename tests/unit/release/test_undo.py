@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -177,12 +178,18 @@ def deploy_sharing(host: FakeHost, deployment: str, text: str, of: tuple[str, ..
     lenient.unlink()
 
 
-@pytest.fixture
-def shared(host: FakeHost) -> FakeHost:
-    """A host whose second deployment changed what its three services share."""
+@pytest.fixture(scope="module")
+def made_shared(tmp_path_factory: pytest.TempPathFactory) -> FakeHost:
+    host = FakeHost.create(tmp_path_factory.mktemp("shared") / "root")
     deploy_sharing(host, FIRST, "one", SHARING)
     deploy_sharing(host, SECOND, "two", SHARING)
     return host
+
+
+@pytest.fixture
+def shared(made_shared: FakeHost, tmp_path: Path) -> FakeHost:
+    """A host whose second deployment changed what its three services share."""
+    return made_shared.copied(tmp_path / "root")
 
 
 OLD, NEW = dict.fromkeys(SHARING, "one"), dict.fromkeys(SHARING, "two")
@@ -240,14 +247,22 @@ def test_a_fleet_holds_judges_and_confirms(shared: FakeHost) -> None:
     assert shared.timers() == []
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> dict[str, FakeHost]:
-    """Two hosts; the reconciler of one is healthy only beside the same release of the other's gateway."""
-    hosts = {name: FakeHost.create(tmp_path / name) for name in ("gateway", "reconciler")}
+@pytest.fixture(scope="module")
+def made_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("fleet")
+    hosts = {name: FakeHost.create(directory / name) for name in ("gateway", "reconciler")}
     for deployment, text in ((FIRST, "one"), (SECOND, "two")):
         for service, host in hosts.items():
             deploy_sharing(host, deployment, text, (service,), hosts["gateway"])
-    return hosts
+    return directory
+
+
+@pytest.fixture
+def fleet(made_fleet: Path, tmp_path: Path) -> dict[str, FakeHost]:
+    """Two hosts; the reconciler of one is healthy only beside the same release of the other's gateway."""
+    shutil.copytree(made_fleet, tmp_path / "fleet", symlinks=True)
+    names = ("gateway", "reconciler")
+    return {name: FakeHost(tmp_path / "fleet" / name).moved(made_fleet, tmp_path / "fleet") for name in names}
 
 
 def of_fleet(fleet: dict[str, FakeHost]) -> list[str | None]:
