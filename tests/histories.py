@@ -1,5 +1,7 @@
 """Very many random histories of the trading state machines, in batches: `make states-long`.
 
+Every run of the tests tries 200 of each, other ones each time.
+
 What is done is kept in `reports/histories.json` after each batch, so that the same command goes on where it
 was stopped. Histories of other code count for nothing: a change of the machines or of what they try begins
 anew. Each batch has a seed of its own; a red one says how to repeat it.
@@ -25,6 +27,7 @@ MACHINES = {
     "gateway": "tests/unit/gateway/test_machine.py::TestMachine",
     "fleet": "tests/unit/test_fleet_machine.py::TestFleet",
     "phases": "tests/unit/gateway/test_phase_machine.py",
+    "compare": "tests/unit/reconciler/test_compare.py",
 }
 MOST = {"phases": 1000}
 """Of a machine whose histories are long, no more, and a tenth of a batch at once."""
@@ -32,6 +35,7 @@ TRIED = (
     "src/mt5crs",
     "profiles",
     "tests/unit/gateway",
+    "tests/unit/reconciler",
     "tests/unit/test_fleet_machine.py",
     "tests/unit/orders.py",
 )

@@ -25,6 +25,8 @@ from hypothesis import Phase, settings
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "safety.md"
 TIMEOUT_S = 900.0
+RUNS = "1000"
+"""Histories until a fault must have shown; every run tries fewer, and others each time."""
 FLEET = "tests/unit/test_fleet_machine.py"
 EXECUTION = "tests/unit/strategy/test_execution.py -k which_refusals"
 COMPARE = "tests/unit/reconciler/test_compare.py"
@@ -245,6 +247,7 @@ def mutated(mutation: Mutation | None) -> Iterator[Path]:
 def run(test: str, source: Path) -> tuple[Verdict, str]:
     """Run a test against a copy of `src`. The verdict, and what pytest said."""
     environment = os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.setdefault("MT5CRS_MACHINE_RUNS", RUNS)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "tests.mutations"]
     command += ["--hypothesis-profile", PROFILE, *test.split()]
     try:

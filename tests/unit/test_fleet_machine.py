@@ -61,7 +61,7 @@ from tests.unit.gateway.crashing import POINTS, Crash, CrashingBroker, CrashingJ
 from tests.unit.gateway.test_machine import RULES, SHOWING
 from tests.unit.orders import check_none_is_doubled
 
-RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "1000"))
+RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "200"))
 MAGIC, LOGIN, SERVER = 7, 90_000_001, "Sim-Demo"
 LIMITS = Limits(dry_run=False, symbols=["EURUSD"], max_order_volume=0.5, max_position_volume=0.8)
 TTL_S, TIMEOUT_S = 20.0, 3.0

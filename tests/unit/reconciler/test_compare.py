@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from itertools import combinations, product
 from typing import Any
@@ -24,6 +25,8 @@ from mt5crs.reconciler.compare import (
 from mt5crs.reconciler.halt import advice
 from mt5crs.reconciler.model import Comparison, Evidence, LocalState, signed_units
 from tests.unit.reconciler.books import MAGIC, NOW, deal, evidence, order, position
+
+RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "200"))
 
 
 def first(**books: Any) -> LocalState:
@@ -328,7 +331,7 @@ def _shuffled(books: Evidence, seed: int) -> Evidence:
     return msgspec.structs.replace(books, **mixed)
 
 
-@settings(max_examples=3000)
+@settings(max_examples=RUNS)
 @given(before=_books(), now=_books())
 def test_comparing_again_yields_nothing_new(before: Evidence, now: Evidence) -> None:
     once = compare(compare(None, before).state, now)
@@ -340,7 +343,7 @@ def test_comparing_again_yields_nothing_new(before: Evidence, now: Evidence) -> 
         assert twice.events == ()
 
 
-@settings(max_examples=3000)
+@settings(max_examples=RUNS)
 @given(before=_books(), now=_books(), seed=st.integers(0, 1000))
 def test_the_order_of_lists_does_not_matter(before: Evidence, now: Evidence, seed: int) -> None:
     local = compare(None, before).state
@@ -348,7 +351,7 @@ def test_the_order_of_lists_does_not_matter(before: Evidence, now: Evidence, see
     assert compare(local, _shuffled(now, seed)) == compare(local, now)
 
 
-@settings(max_examples=3000)
+@settings(max_examples=RUNS)
 @given(before=_books(), now=_books())
 def test_no_broker_position_is_ever_dropped_or_misjudged(before: Evidence, now: Evidence) -> None:
     done = compare(compare(None, before).state, now)

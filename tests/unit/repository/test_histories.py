@@ -39,7 +39,7 @@ def test_what_was_interrupted_goes_on_with_other_seeds(
     made = first.made + second.made
     assert len({(name, seed) for name, seed, _ in made}) == len(made)
     total = {name: sum(count for each, _, count in made if each == name) for name in histories.MACHINES}
-    assert total == {"gateway": 2500, "fleet": 2500, "phases": 1000}
+    assert total == {"gateway": 2500, "fleet": 2500, "phases": 1000, "compare": 2500}
     told = capsys.readouterr().out.splitlines()[-1]
     assert told.startswith("no violation; gateway: 2500 of 2500 histories in ")
     assert go(tmp_path, again := Runs()) == 0
@@ -56,7 +56,7 @@ def test_a_red_batch_ends_it_and_does_not_count(tmp_path: Path, capsys: pytest.C
 def test_histories_of_other_code_count_for_nothing(tmp_path: Path) -> None:
     assert go(tmp_path, Runs()) == 0
     assert go(tmp_path, other := Runs(), code="b") == 0
-    assert sum(count for _, _, count in other.made) == 6000
+    assert sum(count for _, _, count in other.made) == 8500
 
 
 def test_some_machines_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,7 @@ def test_some_machines_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert runs.made == [("fleet", 0, 1000), ("fleet", 1, 200)]
     with pytest.raises(SystemExit):
         histories.main(["gatewy"], run=runs, kept=kept, code="a")
-    assert "there is no machine gatewy: name some of gateway, fleet, phases" in capsys.readouterr().err
+    assert "there is no machine gatewy: name some of gateway, fleet, phases, compare" in capsys.readouterr().err
 
 
 def test_the_digest_is_of_names_and_contents(tmp_path: Path) -> None:
