@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from mt5crs.operate.report import Report, exit_status, one_line_errors, show
 
 _CONSTRUCTOR_S = 10.0
 """Most that import and constructor may take together; on a host a start may take 60 s."""
+_START_S = 60.0
+"""Most that Python may take until then, on a busy machine."""
 
 _name = click.argument("name")
 _directory = click.option(
@@ -200,6 +203,7 @@ def _ran(
     ) as process:
         try:
             try:
+                _wait_for_begin(process, results)
                 said, _ = process.communicate(timeout=_CONSTRUCTOR_S)
             except subprocess.TimeoutExpired:
                 if '"on_start"' not in results.read_text(encoding="utf-8"):
@@ -210,6 +214,13 @@ def _ran(
             said, _ = process.communicate()
             return said, True
     return said, False
+
+
+def _wait_for_begin(process: subprocess.Popen[str], results: Path) -> None:
+    """Until it comes to the strategy's own code: Python's start on a busy machine is none of its time."""
+    end = time.monotonic() + _START_S
+    while not results.stat().st_size and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def _judged(

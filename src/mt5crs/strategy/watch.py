@@ -23,8 +23,9 @@ from mt5crs.strategy.usage import Usage
 
 _LOOK_S = 0.25
 _LOOKS_FOR_ALL = 4
-_PATIENCE_S = 1.0
-"""After which a callback that nobody could stop is killed by the kernel."""
+_PATIENCE_S = 3.0
+"""After which a callback that nobody could stop is killed by the kernel: time for the thread that looks, on a
+machine that is busy."""
 
 
 class Watch:

@@ -104,7 +104,8 @@ def test_what_does_not_belong_in_a_strategy_is_found_and_named(
 
 def test_a_constructor_that_hangs_is_ended_and_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mt5crs.develop.strategy._CONSTRUCTOR_S", 1.0)
-    text = BEGIN + "class Mine(Strategy):\n    def __init__(self, options):\n        while True: ...\n"
+    code = "class Mine(Strategy):\n    def __init__(self, options):\n        time.sleep(99)\n"
+    text = f"import time\n{BEGIN}{code}"
     (project / "mine/src/mine/__init__.py").write_text(text)
     done = invoke(project, "check", "--json")
     assert done.exit_code == 1

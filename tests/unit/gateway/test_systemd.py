@@ -13,9 +13,13 @@ import pytest
 
 from mt5crs.protocol import requests
 from mt5crs.protocol.replies import OrderResult, Pong
-from tests.unit.gateway.running import MAGIC, Caller, Running, eventually
+from tests.unit.gateway.running import MAGIC, PASSES_S, Caller, Running, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no systemd on Windows")
+
+
+SOON_S = 2.0
+"""Without an answer for so long it is asked again: whom it was sent to may have been killed."""
 
 
 class Systemd:
@@ -68,7 +72,7 @@ def test_ready_comes_once_and_only_when_requests_are_answered(tmp_path: Path, sy
 
 def test_a_hanging_terminal_does_not_stop_the_watchdog(tmp_path: Path, systemd: Systemd) -> None:
     """A restart would not cure the terminal, and the gateway still answers PING, STATUS and HALT."""
-    gateway = Running(tmp_path, NOTIFY_SOCKET=systemd.path, WATCHDOG_USEC="400000")
+    gateway = Running(tmp_path, NOTIFY_SOCKET=systemd.path, WATCHDOG_USEC="400000", TERMINAL_TIMEOUT_S="0.6")
     try:
         gateway.start()
         gateway.fault(hang_ms=4000)
@@ -143,7 +147,7 @@ class Activated(Running):
             )
         os.close(first)
         os.close(second)
-        eventually(lambda: self.health().get("state") not in (None, "starting"), 20)
+        eventually(lambda: self.health().get("state") not in (None, "starting"))
         return self
 
     def close(self) -> None:
@@ -168,13 +172,12 @@ def test_the_port_stays_open_while_the_gateway_is_away(activated: Activated) -> 
     answers: list[object] = []
 
     def ask() -> None:
-        caller.socket.poll(20_000, 2)  # POLLOUT: the handshake waits in the kernel's queue
-        answers.append(caller.ask(requests.Ping))
+        answers.append(caller.ask(requests.Ping))  # the handshake waits in the kernel's queue
 
     waiting = threading.Thread(target=ask, daemon=True)
     waiting.start()
     activated.start()
-    waiting.join(20)
+    waiting.join(PASSES_S)
     assert [type(each) for each in answers] == [Pong]
 
 
@@ -203,7 +206,7 @@ def test_asking_across_restarts_loses_nothing_and_doubles_nothing(activated: Act
         activated.start()
     three_more(done)
     state["stop"] = True
-    trader.join(30)
+    trader.join(PASSES_S)
     assert not trader.is_alive()
     assert set(done) <= {"FILLED", "REJECTED"}
     assert done.count("REJECTED") <= 1
@@ -213,7 +216,7 @@ def test_asking_across_restarts_loses_nothing_and_doubles_nothing(activated: Act
 def three_more(done: list[str]) -> None:
     """Wait for three more orders."""
     reached = len(done) + 3
-    eventually(lambda: len(done) >= reached, 30)
+    eventually(lambda: len(done) >= reached)
 
 
 def submit(gateway: Running, client_order_id: str) -> str:
@@ -222,7 +225,7 @@ def submit(gateway: Running, client_order_id: str) -> str:
     def once() -> str | None:
         caller = gateway.client("strategy")
         try:
-            caller.lease("run")
+            caller.lease("run", timeout_s=SOON_S)
             reply = answer_within(caller, client_order_id)
         except (TimeoutError, AssertionError):
             return None
@@ -232,16 +235,17 @@ def submit(gateway: Running, client_order_id: str) -> str:
             return None
         return declare(gateway, client_order_id) if reply.outcome == "UNRESOLVED" else reply.outcome
 
-    return eventually(once, 30)
+    return eventually(once)
 
 
 def declare(gateway: Running, client_order_id: str) -> str | None:
     """Say that it was not executed; the gateway refuses that if the books show it."""
     ops = gateway.client("ops")
     try:
-        reply = ops.ask(
+        asked = ops.send(
             requests.OrderResolve, magic=MAGIC, client_order_id=client_order_id, reason="not in the books"
         )
+        reply = ops.receive(asked, SOON_S)
     except (TimeoutError, AssertionError):
         return None
     finally:
@@ -252,4 +256,4 @@ def declare(gateway: Running, client_order_id: str) -> str | None:
 def answer_within(caller: Caller, client_order_id: str) -> object:
     """The answer, or TimeoutError soon."""
     terms = caller.terms(client_order_id=client_order_id, volume=0.01)
-    return caller.receive(caller.send(requests.OrderSend, **terms), 2.0)
+    return caller.receive(caller.send(requests.OrderSend, **terms), SOON_S)
