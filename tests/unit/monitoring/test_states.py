@@ -27,7 +27,7 @@ from .test_rules import alerts, run_promtool
 
 CLOCKS = ("node_time_seconds", "mt5crs_gateway_time_seconds")
 BACKED_UP = ("mt5crs_backup_timestamp_seconds", "mt5crs_restore_proven_timestamp_seconds")
-STEP_S, CHANGE_S = 5, 120
+STEP_S, CHANGE_S = 15, 120
 """Before and after the change the figures stay as they were read."""
 LOOKS_S = (240, 600)
 """When the rules are looked at: within the five minutes that some count over, after those that some wait."""
@@ -54,9 +54,9 @@ def firing(configuration: Path, before: Sequence[Series], after: Sequence[Series
     for series in after:
         first = was.get(str(series), series)
         values = (
-            f"0+{STEP_S}x200"
+            f"0+{STEP_S}x70"
             if series.name in CLOCKS
-            else f"{repeated(figures(first), CHANGE_S // STEP_S)} {repeated(figures(series), 200)}"
+            else f"{repeated(figures(first), CHANGE_S // STEP_S)} {repeated(figures(series), 70)}"
         )
         rows.append({"series": str(series), "values": values})
     looks = [
