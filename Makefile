@@ -93,6 +93,10 @@ lint: setup ## ruff, mypy strict, import-linter, yamllint, actionlint, zizmor, a
 unit: setup ## unit tests
 	$(PYTEST) tests/unit --numprocesses 4 --dist worksteal --durations=10
 
+.PHONY: unit-reversed
+unit-reversed: setup ## the same with the files in reverse order, three processes: no test may need what another left
+	$(PYTEST) tests/unit --numprocesses 3 --dist worksteal --reversed
+
 .PHONY: windows-contract
 windows-contract: setup ## under Wine: the real MetaTrader5 package, its wheels, gateways and their terminal processes
 	$(PYTEST) tests/windows_contract -m 'not slow'
@@ -191,10 +195,13 @@ molecule: setup bundle ## Molecule scenarios default, rollback and windows (on t
 	@$(MAKE) --jobs 2 --output-sync=target molecule-linux molecule-windows
 
 .PHONY: molecule-linux molecule-windows
+# The fleet is as the first scenario has left it: converged.
 molecule-linux: setup bundle ## scenario default, then rollback on the fleet that it leaves
 	$(RUN) molecule destroy -s default
 	$(RUN) molecule test -s default --destroy never
-	$(RUN) molecule test -s rollback
+	$(RUN) molecule side-effect -s rollback
+	$(RUN) molecule verify -s rollback
+	$(RUN) molecule destroy -s rollback
 
 molecule-windows: setup bundle ## scenario windows
 	$(RUN) molecule destroy -s windows

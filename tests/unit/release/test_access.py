@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt5crs_release.desired.access_list import AccessList, both, carried, changes, narrowed
+from mt5crs_release.storage.lock import boot_clock
 from tests.release_host.host import FakeHost, specification
 
 NOW = ("--confirm-timeout", "0")
@@ -91,6 +92,8 @@ def test_a_revocation_outlives_the_deployment_that_brought_it(host: FakeHost, en
     else:
         deploy(host, "two", REVOKED, "--confirm-timeout", "0.05")
         assert keys(host) == {"a1"}
+        while boot_clock() < host.state()["transaction"]["deadline"]:
+            pass
         host.run("recover", "--watch")
     assert host.running() == "one"
     assert keys(host) == {"a1"}

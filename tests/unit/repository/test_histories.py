@@ -65,7 +65,7 @@ def test_some_machines_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert runs.made == [("fleet", 0, 1000), ("fleet", 1, 200)]
     with pytest.raises(SystemExit):
         histories.main(["gatewy"], run=runs, kept=kept, code="a")
-    assert "there is no machine gatewy: name some of gateway, fleet, phases, compare" in capsys.readouterr().err
+    assert "no machine gatewy: name some of gateway, fleet, phases, compare" in capsys.readouterr().err
 
 
 def test_the_digest_is_of_names_and_contents(tmp_path: Path) -> None:
