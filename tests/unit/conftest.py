@@ -1,9 +1,14 @@
-"""The order of the unit tests."""
+"""The order of the unit tests, and what they share."""
 
 import pytest
 
+from tests.unit import compiling
+
 LONGEST = ("tests/unit/test_fleet_machine.py", "tests/unit/gateway/test_machine.py")
 """Each has one test that takes as long as hundreds of others."""
+
+
+compiling.once()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
