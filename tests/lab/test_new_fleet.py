@@ -44,8 +44,9 @@ def test_check_mode_says_that_every_host_changes_and_does_nothing(new: Fleet) ->
 
 
 def test_pyinfra_finds_nothing_to_change_after_ansible(new: Fleet) -> None:
-    ran = new.playbook("site.yml")
-    assert ran.status == 0, ran.output[-3000:]
+    if "MOLECULE_SCENARIO_NAME" not in os.environ:  # it has just converged, twice
+        ran = new.playbook("site.yml")
+        assert ran.status == 0, ran.output[-3000:]
     before = new.generations()
     again = new.pyinfra()
     assert again.status == 0, again.output[-3000:]
