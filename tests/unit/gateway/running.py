@@ -206,9 +206,14 @@ class Caller:
         """Send only; returns the id."""
         request_id = uuid.uuid4().hex
         head: dict[str, Any] = {"v": 1, "id": request_id, "client": self.name, "magic": self.magic}
-        self.socket.poll(5000, zmq.POLLOUT)
+        self._connected()
         self.socket.send(encode(kind(**{**head, **fields})))
         return request_id
+
+    def _connected(self) -> None:
+        """Wait for a connection, which sending would wait for without an end."""
+        if not self.socket.poll(int(PASSES_S * 1000), zmq.POLLOUT):
+            raise TimeoutError(f"no connection within {PASSES_S:g} s")
 
     def receive(self, request_id: str, timeout_s: float = PASSES_S) -> AnyReply:
         """The answer to a request; others are dropped."""
@@ -225,7 +230,7 @@ class Caller:
 
     def raw(self, frames: list[bytes], timeout_s: float = PASSES_S) -> AnyReply:
         """Send bytes as they are."""
-        self.socket.poll(5000, zmq.POLLOUT)
+        self._connected()
         self.socket.send_multipart(frames)
         if not self.socket.poll(int(timeout_s * 1000)):
             raise TimeoutError("no answer")

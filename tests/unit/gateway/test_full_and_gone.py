@@ -31,7 +31,7 @@ for _ in range(5):
     client = clients.socket(zmq.DEALER)
     secure_client(client, public, new_keypair()[1])
     client.connect(f"tcp://127.0.0.1:{port}")
-    assert client.poll(5000, zmq.POLLOUT)
+    assert client.poll(60_000, zmq.POLLOUT)
     sent = 0
     while sent < 3000 and client.poll(200, zmq.POLLOUT):
         client.send(bytes(1000), zmq.NOBLOCK)
@@ -72,7 +72,7 @@ peer = Peer(
     secret_key=new_keypair()[1],
 )
 subscription = Subscription(peer, ["tick."])
-assert server.poll(5000), "nobody subscribed"
+assert server.poll(60_000), "nobody subscribed"
 server.recv()
 for _ in range(20_000):
     server.send_multipart([b"tick.EURUSD", bytes(500)])

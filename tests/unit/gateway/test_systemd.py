@@ -176,8 +176,10 @@ def test_the_port_stays_open_while_the_gateway_is_away(activated: Activated) -> 
 
     waiting = threading.Thread(target=ask, daemon=True)
     waiting.start()
-    activated.start()
-    waiting.join(PASSES_S)
+    try:
+        activated.start()
+    finally:
+        waiting.join(2 * PASSES_S)  # a socket that is closed while a thread waits at it ends this process
     assert [type(each) for each in answers] == [Pong]
 
 
@@ -198,15 +200,17 @@ def test_asking_across_restarts_loses_nothing_and_doubles_nothing(activated: Act
 
     trader = threading.Thread(target=trade, daemon=True)
     trader.start()
-    for signal_number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+    try:
+        for signal_number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+            three_more(done)
+            assert activated.process is not None
+            activated.process.send_signal(signal_number)
+            activated.process.wait(10)
+            activated.start()
         three_more(done)
-        assert activated.process is not None
-        activated.process.send_signal(signal_number)
-        activated.process.wait(10)
-        activated.start()
-    three_more(done)
-    state["stop"] = True
-    trader.join(PASSES_S)
+    finally:
+        state["stop"] = True
+        trader.join(2 * PASSES_S)
     assert not trader.is_alive()
     assert set(done) <= {"FILLED", "REJECTED"}
     assert done.count("REJECTED") <= 1

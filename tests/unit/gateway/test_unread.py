@@ -55,7 +55,7 @@ class Door:
 
     def asked(self) -> tuple[bytes, int]:
         """Routing id and descriptor of a client that has asked, and of which the connection guard knows."""
-        assert self.router.poll(5000)
+        assert self.router.poll(60_000)
         eventually(self.connections.count)
         routing_id = self.router.recv()
         frame = self.router.recv(copy=False)
