@@ -131,12 +131,16 @@ def show(directory: Path | None, last: int, what: str | None, number: int | None
 @_directory_option
 @click.option("--from", "begin", required=True, type=_DAY, help="The first day (UTC), such as 2026-07-01.")
 @click.option("--to", "end", required=True, type=_DAY, help="The last day, which is part of the period.")
+@click.option(
+    "--strict", is_flag=True, help="Exit with 1 for what is noted, too, such as records not signed."
+)
 @json_option
-def compliance(directory: Path | None, begin: datetime, end: datetime, as_json: bool) -> None:
+def compliance(directory: Path | None, begin: datetime, end: datetime, strict: bool, as_json: bool) -> None:
     """Report a period: what changed, by whom, waivers, overrides, halts, rotations, what nobody vouches for.
 
-    Exit status 0: all of the period is whole and vouched for; 2: the log was altered; 1: something about the
-    period is not known.
+    Exit status 0: the log is whole, and other hosts vouch for all records of the period; 2: the log was
+    altered; 1: something is not known, and it is said what. That the log begins within the period, that the
+    period is not over and that no release key has signed its records is noted, and no more (but --strict).
     """
     begin, end = (day.replace(tzinfo=timezone.utc) for day in (begin, end))
     if end < begin:
@@ -151,7 +155,8 @@ def compliance(directory: Path | None, begin: datetime, end: datetime, as_json: 
     told = report(records_of(log.records), whole, begin, end + timedelta(days=1), datetime.now(timezone.utc))
     told["broken"] += [f"record {one.n}: {one.wrong}" for one in checkpoints if one.wrong]
     click.echo(json.dumps(told) if as_json else "\n".join(_compliance(told)))
-    raise SystemExit(BROKEN if told["broken"] else UNKNOWN if told["unverified"] else WHOLE)
+    unknown = told["unverified"] or (strict and told["notes"])
+    raise SystemExit(BROKEN if told["broken"] else UNKNOWN if unknown else WHOLE)
 
 
 def _compliance(told: Mapping[str, Any]) -> Iterator[str]:
@@ -169,6 +174,9 @@ def _compliance(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"BROKEN: {text}"
     yield f"Not vouched for: {'nothing' if not told['unverified'] else len(told['unverified'])}"
     for text in told["unverified"]:
+        yield f"  {text}"
+    yield f"Noted: {'nothing' if not told['notes'] else len(told['notes'])}"
+    for text in told["notes"]:
         yield f"  {text}"
 
 

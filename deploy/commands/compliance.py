@@ -72,7 +72,8 @@ def report(
             f"record {one.n}: {one.what}" if one.n else f"the log: {one.what}"
             for one in whole.verified.findings
         ],
-        "unverified": list(_unverified(records, inside, whole, begin, end, now)),
+        "unverified": list(_unverified(records, inside, whole)),
+        "notes": list(_notes(records, inside, whole, begin, end, now)),
     }
 
 
@@ -114,18 +115,10 @@ def _unverified(
     records: Sequence[Mapping[str, Any]],
     inside: Sequence[Mapping[str, Any]],
     whole: Whole,
-    begin: datetime,
-    end: datetime,
-    now: datetime,
 ) -> Iterator[str]:
     """Spans that nobody vouches for, and why; what is not known is no silence."""
-    times = [at for one in records if (at := time_of(one)) is not None]
-    if not times:
+    if not any(time_of(one) for one in records):
         yield "the log has no record, so nothing is known of this period"
-    elif begin < min(times):
-        yield f"before {min(times):%Y-%m-%d %H:%M:%S} there is no record: the log begins then"
-    if end > now:
-        yield "the period is not over"
     if whole.verified.findings:
         first = min(one.n for one in whole.verified.findings)
         yield (
@@ -141,6 +134,29 @@ def _unverified(
         )
     for host, why in whole.silent.items():
         yield f"{host} may have seen more, and was not asked ({why})"
+    for one in inside:
+        if one.get("mended"):
+            yield f"before record {one['n']}: a torn end was cut off, and what it said is not known"
+    undated = [str(one["n"]) for one in records if time_of(one) is None]
+    if undated:
+        yield f"records {', '.join(undated)}: they do not say when they were done, so they are in no period"
+    yield from _without_end(records, inside)
+
+
+def _notes(
+    records: Sequence[Mapping[str, Any]],
+    inside: Sequence[Mapping[str, Any]],
+    whole: Whole,
+    begin: datetime,
+    end: datetime,
+    now: datetime,
+) -> Iterator[str]:
+    """How far the report goes: what is true of every young log, and keeps nobody from relying on this one."""
+    times = [at for one in records if (at := time_of(one)) is not None]
+    if times and begin < min(times):
+        yield f"before {min(times):%Y-%m-%d %H:%M:%S} there is no record: the log begins then"
+    if end > now:
+        yield "the period is not over"
     unsigned = [one for one in inside if int(one["n"]) > whole.signed]
     if unsigned:
         yield (
@@ -148,14 +164,8 @@ def _unverified(
             "checkpoint`), so who is root on every host could have written them"
         )
     for one in inside:
-        if one.get("mended"):
-            yield f"before record {one['n']}: a torn end was cut off, and what it said is not known"
         if one.get("rekeyed"):
             yield f"record {one['n']}: after another vault password digests cannot be compared with before"
-    undated = [str(one["n"]) for one in records if time_of(one) is None]
-    if undated:
-        yield f"records {', '.join(undated)}: they do not say when they were done, so they are in no period"
-    yield from _without_end(records, inside)
 
 
 def _without_end(records: Iterable[Mapping[str, Any]], inside: Iterable[Mapping[str, Any]]) -> Iterator[str]:
