@@ -1,6 +1,6 @@
 """`mt5crs --inventory … config`: where settings come from, what a change would restart, what differs.
 
-Works on the controller and changes nothing. `drift` asks hosts what runs, `impact` gateways for positions.
+Works on the controller and changes nothing. `impact` asks gateways for positions.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploy.commands.config_drift import drift
 from deploy.commands.config_exchange import export, import_
 from deploy.commands.config_history import history, rollback
-from deploy.commands.hosts import statuses
 from deploy.commands.named_fleet import chosen_fleet, fleet_of, inventory_named, of_fleet
 from mt5crs.client.gateway import GatewayClient
 from mt5crs.operate.connection import ConnectionSettings, json_option
@@ -26,7 +26,6 @@ from mt5crs.settings.schema import did_you_mean
 
 if TYPE_CHECKING:
     from deploy.fleet.inventory import Fleet
-    from deploy.rollout.plan import Work
 
 SAME, DIFFERS = 0, 2
 _WIDTH = 60
@@ -41,6 +40,7 @@ def config() -> None:
     chosen_fleet("config …")
 
 
+config.add_command(drift)
 config.add_command(history)
 config.add_command(rollback)
 config.add_command(export)
@@ -188,48 +188,6 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
 
 def _services(members: Sequence[tuple[str, str]], host: str) -> str:
     return ", ".join(service for of, service in members if of == host) or "nothing"
-
-
-@config.command()
-@json_option
-def drift(as_json: bool) -> None:
-    """Compare what every host runs with what the inventory wants. Changes nothing.
-
-    Exit status 0: the same; 2: something differs; 1: a host could not be asked, so nobody knows.
-    """
-    fleet = fleet_of(inventory_named())
-    from deploy.rollout import plan
-    from deploy.rollout.batches import OrderError
-    from deploy.rollout.generation import BundleError
-
-    answers = statuses(fleet)
-    unknown = {host: answer for host, answer in answers.items() if isinstance(answer, str)}
-    known = {host: answer for host, answer in answers.items() if not isinstance(answer, str)}
-    try:
-        made = plan.make(fleet, known) if known else None
-    except (BundleError, OrderError) as error:
-        raise click.ClickException(str(error)) from None
-    differs = [
-        (host, service, made.observed[host][service], _todo(work))
-        for (host, service), work in (made.work if made else {}).items()
-        if made is not None and not work.todo.nothing
-    ]
-    if as_json:
-        rows = [dict(zip(("host", "service", "runs", "todo"), row, strict=True)) for row in differs]
-        click.echo(json.dumps({"differs": rows, "unknown": unknown}))
-    elif differs:
-        click.echo(table(("HOST", "SERVICE", "RUNS", "A DEPLOYMENT WOULD"), differs))
-    elif known:
-        click.echo(f"{', '.join(known)}: every service runs as the inventory wants it")
-    for host, why in unknown.items():
-        click.echo(f"{host}: unknown ({why})", err=True)
-    raise SystemExit(1 if unknown else DIFFERS if differs else SAME)
-
-
-def _todo(work: Work) -> str:
-    if work.todo.activate:
-        return f"activate {work.want.digest[:12]}" + (" without a restart" if work.todo.live else "")
-    return f"start {', '.join(work.todo.start)}"
 
 
 @config.command()

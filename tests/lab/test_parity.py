@@ -11,6 +11,7 @@ from tests.lab.engines import Fleet, run
 
 ENV = "/opt/mt5crs/reconciler/current/.env"
 KEPT = "/root/kept.env"
+AS_WANTED: dict[str, Any] = {"differs": [], "ignored": [], "ignores_nothing": [], "unknown": {}}
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 
@@ -31,7 +32,7 @@ def test_a_second_run_changes_nothing(fleet: Fleet) -> None:
 
 
 def test_drift_is_what_somebody_changed_by_hand(fleet: Fleet) -> None:
-    assert drift(fleet) == (0, {"differs": [], "unknown": {}})
+    assert drift(fleet) == (0, AS_WANTED)
     fleet.lab.exec("inf-01", ["cp", "-a", ENV, KEPT])
     fleet.lab.exec("inf-01", ["sh", "-c", f"echo '# by hand' >> {ENV}"])
     fleet.lab.exec("inf-02", ["systemctl", "stop", "ssh.service"])
@@ -49,9 +50,26 @@ def test_drift_is_what_somebody_changed_by_hand(fleet: Fleet) -> None:
     (line,) = found["differs"]
     assert (line["host"], line["service"]) == ("inf-01", "reconciler")
     assert "not as it was staged" in line["runs"]
-    assert drift(fleet) == (0, {"differs": [], "unknown": {}})
+    assert line["what"] == [], "a damaged file is no setting that could be left out"
+    assert drift(fleet) == (0, AS_WANTED)
 
 
-def drift(fleet: Fleet) -> tuple[int, dict[str, Any]]:
-    ran = run("mt5crs", "--inventory", str(fleet.inventory), "config", "drift", "--json")
+def test_drift_names_settings_and_leaves_out_what_it_is_told_to(fleet: Fleet) -> None:
+    fleet.override(reconciler_log_level="DEBUG", reconciler_sync_timeout_s=3.5)
+    status, found = drift(fleet)
+    assert status == 2
+    settings = ["reconciler_log_level", "reconciler_sync_timeout_s"]
+    inf = fleet.hosts("reconciler")
+    assert {(one["host"], *one["what"]) for one in found["differs"]} == {(host, *settings) for host in inf}
+    status, found = drift(fleet, "--ignore", f"{inf[0]}:reconciler", "--ignore", "*_log_level")
+    assert status == 2
+    assert [(one["host"], one["what"]) for one in found["differs"]] == [
+        (host, ["reconciler_sync_timeout_s"]) for host in inf[1:]
+    ]
+    assert len(found["ignored"]) == len(inf) + 1
+    assert drift(fleet, "--ignore", "reconciler_*")[0] == 0
+
+
+def drift(fleet: Fleet, *words: str) -> tuple[int, dict[str, Any]]:
+    ran = run("mt5crs", "--inventory", str(fleet.inventory), "config", "drift", "--json", *words)
     return ran.status, json.loads(ran.output[ran.output.index("{") : ran.output.rindex("}") + 1])
