@@ -166,6 +166,7 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
     if as_json:
         told = {
             "services": found.services,
+            "restarts": found.restarts,
             "live": found.live,
             "hosts": found.hosts,
             "positions": books,
@@ -176,7 +177,8 @@ def impact(changes: Sequence[str], host: str | None, as_json: bool) -> None:
     else:
         rows = [
             (name, *(_services(of, name) for of in (found.restarts, found.live)))
-            for name in dict.fromkeys([*(host for host, _ in found.services), *found.hosts])
+            for name in before.hosts
+            if name in {*(host for host, _ in (*found.services, *found.restarts)), *found.hosts}
         ]
         click.echo(table(("HOST", "RESTARTED", "WITHOUT A RESTART"), rows))
         for name in found.hosts:

@@ -11,9 +11,11 @@ import json
 from dataclasses import dataclass
 
 from deploy.fleet.inventory import Fleet
-from deploy.fleet.services import NAMES
+from deploy.fleet.services import NAMES, SERVICES
 from deploy.rollout.generation import desired
 from deploy.rollout.plan import has_service, settings_digest
+
+BOUND_TO = {service.name: service.bound_to for service in SERVICES if service.bound_to}
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,8 @@ class Impact:
     hosts: tuple[str, ...]
     live: tuple[tuple[str, str], ...] = ()
     """Those of the services that take the change over without a restart."""
-
-    @property
-    def restarts(self) -> tuple[tuple[str, str], ...]:
-        """Those that become another process; what is bound to one of them goes along."""
-        return tuple(member for member in self.services if member not in self.live)
+    restarts: tuple[tuple[str, str], ...] = ()
+    """What becomes another process: the other services, and what is bound to one of them."""
 
     @property
     def nothing(self) -> bool:
@@ -44,13 +43,18 @@ def impact(before: Fleet, after: Fleet) -> Impact:
         for host, name in _services(after)
     }
     changed = tuple(member for member, (now, then) in wanted.items() if now.digest != then.digest)
-    live = tuple(member for member, (now, then) in wanted.items() if now.taken_over_by(then))
+    kept = {member for member, (now, then) in wanted.items() if now.taken_over_by(then)}
+    anew = {*changed} - kept
+    restarts = tuple(
+        (host, name) for host, name in wanted if (host, name) in anew or (host, BOUND_TO.get(name)) in anew
+    )
+    live = tuple(member for member in wanted if member in kept and member not in restarts)
     outside = tuple(
         host
         for host in after.hosts
         if settings_digest(before.hosts[host]) != settings_digest(after.hosts[host])
     )
-    return Impact(changed, outside, live)
+    return Impact(changed, outside, live, restarts)
 
 
 def identity(fleet: Fleet) -> str:

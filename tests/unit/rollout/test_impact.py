@@ -168,6 +168,17 @@ def test_commands_say_that_a_change_restarts_nothing(inventory: Path) -> None:
         assert (status, told in said) == (0, True), said
 
 
+def test_what_is_bound_to_a_service_restarts_with_it(inventory: Path) -> None:
+    changed = {"reconciler_recheck_interval_s": 12.5, "strategy_log_level": "DEBUG"}
+    found = impact(resolve(inventory, EXTRA), resolve(inventory, EXTRA | changed))
+    both = {(host, name) for host in ("inf-01", "inf-02") for name in ("reconciler", "strategy")}
+    assert (set(found.restarts), found.live) == (both, ())
+    status, said = command(inventory, "impact", "reconciler_recheck_interval_s=12.5", "--host", "inf-01")
+    assert (status, said.splitlines()[1].split()) == (2, ["inf-01", "reconciler,", "strategy", "nothing"]), (
+        said
+    )
+
+
 def test_a_port_concerns_everyone_who_uses_it(inventory: Path) -> None:
     found = impact(resolve(inventory, EXTRA), resolve(inventory, {**EXTRA, "gateway_port": 5565}))
     assert {
