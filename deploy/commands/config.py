@@ -79,7 +79,7 @@ def explain(
         raise click.ClickException(str(error)) from None
     names = layers.names(of)
     if key is not None:
-        _require(key, names, "setting", f"the layers of {host}")
+        _require(key, names, "setting", host)
     histories = [layers.history(of, name) for name in ([key] if key else names)]
     values = layers.shown(of, fleet.hosts[host])
     if as_json:
@@ -206,7 +206,8 @@ def diff(other: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dict(zip(("name", "first", "second"), row, strict=True)) for row in rows]))
     elif rows:
-        click.echo(table(("SETTING", first.inventory.stem, second.inventory.stem), rows))
+        short = [(name, *map(_short, values)) for name, *values in rows]
+        click.echo(table(("SETTING", first.inventory.stem, second.inventory.stem), short))
     else:
         click.echo("no difference")
     raise SystemExit(DIFFERS if rows else SAME)
