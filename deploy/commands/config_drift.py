@@ -179,6 +179,6 @@ def _show(told: Sorted, known: Sequence[str]) -> None:
 
 def _named(one: Differing) -> str:
     if not one.what:
-        return f"not known: {one.why_unknown}" if one.why_unknown else "-"
+        return f"not known: {one.why_unknown}" if one.why_unknown else "its state"
     more = len(one.what) - _MOST_NAMES
     return ", ".join(one.what[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
