@@ -13,45 +13,49 @@ _REBIND_S = 5.0
 
 
 class Listener:
-    """One bound socket."""
+    """One socket, bound to a port, and to a second one while a deployment moves it."""
 
     def __init__(self, socket: "zmq.Socket[Any]", address: str, port: int, held: PlainSocket | None) -> None:
         """Bind; `held`: the socket that listens there already. Raises OSError that names address and port."""
         self.socket = socket
-        self._held = held
-        self._endpoint = addresses.end_point(address, port or "*")
+        self._held: dict[str, PlainSocket | None] = {}
         addresses.prepare(socket, address)
-        self._bind()
-        if not port:
-            self._endpoint = str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-
-    def _bind(self) -> None:
-        if self._held is not None:
-            # libzmq closes the descriptor on unbind: give it a copy and keep ours
-            self.socket.setsockopt(zmq.USE_FD, os.dup(self._held.fileno()))
-        try:
-            self.socket.bind(self._endpoint)
-        except zmq.ZMQError as error:
-            raise cannot_listen(self._endpoint, error.strerror) from error
-
-    @property
-    def port(self) -> int:
+        self.port = self._add(addresses.end_point(address, port or "*"), held)
         """The port that is bound."""
-        return int(self._endpoint.rsplit(":", 1)[1])
+
+    def also(self, address: str, port: int, held: PlainSocket | None) -> None:
+        """Listen at this port as well. Raises OSError that names address and port."""
+        self._add(addresses.end_point(address, port), held)
+
+    def _add(self, endpoint: str, held: PlainSocket | None) -> int:
+        self._bind(endpoint, held)
+        bound = str(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self._held[bound] = held
+        return int(bound.rsplit(":", 1)[1])
+
+    def _bind(self, endpoint: str, held: PlainSocket | None) -> None:
+        # libzmq closes the descriptor on unbind: give it a copy and keep ours
+        self.socket.setsockopt(zmq.USE_FD, -1 if held is None else os.dup(held.fileno()))
+        try:
+            self.socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise cannot_listen(endpoint, error.strerror) from error
 
     def kick(self) -> None:
         """Drop every connection and listen again; clients that are still welcome reconnect by themselves."""
-        self.socket.unbind(str(self.socket.getsockopt_string(zmq.LAST_ENDPOINT)))
+        for endpoint in self._held:
+            self.socket.unbind(endpoint)
         deadline = time.monotonic() + _REBIND_S
-        while True:  # unbind is carried out by libzmq's own thread; until then the port is taken
-            try:
-                self._bind()
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
-            else:
-                return
+        for endpoint, held in self._held.items():
+            while True:  # unbind is carried out by libzmq's own thread; until then the port is taken
+                try:
+                    self._bind(endpoint, held)
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.005)
+                else:
+                    break
 
 
 def cannot_listen(where: str, why: str | None) -> OSError:

@@ -140,13 +140,41 @@ def _simulator(settings: GatewaySettings, state: str) -> Simulator:
     )
 
 
-def _listener(held: HeldSockets, socket: Socket, address: str, port: int) -> Listener:
-    try:
-        return Listener(socket, address, port, held.tcp(address, port))
-    except OSError as error:
-        if error.strerror is None:  # says it all already
-            raise
-        raise cannot_listen(addresses.with_port(address, port), error.strerror) from error
+class _Doors:
+    """Makes the listening sockets, each at its port and, while a deployment moves that, at the one before."""
+
+    def __init__(self, settings: GatewaySettings, note: Callable[..., None]) -> None:
+        self._held = HeldSockets()
+        self._note = note
+        self._address = settings.bind
+        self._ports = {
+            "requests": settings.port,
+            "events": settings.pub_port,
+            "legacy-requests": settings.legacy_port,
+            "legacy-events": settings.legacy_pub_port,
+        }
+        self._in_use = (*self._ports.values(), settings.metrics_port)
+
+    def open(self, socket: Socket, name: str) -> Listener:
+        """Raises OSError that names address and port."""
+        port = self._ports[name]
+        try:
+            listener = Listener(socket, self._address, port, self._held.tcp(self._address, port))
+        except OSError as error:
+            if error.strerror is None:  # says it all already
+                raise
+            raise cannot_listen(addresses.with_port(self._address, port), error.strerror) from error
+        former = self._held.former(name, self._in_use)
+        if former:
+            try:
+                listener.also(self._address, former, self._held.tcp(self._address, former))
+            except OSError as error:  # whoever has it now: what is wanted is served all the same
+                self._note("former_port.not_served", port=former, error=str(error))
+        return listener
+
+    def close_others(self) -> None:
+        """Give up what was passed on and is not needed any more."""
+        self._held.drop_unclaimed()
 
 
 class PartDiedError(Exception):
@@ -274,7 +302,7 @@ class Gateway:
         self._cleanup.callback(self.endpoint.close)
 
     def _listen(self, context: Context, settings: GatewaySettings, own_secret: str) -> None:
-        held = HeldSockets()
+        doors = _Doors(settings, self._note)
         router = context.socket(zmq.ROUTER)
         secure_server(router, settings.secret_key)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -291,10 +319,10 @@ class Gateway:
         ):
             publisher.setsockopt(what, most)
         self.connection_guard.watch(publisher, "events")
-        self.requests = _listener(held, router, settings.bind, settings.port)
-        self.publications = _listener(held, publisher, settings.bind, settings.pub_port)
-        legacy = self._legacy_door(context, settings, held) if settings.legacy_port else None
-        held.drop_unclaimed()
+        self.requests = doors.open(router, "requests")
+        self.publications = doors.open(publisher, "events")
+        legacy = self._legacy_door(context, settings, doors) if settings.legacy_port else None
+        doors.close_others()
         control_service = ControlService(
             self.control,
             self.order_manager,
@@ -335,15 +363,15 @@ class Gateway:
             self._selftest_passed,
         )
 
-    def _legacy_door(self, context: Context, settings: GatewaySettings, held: HeldSockets) -> LegacyAdapter:
+    def _legacy_door(self, context: Context, settings: GatewaySettings, doors: _Doors) -> LegacyAdapter:
         router = context.socket(zmq.ROUTER)
         plain_server(router)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        requests = _listener(held, router, settings.bind, settings.legacy_port)
+        requests = doors.open(router, "legacy-requests")
         publications = None
         if settings.legacy_pub_port:
             publisher = plain_publisher(context)
-            publications = _listener(held, publisher, settings.bind, settings.legacy_pub_port)
+            publications = doors.open(publisher, "legacy-events")
         return LegacyAdapter(
             requests, publications, self.control, self.order_manager.unresolved, self.metrics, self._note
         )
@@ -524,6 +552,7 @@ _WARNINGS = frozenset(
         "internal_error",
         "terminal.not_started",
         "terminal.died",
+        "former_port.not_served",
         "terminal.lost",
         "terminal.unanswered",
         "clients.unusable",

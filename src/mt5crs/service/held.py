@@ -7,6 +7,9 @@ can start it, which a socket unit would do.
 The unit switches it on by HOLD_SOCKETS_FOR, the peers it lets in (IPAddressAllow=). systemd filters a socket
 as the unit was when the socket was made; so sockets made for other peers are given up, not taken over: only
 then is there a moment without a listener, and who connects in it is refused and tries again.
+
+While a deployment that moves a port is not confirmed, the unit also says where the service listened before it
+(FORMERLY_AT, as the unit of then wrote LISTENS_AT): peers that have not been told yet are served there.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mt5crs.service import notify
@@ -30,6 +33,7 @@ class HeldSockets:
     def __init__(self) -> None:
         """Take over what systemd passes (LISTEN_FDS)."""
         self._peers = os.environ.get("HOLD_SOCKETS_FOR")
+        self._formerly = _ports(os.environ.get("FORMERLY_AT", ""))
         self._passed = _passed_on()
 
     def tcp(self, address: str, port: int) -> socket.socket | None:
@@ -69,6 +73,14 @@ class HeldSockets:
                 each.shutdown(socket.SHUT_RDWR)
                 each.close()
                 notify.forget(name)
+
+    def former(self, name: str, now: Collection[int]) -> int:
+        """The port that was listened at under this name before a change that still waits; 0: none, or in use.
+
+        `now`: the ports of today, which are taken already.
+        """
+        port = self._formerly.get(name, 0)
+        return 0 if port in now else port
 
     def unix(self, path: str, mode: int) -> tuple[socket.socket, bool]:
         """The listening socket at a path of the file system, and whether it outlives this process.
@@ -113,6 +125,12 @@ class HeldSockets:
                 self._passed.remove(entry)
                 return entry[1]
         return None
+
+
+def _ports(text: str) -> dict[str, int]:
+    """`requests:5555 events:5556` by name; what is no port is none."""
+    pairs = (word.partition(":") for word in text.split())
+    return {name: int(port) for name, _, port in pairs if port.isdecimal()}
 
 
 def _passed_on() -> list[tuple[str, socket.socket]]:

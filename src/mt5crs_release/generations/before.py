@@ -1,16 +1,14 @@
-"""What lets the peers of two generations in until the new one is confirmed.
+"""What lets the peers of two generations in, at the ports of both, until the new one is confirmed.
 
 So neither a step forward nor a revert cuts anyone off. A firewall's unit is told by the pointer ``before``
-what ran before. Any other unit that names its peers (``IPAddressAllow=``) gets those of before by a drop-in
-below ``/run``: a reboot, which reverts what waits, takes it along.
+what ran before. Any other unit that names its peers (``IPAddressAllow=``) or its ports (``LISTENS_AT``) gets
+those of before by a drop-in below ``/run``: a reboot, which reverts what waits, takes it along.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 from mt5crs_release.errors import FailedError
 from mt5crs_release.generations import access
@@ -21,10 +19,11 @@ from mt5crs_release.systems import system
 
 DROP_INS = "60-mt5crs-"
 _ALLOW = re.compile(r"^IPAddressAllow=(.*)$", re.MULTILINE)
+_PORTS = re.compile(r'^Environment="LISTENS_AT=(.*)"$', re.MULTILINE)
 
 
 def remember(session: Session, entering: Content, leaving: str | None) -> None:
-    """Let units of ``entering`` know generation ``leaving``, and admit its peers.
+    """Let units of ``entering`` know generation ``leaving``, admit its peers and listen at its ports as well.
 
     In force once systemd reads its units again.
 
@@ -35,9 +34,10 @@ def remember(session: Session, entering: Content, leaving: str | None) -> None:
     if entering.reload_on_confirm:
         store.switch_link(session.paths.before, f"generations/{leaving}")
     if system.here().links_units:
-        for path, peers in _former_peers(session, entering, leaving).items():
+        for unit, lines in _of_before(session, entering, leaving).items():
+            path = session.host.volatile_units / f"{unit}.d" / _drop_in(session)
             store.ensure_directory(path.parent)
-            store.replace_file(path, f"[Service]\nIPAddressAllow={' '.join(peers)}\n".encode(), 0o644)
+            store.replace_file(path, "\n".join(["[Service]", *lines, ""]).encode(), 0o644)
 
 
 def forget(session: Session) -> list[str]:
@@ -58,34 +58,35 @@ def _drop_in(session: Session) -> str:
     return f"{DROP_INS}{session.service}-before.conf"
 
 
-def _former_peers(session: Session, entering: Content, leaving: str) -> dict[Path, list[str]]:
-    """Return the drop-in of every service unit that no longer admits all peers, with those it leaves out."""
-    admitted = _peers(session, entering.name, entering.units)
-    found = {}
-    for unit, former in _peers(session, leaving, entering.units).items():
+def _of_before(session: Session, entering: Content, leaving: str) -> dict[str, list[str]]:
+    """Return, by service unit, what it needs of ``leaving``: the peers that it no longer names, its ports."""
+    now, then = (_said(session, one, entering.units) for one in (entering.name, leaving))
+    lines: dict[str, list[str]] = {}
+    for unit, text in then.items():
+        admitted = _peers(now.get(unit, ""))
         # One that names none admits everybody.
-        left_out = [one for one in former if one not in admitted.get(unit, former)]
+        left_out = [one for one in _peers(text) if admitted and one not in admitted]
         if left_out:
-            found[session.host.volatile_units / f"{unit}.d" / _drop_in(session)] = left_out
-    return found
+            lines.setdefault(unit, []).append(f"IPAddressAllow={' '.join(left_out)}")
+        ports = _PORTS.findall(text)
+        if ports and ports != _PORTS.findall(now.get(unit, "")):
+            lines.setdefault(unit, []).append(f'Environment="FORMERLY_AT={ports[-1]}"')
+    return lines
 
 
-def _peers(session: Session, generation: str, units: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return, by service unit, the peers that units and drop-ins of a generation name."""
-    found: dict[str, list[str]] = {}
+def _said(session: Session, generation: str, units: tuple[str, ...]) -> dict[str, str]:
+    """Return, by service unit, the text of the unit and its drop-ins in a generation."""
+    found: dict[str, str] = {}
     for unit in units:
         name = unit.partition(".d/")[0]
         text = session.paths.generation(generation) / "units" / unit
         if name.endswith(".service") and text.is_file():
-            peers = list(_named(text.read_text()))
-            if peers:
-                found.setdefault(name, []).extend(peers)
+            found[name] = found.get(name, "") + text.read_text() + "\n"
     return found
 
 
-def _named(text: str) -> Iterator[str]:
-    for line in _ALLOW.findall(text):
-        yield from line.split()
+def _peers(text: str) -> list[str]:
+    return [peer for line in _ALLOW.findall(text) for peer in line.split()]
 
 
 def take_effect(session: Session, content: Content) -> None:

@@ -142,3 +142,29 @@ def test_a_drop_in_of_a_unit_counts_as_the_unit(host: FakeHost) -> None:
     host.run("stage", "gateway", spec=with_drop_in(NEW))
     assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
     assert admitted_too(host) == ["[Service]", "IPAddressAllow=192.0.2.7"]
+
+
+THERE = 'Environment="LISTENS_AT=requests:5555 events:5556"'
+ELSEWHERE = 'Environment="LISTENS_AT=requests:5565 events:5556"'
+FORMERLY = 'Environment="FORMERLY_AT=requests:5555 events:5556"'
+
+
+def test_a_unit_is_told_the_ports_of_before_until_the_confirmation(host: FakeHost) -> None:
+    stage(host, f"{OLD}\n{THERE}")
+    assert host.run("activate", "gateway", *NOW)[0] == 0
+    stage(host, f"{NEW}\n{ELSEWHERE}")
+    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert admitted_too(host) == ["[Service]", "IPAddressAllow=192.0.2.7", FORMERLY]
+    assert host.run("confirm", "gateway")[0] == 0
+    assert admitted_too(host) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"), [(THERE, THERE, []), (OLD, THERE, []), (THERE, "free", [FORMERLY])]
+)
+def test_ports_are_told_where_they_differ(host: FakeHost, before: str, after: str, told: list[str]) -> None:
+    stage(host, before)
+    host.run("activate", "gateway", *NOW)
+    stage(host, after + "\n# another one")
+    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert admitted_too(host)[1:] == told
