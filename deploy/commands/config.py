@@ -74,7 +74,8 @@ def explain(
     fleet = fleet_of(inventory_named())
     _require(host, fleet.hosts, "host", str(fleet.inventory))
     try:
-        of = layers.layers(inventory_named())[host]
+        of_all = layers.layers(inventory_named())
+        of = of_all[host]
     except InventoryError as error:
         raise click.ClickException(str(error)) from None
     names = layers.names(of)
@@ -88,6 +89,7 @@ def explain(
                 "name": found[0].name,
                 "value": values[found[0].name],
                 "live": _live(fleet, host, found[0].name),
+                **({"restarts": _restarts(fleet, of_all, host, key)} if key else {}),
                 "layers": list(map(asdict, found)),
             }
             for found in histories
@@ -115,11 +117,47 @@ def explain(
     ]
     click.echo(table(("", "LAYER", "OF", "WHERE", "WRITTEN"), rows))
     click.echo(f"why: {layers.RULE}" if len(found) > 1 else "why: no other layer sets it")
-    click.echo(
-        "changing it restarts nothing: what runs reads it again, or only the controller uses it"
-        if _live(fleet, host, key)
-        else f"what changing it restarts: `config impact {key}=VALUE`"
-    )
+    click.echo(_consequence(fleet, of_all, host, key))
+
+
+def _consequence(fleet: Fleet, layers: Mapping[str, Any], host: str, key: str) -> str:
+    """What a change where the setting is written would restart, and where."""
+    if _live(fleet, host, key):
+        return "changing it restarts nothing: what runs reads it again, or only the controller uses it"
+    ask = f"`config impact {key}=VALUE`"
+    found = _restarts(fleet, layers, host, key)
+    if found is None:
+        return f"what changing it restarts: {ask}"
+    if not found:
+        return f"changing it there restarts nothing ({ask} tells it for a value)"
+    where: dict[str, list[str]] = {}
+    for member, service in found:
+        where.setdefault(service, []).append(member)
+    told = "; ".join(f"{service} on {', '.join(hosts)}" for service, hosts in where.items())
+    return f"changing it there restarts {told} (positions they concern: {ask})"
+
+
+def _restarts(
+    fleet: Fleet, layers: Mapping[str, Any], host: str, key: str
+) -> Sequence[tuple[str, str]] | None:
+    """(host, service) that another value restarts, on all hosts that have it from there; None: not known."""
+    from deploy.fleet.inventory import InventoryError, resolve
+    from deploy.fleet.layers import history
+    from deploy.fleet.settings import PARTS, variables_of
+    from deploy.rollout.generation import BundleError
+    from deploy.rollout.impact import impact as compare
+    from mt5crs.settings.schema import another
+
+    declared = next((of[key] for of in map(variables_of, PARTS) if key in of), None)
+    value = another(declared, fleet.hosts[host].get(key)) if declared is not None else None
+    if value is None or fleet.unresolved:
+        return None
+    origin = history(layers[host], key)[0].origin
+    same = [name for name, of in layers.items() if (found := history(of, key)) and found[0].origin == origin]
+    try:
+        return compare(fleet, resolve(fleet.inventory, None, {name: {key: value} for name in same})).restarts
+    except (InventoryError, BundleError):
+        return None
 
 
 def _live(fleet: Fleet, host: str, name: str) -> bool:

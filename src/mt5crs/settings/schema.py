@@ -212,6 +212,19 @@ def check_value(field: Field, value: object, name: str, *, from_text: bool = Fal
         return None, f"{name} is {shown}, expected {field.expected()}{detail}. {field.description}"
 
 
+def another(field: Field, value: object) -> Any | None:
+    """A good value that is not this one; None: none comes to mind (a list, a mapping, a free text)."""
+    candidates: tuple[object, ...] = ()
+    if typing.get_origin(field.base_type) is Literal:
+        candidates = typing.get_args(field.base_type)
+    elif isinstance(value, bool):
+        candidates = (not value,)
+    elif isinstance(value, (int, float)):
+        candidates = (value + 1, value - 1, value / 2)
+    good = (one for one in candidates if check_value(field, one, field.name)[1] is None)
+    return next((one for one in good if one != value), None)
+
+
 def build(
     cls: type[AnySettings],
     values: Mapping[str, object],

@@ -16,6 +16,7 @@ from deploy.rollout import generation, plan
 from deploy.rollout.generation import Bundle
 from deploy.rollout.impact import impact
 from mt5crs.__main__ import main
+from mt5crs.settings import schema
 from tests.unit.fleets import EXTRA, make_inventory
 
 CHANGES: dict[str, tuple[dict[str, Any], str | None, set[tuple[str, str]]]] = {
@@ -36,7 +37,14 @@ CHANGES: dict[str, tuple[dict[str, Any], str | None, set[tuple[str, str]]]] = {
 @pytest.fixture
 def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(generation, "find_bundle", lambda name: Bundle(Path(name), "0" * 64))
-    return make_inventory(tmp_path)
+    path = make_inventory(tmp_path)
+    # As variables of the hosts: commands take no others, and there need not be a bundle.
+    document = json.loads(path.read_text())
+    for group in document["lab"]["children"].values():
+        for variables in group["hosts"].values():
+            variables |= EXTRA
+    path.write_text(json.dumps(document))
+    return path
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -163,7 +171,10 @@ def test_commands_say_that_a_change_restarts_nothing(inventory: Path) -> None:
     for words in (("impact",), ("explain", "hub-01", "--what-if")):
         status, said = command(inventory, *words, "hub_recheck_interval_s=61.0")
         assert (status, said.splitlines()[1].split()) == (2, ["hub-01", "hub", "nothing"]), said
-    for name, told in (("gateway_log_level", "restarts nothing"), ("gateway_port", "config impact")):
+    for name, told in (
+        ("gateway_log_level", "restarts nothing"),
+        ("gateway_port", "gateway on gtw-01 ("),
+    ):
         status, said = command(inventory, "explain", "gtw-01", name)
         assert (status, told in said) == (0, True), said
 
@@ -184,6 +195,35 @@ def test_a_port_concerns_everyone_who_uses_it(inventory: Path) -> None:
     assert {
         ("gtw-01", "gateway"), ("gtw-01", "baseline"), ("inf-01", "reconciler"), ("inf-02", "strategy"),
     } <= set(found.services)  # fmt: skip
+
+
+def test_explain_says_what_changing_a_setting_there_restarts(inventory: Path) -> None:
+    name = "reconciler_recheck_interval_s"
+    status, said = command(inventory, "explain", "inf-01", name)
+    told = "changing it there restarts reconciler on inf-01, inf-02; strategy on inf-01, inf-02 ("
+    assert (status, said.splitlines()[-1].startswith(told)) == (0, True), said
+    beside = inventory.parent / "host_vars" / "inf-01.yml"
+    beside.parent.mkdir()
+    beside.write_text(f"---\n{name}: 11.0\n")
+    status, said = command(inventory, "explain", "inf-01", name, "--json")
+    assert json.loads(said)["restarts"] == [["inf-01", "reconciler"], ["inf-01", "strategy"]]
+    # Nobody knows another good value of a mapping.
+    assert (
+        json.loads(command(inventory, "explain", "gtw-01", "gateway_legacy", "--json")[1])["restarts"] is None
+    )
+
+
+DECLARED = {name: field for part in PARTS for name, field in variables_of(part).items() if not field.required}
+
+
+def test_another_value_is_good_and_another(inventory: Path) -> None:
+    found = {name: (field, schema.another(field, field.default)) for name, field in DECLARED.items()}
+    for name, (field, value) in found.items():
+        if value is not None:
+            assert value != field.default, name
+            assert schema.check_value(field, value, name)[1] is None
+    missing = {name for name, (field, value) in found.items() if value is None}
+    assert not {name for name in missing if isinstance(DECLARED[name].default, (bool, int, float))}
 
 
 def command(inventory: Path, *words: str) -> tuple[int, str]:
