@@ -42,6 +42,10 @@ class Figures:
         self.posts = new.counter(
             "mt5crs_hub_posts_total", "What was posted to the Hub, by what was answered.", ("path", "status")
         )
+        self.certificate_ends = new.gauge(
+            "mt5crs_hub_certificate_ends_timestamp_seconds",
+            "When the certificate of the page ends (not known, or none: NaN).",
+        )
         self.readers = new.gauge("mt5crs_hub_stream_readers", "Connections that are told of changes.")
 
     def expect(self, gateway: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -33,6 +34,7 @@ from mt5crs.service.database import UnusableError
 from mt5crs.service.endpoint import Endpoint, Health
 from mt5crs.service.logs import Log
 from mt5crs.service.tls import Tls, TlsError, own_certificate
+from mt5crs.service.tls import ends as tls_ends
 from mt5crs.settings.hub import HubSettings
 
 _TICK_S = 0.2
@@ -311,11 +313,15 @@ class Hub:
 
     def _tls(self) -> Tls | None:
         """Without a certificate the page still shows, and takes no token."""
+        self._figures.certificate_ends.set(math.nan)
         try:
-            return Tls(*own_certificate(Path(self._settings.state_dir), self._settings.http_address))
+            found = own_certificate(Path(self._settings.state_dir), self._settings.http_address)
+            tls = Tls(*found)
+            self._figures.certificate_ends.set(tls_ends(found[0]))
         except TlsError as error:
             self._log.error("tls.none", reason=str(error))
             return None
+        return tls
 
     def _posted(self, path: str, status: str, reason: str) -> None:
         self._figures.posts.inc(path, status)

@@ -47,6 +47,16 @@ class Tls:
         return selectors.EVENT_WRITE if isinstance(error, ssl.SSLWantWriteError) else None
 
 
+def ends(certificate: Path) -> float:
+    """When a certificate ends, in Unix time. Raises TlsError when it cannot be read."""
+    command = [_OPENSSL, "x509", "-noout", "-enddate", "-in", str(certificate)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        return float(ssl.cert_time_to_seconds(done.stdout.strip().removeprefix("notAfter=")))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise TlsError(f"when {certificate} ends is not known ({error})") from error
+
+
 def own_certificate(directory: Path, address: str) -> tuple[Path, Path]:
     """Certificate and key in this directory, made if there are none: for ten years, signed by themselves.
 

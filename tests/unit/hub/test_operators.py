@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mt5crs.hub.posts import ACKNOWLEDGE, HALT, Acknowledged, HaltAsked, NotTher
 from mt5crs.protocol import requests
 from mt5crs.service.endpoint import Answer, Endpoint, Request
 from mt5crs.service.metrics import Registry
-from mt5crs.service.tls import Tls, TlsError, own_certificate
+from mt5crs.service.tls import Tls, TlsError, ends, own_certificate
 from tests.unit.gateway.running import MAGIC, Running, eventually
 from tests.unit.hub.conftest import Shown
 from tests.unit.hub.test_halting import Alerting, halts, started
@@ -111,6 +112,16 @@ def test_a_certificate_is_made_once_for_its_owner_alone(certificate: tuple[Path,
     assert [each.read_bytes() for each in certificate] == before
     assert certificate[1].stat().st_mode & 0o077 == 0
     assert sorted(each.name for each in certificate[0].parent.iterdir()) == ["tls.crt", "tls.key"]
+
+
+def test_when_a_certificate_ends_is_read_or_said_to_be_unknown(
+    certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert 3649 < (ends(certificate[0]) - time.time()) / 86400 < 3651
+    (tmp_path / "tls.crt").write_text("nonsense")
+    for path in (tmp_path / "tls.crt", tmp_path / "none.crt"):
+        with pytest.raises(TlsError, match="is not known"):
+            ends(path)
 
 
 def test_a_certificate_that_cannot_be_made_or_used_is_said(tmp_path: Path) -> None:
