@@ -42,6 +42,7 @@ def noisy(fleet: Fleet) -> Iterator[Fleet]:
         fleet.lab.exec(host, ["mv", f"{BASHRC}.kept", BASHRC])
 
 
+@pytest.mark.slow(reason="each shell prints first in tests/unit/remote/test_ssh.py")
 def test_what_a_shell_prints_first_is_no_answer(noisy: Fleet) -> None:
     before = noisy.generations()
     for engine in ENGINES:

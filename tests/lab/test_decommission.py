@@ -100,3 +100,11 @@ def test_a_host_leaves_with_its_positions_in_somebodys_hands(fleet: Fleet, inven
     again = leave(fleet)
     assert (again.returncode, "has no Inf host" in again.stderr) == (2, True)
     assert not gets_in(fleet, secret, f"{HOST}-strategy")
+
+    # It comes back with keys of its own, and trades.
+    fleet.inventory.write_text(inventory)
+    keys.make(fleet.inventory)
+    ran = fleet.pyinfra("--data", "strategy=all_at_once")
+    assert ran.status == 0, ran.output[-4000:]
+    assert fleet.running()
+    wait_until(lambda: bool(open_positions(fleet) - held), 60, "a position of the host that is back")

@@ -14,7 +14,6 @@ import pytest
 from deploy.fleet.inventory import resolve
 from mt5crs.protocol.curve import new_keypair
 from tests.lab.engines import Fleet
-from tests.long_runs import OTHER_ENGINE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -44,9 +43,8 @@ def own_variables(fleet: Fleet) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize(
-    "engine", ["pyinfra", pytest.param("ansible", marks=pytest.mark.slow(reason=OTHER_ENGINE))]
-)
+@pytest.mark.slow(reason="peers leave and come in every run, in tests/lab/test_decommission.py")
+@pytest.mark.parametrize("engine", ["pyinfra", "ansible"])
 def test_a_second_controller_is_let_in_and_out_again(fleet: Fleet, own_variables: Path, engine: str) -> None:
     def deploy() -> None:
         ran = fleet.pyinfra() if engine == "pyinfra" else fleet.playbook("site.yml")

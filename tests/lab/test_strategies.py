@@ -168,6 +168,7 @@ def waits(fleet: Fleet) -> bool:
     return bool(fleet.status("gtw-01")["gateway"]["state"] == "provisional")
 
 
+@pytest.mark.slow(reason="how long one waits is tried in tests/unit/coordination/test_alerts.py")
 def test_a_silent_prometheus_is_no_failure_unless_asked_for(fleet: Fleet) -> None:
     before = fleet.generations()["gtw-01", "gateway"]
     prometheus = Unit(fleet.lab, "hub-01", PROMETHEUS)

@@ -376,7 +376,8 @@ def test_the_other_run_mode_and_back(lab: Lab) -> None:
         assert ("\\mt5crs\\mt5crs-gateway" in found["tasks"]) is as_task
         assert ("mt5crs-gateway" in found["services"]) is not as_task
         assert (found["auto_logon"] is not None) is as_task
-        again = play(*limit, "-e", f"gateway_run_mode={mode}")
-        assert again.returncode == 0
-        assert changed(again) == 0
+        if as_task:  # Molecule looks at the other mode
+            again = play(*limit, "-e", f"gateway_run_mode={mode}")
+            assert again.returncode == 0
+            assert changed(again) == 0
     assert len(generations) == 1  # how it is started is no reason for a new generation

@@ -27,6 +27,7 @@ def course(fleet: Fleet) -> Iterator[Course]:
     course.sync()
 
 
+@pytest.mark.slow(reason="a host leaves and comes back in every run, in tests/lab/test_decommission.py")
 def test_the_rest_trades_on_and_the_host_trades_again_once_it_is_back(course: Course) -> None:
     before, saved = course.state(), course.description.saved()
     CHANGE.make(course.description)
