@@ -143,13 +143,13 @@ def _restarts(
     """(host, service) that another value restarts, on all hosts that have it from there; None: not known."""
     from deploy.fleet.inventory import InventoryError, resolve
     from deploy.fleet.layers import history
-    from deploy.fleet.settings import PARTS, variables_of
+    from deploy.fleet.settings import declared
     from deploy.rollout.generation import BundleError
     from deploy.rollout.impact import impact as compare
     from mt5crs.settings.schema import another
 
-    declared = next((of[key] for of in map(variables_of, PARTS) if key in of), None)
-    value = another(declared, fleet.hosts[host].get(key)) if declared is not None else None
+    field = declared(key)
+    value = another(field, fleet.hosts[host].get(key)) if field is not None else None
     if value is None or fleet.unresolved:
         return None
     origin = history(layers[host], key)[0].origin
@@ -163,10 +163,10 @@ def _restarts(
 def _live(fleet: Fleet, host: str, name: str) -> bool:
     """Whether a change of this setting is taken over by what runs; Windows services are restarted for it."""
     from deploy.fleet.inventory import WINDOWS
-    from deploy.fleet.settings import PARTS, variables_of
+    from deploy.fleet.settings import declared
 
-    declared = next((of[name] for of in map(variables_of, PARTS) if name in of), None)
-    return declared is not None and declared.live and host not in fleet.in_group(WINDOWS)
+    field = declared(name)
+    return field is not None and field.live and host not in fleet.in_group(WINDOWS)
 
 
 @config.command()

@@ -78,6 +78,11 @@ def variables_of(part: str) -> Mapping[str, Field]:
     }
 
 
+def declared(variable: str) -> Field | None:
+    """The declaration of an inventory variable; None: no part has such a setting."""
+    return next((of[variable] for of in map(variables_of, PARTS) if variable in of), None)
+
+
 def check(fleet: Fleet) -> list[str]:
     """Every problem of a fleet's settings, one sentence each that names host, variable, cause and remedy."""
     return [*form_problems(fleet), *address_problems(fleet)]
