@@ -52,6 +52,20 @@ def eventually(condition: Callable[[], _T | None], timeout_s: float = PASSES_S) 
         time.sleep(0.02)
 
 
+@contextlib.contextmanager
+def cut(*sockets: zmq.Socket[bytes]) -> Iterator[None]:
+    """Ends when each of these, all connected, has lost its connection since.
+
+    What is asked in the moment before is lost with it: a client asks again, a test's caller does not.
+    """
+    ended = [socket.get_monitor_socket(zmq.EVENT_DISCONNECTED) for socket in sockets]
+    yield
+    for each in ended:
+        assert each.poll(int(PASSES_S * 1000)), "still connected"
+    for socket in sockets:
+        socket.disable_monitor()
+
+
 class Running:
     """Starts, kills and restarts one gateway; knows the keys of its clients."""
 
