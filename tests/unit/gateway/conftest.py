@@ -8,8 +8,9 @@ from tests.unit.gateway.running import Caller, Running, running
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Running]:
-    with running(tmp_path) as started:
+def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """A gateway with the settings that a test gives it (`running.with_settings`)."""
+    with running(tmp_path, **getattr(request, "param", {})) as started:
         yield started
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 import zmq
 
 from mt5crs.broker.sim.inbox import ask as ask_broker
@@ -304,6 +305,11 @@ class Caller:
         reply = self.ask(requests.SyncAll, **{"whole_account": False, "history_since_msc": None, **changes})
         assert isinstance(reply, (Snapshot, Error)), reply
         return reply
+
+
+def with_settings(**environment: str) -> pytest.MarkDecorator:
+    """For a test whose fixture `gateway` has these settings."""
+    return pytest.mark.parametrize("gateway", [environment], indirect=True, ids=["-".join(environment)])
 
 
 @contextlib.contextmanager

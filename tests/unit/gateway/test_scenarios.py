@@ -11,7 +11,7 @@ import pytest
 from mt5crs.protocol import requests
 from mt5crs.protocol.identifiers import comment_id
 from mt5crs.protocol.replies import Error, OrderResult, Pong, Snapshot
-from tests.unit.gateway.running import MAGIC, Caller, Running, eventually, running
+from tests.unit.gateway.running import MAGIC, Caller, Running, eventually, running, with_settings
 
 
 def outcome(reply: OrderResult | Error) -> str:
@@ -115,14 +115,8 @@ def test_09_terminal_that_cannot_trade_is_not_ready(
     assert outcome(trader.order()) == "FILLED"
 
 
-def test_a_symbol_without_a_quote_concerns_no_other(tmp_path: Path) -> None:
-    with running(tmp_path, TICK_SYMBOLS='["EURUSD", "XAUUSD"]') as gateway:
-        trader = gateway.client("strategy")
-        trader.lease()
-        without_a_quote(gateway, trader)
-
-
-def without_a_quote(gateway: Running, trader: Caller) -> None:
+@with_settings(TICK_SYMBOLS='["EURUSD", "XAUUSD"]')
+def test_a_symbol_without_a_quote_concerns_no_other(gateway: Running, trader: Caller) -> None:
     gateway.fault(terminal={"no_quote": ["XAUUSD"]})
     eventually(lambda: gateway.metric("mt5crs_gateway_quotes_missing") == 1)
     assert gateway.health()["state"] == "ready"
@@ -188,14 +182,8 @@ def test_17_cancel_that_is_not_confirmed_blocks_a_replacement(gateway: Running, 
     assert outcome(trader.order(type="LIMIT", price=1.01, filling="RETURN")) == "PLACED"
 
 
-def test_hanging_terminal_leaves_ping_alive_and_sync_busy(tmp_path: Path) -> None:
-    with running(tmp_path, TERMINAL_TIMEOUT_S="0.6") as gateway:
-        trader = gateway.client("strategy")
-        trader.lease()
-        hangs(gateway, trader)
-
-
-def hangs(gateway: Running, trader: Caller) -> None:
+@with_settings(TERMINAL_TIMEOUT_S="0.6")
+def test_hanging_terminal_leaves_ping_alive_and_sync_busy(gateway: Running, trader: Caller) -> None:
     gateway.fault({"kind": "hang", "delay_ms": 3000})
     pending = trader.send(requests.OrderSend, **trader.terms(client_order_id="slow"))
     watcher = gateway.client("watcher")
