@@ -56,7 +56,8 @@ class Age:
 
 def holders(fleet: Fleet) -> list[Holder]:
     """Every secret that lets somebody in, and who has it."""
-    return list(dict.fromkeys([*_gateways(fleet), *_clients(fleet), *_passwords(fleet), *_signers(fleet)]))
+    parts = (_gateways, _clients, _passwords, _operators, _signers)
+    return list(dict.fromkeys(holder for part in parts for holder in part(fleet)))
 
 
 def _gateways(fleet: Fleet) -> Iterator[Holder]:
@@ -97,6 +98,18 @@ def _passwords(fleet: Fleet) -> Iterator[Holder]:
                 continue
             if variables.get(name) and _GROUP_OF[name] in groups:
                 yield Holder(name, "password", host, may, "", name)
+
+
+def _operators(fleet: Fleet) -> Iterator[Holder]:
+    """Who has a token for the page of the Hub; the inventory has its digest alone, which opens nothing."""
+    for host in fleet.in_group("hub"):
+        variables = fleet.hosts[host]
+        names = ("baseline_ssh_sources", "hub_readers")
+        near = [str(each) for name in names for each in variables.get(name) or ()]
+        where = ", ".join(dict.fromkeys([*near, str(variables["fleet_address"])]))
+        for name in variables.get("hub_operators") or {}:
+            may = "halt and acknowledge on the Hub's page"
+            yield Holder(str(name), "operator's token", "that person", may, where, "")
 
 
 def _signers(fleet: Fleet) -> Iterator[Holder]:

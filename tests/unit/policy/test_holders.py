@@ -47,6 +47,19 @@ def test_every_key_is_named_with_its_holder_and_what_it_may(fleet: Fleet) -> Non
     assert SIGNER.split()[1] not in text
 
 
+def test_operators_of_the_page_are_named_and_their_digests_are_not(fleet: Fleet) -> None:
+    digest = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+    more = {"hub_operators": {"alice": digest}, "hub_readers": ["192.168.7.0/24"]}
+    named = replace(fleet, hosts={**fleet.hosts, "hub-01": {**fleet.hosts["hub-01"], **more}})
+    (alice,) = [one for one in holders(named) if one.kind == "operator's token"]
+    assert (alice.name, alice.held) == ("alice", "that person")
+    assert alice.may == "halt and acknowledge on the Hub's page"
+    assert "192.168.7.0/24" in alice.accepted_from
+    assert fleet.hosts["hub-01"]["fleet_address"] in alice.accepted_from
+    assert digest not in json.dumps([vars(one) for one in holders(named)])
+    assert not [one for one in holders(fleet) if one.kind == "operator's token"]
+
+
 def test_an_age_is_exact_once_the_log_has_seen_a_change() -> None:
     first = {"at": "2026-01-01T00:00:00.000Z", "settings": {"vault_a.x": {}, "vault_a.y": {}}}
     change = {"what": "secret.changed", "at": "2026-11-01T00:00:00.000Z", "changed": {"vault_a.x": []}}
