@@ -24,6 +24,7 @@ ELSEWHERE = {
     "start": "tests/lab/test_start_and_stop.py",
     "stop": "tests/lab/test_start_and_stop.py",
     "decommission": "tests/lab/test_decommission.py",
+    "apt": "tests/lab/test_upgraded_host.py",
 }
 """Commands that end, begin or remove something; they have tests of their own."""
 MAY_END_WITH = {
@@ -47,8 +48,10 @@ def commands() -> list[str]:
 
 
 def name_of(command: str) -> str:
-    """The subcommand of `mt5crs --inventory …`; empty: it is none of these."""
+    """The subcommand of `mt5crs --inventory …`, or what is run on a host; empty: it is none of these."""
     words = shlex.split(command)
+    if words[:1] == ["ssh"]:
+        return words[3]
     if words[:1] != ["mt5crs"]:
         return ""
     told = [word for word in words[3:] if not word.startswith("-")]
@@ -68,7 +71,7 @@ def test_every_command_of_the_runbook_works(fleet: Fleet) -> None:
         if name_of(command) in ELSEWHERE:
             continue
         words = [
-            word.replace("inventory/production.yml", str(fleet.inventory))
+            word.replace("inventory/production", str(fleet.inventory.with_suffix("")))
             for word in shlex.split(command.replace("<inf>", "inf-01").replace("<host>", address))
         ]
         status, output = said(fleet, words, address)
