@@ -200,7 +200,7 @@ def _prepared(
     if not decided.create and not decided.mended and not accounts and not (prune and decided.stale):
         return Made(decided, {}, {})
     for host in accounts:
-        held = text.with_value(held, (text.ACCOUNTS, host), replacing.made())
+        held = text.with_value(held, (text.ACCOUNTS, host), replacing.made("windows-account", ""))
     for kind, name in decided.create:
         if (kind, name) == (CLIENTS, OPERATOR) and (kind, name) in existing:
             former = str(vault[_secret_variable(kind)][name])

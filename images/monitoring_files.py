@@ -86,6 +86,7 @@ def configuration(values: Mapping[str, str], own: MonitoringSettings) -> dict[st
         "monitoring_hub_watchers": {},
         "hub_http_address": values["MT5CRS_HUB_WATCHING_ADDRESS"],
         "hub_http_port": named("hub").ports[-1],
+        "hub_webhook_url": "",
         "hub_alerts_token": "",  # a stack's Hub has no key that halts
         "monitoring_steered_clocks": [],
         "fleet_environment": values["MT5CRS_PROJECT"],

@@ -153,6 +153,14 @@ _TOLD = {
     "hub-watch": (
         "the old address counts until whoever gave it out withdraws it: do that once it is deployed"
     ),
+    "signed-webhook": (
+        "the old address counts until whoever gave it out withdraws it: do that once it is deployed"
+    ),
+    "webhook-secret": (
+        "once it is deployed, posts have both signatures, the new one and that of before: no receiver "
+        "refuses one. Give the receiver the new one (the first of the two that `secrets view --show` shows); "
+        "the old one ends when the receiver takes it no more"
+    ),
     "windows-account": "the old password ends when the deployment sets the new one on the host",
 }
 
@@ -164,9 +172,9 @@ def _replace(kind: str, name: str | None, file: Path | None, *, dry: bool) -> No
     inventory = inventory_named()
     made_here = kind in replacing.MADE_HERE
 
-    def value() -> str:
+    def value(old: str) -> str:
         if made_here:
-            return replacing.made()
+            return replacing.made(kind, old)
         if file is not None:
             return replacing.from_file(file)
         if not sys.stdin.isatty():
@@ -209,9 +217,18 @@ for _kind, _what in (
     ("broker", "the password of the account at the broker"),
     ("webhook", "the address that alerts are posted to"),
     ("watchdog", "the address that the Hub's sign of life is posted to"),
+    ("signed-webhook", "the address that signed alerts are posted to"),
     ("hub-watch", "the address that Inf hosts post to when they hear nothing of the Hub"),
 ):
     rotate.add_command(_of_others(_kind, _what))
+
+
+@rotate.command("webhook-secret")
+@click.argument("name", required=False)
+@_plan_option
+def webhook_secret(name: str | None, dry: bool) -> None:
+    """Make a new secret that alerts are signed with; the old one signs beside it, until the next rotation."""
+    _replace("webhook-secret", name, None, dry=dry)
 
 
 @rotate.command("windows-account")

@@ -290,7 +290,9 @@ class Facts:
     """Host → services that a deployment would change."""
     project: Project
     webhook: bool = False
-    """Whether alerts are posted somewhere."""
+    """Whether Alertmanager itself posts alerts somewhere."""
+    signed_webhook: bool = False
+    """Whether the Hub's service posts them with a signature."""
     watchdog: bool = False
     """Whether a sign of life of the Hub is."""
     watchers: tuple[str, ...] = ()

@@ -72,6 +72,7 @@ def gather(fleet: Fleet, gateways: Mapping[str, GatewaySaid | Unknown], old_page
         differs=_differs(fleet, answers),
         project=project,
         webhook=_each_hub_has(fleet, "monitoring_webhook_url"),
+        signed_webhook=_each_hub_has(fleet, "hub_webhook_url"),
         watchdog=_each_hub_has(fleet, "monitoring_watchdog_url"),
         watchers=_watchers(fleet),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ SETTINGS: Mapping[str, str] = {
     "webhook": "monitoring_webhook_url",
     "watchdog": "monitoring_watchdog_url",
     "hub-watch": "monitoring_hub_watch_url",
+    "signed-webhook": "hub_webhook_url",
+    "webhook-secret": "hub_webhook_secret",
     "windows-account": "baseline_windows_account_password",
 }
 """Kind → the setting that has it."""
-MADE_HERE = ("windows-account",)
+MADE_HERE = ("windows-account", "webhook-secret")
 """Kinds whose new value is made at random; the others are told by whoever gives them out."""
 
 
@@ -54,16 +57,16 @@ def find(fleet: Fleet, held: Mapping[str, Any], kind: str, name: str | None) -> 
     return Place(fitting[0], setting, there[fitting[0]])
 
 
-def replace(inventory: Path, place: Place, value: Callable[[], str]) -> tuple[Path, str]:
+def replace(inventory: Path, place: Place, value: Callable[[str], str]) -> tuple[Path, str]:
     """Put a new value in its place; the vault, and its text of before. VaultError, and nothing was changed.
 
-    value: asked for it once the vault is ours alone
+    value: asked for it once the vault is ours alone, with the old one
     """
     path = store.open_vault(inventory).path
     with store.locked(path.parent):
         vault = store.open_vault(inventory)
         old = text.entries(text.values(vault.text)).get(place.entry)
-        new = value()
+        new = value(str(old))
         if new == old:
             raise store.VaultError(f"that is the value that {place.entry} has already; nothing was changed")
         wrong = text.problems_of(place.setting, new)
@@ -91,6 +94,13 @@ def from_file(path: Path) -> str:
     return value
 
 
-def made() -> str:
-    """A new password for the account of a Windows host: 192 random bits, all classes of characters."""
+def made(kind: str, old: str) -> str:
+    """A new value of a kind that is made here.
+
+    For the account of a Windows host 192 random bits, all classes of characters; to sign with 256, and the
+    one that was in force behind it, so that posts have both signatures.
+    """
+    if kind == "webhook-secret":
+        new = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+        return " ".join([new, *old.split()[:1]])
     return f"Aa1-{secrets.token_urlsafe(24)}"

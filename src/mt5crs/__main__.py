@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("mt5crs.operate.acting", "Show the gateway's own state."),
     "stop": ("deploy.commands.stop", "Stop a magic number, and report what it did."),
     "terminal": ("mt5crs.checks.terminal", "Name what keeps the MetaTrader 5 terminal from starting."),
+    "webhook": ("deploy.commands.webhook", "Show what the signed webhook did not accept; try it again."),
     "withdraw": ("mt5crs.operate.emergencies", "Stop a magic number and take its trading rights."),
 }
 """Name: module (which has a click command of the same name, `-` as `_`), one line of help."""
@@ -83,6 +84,7 @@ OF_A_FLEET: Final = frozenset(
         "start",
         "status",
         "stop",
+        "webhook",
         "withdraw",
     )
 )

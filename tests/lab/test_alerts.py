@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from lab.handle import Lab, wait_until
+from lab.state import PROJECT
+from mt5crs.hub import signature
 from tests.lab.engines import Fleet
 from tests.lab.units_and_alerts import Unit, alerts, asked
 
@@ -76,13 +82,23 @@ def test_a_killed_service_is_told_and_comes_back(lab: Lab, gateway: Unit) -> Non
 
 
 CANARY = uuid.uuid4().hex
+SECRET = f"whsec_{base64.b64encode(CANARY.encode()).decode()}"
+SIGNED, BROKEN = "/run/webhook-test.signed", "/run/webhook-test.broken"
 RECEIVER = """
-import http.server, sys
+import http.server, json, os, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
-        with open("/run/webhook-test.jsonl", "ab") as file:
-            file.write(self.rfile.read(int(self.headers["Content-Length"])) + b"\\n")
-        self.send_response(200)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.startswith("/signed"):
+            with open("/run/webhook-test.signed", "a") as file:
+                told = {name.lower(): value for name, value in self.headers.items()}
+                file.write(json.dumps([told, body.decode()]) + "\\n")
+            broken = os.path.exists("/run/webhook-test.broken")
+        else:
+            with open("/run/webhook-test.jsonl", "ab") as file:
+                file.write(body + b"\\n")
+            broken = False
+        self.send_response(500 if broken else 200)
         self.end_headers()
     def log_message(self, *arguments):
         pass
@@ -94,13 +110,16 @@ http.server.HTTPServer((sys.argv[1], 8099), Handler).serve_forever()
 def webhook(fleet: Fleet) -> Iterator[Fleet]:
     """The fleet with a webhook that a receiver on the Hub listens for."""
     address = fleet.lab.plan.host("hub-01").address
-    fleet.lab.exec("hub-01", ["rm", "-f", "/run/webhook-test.jsonl"])
+    fleet.lab.exec("hub-01", ["rm", "-f", "/run/webhook-test.jsonl", SIGNED, BROKEN])
     start = ["systemd-run", "--collect", "--unit=webhook-test", "python3", "-c", RECEIVER, address]
     fleet.lab.exec("hub-01", start)
     fleet.override(
         monitoring_webhook_url=f"http://{address}:8099/hook?token={CANARY}",
         monitoring_watchdog_url=f"http://{address}:8099/alive?token={CANARY}",
         monitoring_webhook_networks=[address],
+        hub_webhook_url=f"http://{address}:8099/signed?token={CANARY}",
+        hub_webhook_secret=SECRET,
+        hub_webhook_networks=[address],
     )
     ran = fleet.pyinfra()
     assert ran.status == 0, ran.output[-4000:]
@@ -121,3 +140,36 @@ def test_a_critical_alert_is_posted_to_the_webhook(webhook: Fleet, gateway: Unit
     seen_by_others = lab.exec("hub-01", ["sh", "-c", "ps axww; journalctl -b --no-pager"]).stdout
 
     assert CANARY not in seen_by_others
+
+    def signed() -> list[tuple[dict[str, str], str]]:
+        """What the Hub's service posted of that alert."""
+        lines = lab.exec("hub-01", ["cat", SIGNED], check=False).stdout.splitlines()
+        return [(of, body) for of, body in map(json.loads, lines) if wanted[0] in body]
+
+    wait_until(lambda: bool(signed()), 30, "the same over the Hub")
+    headers, body = signed()[0]
+    of, at = headers["webhook-id"], int(headers["webhook-timestamp"])
+    assert signature.headers(of, at, body.encode(), signature.keys(SECRET)).items() <= headers.items()
+    assert SECRET not in seen_by_others
+
+    # What was refused waits, over a restart of the Hub, and is delivered when it is taken again.
+    lab.exec("hub-01", ["touch", BROKEN])
+    before = len(signed())
+    lab.exec("inf-02", ["systemctl", "kill", "-s", "KILL", "mt5crs-reconciler.service"])
+    wait_until(lambda: len(signed()) > before, FIRES_WITHIN_S, "a post that is refused")
+    lab.exec("hub-01", ["systemctl", "restart", "mt5crs-hub.service"])
+    tried = signed()[before][0]["webhook-id"]
+    lab.exec("hub-01", ["rm", BROKEN])
+    wait_until(
+        lambda: [told["webhook-id"] for told, _ in signed()].count(tried) > 1,
+        90,
+        "the same to be tried again",
+    )
+    listed = subprocess.run(
+        [sys.executable, "-m", "mt5crs", "--inventory", str(webhook.inventory), "webhook", "list", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PROJECT,
+    )
+    assert json.loads(listed.stdout)["dead"] == [], listed.stderr

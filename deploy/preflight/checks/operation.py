@@ -89,7 +89,12 @@ def _silenced(look: Look) -> None:
 
 def _told(look: Look) -> None:
     look.saw()
-    if not look.facts.webhook:
+    if look.facts.signed_webhook and not look.facts.webhook:
+        told = (
+            "monitoring_webhook_url is not set: alerts go by hub_webhook_url alone, and to nobody while the"
+        )
+        look.fail(FLEET, f"{told} Hub's service is down")
+    elif not look.facts.webhook:
         look.fail(FLEET, "monitoring_webhook_url is not set: alerts are shown on the Hub and sent to nobody")
 
 

@@ -42,6 +42,20 @@ class Figures:
         self.posts = new.counter(
             "mt5crs_hub_posts_total", "What was posted to the Hub, by what was answered.", ("path", "status")
         )
+        self.webhook_tries = new.counter(
+            "mt5crs_hub_webhook_total",
+            "Posts to the signed webhook by outcome; dropped: too many could not be delivered.",
+            ("outcome",),
+        )
+        for outcome in ("accepted", "failed", "dropped"):
+            self.webhook_tries.inc(outcome, by=0)
+        self.webhook_dead = new.gauge(
+            "mt5crs_hub_webhook_dead_letters", "Notifications that the signed webhook did not accept."
+        )
+        self.webhook_waiting = new.gauge(
+            "mt5crs_hub_webhook_waiting_seconds",
+            "For how long the oldest notification that is still tried has waited (none: 0).",
+        )
         self.certificate_ends = new.gauge(
             "mt5crs_hub_certificate_ends_timestamp_seconds",
             "When the certificate of the page ends (not known, or none: NaN).",

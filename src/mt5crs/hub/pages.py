@@ -57,6 +57,9 @@ class Content(Protocol):
     def alerts(self) -> Mapping[str, Any]:
         """Every alert."""
 
+    def dead_letters(self) -> Mapping[str, Any]:
+        """What the signed webhook did not accept yet, or at all."""
+
     def incidents(self) -> Mapping[str, Any]:
         """Incidents, newest first."""
 
@@ -108,6 +111,8 @@ class Pages:
             return self._curve(request.query)
         if request.path == "/api/alerts/state":
             return _json(self._content.alerts())
+        if request.path == "/api/alerts/dead-letters":
+            return _json(self._content.dead_letters())
         if request.path == "/api/halts":
             return _json(self._content.halts())
         if request.path == "/api/incidents":

@@ -1,5 +1,5 @@
-"""What is posted to the Hub, and who may: its own Alertmanager rings, and is believed nothing; operators halt
-and acknowledge, by name, with a token and a reason.
+"""What is posted to the Hub, and who may: its own Alertmanager rings, and is believed nothing; its messages
+go on to the signed webhook; operators halt and acknowledge, by name, with a token and a reason.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
+from mt5crs.hub.webhook import NoNotificationError
 from mt5crs.service.database import UnusableError
 from mt5crs.service.endpoint import Answer, Request, Site
 
 WEBHOOK = "/api/alerts/webhook"
+NOTIFICATIONS, LETTERS = "/api/alerts/notifications", "/api/alerts/dead-letters"
 HALT, ACKNOWLEDGE = "/api/halt", "/api/alerts/acknowledge"
 _TEXT = "text/plain; charset=utf-8"
 _Reason = Annotated[str, msgspec.Meta(min_length=3, max_length=200)]
@@ -38,6 +40,13 @@ class Acknowledged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     false_alarm: bool = False
 
 
+class LettersAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Try notifications again that were given up, or forget them; null: all of them."""
+
+    act: Literal["retry", "forget"]
+    ids: Annotated[list[_Name], msgspec.Meta(max_length=1000)] | None
+
+
 class NotThereError(ValueError):
     """What was asked for does not exist; the text says what there is."""
 
@@ -50,6 +59,12 @@ class Actions(Protocol):
 
     def acknowledge(self, who: str, asked: Acknowledged) -> Mapping[str, Any]:
         """Keep it. Raises NotThereError, UnusableError."""
+
+    def forward(self, body: bytes) -> None:
+        """Have a notification delivered. Raises NotThereError, NoNotificationError."""
+
+    def letters(self, asked: LettersAsked) -> Mapping[str, Any]:
+        """Do so with what was given up."""
 
 
 class Posts:
@@ -79,18 +94,37 @@ class Posts:
             status, said = self._operated(request, self._actions)
             self._told(request.path, status[:3], "" if status < "4" else str(said["error"]))
             return Answer(status, "application/json", json.dumps(said).encode() + b"\n")
-        if request.path != WEBHOOK:
+        of_webhook = request.path in (NOTIFICATIONS, LETTERS) and self._actions is not None
+        if request.path != WEBHOOK and not of_webhook:
             self._told("other", "404", "")
             return None
         if problem := self._problem(request):
             status = problem.partition(" ")[0]
-            self._told(WEBHOOK, status, problem)
+            self._told(request.path, status, problem)
             return Answer(problem, _TEXT, b"only the Hub's own Alertmanager posts here\n")
+        if of_webhook and self._actions is not None:
+            status, said = self._of_webhook(request, self._actions)
+            self._told(request.path, status[:3], "" if status < "4" else str(said["error"]))
+            return Answer(status, "application/json", json.dumps(said).encode() + b"\n")
         # What the post says is not looked at: Prometheus is asked which alerts fire. So neither one that was
         # made up nor one that is sent again can halt anything.
         self._ring()
         self._told(WEBHOOK, "202", "")
         return Answer("202 Accepted", _TEXT, b"looking\n")
+
+    def _of_webhook(self, request: Request, actions: Actions) -> tuple[str, Mapping[str, Any]]:
+        """HTTP status and JSON of what goes to the signed webhook, or is done with what did not get there."""
+        try:
+            if request.path == LETTERS:
+                return "200 OK", actions.letters(msgspec.json.decode(request.body, type=LettersAsked))
+            actions.forward(request.body)
+        except NotThereError as error:
+            return "404 Not Found", {"error": str(error)}
+        except (msgspec.MsgspecError, NoNotificationError) as error:
+            return "400 Bad Request", {"error": str(error)}
+        except Exception as error:  # Alertmanager tries again, and counts it
+            return "500 Internal Server Error", {"error": f"the Hub failed: {error!r}"}
+        return "202 Accepted", {}
 
     def _operated(self, request: Request, actions: Actions) -> tuple[str, Mapping[str, Any]]:
         """HTTP status and JSON of what an operator asks for."""

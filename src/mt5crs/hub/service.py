@@ -23,10 +23,11 @@ from mt5crs.hub.halting import Halting
 from mt5crs.hub.listener import Listener, Pace
 from mt5crs.hub.pages import Pages, message
 from mt5crs.hub.picture import account_of
-from mt5crs.hub.posts import Acknowledged, HaltAsked, NotThereError, Posts
+from mt5crs.hub.posts import Acknowledged, HaltAsked, LettersAsked, NotThereError, Posts
 from mt5crs.hub.store import Bounds, Store
 from mt5crs.hub.told import Told
 from mt5crs.hub.watch import Watch
+from mt5crs.hub.webhook import Webhook
 from mt5crs.protocol import curve
 from mt5crs.service import notify
 from mt5crs.service.bounded import BoundedNotes
@@ -114,6 +115,15 @@ class Hub:
             halted=self._is_halted,
             told=self._halts_told,
         )
+        self._webhook = Webhook(
+            settings.webhook_url,
+            settings.webhook_secret,
+            settings.webhook_tries,
+            self._store,
+            self._figures,
+            log,
+            told=self._letters_told,
+        )
         self._watch = Watch(
             settings.prometheus_url,
             settings.alertmanager_url,
@@ -157,9 +167,11 @@ class Hub:
         self.endpoint.close()
         listeners = list(self._listeners.values())
         self._watch.stop()
+        self._webhook.stop()
         for listener in listeners:
             listener.stop()
         self._watch.join(10.0)
+        self._webhook.join(10.0)
         for listener in listeners:
             listener.join(10.0)
         ended = self._halting.close()
@@ -172,6 +184,7 @@ class Hub:
         for listener in self._listeners.values():
             listener.start()
         self._watch.start()
+        self._webhook.start()
         notify.ready(f"listening to {len(self._listeners)} gateways")
         next_prune = next_comment = next_told = next_heard = 0.0
         fed = 0.0
@@ -219,6 +232,8 @@ class Hub:
             return ""
         if not self._watch.alive:
             return "watch"
+        if self._webhook.dead:
+            return "webhook"
         return next((name for name, each in self._listeners.items() if not each.alive), "")
 
     def _show_figures(self) -> None:
@@ -228,6 +243,8 @@ class Hub:
             self._figures.age.from_callable(partial(_age, listener), name)
         self._figures.database.from_callable(self._size)
         self._figures.due.from_callable(lambda: float(self._halting.due))
+        self._figures.webhook_dead.from_callable(lambda: float(self._webhook.figures()[0]))
+        self._figures.webhook_waiting.from_callable(lambda: self._webhook.figures()[1])
         self._figures.readers.from_callable(lambda: float(self.endpoint.readers))
 
     def _size(self) -> float:
@@ -311,6 +328,19 @@ class Hub:
         self._alerts_told()
         return {"id": asked.id, "by": who}
 
+    def forward(self, body: bytes) -> None:
+        """Have a notification of Alertmanager delivered. Raises NotThereError, NoNotificationError."""
+        if not self._webhook.on:
+            raise NotThereError("there is no receiver of signed notifications (hub_webhook_url)")
+        self._webhook.take(body)
+
+    def letters(self, asked: LettersAsked) -> Mapping[str, Any]:
+        """Try notifications again that were given up, or forget them."""
+        act = self._webhook.retry if asked.act == "retry" else self._webhook.forget
+        done = act(asked.ids)
+        self._log.warning("webhook.letters", act=asked.act, done=done)
+        return {"done": done}
+
     def _tls(self) -> Tls | None:
         """Without a certificate the page still shows, and takes no token."""
         self._figures.certificate_ends.set(math.nan)
@@ -342,6 +372,10 @@ class Hub:
                 self.endpoint.publish(message("halts", self.halts()))
             except UnusableError as error:
                 self._note("tell", "page.failed", reason=str(error))
+
+    def _letters_told(self) -> None:
+        if self.endpoint.readers:
+            self.endpoint.publish(message("letters", self.dead_letters()))
 
     def _alerts_told(self) -> None:
         if self.endpoint.readers:
@@ -415,6 +449,10 @@ class Hub:
     def deployments(self) -> Mapping[str, Any]:
         """`/api/deployments`: with the last backup, and the last restore that was proven."""
         return {**self._deployments.now(), "backups": views.backups(self._watch.seen)}
+
+    def dead_letters(self) -> Mapping[str, Any]:
+        """`/api/alerts/dead-letters`."""
+        return views.shown(self._webhook.state())
 
     def incidents(self) -> Mapping[str, Any]:
         """`/api/incidents`."""

@@ -61,6 +61,7 @@ CREATE TABLE IF NOT EXISTS acknowledged (
     PRIMARY KEY (id, count)) STRICT;
 CREATE TABLE IF NOT EXISTS halt (
     id TEXT PRIMARY KEY, at REAL NOT NULL, done REAL, outcome TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS letter (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 """
 _LONGEST = 2**63 - 1
 _DAY_S = 86_400
@@ -393,6 +394,21 @@ class Store:
         where = "WHERE outcome = 'due' " if due else ""
         rows = self._all(f"SELECT body FROM halt {where}ORDER BY at DESC LIMIT ?", (limit,))  # noqa: S608
         return [json.loads(row[0]) for row in rows]
+
+    # ---- notifications that are to be delivered ----
+
+    def letters(self) -> list[dict[str, Any]]:
+        """Every notification that was not accepted yet."""
+        return [json.loads(row[0]) for row in self._all("SELECT body FROM letter", ())]
+
+    def keep_letters(self, letters: Iterable[Mapping[str, Any]], gone: Iterable[str] | None) -> None:
+        """Keep notifications as they are now, and drop those of these ids; None: all but the ones told."""
+        with self._writing() as db:
+            if gone is None:
+                db.execute("DELETE FROM letter")
+            db.executemany("DELETE FROM letter WHERE id = ?", [(name,) for name in gone or ()])
+            rows = [(letter["id"], _json(letter)) for letter in letters]
+            db.executemany("INSERT OR REPLACE INTO letter VALUES (?, ?)", rows)
 
     # ---- what is shown ----
 

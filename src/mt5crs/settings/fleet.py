@@ -250,7 +250,16 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     secret_max_age_days: Annotated[
         dict[
             Literal[
-                "client", "gateway", "broker", "webhook", "watchdog", "hub-watch", "windows-account", "vault"
+                "client",
+                "gateway",
+                "broker",
+                "webhook",
+                "watchdog",
+                "hub-watch",
+                "signed-webhook",
+                "webhook-secret",
+                "windows-account",
+                "vault",
             ],
             Annotated[int, msgspec.Meta(ge=1)],
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from typing import Annotated, ClassVar
 
@@ -9,12 +10,14 @@ import msgspec
 
 from mt5crs.settings.baseline import network_problem
 from mt5crs.settings.gateway import Limits
+from mt5crs.settings.monitoring import UNQUOTED, is_address
 from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Magic = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 _Operator = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_SIGNING = r"whsec_(?:[A-Za-z0-9+/]{4}){8,21}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _ADDRESS = r"^(http://\S+)?\Z"
 
 
@@ -72,6 +75,32 @@ class HubSettings(Settings, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = ""
+    webhook_url: Annotated[
+        str,
+        setting(
+            "Address that every alert is posted to with a signature, beside monitoring_webhook_url, in "
+            "Alertmanager's webhook format (docs/monitoring.md); empty: none is.",
+            secret=True,
+        ),
+    ] = ""
+    webhook_secret: Annotated[
+        str,
+        setting(
+            "What these posts are signed with: whsec_ and 24 to 64 random bytes in base64; while it is "
+            "replaced the new one, a blank, and the former one.",
+            pattern=rf"^({_SIGNING}( {_SIGNING})?)?\Z",
+            secret=True,
+        ),
+    ] = ""
+    webhook_tries: Annotated[
+        int,
+        setting(
+            "Times that a signed post is tried, after 2, 4, ... 60 s, before it is a dead letter; 60 take "
+            "about an hour.",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 60
     operators: Annotated[
         dict[_Operator, _Digest],
         setting(
@@ -183,6 +212,21 @@ class HubSettings(Settings, frozen=True, kw_only=True):
                 "HALT_ON names alerts, but the Hub has no key to halt with; `python -m deploy.keys "
                 "--inventory inventory/<environment>.yml` makes it"
             )
+        yield from self._webhook_problems()
+
+    def _webhook_problems(self) -> Iterable[str]:
+        if bool(self.webhook_url) != bool(self.webhook_secret):
+            yield "WEBHOOK_URL and WEBHOOK_SECRET belong together; set both or neither"
+        if self.webhook_url and not (is_address(self.webhook_url) and UNQUOTED.fullmatch(self.webhook_url)):
+            yield (
+                "WEBHOOK_URL is no http:// or https:// address (a quote, a blank or one outside of ASCII is "
+                "written as %XX); correct it in the vault"
+            )
+        if self.webhook_url and not self.alerts_token:
+            yield (
+                "WEBHOOK_URL is set, but Alertmanager has no token to post to the Hub with; `python -m "
+                "deploy.keys --inventory inventory/<environment>.yml` makes the key that it follows from"
+            )
 
 
 class HubDeployment(Settings, frozen=True, kw_only=True):
@@ -198,9 +242,22 @@ class HubDeployment(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = msgspec.field(default_factory=list)
+    webhook_networks: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks that the Hub may talk to besides the fleet: that of hub_webhook_url, and "
+            "the name server's when it is given by name. Its sandbox refuses all others.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
 
     def problems(self) -> Iterable[str]:
         """Readers that are no address."""
         for reader in self.readers:
             if problem := network_problem(reader):
                 yield f"hub_readers has {reader!r}: {problem}"
+        for network in self.webhook_networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                yield f"hub_webhook_networks has {network!r}: {error}"

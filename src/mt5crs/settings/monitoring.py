@@ -13,7 +13,7 @@ import msgspec
 from mt5crs.settings.baseline import network_problem, package_problems
 from mt5crs.settings.schema import Settings, setting
 
-_UNQUOTED = re.compile(r"[!#-&(-\[\]-~]*")
+UNQUOTED = re.compile(r"[!#-&(-\[\]-~]*")
 """What an address is written with in an `.env`, between single quotes."""
 
 
@@ -382,7 +382,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         ):
             if not url:
                 continue
-            if not _is_address(url):
+            if not is_address(url):
                 yield f"monitoring_{name}_url is no http:// or https:// address; correct it in the vault"
             if not having:
                 yield (
@@ -390,7 +390,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
                     f"could not reach it; list the {name}'s network (and the name server's)"
                 )
         for name, url in (("hub_watch", self.hub_watch_url), ("runbook", self.runbook_url)):
-            if not _UNQUOTED.fullmatch(url):
+            if not UNQUOTED.fullmatch(url):
                 yield (
                     f"monitoring_{name}_url has a character that no address has (quote, blank, backslash "
                     "or one outside of ASCII); write it as %XX"
@@ -403,7 +403,8 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
                     yield f"monitoring_{name}_networks has {network!r}: {error}"
 
 
-def _is_address(url: str) -> bool:
+def is_address(url: str) -> bool:
+    """Whether something can be posted to it."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises if it is no number

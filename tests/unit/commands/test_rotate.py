@@ -18,6 +18,7 @@ from deploy.fleet.inventory import resolve
 from deploy.fleet.vault_password import read_password, vault_lib
 from deploy.vaults import store
 from mt5crs.__main__ import main
+from mt5crs.hub import signature
 from mt5crs.local_fleet.rehearsal import Fleet
 from mt5crs.operate.gateways import ask
 from tests.unit.fleets import EXTRA, make_inventory
@@ -26,6 +27,7 @@ from tests.unit.operate.test_gateways import inventory as two_gateways
 
 CANARY = "Hunter2Canary"
 NEW = "New2CanaryHunter"
+SIGNING = f"whsec_{'Canary2s' * 5}"
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inventory = make_inventory(tmp_path_factory.mktemp("made"))
     beside = inventory.parent / "group_vars"
     (beside / "gateway.yml").write_text('gateway_mt5_password: "{{ vault_broker }}"\n')
-    (beside / "hub.yml").write_text('monitoring_webhook_url: "{{ vault_channel }}"\n')
+    (beside / "hub.yml").write_text(
+        'monitoring_webhook_url: "{{ vault_channel }}"\nhub_webhook_secret: "{{ vault_signing }}"\n'
+    )
     text = opened(inventory)
     more = f"vault_broker: {CANARY}  # since May\nvault_channel: https://example.org/{CANARY}\n"
+    more += f"vault_signing: {SIGNING}\n"
     vault_of(inventory).write_bytes(store.seal(text + more, read_password(inventory)))
     return inventory
 
@@ -94,7 +99,15 @@ def test_a_clients_key_is_replaced_and_what_follows_is_told(
 
 
 @pytest.mark.parametrize(
-    "words", [("client", "all"), ("gateway", "gtw-01"), ("vault",), ("broker",), ("webhook", "hub-01")]
+    "words",
+    [
+        ("client", "all"),
+        ("gateway", "gtw-01"),
+        ("vault",),
+        ("broker",),
+        ("webhook", "hub-01"),
+        ("webhook-secret",),
+    ],
 )
 def test_a_plan_changes_nothing(
     inventory: Path, acts: list[tuple[str, dict[str, Any]]], words: tuple[str, ...]
@@ -103,6 +116,22 @@ def test_a_plan_changes_nothing(
     done = run(inventory, *words, "--plan")
     assert done.exit_code == 0, done.output
     assert (files(inventory), acts) == (before, [])
+
+
+def test_a_new_secret_signs_beside_the_one_before_and_no_other(
+    inventory: Path, acts: list[tuple[str, dict[str, Any]]]
+) -> None:
+    kept = [SIGNING]
+    for _ in range(2):
+        done = run(inventory, "webhook-secret")
+        assert done.exit_code == 0, done.output
+        assert "the old one ends when the receiver takes it no more" in done.output
+        new, *former = yaml.safe_load(opened(inventory))["vault_signing"].split(" ")
+        assert former == kept[-1:]
+        assert len(signature.keys(new)[0]) == 32
+        kept.append(new)
+        assert not [each for each in kept if each in done.output]
+    assert acts == [("secret.rotated", {"kind": "webhook-secret", "names": ["vault_signing"]})] * 2
 
 
 def test_all_clients_at_once(inventory: Path, acts: object) -> None:

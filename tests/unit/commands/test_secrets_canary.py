@@ -22,7 +22,8 @@ from deploy.vaults import store
 from mt5crs.__main__ import main
 from tests.unit.fleets import make_inventory
 
-CANARIES = [f"Canary{number}x7q9z" for number in range(4)]
+SIGNING = f"whsec_{'Canary4x7q9z' * 4}"
+CANARIES = [*(f"Canary{number}x7q9z" for number in range(5)), SIGNING]
 COMMANDS = [
     ["who", "--json"],
     ["check"],
@@ -40,6 +41,9 @@ COMMANDS = [
     ["rotate", "broker", "--from-file", "NEW"],
     ["rotate", "webhook", "--from-file", "BAD"],
     ["rotate", "signing"],
+    ["rotate", "signed-webhook", "--from-file", "NEW"],
+    ["rotate", "webhook-secret", "--plan"],
+    ["rotate", "webhook-secret"],
 ]
 WRITING = [["view"], ["edit"], ["rotate", "vault"], ["rotate", "client", "all"]]
 WRITING += [["rotate", "broker", "--from-file", "NEW"]]
@@ -51,8 +55,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inventory = make_inventory(tmp_path_factory.mktemp("made"))
     beside = inventory.parent / "group_vars"
     (beside / "gateway.yml").write_text('gateway_mt5_password: "{{ vault_broker }}"\n')
-    (beside / "hub.yml").write_text('monitoring_webhook_url: "{{ vault_channel }}"\n')
+    (beside / "hub.yml").write_text(
+        'monitoring_webhook_url: "{{ vault_channel }}"\nhub_webhook_url: "{{ vault_signed }}"\n'
+        'hub_webhook_secret: "{{ vault_signing }}"\n'
+    )
     more = f"vault_broker: {CANARIES[0]}\nvault_channel: https://example.org/{CANARIES[1]}\n"
+    more += f"vault_signed: https://example.org/{CANARIES[4]}\nvault_signing: {SIGNING}\n"
     password, path = read_password(inventory), beside / "lab/vault.yml"
     path.write_bytes(
         store.seal(bytes(vault_lib(password).decrypt(path.read_bytes())).decode() + more, password)

@@ -15,7 +15,9 @@ from mt5crs.protocol import requests
 from tests.unit.gateway.running import Running, eventually
 from tests.unit.hub.browser import CHROMIUM, Browser, browser
 from tests.unit.hub.conftest import Shown
-from tests.unit.hub.test_halting import BREAKER, Alerting, halts, kept, started
+from tests.unit.hub.test_halting import BREAKER, Alerting, halts, kept, post, started
+from tests.unit.hub.test_webhook import LETTERS, NOTIFICATIONS, Receiver, notification
+from tests.unit.hub.test_webhook import started as with_webhook
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (package chromium)")
 
@@ -107,7 +109,8 @@ def test_halt_by_keyboard_asks_for_token_and_reason(
     chromium.until("document.getElementById('ask').open && document.activeElement.id === 'ask-reason'")
     chromium.press("Escape")
     chromium.until("!document.getElementById('ask').open")
-    assert chromium.run("document.activeElement.getAttribute('aria-label')") == label, "back where it was"
+    back = f"document.activeElement.getAttribute('aria-label') === {json.dumps(label)}"
+    chromium.until(back)  # the browser tells of the end a moment after it
     assert halts(gateway) == []
 
     def fill(reason: str, token: str) -> None:
@@ -157,6 +160,30 @@ def test_an_alert_is_acknowledged_by_name_until_it_fires_anew(
     asked.since = "2026-01-02T09:00:00Z"
     again = eventually(lambda: [of for of in hub.get("/api/alerts/state")[1]["alerts"] if of["count"] == 2])
     assert again[0]["acknowledged"] is None
+
+
+def test_dead_letters_are_shown_with_their_reason_as_text(
+    gateway: Running, tmp_path: Path, chromium: Browser
+) -> None:
+    receiver = Receiver(500)
+    hub = with_webhook(gateway, tmp_path, receiver.url, webhook_tries=1)
+    try:
+        hub.listening()
+        chromium.open(f"http://127.0.0.1:{hub.hub.endpoint.port}/")
+        chromium.until("document.getElementById('letters') !== null")
+        chromium.until("document.getElementById('letters').textContent.includes('nothing undelivered')")
+        post(hub, path=NOTIFICATIONS, body=notification("<b>Mt5crsHalted</b>"))
+        chromium.until("document.getElementById('letters').textContent.includes('1 dead letter')")
+        text = chromium.run("document.getElementById('letters').textContent")
+        assert "firing: <b>Mt5crsHalted</b> gtw-01" in text
+        assert "it answers 500" in text
+        chromium.run(gzip.decompress(AXE.read_bytes()).decode())
+        assert violations(chromium) == []
+        post(hub, path=LETTERS, body=b'{"act": "retry", "ids": null}')
+        chromium.until("document.getElementById('letters').textContent.includes('the last one was accepted')")
+    finally:
+        hub.close()
+        receiver.close()
 
 
 def test_deployments_have_their_steps_and_a_restore_that_was_proven_its_age(

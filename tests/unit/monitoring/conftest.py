@@ -22,7 +22,7 @@ def specification(settings: Mapping[str, Any], **other: object) -> dict[str, Any
 
     Whether the lab has been booted, so that there is a key to halt with, changes nothing.
     """
-    known = {**settings, "hub_alerts_token": "", **other}
+    known = {**settings, "hub_alerts_token": "", "hub_webhook_url": "", **other}
     return dict(json.loads(render("release/monitoring.json.j2", known)))
 
 

@@ -142,6 +142,28 @@ def test_what_is_critical_has_the_hub_look_at_once(fleet: Fleet) -> None:
     assert post["http_config"]["authorization"]["credentials"] == TOKEN
 
 
+def test_what_is_signed_goes_over_the_hub_and_past_it(fleet: Fleet) -> None:
+    of = {"hub_webhook_url": "https://x/canary", "monitoring_webhook_url": WEBHOOK, "hub_alerts_token": TOKEN}
+    made = specification(fleet.hosts["hub-01"], **of)
+    receivers = {
+        each["name"]: each.get("webhook_configs", [])
+        for each in yaml.safe_load(made["files"]["alertmanager.yml"]["content"])["receivers"]
+    }
+    for name, resolved in (("fleet", True), ("information", False)):
+        direct, signed = receivers[name]
+        assert (direct["url"], direct["send_resolved"]) == (WEBHOOK, resolved)
+        assert signed["url"].endswith("/api/alerts/notifications")
+        assert (signed["send_resolved"], signed["max_alerts"]) == (resolved, 20)
+        assert signed["http_config"]["authorization"]["credentials"] == TOKEN
+    assert [len(receivers[name]) for name in ("hub", "watchdog")] == [1, 0]
+    alone = yaml.safe_load(
+        specification(fleet.hosts["hub-01"], **{**of, "monitoring_webhook_url": ""})["files"][
+            "alertmanager.yml"
+        ]["content"]
+    )
+    assert [len(each.get("webhook_configs", [])) for each in alone["receivers"]] == [1, 1, 1, 0]
+
+
 def test_a_sign_of_life_goes_to_the_watchdog_alone(fleet: Fleet) -> None:
     made = specification(fleet.hosts["hub-01"], monitoring_watchdog_url=WEBHOOK)
     config = yaml.safe_load(made["files"]["alertmanager.yml"]["content"])

@@ -405,6 +405,11 @@ BREAKS: list[tuple[str, Change, str]] = [
     ("G-OPS-06", on("hub-01", notified=[]), "no Alertmanager"),
     ("G-OPS-07", on("hub-01", silences=[Silence("ann", "noise", "alertname=X", "then")]), "by ann: noise"),
     ("G-OPS-08", lambda facts: replace(facts, webhook=False), "sent to nobody"),
+    (
+        "G-OPS-08",
+        lambda facts: replace(facts, webhook=False, signed_webhook=True),
+        "to nobody while the Hub's service is down",
+    ),
     ("G-OPS-13", lambda facts: replace(facts, watchdog=False), "nobody is told when the Hub is dead"),
     ("G-OPS-09", on("gtw-01", acts=[Act(NOW, "halt", 0)]), "no halt of the whole fleet and resume"),
     (

@@ -263,6 +263,18 @@ function drawAlerts(of) {
   of.alerts.length + of.left_out > list.length ? el("p", { class: "soft" }, (of.alerts.length + of.left_out - list.length) + " more: api/alerts/state") : "");
 }
 
+function drawLetters(of) {
+  const dead = of.dead.length, waiting = of.waiting.length;
+  byId("letters").replaceChildren(...(of.on || dead || waiting ? [
+    el("h3", {}, "Signed webhook"),
+    el("p", { class: "note" }, dead ? pill(dead + (dead === 1 ? " dead letter" : " dead letters"), "bad") : pill("nothing undelivered", "good"), " ", waiting ? pill(waiting + " waiting", "warn") : "", " ", el("span", { class: "soft" }, of.accepted_at === null ? "none was accepted since the Hub started" : "the last one was accepted " + clock(of.accepted_at))),
+    of.not_kept ? el("p", { class: "bad note" }, "A restart would lose them: " + of.not_kept) : "",
+    dead + waiting ? table("Undelivered", [["since", "time"], ["state"], ["alerts", "text"], ["tries", "n"], ["why", "text"], ["id", "name"]],
+      [...of.dead, ...of.waiting].slice(0, 20).map((each) => [clock(each.at), pill(each.dead ? "dead letter" : "waiting", each.dead ? "bad" : "warn"), each.status + ": " + each.alerts.join(", "), String(each.tries), each.reason || "not tried yet", each.id]), "") : "",
+    dead + waiting > 20 ? el("p", { class: "soft" }, (dead + waiting - 20) + " more: api/alerts/dead-letters") : "",
+  ] : []));
+}
+
 function acknowledged(each) {
   if (each.acknowledged) return el("span", { class: "soft" }, each.acknowledged.by + (each.acknowledged.false_alarm ? ", false alarm: " : ": ") + each.acknowledged.reason);
   if (each.state !== "firing" || !may.acknowledge) return el("span", { class: "soft" }, each.state === "firing" ? "nobody" : "");
@@ -340,6 +352,7 @@ async function load() {
   drawHalts(halts);
   drawDeployments(deployments);
   fetch("api/levels").then((answer) => answer.json()).then(drawLevels).catch(() => {});
+  fetch("api/alerts/dead-letters").then((answer) => answer.json()).then(drawLetters).catch(() => {});
   fetch("api/incidents").then((answer) => answer.json()).then(drawIncidents).catch(() => {});
   drawHosts(fleet.hosts);
   drawAlerts(alerts);
@@ -365,6 +378,7 @@ function connect() {
   });
   on("alerts", drawAlerts);
   on("halts", drawHalts);
+  on("letters", drawLetters);
   on("deployments", drawDeployments);
   on("hosts", drawHosts);
   on("trade", (each) => { trades.push(each.deal ? { ...each.deal, gateway: each.gateway } : each); trades = trades.slice(-500); drawTrades(); });
