@@ -36,24 +36,38 @@ _now: Callable[[], float] = time.time
 
 @click.group()
 def incident() -> None:
-    """Incidents: halt, tell, watch, report. P0 halts at once, P1 watches.
+    """Incidents: halt, tell, watch, report. P0 halts at once, P1 degrades and watches.
 
     They are kept on the Hub, and shown on its page.
     """
 
 
 @incident.command("open")
-@click.option("--priority", type=click.Choice(["P0", "P1"]), required=True, help="P0: halt. P1: watch.")
+@click.option(
+    "--priority", type=click.Choice(["P0", "P1"]), required=True, help="P0: halt. P1: degrade, watch."
+)
 @click.option("--what", required=True, callback=a_reason, help="What is wrong; kept in the records.")
 @click.option("--magic", type=click.IntRange(1), help="Only this magic number; without it the whole fleet.")
 @click.option("--no-halt", is_flag=True, help="P0 without a halt: somebody has seen to it otherwise.")
+@click.option("--reduce", "reducing", is_flag=True, help="P1: trading goes on, and may only reduce.")
 @click.option("--rollback", is_flag=True, help="Also take back the newest deployment, on all hosts at once.")
 @json_option
-def open_(priority: str, what: str, magic: int | None, no_halt: bool, rollback: bool, as_json: bool) -> None:
+def open_(
+    priority: str,
+    what: str,
+    magic: int | None,
+    no_halt: bool,
+    reducing: bool,
+    rollback: bool,
+    as_json: bool,
+) -> None:
     """Open an incident. P0: halts first, then tells, looks for what it may come from, and reports.
 
-    Exit status 1: a gateway did not answer, so it may still trade; or nobody was told; or it is not recorded.
+    P1 with --reduce: degraded mode first, in which only what closes, cancels or reduces is taken. Exit status
+    1: a gateway did not answer, so it may still trade; or nobody was told; or it is not recorded.
     """
+    if priority == "P0" and reducing:
+        raise click.UsageError("--reduce is for a P1; a P0 halts, which lets nothing open either")
     chosen = chosen_fleet("incident open --priority P0 --what …")
     of = fleet_of(chosen.inventory)
     _hub(of)
@@ -75,6 +89,8 @@ def open_(priority: str, what: str, magic: int | None, no_halt: bool, rollback: 
     failed = False
     if priority == "P0" and not no_halt:
         failed = _halt(made, what, magic)
+    if reducing:
+        failed = _reduce(made, what, magic)
     # Kept at once: whoever is interrupted from here on finds it.
     told = _tell(of, made, keep=True)
     failed = failed or bool(told)
@@ -84,7 +100,7 @@ def open_(priority: str, what: str, magic: int | None, no_halt: bool, rollback: 
     if newest is not None:
         _add(made, f"may come from {newest['action']} of {newest['started']} by {newest['who']}")
     if rollback:
-        failed = not _rolled_back(chosen.inventory, made, what) or failed
+        failed = not _rolled_back(chosen.inventory, made, what, quiet=as_json) or failed
     kept = _keep(of, made)
     if kept:
         click.echo(f"error: it is not recorded on the Hub: {kept}", err=True)
@@ -103,6 +119,7 @@ def open_(priority: str, what: str, magic: int | None, no_halt: bool, rollback: 
             else f"watch it: incident watch {made['id']}"
         )
         click.echo(f"incident {made['id']}: {path}\n{then}; close it with its root cause")
+        _still_reduced(made)
     raise SystemExit(int(failed or bool(kept)))
 
 
@@ -181,6 +198,9 @@ def watch(id: str, quiet: int, within: int) -> None:
         click.echo(f"error: it is not recorded on the Hub: {problem}", err=True)
         status = status or 1
     click.echo(found["acts"][-1]["what"])
+    if status == 2:
+        click.echo(f'it is a P0 now: incident open --priority P0 --what "{found["what"]}"')
+    _still_reduced(found)
     raise SystemExit(status)
 
 
@@ -188,7 +208,7 @@ def watch(id: str, quiet: int, within: int) -> None:
 @click.argument("id")
 @click.option("--root-cause", required=True, callback=a_reason, help="Why it happened; kept in the records.")
 def close(id: str, root_cause: str) -> None:
-    """Close an incident with its root cause. Lifts no halt. Closed already: the cause is corrected."""
+    """Close an incident with its root cause. Lifts nothing. Closed already: the cause is corrected."""
     of = fleet_of(chosen_fleet("incident close ID --root-cause …").inventory)
     found = _one(of, id)
     found["root_cause"] = root_cause
@@ -200,6 +220,7 @@ def close(id: str, root_cause: str) -> None:
     acted("incident.closed", incident=found["id"], reason=root_cause)
     path, _, missing = _written(of, found)
     click.echo(f"incident {found['id']} is closed: {path}")
+    _still_reduced(found)
     raise SystemExit(int(bool(missing)))
 
 
@@ -271,12 +292,33 @@ def _halt(made: dict[str, Any], reason: str, magic: int | None) -> bool:
     return any(answer.value is None for answer in answers)
 
 
-def _rolled_back(inventory: Path, made: dict[str, Any], why: str) -> bool:
+def _reduce(made: dict[str, Any], reason: str, magic: int | None) -> bool:
+    """Degraded mode at every gateway; whether a magic number may go on as before."""
+    from deploy.incidents import degraded
+
+    done = degraded.reduce(targets(None, magic), magic, reason)
+    for each in done:
+        _add(made, str(each))
+    made["reduced"] = [each.magic for each in done if not each.error and not each.already]
+    acted("incident.degraded", incident=made["id"], magics=made["reduced"], reason=reason)
+    return any(each.error for each in done)
+
+
+def _still_reduced(made: Mapping[str, Any]) -> None:
+    """Say what this incident has reduced: only a person lifts it."""
+    from deploy.incidents.degraded import way_back
+
+    if made.get("reduced"):
+        click.echo(way_back(made["reduced"]))
+
+
+def _rolled_back(inventory: Path, made: dict[str, Any], why: str, *, quiet: bool) -> bool:
+    """quiet: standard output is for the result alone."""
     from deploy.controller import programs
 
     command = [programs.require("ansible-playbook"), "-i", str(inventory), "rollback.yml", "--tags", "fleet"]
     told = json.dumps({"why": f"incident {made['id']}: {why}"[:200]})
-    done = subprocess.run([*command, "-e", told], check=False)
+    done = subprocess.run([*command, "-e", told], check=False, stdout=2 if quiet else None)
     _add(
         made,
         "the newest deployment was taken back" if done.returncode == 0 else "the rollback failed; see above",

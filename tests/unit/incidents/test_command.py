@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 import deploy.fleet.vault_password as vault_password
 from deploy.commands import incident as command
 from deploy.coordination import alerts
+from deploy.incidents import degraded
 from mt5crs.operate.gateways import Answer
 
 
@@ -89,6 +90,37 @@ def test_p1_halts_nothing(stage: Stage) -> None:
     assert "incident watch" in done.output
 
 
+def test_a_p1_degrades_first_and_says_until_its_end_how_to_lift_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reduced(_of: object, magic: int | None, why: str) -> list[degraded.Reduced]:
+        stage.did.append(f"reduce {magic} {why}")
+        return [degraded.Reduced("gtw-01", 1), degraded.Reduced("gtw-01", 2, already=True)]
+
+    monkeypatch.setattr(degraded, "reduce", reduced)
+    done = opened(stage, "--priority", "P1", "--reduce")
+    assert done.exit_code == 0, done.output
+    assert stage.did[:4] == ["reduce None quotes froze", "incident.degraded", "keep", "tell"]
+    (made,) = stage.kept.values()
+    assert [act["what"] for act in made["acts"]][1:3] == [
+        "gtw-01: 1 may only reduce",
+        "gtw-01: 2 only reduced already",
+    ]
+    closed = stage.run("close", made["id"], "--root-cause", "the line was slow")
+    for said in (done.output, closed.output):
+        assert "until it is lifted, 1 may only reduce" in said
+        assert "--magic 2" not in said, "somebody else had reduced it"
+    assert opened(stage, "--priority", "P0", "--reduce").exit_code == 2
+
+
+def test_a_p1_that_does_not_reach_a_gateway_fails(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(degraded, "reduce", lambda *_: [degraded.Reduced("gtw-01", 1, "no answer")])
+    done = opened(stage, "--priority", "P1", "--reduce")
+    assert done.exit_code == 1
+    assert "it may trade as before" in done.output
+    assert "until it is lifted" not in done.output
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -154,3 +186,4 @@ def test_watching_ends_quiet_worse_or_late(
     assert done.exit_code == status, done.output
     (made,) = stage.kept.values()
     assert made["acts"][-1]["what"] == state
+    assert ("incident open --priority P0" in done.output) == (status == 2)
