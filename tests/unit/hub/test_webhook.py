@@ -230,6 +230,10 @@ class Turned:
             self.webhook._try(letter)
 
 
+def newest(turned: Turned) -> webhook.Letter:
+    return max(turned.webhook._letters.values(), key=lambda each: each.at)
+
+
 def test_it_is_tried_again_later_and_later_and_then_given_up(tmp_path: Path) -> None:
     turned = Turned(tmp_path, tries=8)
     turned.webhook.take(notification())
@@ -284,11 +288,12 @@ def test_they_are_bounded_and_the_oldest_dead_go_first(
 ) -> None:
     monkeypatch.setattr(webhook, "MOST_LETTERS", 3)
     turned = Turned(tmp_path, tries=1)
+    turned.webhook.take(notification("Mt5crsWaits0"))
     for name in ("Mt5crsDead1", "Mt5crsDead2"):
         turned.now += 1
         turned.webhook.take(notification(name))
-        turned.step()
-    for number in range(3):
+        turned.webhook._try(newest(turned))
+    for number in (1, 2):
         turned.now += 1
         turned.webhook.take(notification(f"Mt5crsWaits{number}"))
     left = {each["alerts"][0] for each in json.loads(json.dumps(turned.webhook.state()["waiting"]))}
@@ -298,6 +303,16 @@ def test_they_are_bounded_and_the_oldest_dead_go_first(
     monkeypatch.setattr(webhook, "MOST_BYTES", len(notification("Mt5crsWaits0")))
     turned.webhook.take(notification("Mt5crsLast00"))
     assert [each["alerts"] for each in turned.webhook.state()["waiting"]] == [["Mt5crsLast00 gtw-01"]]
+
+
+def test_what_is_still_tried_is_neither_forgotten_nor_begun_anew(tmp_path: Path) -> None:
+    turned = Turned(tmp_path)
+    turned.webhook.take(notification())
+    turned.step()
+    waits = newest(turned)
+    assert [turned.webhook.forget(ids) for ids in (None, [waits.id])] == [0, 0]
+    assert [turned.webhook.retry(ids) for ids in (None, [waits.id])] == [0, 0]
+    assert newest(turned) == waits
 
 
 def test_hostile_notifications_are_shown_as_text(tmp_path: Path) -> None:
