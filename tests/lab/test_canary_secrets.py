@@ -34,6 +34,10 @@ print(looks, *seen, sep="\\n")
 """
 
 
+BEGINS = {"_url": "http://127.0.0.1:9/", "webhook_secret": "whsec_"}
+"""What a canary has to begin with, by the end of the setting's name."""
+
+
 class Watch:
     """Context manager: reads the process lists of all hosts over and over while its body runs."""
 
@@ -66,7 +70,8 @@ def canaries(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
     secret = {name: f for part in PARTS for name, f in variables_of(part).items() if f.secret}
     # Keys are random already and serve as their own canaries; all other secrets get one.
     planted = {
-        name: f"{'http://127.0.0.1:9/' if name.endswith('_url') else 'canary-'}{uuid.uuid4().hex}"
+        name: next((begin for end, begin in BEGINS.items() if name.endswith(end)), "canary-")
+        + uuid.uuid4().hex
         for name, field in secret.items()
         if field.kind != "curve_secret_key"
     }
@@ -74,6 +79,7 @@ def canaries(fleet: Fleet) -> tuple[Fleet, dict[str, str]]:
         **planted,
         monitoring_webhook_networks=["127.0.0.1/32"],
         monitoring_hub_watch_networks=["127.0.0.1/32"],
+        hub_webhook_networks=["127.0.0.1/32"],
     )
     resolved = resolve(fleet.inventory)
     found = {
