@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from deploy.commands.hosts import statuses
 from deploy.commands.named_fleet import chosen_fleet, fleet_of, of_fleet
@@ -169,8 +170,28 @@ def _gateways(of: Fleet, operator: str | None) -> dict[str, Answer[Gateway]]:
 
 
 def _look(client: GatewayClient, connection: ConnectionSettings) -> Gateway:
-    status = client.call(requests.Status, replies.StatusState, magic=connection.magic_number)
-    return Gateway(status, client.snapshot(0, history_since_msc=None, whole_account=True))
+    def status() -> replies.StatusState:
+        return client.call(requests.Status, replies.StatusState, magic=connection.magic_number)
+
+    before, books = status(), client.snapshot(0, history_since_msc=None, whole_account=True)
+    if any(guard.unresolved for guard in before.guards):
+        before = settled(before, status())
+    return Gateway(before, books)
+
+
+def settled(before: replies.StatusState, later: replies.StatusState) -> replies.StatusState:
+    """Without the orders that were at the broker at that moment. Pure.
+
+    later: asked after the books, which wait until the broker has answered.
+    """
+    still = {(guard.magic, name) for guard in later.guards for name in guard.unresolved}
+    guards = [
+        msgspec.structs.replace(
+            guard, unresolved=[name for name in guard.unresolved if (guard.magic, name) in still]
+        )
+        for guard in before.guards
+    ]
+    return msgspec.structs.replace(before, guards=guards)
 
 
 def _alerts(of: Fleet) -> list[tuple[str, str]] | str:

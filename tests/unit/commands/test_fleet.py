@@ -86,6 +86,15 @@ def test_gateways_say_who_may_trade_and_what_is_held(fleet: Fleet) -> None:
     assert down.trading == stray.trading == down.holds == UNKNOWN
     assert down.unknown
     assert "gtw-09 is no gateway of this fleet" in stray.unknown[0]
+    status = answers["gtw-01"].value.status  # type: ignore[union-attr]
+
+    def of(*names: str) -> Any:
+        guards = [msgspec.structs.replace(each, unresolved=list(names)) for each in status.guards]
+        return msgspec.structs.replace(status, guards=guards)
+
+    then = table.settled(of("at the broker", "fate not known"), of("fate not known", "sent since"))
+    assert then == of("fate not known"), "an order that is on its way needs nobody's attention"
+    assert status.guards
     ask(found[:1], halt)
     stopped = Row("inf-01")
     stopped.trades(MAGIC, "gtw-01", ask(found[:1], table._look)[0])
