@@ -7,13 +7,15 @@ import json
 import os
 from typing import Any
 
+from mt5crs_release.desired.name import plain
 from mt5crs_release.errors import ReleaseError
 
 
-def print_error(error: ReleaseError, *, as_json: bool) -> None:
+def print_error(error: ReleaseError, *, as_json: bool, instance: str = "") -> None:
     """Say why it ended, as whoever called can read it."""
     if as_json:
-        write(1, json_text({"changed": False, **error.as_json()}))
+        answer = {"changed": False, **error.as_json()}
+        write(1, json_text(without_instance(answer) if instance else answer))
     lines = [f"mt5crs-release: {error.message}"]
     lines += [f"    {line}" for line in error.details.get("journal", [])]
     if error.remedy:
@@ -32,6 +34,18 @@ def write(descriptor: int, text: str) -> None:
 def json_text(answer: dict[str, Any]) -> str:
     """One line of JSON."""
     return json.dumps(answer, sort_keys=True)
+
+
+def without_instance(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with the names of services as who asked for an instance used them."""
+    told = dict(answer)
+    if "service" in told:
+        told["service"] = plain(told["service"])
+    if "services" in told:
+        told["services"] = {plain(name): without_instance(said) for name, said in told["services"].items()}
+    if "unread" in told:
+        told["unread"] = [plain(name) for name in told["unread"]]
+    return told
 
 
 def sentences(command: str, answer: dict[str, Any]) -> str:
@@ -111,6 +125,11 @@ def _status_table(answer: dict[str, Any]) -> str:
         what = f"{entry['current'] or 'nothing'} {entry['state']}{pending}{beside}{damage}{went}"
         none = "units not known" if name in answer["unread"] else "no units"
         lines.append(f"{name}: {what}; {units or none}")
+    lines += [
+        f"instance {name}: see `mt5crs-release status --instance {name}`"
+        for name in answer["instances"]
+        if name != answer["instance"]
+    ]
     if set(answer["unread"]) & set(answer["services"]):
         lines.append("only root may read which units there are and whether anything was changed: use sudo")
     return "\n".join(lines) or "no services"

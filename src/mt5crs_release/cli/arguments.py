@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mt5crs_release.desired.name import is_instance_name
 from mt5crs_release.storage.paths import default_root
 from mt5crs_release.version import SOURCES, VERSION
 
@@ -23,6 +24,13 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"mt5crs-release {VERSION} (sources {SOURCES})")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object")
+    common.add_argument(
+        "--instance",
+        type=_instance,
+        default="",
+        metavar="NAME",
+        help="the services of this instance, named without it (strategy for strategy@NAME)",
+    )
     common.add_argument(
         "--root", default=str(default_root()), metavar="DIR", help="work below DIR (for tests)"
     )
@@ -254,6 +262,12 @@ def parser() -> argparse.ArgumentParser:
         service=None,
     )
     return whole
+
+
+def _instance(text: str) -> str:
+    if text and not is_instance_name(text):
+        raise argparse.ArgumentTypeError("must be lower-case letters, digits and -, at most 20")
+    return text
 
 
 def _seconds(text: str) -> float:

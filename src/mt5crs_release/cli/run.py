@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt5crs_release.cli.answers import json_text, print_error, sentences, write
+from mt5crs_release.cli.answers import json_text, print_error, sentences, without_instance, write
 from mt5crs_release.cli.arguments import parser
+from mt5crs_release.desired.name import instance_of, of_instance
 from mt5crs_release.errors import EXIT_OK, BusyError, FailedError, RefusedError, ReleaseError
 from mt5crs_release.storage.paths import Host, default_root
 from mt5crs_release.systems import system
@@ -36,14 +37,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise _from_os_error(error) from error
     except ReleaseError as error:
-        print_error(error, as_json=options.json)
+        print_error(error, as_json=options.json, instance=options.instance)
         return error.exit_status
+    if options.instance:
+        answer = without_instance(answer)
     write(1, json_text(answer) if options.json else sentences(options.command, answer))
     return EXIT_OK
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    host = Host(Path(options.root))
+    named = getattr(options, "service", None) or ""
+    # The tool's own timer, and people who copy a unit's name, say strategy@trend.
+    host = Host(Path(options.root), instance_of(named) or options.instance)
+    if options.instance not in ("", host.instance):
+        raise RefusedError(
+            f"{named} is not of the instance {options.instance}",
+            remedy="name one of the two; nothing was done",
+        )
+    if named and not instance_of(named):
+        options.service = of_instance(named, host.instance)
     if options.command == "status":
         from mt5crs_release.lifecycle.status import status
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mt5crs_release.desired import access_list
+from mt5crs_release.desired.name import is_plain_name
 from mt5crs_release.errors import RefusedError, SpecError
 
 FORMAT = 1
@@ -21,7 +22,6 @@ DATA_LINK = "bundle-data"
 RESERVED = frozenset({"manifest.json", "units", "venv", DATA_LINK})
 """Names inside a generation that the tool itself uses."""
 
-_SERVICE = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
 _UNIT_NAME = r"[A-Za-z0-9:_.@-]+\.(service|socket|timer|target|path|mount|slice)"
 _UNIT = re.compile(_UNIT_NAME + r"\Z")
 _DROP_IN = re.compile(_UNIT_NAME + r"\.d/[A-Za-z0-9:_.@-]+\.conf\Z")
@@ -112,11 +112,6 @@ class Spec:
     """How it runs in the shadow of another one: called as that is, its orders going nowhere."""
 
 
-def is_service_name(name: str) -> bool:
-    """Tell whether ``name`` may name a service (it becomes a directory name)."""
-    return _SERVICE.match(name) is not None
-
-
 def read_spec(text: str) -> Spec:
     """Return the specification in ``text``.
 
@@ -177,7 +172,7 @@ class _Checker:
             return None
         if top["format"] != FORMAT:
             self._add("format", f"must be {FORMAT}: this tool reads no other")
-        service = self._text("service", top["service"], _SERVICE.match, "lower-case letters, digits and -")
+        service = self._text("service", top["service"], is_plain_name, "lower-case letters, digits and -")
         code = self._boolean("code", top["code"])
         files = self._files(top["files"])
         units = self._units(top["units"])

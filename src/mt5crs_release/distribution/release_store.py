@@ -130,7 +130,7 @@ class ReleaseStore:
         """Contents that generations of this host are made of."""
         entries = [
             entry
-            for name in self.host.services()
+            for name in self.host.of_machine()
             for entry in state.load(name, self.host.service(name).state).generations.values()
         ]
         return {content for entry in entries for content in (entry.bundle, entry.extra) if content}

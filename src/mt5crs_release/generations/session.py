@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mt5crs_release.desired.spec import is_service_name
+from mt5crs_release.desired.name import is_service_name
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generations import generation, machine, state
 from mt5crs_release.generations.generation import Content

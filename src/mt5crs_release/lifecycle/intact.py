@@ -67,7 +67,7 @@ def _look(host: Host) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     found: dict[str, list[str]] = {}
     looked_at: list[str] = []
     unknown: list[str] = []
-    for name in host.services():
+    for name in host.of_machine():
         pointer = store.read_link(host.service(name).current)
         if pointer is None:
             continue

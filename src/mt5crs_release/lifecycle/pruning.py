@@ -48,7 +48,8 @@ def prune(
     with ExitStack() as stack:
         # All locks, in one order: a run that has just built a runtime may not have recorded it yet.
         sessions = [
-            stack.enter_context(open_session(host, name, "prune", wait_s=wait_s)) for name in host.services()
+            stack.enter_context(open_session(host, name, "prune", wait_s=wait_s))
+            for name in host.of_machine()
         ]
         if host.runtimes.is_dir():
             stack.enter_context(lock_runtimes(host, "prune"))

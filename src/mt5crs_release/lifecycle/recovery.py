@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mt5crs_release import signals
+from mt5crs_release.desired.name import plain
 from mt5crs_release.errors import FailedError, ReleaseError
 from mt5crs_release.generations import access, before, machine, state
 from mt5crs_release.generations.generation import Content
@@ -150,7 +151,7 @@ def revert(session: Session, event: str, reason: str, *, boot: bool = False) -> 
         session.record("reverting", generation=name, to=transaction.previous, reason=reason)
     leaving = session.content(name)
     entering = None if transaction.previous is None else session.content(transaction.previous)
-    of_a_deployment = transaction.deployment is not None and session.service in DEPENDENT
+    of_a_deployment = transaction.deployment is not None and plain(session.service) in DEPENDENT
     together = transaction.undoes is not None or of_a_deployment
     complaints = _let_in_as_before(session, transaction)
     complaints += _switch_back(session, leaving, entering, boot=boot, queued=together)

@@ -12,6 +12,7 @@ from mt5crs_release.bundles.bundle import CORE, Bundle
 from mt5crs_release.bundles.extra_bundle import build_data, data_name, opened
 from mt5crs_release.bundles.runtime import build_runtime, find_runtime, lock_runtimes, runtime_name
 from mt5crs_release.desired.digest import fixed_digest, generation_digest, generation_name, runtime_digest
+from mt5crs_release.desired.name import plain
 from mt5crs_release.desired.spec import ExtraBundle, Spec
 from mt5crs_release.errors import RefusedError
 from mt5crs_release.generations import access, generation, installed, machine
@@ -39,7 +40,7 @@ def stage(
     :raises RefusedError: bad input, or the bundle is refused
     :raises FailedError: the runtime could not be built
     """
-    if spec.service != session.service:
+    if spec.service != plain(session.service):
         raise RefusedError(
             f"the specification is for {spec.service}, the command for {session.service}",
             remedy="pipe the specification of the service you name; nothing was changed",

@@ -54,6 +54,8 @@ def status(host: Host, service: str | None) -> dict[str, Any]:
         "host": platform.node(),
         "format": FORMAT,
         "services": services,
+        "instance": host.instance,
+        "instances": host.instances(),
         "deployment": deployment,
         "bundles": sorted(path.name for path in host.bundles.glob("*.tar")),
         "runtimes": _runtimes(host, of_runtime),

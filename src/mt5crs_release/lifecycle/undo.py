@@ -16,6 +16,7 @@ from typing import Any
 from mt5crs_release import signals
 from mt5crs_release.desired import access_list
 from mt5crs_release.desired.access_list import AccessList
+from mt5crs_release.desired.name import plain
 from mt5crs_release.errors import FailedError, RefusedError, ReleaseError
 from mt5crs_release.generations import access, before, machine, state
 from mt5crs_release.generations.generation import Content
@@ -216,7 +217,7 @@ def _was_part(record: ServiceState, deployment: str) -> bool:
 def _services(host: Host, deployment: str, which: Callable[[ServiceState, str], bool]) -> list[str]:
     """Return the services concerned in the order in which they are restarted."""
     found = [record.service for record in _records(host) if which(record, deployment)]
-    return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    return sorted(found, key=lambda name: ORDER.index(plain(name)) if plain(name) in ORDER else len(ORDER))
 
 
 @contextmanager

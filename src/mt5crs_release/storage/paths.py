@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mt5crs_release.desired.name import instance_of
 from mt5crs_release.systems import system
 
 CURRENT = "current"
@@ -22,10 +23,15 @@ def default_root() -> Path:
 
 
 class Host:
-    """The directories the tool works in, below ``root``."""
+    """The directories the tool works in, below ``root``.
 
-    def __init__(self, root: Path) -> None:
+    One machine may have several instances of the same services. A ``Host`` is the services of one of them:
+    of ``instance``, or of none. Runtimes, bundles and the store are the machine's.
+    """
+
+    def __init__(self, root: Path, instance: str = "") -> None:
         self.root = root
+        self.instance = instance
         self.base = system.here().base(root)
         self.runtimes = self.base / "runtimes"
         self.bundles = self.base / "bundles"
@@ -41,12 +47,20 @@ class Host:
         return ServicePaths(self.base / name)
 
     def services(self) -> list[str]:
-        """Return the names of the services that have a state on this host, sorted."""
+        """Return the names of this instance's services that have a state on this host, sorted."""
+        return [name for name in self.of_machine() if instance_of(name) == self.instance]
+
+    def of_machine(self) -> list[str]:
+        """Return the names of the services of all instances that have a state, sorted."""
         return sorted(path.parent.name for path in self.base.glob("*/state.json"))
 
     def begun(self) -> list[str]:
-        """Return the services a run has worked on, also those whose first generation was not finished."""
+        """Return all services a run has worked on, also those whose first generation was not finished."""
         return sorted(path.parent.name for path in self.base.glob("*/lock"))
+
+    def instances(self) -> list[str]:
+        """Return the names of the machine's instances, sorted."""
+        return sorted({instance_of(name) for name in self.of_machine()} - {""})
 
 
 class ServicePaths:
