@@ -16,7 +16,7 @@ from mt5crs.checks.route import source_towards
 from mt5crs.client.connection import Connection, Peer, milliseconds
 from mt5crs.client.errors import GatewayError, KeyRefusedError, RefusedError
 from mt5crs.client.gateway import GatewayClient
-from mt5crs.client.published import StateUnavailableError, read_state
+from mt5crs.client.published import StateUnavailableError, read_state, unit_of
 from mt5crs.client.subscription import Subscription
 from mt5crs.operate.connection import ConnectionSettings, env_file_option, json_option, load_connection
 from mt5crs.operate.report import Report, Skipped, Warned, exit_status, show
@@ -265,7 +265,8 @@ def _reconciled(connection: ConnectionSettings) -> str:
     """The reconciler's own digest against a fresh answer of the gateway; a moving state gets attempts."""
     if not Path(connection.reconciler_socket).exists():
         raise LinkBrokenError(
-            f"no reconciler at {connection.reconciler_socket}; start mt5crs-reconciler.service on this host"
+            f"no reconciler at {connection.reconciler_socket}; start "
+            f"{unit_of(connection.reconciler_socket)} on this host"
         )
     ours = theirs = ""
     with connection.client() as client:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -45,6 +46,12 @@ class PublishedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 _decoder = msgspec.json.Decoder(PublishedState)
 
 
+def unit_of(path: str) -> str:
+    """The unit of the reconciler that publishes its state there, named as its runtime directory."""
+    name = Path(path).parent.name
+    return f"{name if name.startswith('mt5crs-reconciler') else 'mt5crs-reconciler'}.service"
+
+
 class StateUnavailableError(Exception):
     """The reconciler cannot be read; the state must be taken as unknown."""
 
@@ -65,7 +72,7 @@ class StateReader:
         except OSError as error:
             self._socket.close()
             raise StateUnavailableError(
-                f"no reconciler at {path} ({error.strerror}); start mt5crs-reconciler.service"
+                f"no reconciler at {path} ({error.strerror}); start {unit_of(path)}"
             ) from error
 
     def close(self) -> None:

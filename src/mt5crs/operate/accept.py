@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from mt5crs.operate.chosen import Chosen
+from mt5crs.operate.connection import chosen_file
 from mt5crs.operate.report import one_line_errors
 from mt5crs.reconciler.store import Acceptance, write_acceptance
+from mt5crs.settings import envfile
 
 
 @click.command()
@@ -18,12 +20,10 @@ from mt5crs.reconciler.store import Acceptance, write_acceptance
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("/var/lib/mt5crs/reconciler"),
-    show_default=True,
-    help="STATE_DIR of the reconciler.",
+    help="STATE_DIR of the reconciler; by default of this host's, or of the one on HOST.",
 )
 @click.option("--who", help="In whose name; by default that of this account.")
-def accept(host: str | None, reason: str, state_dir: Path, who: str | None) -> None:
+def accept(host: str | None, reason: str, state_dir: Path | None, who: str | None) -> None:
     """Let the next start of the reconciler take over the broker's state, whatever its record says.
 
     For the one case in which it rightly refuses to start: positions that no deal explains. Look at the
@@ -36,12 +36,21 @@ def accept(host: str | None, reason: str, state_dir: Path, who: str | None) -> N
     who = who or getpass.getuser()
     chosen = click.get_current_context().find_root().obj
     if isinstance(chosen, Chosen):
-        chosen.controller().accept(host, reason.strip(), ["--state-dir", str(state_dir), "--who", who])
+        given = ["--state-dir", str(state_dir)] if state_dir else []
+        chosen.controller().accept(host, reason.strip(), [*given, "--who", who])
         return
     if host is not None:
         raise click.UsageError("HOST goes with `mt5crs --inventory`; here it is about this host")
+    state_dir = state_dir or _of_this_host()
     if not state_dir.is_dir():
         raise click.BadParameter(f"{state_dir} is no directory", param_hint="--state-dir")
     with one_line_errors(OSError):
         write_acceptance(state_dir, Acceptance(reason=reason.strip(), who=who))
-    click.echo("accepted; now run `systemctl restart mt5crs-reconciler`")
+    click.echo(f"accepted; now run `systemctl restart mt5crs-{state_dir.name}`")
+
+
+def _of_this_host() -> Path:
+    """Where the reconciler whose `.env` this host's `mt5crs` has chosen keeps its state."""
+    chosen = chosen_file(None)
+    known = envfile.read(chosen) if chosen else {}
+    return Path(known.get("STATE_DIR", "/var/lib/mt5crs/reconciler"))

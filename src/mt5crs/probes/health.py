@@ -104,6 +104,12 @@ def _former_access(content: Mapping[str, object], path: Path | None) -> str:
     )
 
 
+def _unit(service: str, file: Path | None) -> str:
+    """The service's unit; whether it is that of an instance (strategy@NAME), a file of it tells."""
+    parts = file.absolute().parts if file else ()
+    return f"mt5crs-{next((part for part in parts if part.startswith(f'{service}@')), service)}"
+
+
 @click.command()
 @click.argument("service", type=click.Choice(sorted(DEFAULT_PORTS)))
 @click.option(
@@ -167,7 +173,7 @@ def health(
             "healthy": False,
             "state": "down",
             "reason": f"nothing answers on {with_port(address, port)} ({error}); "
-            f"see `journalctl -u mt5crs-{service}`",
+            f"see `journalctl -u {_unit(service, settings_file or env_file)}`",
         }
     former = status and (_former_settings(content, settings_file) or _former_access(content, access_file))
     if former and status == HTTP_OK:

@@ -86,12 +86,12 @@ class Figures:
         self.retry_seconds.set(seconds)
         self.retried_at.set(time.time())
 
-    def record_startup(self, directory: Path, *, succeeded: bool) -> int:
+    def record_startup(self, directory: Path, magic: int, *, succeeded: bool) -> int:
         """Write how a start-up sync ended, for the node exporter; returns how many failed in a row.
 
         How the positions compared goes with it: a process that gives up takes its own figures along.
         """
-        path = directory / "metrics" / "reconciler.prom"
+        path = text_file(directory)
         failures = 0 if succeeded else _failures_so_far(path) + 1
         left = [
             (_FAILURES, "Start-up syncs that failed in a row.", failures),
@@ -102,14 +102,24 @@ class Figures:
             for gauge in (self.mismatches, self.accuracy)
             if not math.isnan(gauge.value())  # nothing was compared
         ]
-        text = "\n".join(sample_lines((name, help_text, "gauge", value) for name, help_text, value in left))
+        # One machine may have several reconcilers, whose files one node exporter reads.
+        samples = ((name, help_text, "gauge", value) for name, help_text, value in left)
+        text = "\n".join(sample_lines(samples, f'{{magic="{magic}"}}'))
         write_atomically(path, f"{text}\n".encode(), 0o644)
         return failures
 
 
+def text_file(directory: Path) -> Path:
+    """Where the node exporter finds what the reconciler with this state directory left.
+
+    A machine has one such directory, that of its first reconciler: others (reconciler@NAME) write there, too.
+    """
+    return directory.with_name(directory.name.partition("@")[0]) / "metrics" / f"{directory.name}.prom"
+
+
 def make_room(directory: Path) -> None:
     """The directory of the text file, so that the node exporter finds it from the first start on."""
-    room = directory / "metrics"
+    room = text_file(directory).parent
     room.mkdir(parents=True, exist_ok=True)
     room.chmod(0o755)
 
@@ -121,6 +131,6 @@ def _failures_so_far(path: Path) -> int:
         return 0
     for line in lines:
         name, _, value = line.partition(" ")
-        if name == _FAILURES and value.isdigit():
+        if name.partition("{")[0] == _FAILURES and value.isdigit():
             return int(value)
     return 0

@@ -124,12 +124,16 @@ class Reconciler:
         try:
             comparison = self._sync_until_equal()
         except SystemHaltException:
-            failures = self._figures.record_startup(Path(self._settings.state_dir), succeeded=False)
+            failures = self._figures.record_startup(
+                Path(self._settings.state_dir), self._settings.magic_number, succeeded=False
+            )
             self._log.error("startup.failed", in_a_row=failures)
             raise
         if accepted is not None:
             self._store.acceptance_used()
-        self._figures.record_startup(Path(self._settings.state_dir), succeeded=True)
+        self._figures.record_startup(
+            Path(self._settings.state_dir), self._settings.magic_number, succeeded=True
+        )
         seconds = time.monotonic() - began
         self._figures.startup_seconds.set(seconds)
         self._figures.recovered.set(len(comparison.state.positions))

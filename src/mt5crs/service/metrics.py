@@ -228,12 +228,16 @@ def process_samples() -> list[str]:
     return sample_lines(figures)
 
 
-def sample_lines(figures: Iterable[tuple[str, str, str, float]]) -> list[str]:
-    """Lines of single figures, each as (name, help, kind, value)."""
+def sample_lines(figures: Iterable[tuple[str, str, str, float]], labels: str = "") -> list[str]:
+    """Lines of single figures, each as (name, help, kind, value); `labels` of all: `{host="x"}`."""
     return [
         line
         for name, help_text, kind, value in figures
-        for line in (f"# HELP {name} {help_text}", f"# TYPE {name} {kind}", f"{name} {_number(value)}")
+        for line in (
+            f"# HELP {name} {help_text}",
+            f"# TYPE {name} {kind}",
+            f"{name}{labels} {_number(value)}",
+        )
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 
 from mt5crs.service import notify, program
 from mt5crs.service.endpoint import Endpoint
@@ -64,7 +65,8 @@ class Stopped:
         return {
             "healthy": False,
             "state": "stopped",
-            "reason": f"it broke its limit {self._found.limit}: {self._found}. Then restart mt5crs-strategy",
+            "reason": f"it broke its limit {self._found.limit}: {self._found}. Then restart "
+            f"mt5crs-{Path(self._settings.state_dir).name}",
             "strategy": self._settings.strategy,
             "magic": self._settings.magic_number,
             "login": self._settings.expected_account_login,

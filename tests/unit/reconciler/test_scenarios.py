@@ -93,7 +93,7 @@ def test_scenario_01_no_gateway_means_halt_and_no_order(fleet: Fleet) -> None:
         assert "no connection to the gateway" in halted(fleet)
         (fleet.directory / "reconciler.log").unlink()
         text = (fleet.directory / "reconciler/metrics/reconciler.prom").read_text()
-        assert f"startup_sync_failures_consecutive {failures}\n" in text
+        assert f'startup_sync_failures_consecutive{{magic="{MAGIC}"}} {failures}\n' in text
     assert fleet.health("strategy")["state"] == "starting"
     with sqlite3.connect(fleet.directory / "strategy/intents.db") as database:
         assert database.execute("SELECT count(*) FROM intent").fetchone() == (0,)
@@ -114,10 +114,10 @@ def test_scenario_01_success_resets_the_failure_count(fleet: Fleet) -> None:
     halted(fleet)
     fleet.start_ready("gateway")
     metrics = fleet.directory / "reconciler/metrics/reconciler.prom"
-    assert "startup_sync_failures_consecutive 1\n" in metrics.read_text()
+    assert f'startup_sync_failures_consecutive{{magic="{MAGIC}"}} 1\n' in metrics.read_text()
     fleet.start_ready("reconciler")
     fleet.wait(
-        lambda: "startup_sync_failures_consecutive 0\n" in metrics.read_text(),
+        lambda: f'startup_sync_failures_consecutive{{magic="{MAGIC}"}} 0\n' in metrics.read_text(),
         "the count of failures to be 0",
     )
 
@@ -203,15 +203,14 @@ def test_scenario_05_unexplained_difference_halts_until_accepted(fleet: Fleet, r
     fleet.start("reconciler")
     assert "no deal explains it" in halted(fleet)
     left = fleet.directory / "reconciler/metrics/reconciler.prom"
-    assert "mt5crs_reconciler_position_mismatches 1\n" in left.read_text()
+    differ = f'mt5crs_reconciler_position_mismatches{{magic="{MAGIC}"}} '
+    assert f"{differ}1\n" in left.read_text()
     from mt5crs.reconciler.store import Acceptance, write_acceptance
 
     write_acceptance(fleet.directory / "reconciler", Acceptance(reason="test", who="test"))
     fleet.start_ready("reconciler")
     assert equal(fleet)
-    fleet.wait(
-        lambda: "position_mismatches 0\n" in left.read_text(), "the difference to be gone from the file"
-    )
+    fleet.wait(lambda: f"{differ}0\n" in left.read_text(), "the difference to be gone from the file")
     fleet.kill("reconciler")
     fleet.start_ready("reconciler")
 
