@@ -89,6 +89,7 @@ def configuration(values: Mapping[str, str], own: MonitoringSettings) -> dict[st
         "hub_webhook_url": "",
         "hub_alerts_token": "",  # a stack's Hub has no key that halts
         "monitoring_steered_clocks": [],
+        "monitoring_instances": {},
         "fleet_environment": values["MT5CRS_PROJECT"],
         "fleet_secret_warn_days": 30,
         "fleet_address": values["MT5CRS_PROMETHEUS_WATCHING_ADDRESS"],

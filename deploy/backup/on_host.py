@@ -35,7 +35,7 @@ METADATA, PROVEN, MANIFEST = "metadata.json", "proven.json", "manifest.json"
 EVENTS = 10_000
 """Newest lines of each service's journal that are copied."""
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 SEARCHED_BACK_MS = 26 * 3600_000
 """So long before the last order that a restored journal knows the broker's books are searched."""
 _EPOCHS = 1_000_000
@@ -50,23 +50,28 @@ class RefusedError(Exception):
 # ---- copy ----
 
 
-def take() -> dict[str, Any]:
-    """A copy of this host's configuration, state and events: a tar.gz with a manifest of what is in it."""
-    files = dict(_files())
+def take(instance: str = "") -> dict[str, Any]:
+    """A copy of this host's configuration, state and events: a tar.gz with a manifest of what is in it.
+
+    instance: of the services of that one (strategy@NAME) alone; else of those of none, and of the machine.
+    """
+    services = _services(instance)
+    files = dict(_files(services))
+    files |= {} if instance else dict(_of_machine())
     with tempfile.TemporaryDirectory(prefix="mt5crs-backup-") as scratch:
-        for path in (path for name in _services() for path in sorted((STATE / name).glob("*.db"))):
+        for path in (path for name in services for path in sorted((STATE / name).glob("*.db"))):
             copy = Path(scratch) / f"{path.parent.name}-{path.name}"
             _copy_database(path, copy)
             files[f"state/{path.parent.name}/{path.name}"] = copy.read_bytes()
-    for name in _services():
+    for name in services:
         files[f"events/{name}.jsonl"] = _events(name)
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     whole = {MANIFEST: json.dumps(manifest, sort_keys=True).encode(), **files}
     return {"content": base64.b64encode(_packed(whole)).decode(), "taken": time.time(), "files": len(files)}
 
 
-def _files() -> Iterator[tuple[str, bytes]]:
-    for name in _services():
+def _files(services: list[str]) -> Iterator[tuple[str, bytes]]:
+    for name in services:
         for path in (BASE / name).glob("*"):
             if path.is_file() and path.suffix in (".json", ".jsonl"):
                 content = path.read_bytes()
@@ -79,6 +84,9 @@ def _files() -> Iterator[tuple[str, bytes]]:
                 # No secret leaves a Windows host: what is printed there goes through Ansible.
                 if file.is_file() and not file.is_symlink() and not (_WINDOWS and file.name == ".env"):
                     yield f"config/{name}/current/{file.relative_to(current).as_posix()}", file.read_bytes()
+
+
+def _of_machine() -> Iterator[tuple[str, bytes]]:
     signers = BASE / "allowed_signers" if _WINDOWS else Path("/etc/mt5crs/allowed_signers")
     if signers.is_file():
         yield "other/etc/mt5crs/allowed_signers", signers.read_bytes()
@@ -106,8 +114,9 @@ def _events(service: str) -> bytes:
     return b"".join(lines[-EVENTS:])
 
 
-def _services() -> list[str]:
-    return sorted(path.parent.name for path in BASE.glob("*/current"))
+def _services(instance: str) -> list[str]:
+    names = sorted(path.parent.name for path in BASE.glob("*/current"))
+    return [name for name in names if name.partition("@")[2] == instance]
 
 
 def _copy_database(source: Path, target: Path) -> None:
@@ -355,7 +364,7 @@ def main(arguments: list[str]) -> int:
     verb, *rest = arguments
     try:
         if verb == "take":
-            told = take()
+            told = take(*rest)
         elif verb == "keep":
             told = keep(rest[0], rest[1], base64.b64decode(sys.stdin.read()))
         elif verb == "complete":

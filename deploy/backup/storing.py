@@ -94,7 +94,7 @@ def _take(fleet: Fleet, host: str) -> dict[str, Any] | str:
     if host in fleet.in_group(WINDOWS):
         return _take_of_windows(fleet, host)
     try:
-        return call(fleet, host, "take")
+        return call(fleet, host, "take", str(fleet.hosts[host].get("fleet_instance") or ""))
     except BackupError as error:
         return str(error).removeprefix(f"{host}: ")
 

@@ -272,7 +272,8 @@ def restore(host: str, service: str, name: str | None, yes: bool) -> None:
     if not yes:
         click.confirm(f"Put {service} of {host} back to {of['id']}, {age} old?", abort=True)
     sent = base64.b64encode(content).decode()
-    told = _or_fail(lambda: storing.call(fleet, host, "restore", service, str(of["id"]), stdin=sent))
+    there = fleet.service_on(host, service)
+    told = _or_fail(lambda: storing.call(fleet, host, "restore", there, str(of["id"]), stdin=sent))
     acted("backup.restored", host=host, service=service, backup=str(of["id"]))
     click.echo(f"{host}: {', '.join(told['restored'])} of {service} are those of {of['id']}, {age} old")
     click.echo(f"what was there is in {told['before']}")
@@ -280,7 +281,7 @@ def restore(host: str, service: str, name: str | None, yes: bool) -> None:
         click.echo(
             f"{file}: " + ("what was sent since was taken over" if taken else "what was sent since is lost")
         )
-    click.echo(f"next: systemctl start mt5crs-{service} on {host}" + (_THEN if service == "gateway" else ""))
+    click.echo(f"next: systemctl start mt5crs-{there} on {host}" + (_THEN if service == "gateway" else ""))
 
 
 _THEN = "; compare positions with the terminal, then `mt5crs … resume --reason …` (it is halted)"

@@ -129,7 +129,7 @@ def _files_of(variables: Mapping[str, Any], service: str, generation: str) -> di
     """Path → content of what a generation on a host has written, or why that is not known."""
     from deploy.remote import ssh
 
-    there = f"/opt/mt5crs/{service}/generations/{generation}"
+    there = f"/opt/mt5crs/{service}{variables['fleet_suffix']}/generations/{generation}"
     # Links (to code and data) stay links, so this is a few kilobytes.
     reply = ssh.run(variables, ["sh", "-c", f"tar -C {shlex.quote(there)} -c . | base64"], timeout_s=_ASK_S)
     if reply.status != 0:

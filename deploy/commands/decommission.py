@@ -202,7 +202,7 @@ def _end(made: Record, inventory: Path) -> None:
             on_host.remove(made.connection)
     made.reached("done")
     acted("host.decommissioned", host=made.host, magic=made.magic, reason=made.reason, lost=made.lost)
-    left = "nothing on it was removed" if made.lost else f"on it remain: {on_host.REMAINS}"
+    left = "nothing on it was removed" if made.lost else f"on it remain: {on_host.remains(made.connection)}"
     click.echo(f"{made.host} has left; {left}")
     if not made.lost:
         click.echo(f"its data: {made.data} (SHA-256 {made.data_sha256})")
@@ -234,6 +234,7 @@ def _look(fleet: Fleet, operator: str | None, host: str) -> Leaving:
             and int(fleet.hosts[other]["fleet_magic_number"]) == magic
             and fleet.hosts[other]["fleet_gateway"] == gateway
         ),
+        instances=fleet.instances_on(host),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from deploy.fleet.inventory import Fleet
+from deploy.fleet.services import MACHINES
 from deploy.remote import ssh
 from mt5crs.operate.env_modes import WANTED
 
@@ -17,7 +18,7 @@ def readable_by_others_in_the_fleet(fleet: Fleet) -> tuple[int, list[str]]:
 
     All hosts are asked at once, over SSH.
     """
-    hosts = [host for host in fleet.hosts if host not in fleet.in_group("windows")]
+    hosts = [host for host in fleet.in_group(MACHINES) if host not in fleet.in_group("windows")]
 
     def look(host: str) -> ssh.Reply:
         return ssh.run(fleet.hosts[host], ["sh", "-c", _ON_A_HOST], timeout_s=_TIMEOUT_S)

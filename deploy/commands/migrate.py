@@ -115,11 +115,16 @@ def _begin(chosen: Chosen, host: str, address: str, reason: str, *, dry: bool, y
         raise MoveError(
             f"{host} is no Linux host of the fleet: its address is changed by hand; nothing was done"
         )
+    machine = fleet.machine_of(host)
+    if machine != host:
+        raise MoveError(f"{host} runs on {machine}; migrate {machine}, it goes along; nothing was done")
     old = str(fleet.hosts[host]["fleet_address"])
     if new == old:
         raise click.UsageError(f"{host} has {new} already")
     try:
-        text = inventory_file.moved(chosen.inventory.read_text(encoding="utf-8"), host, old, new)
+        text = inventory_file.moved(
+            chosen.inventory.read_text(encoding="utf-8"), fleet.on_machine(host), old, new
+        )
         file, keys, there = _host_keys(fleet, host, old, new)
     except (UnicodeDecodeError, inventory_file.NotEditableError, known_hosts.KnownHostsError) as error:
         raise MoveError(f"{error}; nothing was changed") from None
@@ -211,9 +216,9 @@ def _look(
 
 def _peers(fleet: Fleet, host: str) -> list[str]:
     """Addresses that a host connects to itself: of an Inf its gateway, of a Hub everybody. Pure."""
-    of = fleet.hosts[host]
     if host in fleet.in_group("inf"):
-        return [str(fleet.hosts[str(of["fleet_gateway"])]["fleet_address"])]
+        gateways = {str(fleet.hosts[one]["fleet_gateway"]): None for one in fleet.on_machine(host)}
+        return [str(fleet.hosts[gateway]["fleet_address"]) for gateway in gateways]
     if host in fleet.in_group("hub"):
         return [str(values["fleet_address"]) for name, values in fleet.hosts.items() if name != host]
     return []
@@ -228,7 +233,8 @@ def _say(
     from deploy.rollout.batches import OrderError
     from deploy.rollout.generation import BundleError
 
-    click.echo(f"{host} moves from {old} to {new}", err=True)
+    along = "".join(f", {one} with it" for one in fleet.instances_on(host))
+    click.echo(f"{host} moves from {old} to {new}{along}", err=True)
     changed = _changed_lines(inventory.read_text(encoding="utf-8"), text)
     click.echo(
         f"{inventory}: line {', '.join(changed)}; the file of known hosts gets its key under {new}", err=True

@@ -126,7 +126,9 @@ def _describe(made: Journal, inventory: Path, before: str, after: str) -> None:
         )
     if now == before:
         try:
-            text = inventory_file.moved(inventory.read_text(encoding="utf-8"), made.host, before, after)
+            text = inventory_file.moved(
+                inventory.read_text(encoding="utf-8"), fleet.on_machine(made.host), before, after
+            )
         except inventory_file.NotEditableError as error:
             raise MoveError(f"{error}; after that {_again(made)}") from None
         write(inventory.resolve(), text)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from deploy.preflight.judging import Decision
 
 _PROGRAM = "/usr/local/bin/mt5crs"
-_LINK = [_PROGRAM, "link", "--env-file", "/opt/mt5crs/strategy/current/.env", "--json"]
 _LINK_S = 90
 _AGAIN_S = 3.0
 UNCHANGED: Final = ("G-SYS-01", "G-SYS-05", "G-SYS-06")
@@ -39,7 +38,9 @@ Layers = dict[str, list[dict[str, str]]]
 def links_of(fleet: Fleet, host: str) -> list[str]:
     """Inf hosts whose link to their gateway has to do with a host. Pure."""
     inf = fleet.in_group("inf")
-    return [host] if host in inf else [one for one in inf if fleet.hosts[one]["fleet_gateway"] == host]
+    if host in inf:
+        return list(fleet.on_machine(host))
+    return [one for one in inf if fleet.hosts[one]["fleet_gateway"] == host]
 
 
 def links(fleet: Fleet, hosts: Sequence[str]) -> Layers:
@@ -47,7 +48,9 @@ def links(fleet: Fleet, hosts: Sequence[str]) -> Layers:
     from deploy.remote import ssh
 
     def one(host: str) -> list[dict[str, str]]:
-        reply = ssh.run(fleet.hosts[host], _LINK, timeout_s=_LINK_S)
+        env_file = f"/opt/mt5crs/{fleet.service_on(host, 'strategy')}/current/.env"
+        link = [_PROGRAM, "link", "--env-file", env_file, "--json"]
+        reply = ssh.run(fleet.hosts[host], link, timeout_s=_LINK_S)
         told = (reply.document or {}).get("findings")
         if reply.status is None or not told:
             return [{"name": "mt5crs link", "verdict": "FAIL", "detail": f"not known: {reply.why}"}]

@@ -22,7 +22,6 @@ from mt5crs.operate.connection import ConnectionSettings
 from mt5crs.settings.schema import SettingsError, load
 
 _PROGRAM = "/usr/local/bin/mt5crs"
-_UNIT = "mt5crs-reconciler.service"
 _WITHIN_S = 90
 """For a reconciler that starts, which a strategy that stops may have to wait for."""
 _HUB_S = 30
@@ -153,8 +152,9 @@ class NamedFleet:
             raise click.UsageError(
                 f"name an Inf host of {self._chosen.inventory}: {', '.join(there) or 'it has none'}"
             )
-        variables = self._fleet.hosts[host]
-        runs = ssh.run(variables, ["systemctl", "is-active", _UNIT], timeout_s=_WITHIN_S)
+        variables, service = self._fleet.hosts[host], self._fleet.service_on(host, "reconciler")
+        unit = f"mt5crs-{service}.service"
+        runs = ssh.run(variables, ["systemctl", "is-active", unit], timeout_s=_WITHIN_S)
         if runs.status is None:
             raise click.ClickException(f"{host}: nothing was accepted: {runs.why}")
         if runs.status == 0:
@@ -162,15 +162,16 @@ class NamedFleet:
                 f"{host}: its reconciler runs, so it agrees with the broker and nothing is to be accepted; "
                 "nothing was done"
             )
-        accepted = ssh.run(variables, [_PROGRAM, "accept", "--reason", reason, *words], timeout_s=_WITHIN_S)
+        asked = [_PROGRAM, "accept", "--state-dir", f"/var/lib/mt5crs/{service}", "--reason", reason, *words]
+        accepted = ssh.run(variables, asked, timeout_s=_WITHIN_S)
         if accepted.status != 0:
             raise click.ClickException(f"{host}: nothing was accepted: {accepted.why}")
         acted("broker.accepted", host=host, reason=reason)
         # It refused so often that systemd may have given it up, and would refuse a start for up to a minute.
-        ssh.run(variables, ["systemctl", "reset-failed", _UNIT], timeout_s=_WITHIN_S)
-        started = ssh.run(variables, ["systemctl", "restart", _UNIT], timeout_s=_WITHIN_S)
+        ssh.run(variables, ["systemctl", "reset-failed", unit], timeout_s=_WITHIN_S)
+        started = ssh.run(variables, ["systemctl", "restart", unit], timeout_s=_WITHIN_S)
         if started.status != 0:
-            why = hosts.why_it_ended(variables, _UNIT) or f"{started.why}; see its journal"
+            why = hosts.why_it_ended(variables, unit) or f"{started.why}; see its journal"
             raise click.ClickException(
                 f"{host}: accepted for its next start, but its reconciler did not get ready: {why}"
             )

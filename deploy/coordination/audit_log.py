@@ -24,6 +24,7 @@ from typing import Any
 
 from deploy.fleet.connection import only_connection
 from deploy.fleet.inventory import WINDOWS, Fleet
+from deploy.fleet.services import MACHINES
 from deploy.fleet.vault_password import PROJECT
 from deploy.remote import ssh
 from mt5crs_release.records.audit_chain import Head, Witness
@@ -66,8 +67,8 @@ def reach_of(fleet: Fleet) -> Reach:
     """The Hub of a fleet, and the hosts that are witnesses."""
     hubs, windows = fleet.in_group("hub"), fleet.in_group(WINDOWS)
     others = {
-        host: only_connection(variables)
-        for host, variables in fleet.hosts.items()
+        host: only_connection(fleet.hosts[host])
+        for host in fleet.in_group(MACHINES)
         if host not in hubs[:1] and host not in windows
     }
     place = hashlib.sha256(str(fleet.inventory.resolve()).encode()).hexdigest()[:8]

@@ -37,6 +37,8 @@ class Leaving:
     """Who deploys at this moment, or why that is not known; None: nobody."""
     successors: tuple[str, ...] = ()
     """Other hosts of the fleet that trade the magic number through the same gateway."""
+    instances: tuple[str, ...] = ()
+    """Further Inf of the fleet on the same machine, which is the host's."""
 
 
 def refusals(of: Leaving, *, hand_over: str | None, lost: bool) -> Iterator[str]:
@@ -46,6 +48,8 @@ def refusals(of: Leaving, *, hand_over: str | None, lost: bool) -> Iterator[str]
     """
     if of.deploying is not None:
         yield f"{of.deploying}; wait for its end, then try again"
+    if of.instances:
+        yield f"others run on its machine: decommission {', '.join(of.instances)} first"
     if lost and of.answers is None:
         yield f"{of.host} answers, so it is not lost; leave --lost out"
     if not lost and of.answers is not None:

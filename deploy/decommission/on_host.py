@@ -15,64 +15,105 @@ SERVICES: Final = (*TRADING, "monitoring")
 """What of the fleet is on the host besides its baseline, and leaves with it."""
 _WATCHER: Final = "mt5crs-hub-watch.service"
 """The Hub greets those of its inventory alone: one that left would tell everybody that the Hub is dead."""
-_UNITS: Final = " ".join(
-    (
-        *(f"mt5crs-{service}{beside}.service" for service in TRADING for beside in ("", "-standby")),
-        "mt5crs-strategy-shadow.service",
-        _WATCHER,
-    )
-)
 _EXPORTER: Final = "prometheus-node-exporter.service"
-# Not disabled: their units are removed at the end, and until then `start_again` takes this back.
-_STOP: Final = f"""
-systemctl stop {_UNITS} 2>/dev/null
-for unit in {_UNITS}; do
+
+
+def _suffix(variables: Mapping[str, Any]) -> str:
+    """What follows the names of services and units if the host is an instance on a machine."""
+    instance = variables.get("fleet_instance")
+    return f"@{instance}" if instance else ""
+
+
+def _units(suffix: str) -> str:
+    """The units that stop: what trades, and what watches the Hub, which is the machine's."""
+    beside = {"strategy": ("", "-standby", "-shadow"), "reconciler": ("", "-standby")}
+    units = [f"mt5crs-{name}{one}{suffix}.service" for name in TRADING for one in beside[name]]
+    return " ".join([*units, *([] if suffix else [_WATCHER])])
+
+
+def stop_script(suffix: str) -> str:
+    """Not disabled: the units are removed at the end, and until then `start_again` takes this back."""
+    units = _units(suffix)
+    return f"""
+systemctl stop {units} 2>/dev/null
+for unit in {units}; do
   if [ "$(systemctl is-active "$unit")" = active ]; then echo "$unit is still active" >&2; exit 1; fi
 done
 """
-_START: Final = f"""
-set -e
-systemctl start mt5crs-reconciler.service mt5crs-strategy.service
+
+
+def _start_script(suffix: str) -> str:
+    watcher = f"""
 if [ -e /etc/systemd/system/{_WATCHER} ]; then systemctl start {_WATCHER}; fi
 """
+    return f"""
+set -e
+systemctl start mt5crs-reconciler{suffix}.service mt5crs-strategy{suffix}.service
+{"" if suffix else watcher}"""
+
+
 # Settings hold the keys, so they stay out. What services wrote, what the release tool did, what was logged.
-_FETCH: Final = """
+def _fetch_script(suffix: str) -> str:
+    ours = [f"{of}/mt5crs/{name}{suffix}" for of in ("var/lib", "opt") for name in TRADING]
+    paths = " ".join(ours) if suffix else "var/lib/mt5crs opt/mt5crs etc/mt5crs"
+    return f"""
 set -e
 umask 077
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-journalctl --no-pager -o short-iso-precise -u 'mt5crs-*' >"$scratch/journal.log" 2>&1 || true
+journalctl --no-pager -o short-iso-precise -u 'mt5crs-*{suffix}' >"$scratch/journal.log" 2>&1 || true
 cd /
 set --
-for path in var/lib/mt5crs opt/mt5crs etc/mt5crs; do
+for path in {paths}; do
   if [ -e "$path" ]; then set -- "$@" "$path"; fi
 done
-[ "$#" -gt 0 ] || { echo "there is nothing of a fleet on this host" >&2; exit 1; }
+[ "$#" -gt 0 ] || {{ echo "there is nothing of a fleet on this host" >&2; exit 1; }}
 tar --exclude='.env' --exclude='*.env' --exclude=opt/mt5crs/runtimes --exclude=opt/mt5crs/bundles \\
   --exclude=opt/mt5crs/store \\
   --warning=no-file-changed -czf - "$@" -C "$scratch" journal.log | base64 -w 0
 """
-_REMOVE: Final = f"""
-set -e
-for unit in {_UNITS} {_EXPORTER}; do
-  systemctl disable --now "$unit" 2>/dev/null || true
-done
-for service in {" ".join(SERVICES)}; do
-  rm -f /etc/systemd/system/mt5crs-$service.service /etc/systemd/system/mt5crs-$service-standby.service
-  rm -rf /etc/systemd/system/mt5crs-$service.service.* /opt/mt5crs/$service /var/lib/mt5crs/$service
-done
+
+
+def remove_script(suffix: str) -> str:
+    """Units, code, settings and state; of an instance its own, since the machine goes on with the others."""
+    services = [f"{name}{suffix}" for name in (TRADING if suffix else SERVICES)]
+    machine = f"""
 rm -f /etc/systemd/system/{_WATCHER} /etc/systemd/system/{_EXPORTER}.d/50-mt5crs.conf
 rmdir /etc/systemd/system/{_EXPORTER}.d 2>/dev/null || true
 rm -rf /var/lib/mt5crs-hub-watch /var/lib/private/mt5crs-hub-watch
 rm -rf /opt/mt5crs/runtimes /opt/mt5crs/bundles /opt/mt5crs/store
+"""
+    return f"""
+set -e
+for unit in {_units(suffix)} {"" if suffix else _EXPORTER}; do
+  systemctl disable --now "$unit" 2>/dev/null || true
+done
+for service in {" ".join(services)}; do
+  plain=${{service%@*}}
+  instance=${{service#"$plain"}}
+  for beside in "" -standby -shadow; do
+    rm -rf "/etc/systemd/system/mt5crs-$plain$beside$instance.service" \\
+      "/etc/systemd/system/mt5crs-$plain$beside$instance.service".*
+  done
+  rm -rf "/opt/mt5crs/$service" "/var/lib/mt5crs/$service"
+  rm -f "/var/lib/mt5crs/$plain/metrics/$service.prom"
+done
+{"" if suffix else machine}
 systemctl daemon-reload
 systemctl reset-failed 2>/dev/null || true
 """
-REMAINS: Final = (
-    "the baseline as it was (firewall, sshd, kernel, clock, text on the console), the release tool, "
-    "Debian's packages (the node exporter's unit is off)"
-)
-"""What removing leaves on the host."""
+
+
+def remains(variables: Mapping[str, Any]) -> str:
+    """What removing leaves on the host."""
+    if _suffix(variables):
+        return "the other services of its machine and the code that they share"
+    return (
+        "the baseline as it was (firewall, sshd, kernel, clock, text on the console), the release tool, "
+        "Debian's packages (the node exporter's unit is off)"
+    )
+
+
 _TIMEOUT_S: Final = 120
 _GZIP: Final = b"\x1f\x8b"
 
@@ -83,12 +124,12 @@ class HostError(RuntimeError):
 
 def stop(variables: Mapping[str, Any]) -> None:
     """Stop what trades and what watches it. HostError if one still runs."""
-    _run(variables, _STOP)
+    _run(variables, stop_script(_suffix(variables)))
 
 
 def start_again(variables: Mapping[str, Any]) -> None:
     """Take `stop` back. HostError if it does not start."""
-    _run(variables, _START)
+    _run(variables, _start_script(_suffix(variables)))
 
 
 def fetch(variables: Mapping[str, Any]) -> bytes:
@@ -96,7 +137,7 @@ def fetch(variables: Mapping[str, Any]) -> bytes:
 
     Raises HostError when it did not arrive whole.
     """
-    reply = _run(variables, _FETCH)
+    reply = _run(variables, _fetch_script(_suffix(variables)))
     try:
         content = base64.b64decode(reply.output.strip(), validate=True)
     except binascii.Error:
@@ -108,7 +149,7 @@ def fetch(variables: Mapping[str, Any]) -> bytes:
 
 def remove(variables: Mapping[str, Any]) -> None:
     """Remove settings with their keys, code, state and units of the services and of monitoring."""
-    _run(variables, _REMOVE)
+    _run(variables, remove_script(_suffix(variables)))
 
 
 def _run(variables: Mapping[str, Any], script: str) -> ssh.Reply:

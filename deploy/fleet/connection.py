@@ -107,7 +107,8 @@ def connection_of(variables: Mapping[str, Any]) -> Connection:
 
 def only_connection(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Of a host's variables those that say how it is reached; none of them is a secret."""
-    return {name: variables[name] for name in ("inventory_hostname", *VARIABLES) if name in variables}
+    names = ("inventory_hostname", "fleet_instance", *VARIABLES)
+    return {name: variables[name] for name in names if name in variables}
 
 
 def is_true(value: object) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.fleet.services import MACHINES
 from deploy.fleet.vault_password import (
     PROJECT,
     VaultPasswordMissingError,
@@ -62,7 +63,27 @@ class Fleet:
 
     def in_group(self, group: str) -> tuple[str, ...]:
         """Hosts of a group in the inventory's order; none if there is no such group."""
+        if group == MACHINES:
+            return tuple(host for host, values in self.hosts.items() if not values.get("fleet_instance"))
         return self.groups.get(group, ())
+
+    def service_on(self, host: str, service: str) -> str:
+        """What a service is called on a host: with the name of the instance, if the host is one."""
+        return f"{service}{self.hosts[host].get('fleet_suffix') or ''}"
+
+    def machine_of(self, host: str) -> str:
+        """The machine of an instance: the host with its address; the host itself if it is none."""
+        address = self.hosts[host].get("fleet_address")
+        same = (one for one in self.in_group(MACHINES) if self.hosts[one].get("fleet_address") == address)
+        return next(same, host) if self.hosts[host].get("fleet_instance") else host
+
+    def on_machine(self, host: str) -> tuple[str, ...]:
+        """A machine and the further instances on it; of an instance itself alone."""
+        return (host, *self.instances_on(host))
+
+    def instances_on(self, host: str) -> tuple[str, ...]:
+        """The further instances on a machine, in the inventory's order."""
+        return tuple(one for one in self.hosts if one != host and self.machine_of(one) == host)
 
 
 # Ansible puts these into every host's variables; they describe the run, not the fleet.

@@ -16,7 +16,7 @@ from typing import Any
 
 from deploy.fleet.connection import jumps, refusals
 from deploy.fleet.inventory import WINDOWS, Fleet, InventoryError, Unresolved, resolve
-from deploy.fleet.services import SERVICES
+from deploy.fleet.services import MACHINES, SERVICES
 from deploy.fleet.vault_password import PROJECT
 from mt5crs.settings.envfile import value_fits
 from mt5crs.settings.options import complete, from_document
@@ -54,6 +54,8 @@ OF_THE_WHOLE_FLEET = (
 )
 STRATEGIES = "dist/strategies"
 """Where the bundles of strategies are, below the project."""
+_MOST_MEMORY = 90
+"""Percent of a machine's memory that its strategies may have together."""
 UNLOCKED_ALLOWED = ("lab", "dev", "test")
 """Environments that take a strategy whose dependencies nothing pins."""
 _DOCUMENTATION = tuple(
@@ -92,7 +94,7 @@ def address_problems(fleet: Fleet) -> list[str]:
     """What is wrong with addresses: the hosts' own, and those of the legacy adapter's clients."""
     found = [
         *check_addresses(
-            {host: values.get("fleet_address") for host, values in fleet.hosts.items()},
+            {host: fleet.hosts[host].get("fleet_address") for host in fleet.in_group(MACHINES)},
             {host: values.get("fleet_networks") for host, values in fleet.hosts.items()},
         ),
         *_check_plain_clients(fleet),
@@ -113,6 +115,7 @@ def form_problems(fleet: Fleet) -> list[str]:
         if host not in fleet.in_group(WINDOWS):
             found += [f"{host}: {_named(fleet, name, host)} {text}" for name, text in refusals(values)]
     found += _check_fleet(fleet)
+    found += _check_instances(fleet)
     found += _check_jumps(fleet)
     found += _check_accounts(fleet)
     found += _check_wine(fleet)
@@ -324,6 +327,65 @@ def _check_fleet(fleet: Fleet) -> Iterator[str]:
         if gateway is not None and gateway not in fleet.in_group("gateway"):
             known = ", ".join(fleet.in_group("gateway")) or "none"
             yield f"{host}: fleet_gateway is {gateway!r}, which is no host of the group gateway ({known})"
+
+
+_OF_A_MACHINE = (
+    "reconciler_metrics_port",
+    "reconciler_standby_metrics_port",
+    "strategy_metrics_port",
+    "strategy_standby_metrics_port",
+)
+"""Ports that the services of several instances would want on the same machine."""
+
+
+def _check_instances(fleet: Fleet) -> Iterator[str]:
+    """Several Inf on one machine: each is an instance of it, with a name, ports and a share of its own."""
+    for host, values in fleet.hosts.items():
+        instance, machine = values.get("fleet_instance"), fleet.machine_of(host)
+        if not instance:
+            continue
+        named = _named(fleet, "fleet_instance", host)
+        if host not in fleet.in_group("inf") or any(host in fleet.in_group(of) for of in ("hub", "gateway")):
+            yield f"{host}: {named} is {instance!r}, but only hosts of the group inf have instances"
+        elif machine == host or machine not in fleet.in_group("inf"):
+            yield (
+                f"{host}: {named} is {instance!r}, so ansible_host must be the address of an Inf host that "
+                "has none, beside which it runs"
+            )
+    for machine in fleet.in_group("inf"):
+        there = (machine, *fleet.instances_on(machine))
+        if len(there) > 1:
+            yield from _of_one_machine(fleet, there)
+
+
+def _of_one_machine(fleet: Fleet, hosts: tuple[str, ...]) -> Iterator[str]:
+    """What Inf hosts that share a machine may not share."""
+    names: dict[Any, str] = {}
+    ports: dict[Any, str] = {}
+    for host in hosts:
+        values = fleet.hosts[host]
+        owner = names.setdefault(values.get("fleet_instance"), host)
+        if owner != host:
+            yield f"{host}: fleet_instance is that of {owner} on the same machine; give each its own"
+        taken = {
+            f"{setting} {port}": owner
+            for setting in _OF_A_MACHINE
+            if (port := values.get(setting)) and (owner := ports.setdefault(port, host)) != host
+        }
+        if taken:
+            yield (
+                f"{host}: {', '.join(taken)}: {', '.join(sorted(set(taken.values())))} on that machine has "
+                f"{'it' if len(taken) == 1 else 'them'}; set fleet_port_offset of {host} to a number that no "
+                f"other Inf there has, such as {100 * hosts.index(host)}"
+            )
+    given = {host: fleet.hosts[host].get("strategy_memory_percent") for host in hosts}
+    shares = {host: share for host, share in given.items() if isinstance(share, int)}
+    if sum(shares.values()) > _MOST_MEMORY:
+        told = ", ".join(f"{share} of {host}" for host, share in shares.items())
+        yield (
+            f"{hosts[0]}: strategy_memory_percent of all on the machine is over {_MOST_MEMORY} ({told}), "
+            "so that one could take the memory of the others; give each less"
+        )
 
 
 def _check_jumps(fleet: Fleet) -> Iterator[str]:

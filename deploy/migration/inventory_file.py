@@ -5,7 +5,7 @@ A scalar is replaced where PyYAML's parser found it: comments, quotes and spaces
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import yaml
@@ -25,15 +25,15 @@ class NotEditableError(ValueError):
     """The address cannot be changed here; the text says what to do by hand."""
 
 
-def moved(text: str, host: str, old: str, new: str) -> str:
-    """The inventory's text with `new` wherever the host's own address is `old`.
+def moved(text: str, hosts: Sequence[str], old: str, new: str) -> str:
+    """The inventory's text with `new` wherever the own address of these hosts of one machine is `old`.
 
     Raises NotEditableError when the address is not written there, in so many words.
     """
-    by_hand = f"write {new} in place of {old} yourself, then deploy"
+    host, by_hand = hosts[0], f"write {new} in place of {old} yourself, then deploy"
     try:
-        found = sorted(_addresses(yaml.compose(text, yaml.SafeLoader), host, old), reverse=True)
-        wanted = _with(_read(text), host, old, new)
+        found = sorted(_addresses(yaml.compose(text, yaml.SafeLoader), hosts, old), reverse=True)
+        wanted = _with(_read(text), hosts, old, new)
     except yaml.YAMLError as error:
         raise NotEditableError(
             f"the inventory is no YAML ({' '.join(str(error).split())}); {by_hand}"
@@ -59,14 +59,14 @@ def _read(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
 
 
-def _addresses(node: yaml.Node | None, host: str, old: str) -> Iterator[tuple[int, int]]:
-    """Where the host's address stands, from and to, for every group that lists it with one."""
+def _addresses(node: yaml.Node | None, hosts: Sequence[str], old: str) -> Iterator[tuple[int, int]]:
+    """Where the hosts' address stands, from and to, for every group that lists them with one."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
         if key.value == "hosts" and isinstance(value, yaml.MappingNode):
             for name, of in value.value:
-                if name.value == host and isinstance(of, yaml.MappingNode):
+                if name.value in hosts and isinstance(of, yaml.MappingNode):
                     yield from (
                         (scalar.start_mark.index, scalar.end_mark.index)
                         for variable, scalar in of.value
@@ -75,16 +75,16 @@ def _addresses(node: yaml.Node | None, host: str, old: str) -> Iterator[tuple[in
                         and scalar.value == old
                     )
         else:
-            yield from _addresses(value, host, old)
+            yield from _addresses(value, hosts, old)
 
 
-def _with(tree: Any, host: str, old: str, new: str) -> Any:
+def _with(tree: Any, hosts: Sequence[str], old: str, new: str) -> Any:
     if not isinstance(tree, dict):
         return tree
     return {
-        key: {name: _of_host(of, old, new) if name == host else of for name, of in value.items()}
+        key: {name: _of_host(of, old, new) if name in hosts else of for name, of in value.items()}
         if key == "hosts" and isinstance(value, dict)
-        else _with(value, host, old, new)
+        else _with(value, hosts, old, new)
         for key, value in tree.items()
     }
 

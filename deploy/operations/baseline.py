@@ -91,6 +91,8 @@ def packages_of_monitoring(settings: Mapping[str, Any]) -> tuple[str, ...]:
 def baseline_installed() -> None:
     """Put on the current host what has to be there before any generation is staged."""
     settings = variables(host.name)
+    if settings["fleet_instance"]:
+        return  # the machine's baseline is that of its first host
     try:
         files = managed_files(lambda template: render(template, settings))
     except ReleaseToolMissingError as error:

@@ -17,5 +17,7 @@ from deploy.operations.context import variables
 @deploy("Monitoring")
 def monitoring_packages() -> None:
     """Install what the current host's monitoring needs; its configuration comes with the generation."""
+    if variables(host.name)["fleet_instance"]:
+        return  # the machine has its own
     wanted = packages_of_monitoring(variables(host.name))
     packages_present(name="Packages", missing=sorted(set(wanted) - observe().packages))

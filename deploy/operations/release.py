@@ -25,7 +25,7 @@ from deploy.operations.context import fleet, variables
 from deploy.remote import resuming
 from deploy.remote.release_call import LOOK_AGAIN, ROLLBACK, document_of, not_told
 from deploy.remote.release_store import Delivery, Needs, deliver
-from deploy.remote.ssh import STATUS, TOOL
+from deploy.remote.ssh import STATUS, TOOL, of_instance
 from deploy.rollout.answer import ACCESS, ToolAnswer, apply
 from deploy.rollout.batches import BESIDE, GATEWAY, SHADOW, Step
 from deploy.rollout.distribution import needs_of, store_of
@@ -126,8 +126,7 @@ def run_again(
 
 def status() -> dict[str, Any] | Failure:
     """What the release tool says runs on the current host; `{}` where the tool is not installed yet."""
-    command = StringCommand(*(shlex.quote(word) for word in STATUS))
-    answer, text, good = _ask(command, stdin=None, timeout_s=SHORT_TIMEOUT_S)
+    answer, text, good = _ask(STATUS, stdin=None, timeout_s=SHORT_TIMEOUT_S)
     return answer if good and answer is not None else not_told(host.name, answer, text)
 
 
@@ -135,13 +134,14 @@ def run_tool(
     arguments: Sequence[str], *, stdin: str | None, timeout_s: int
 ) -> tuple[dict[str, Any] | None, str, bool]:
     """Run the release tool on the current host: its JSON answer (if it is one), its output, exit status 0."""
-    command = StringCommand(TOOL, *(shlex.quote(argument) for argument in arguments))
-    return _ask(command, stdin=stdin, timeout_s=timeout_s)
+    return _ask([TOOL, *arguments], stdin=stdin, timeout_s=timeout_s)
 
 
 def _ask(
-    command: StringCommand, *, stdin: str | None, timeout_s: int
+    words: Sequence[str], *, stdin: str | None, timeout_s: int
 ) -> tuple[dict[str, Any] | None, str, bool]:
+    addressed = of_instance(words, variables(host.name)["fleet_instance"])
+    command = StringCommand(*(shlex.quote(word) for word in addressed))
     options: dict[str, Any] = {"_sudo": bool(host.data.get("_sudo", False)), "_timeout": timeout_s}
     if stdin is not None:
         options["_stdin"] = stdin
@@ -449,7 +449,7 @@ class Service:
     @property
     def here(self) -> bool:
         """Whether the current host has this service."""
-        return self.group == "all" or self.group in variables(host.name)["group_names"]
+        return host.name in fleet().in_group(self.group)
 
     def _work(self) -> Work | None:
         """What is to be done for this service on the current host; None when the host has no such service."""

@@ -170,6 +170,7 @@ def question(fleet: Fleet, host: str) -> dict[str, Any]:
             for name in ("gateway_port", "gateway_pub_port")
             if through
         },
+        "instance": str(of.get("fleet_instance") or ""),
         "steered": of.get("baseline_clock_control") is True,
         "gateway": host in fleet.in_group("gateway"),
         "inf": inf,

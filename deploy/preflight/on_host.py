@@ -43,20 +43,29 @@ def run(*words: str, status: int | None = 0) -> str:
     return done.stdout
 
 
-def services() -> list[str]:
-    """Services that have a generation on this host."""
-    return sorted(path.parent.name for path in BASE.glob("*/current"))
+def services(instance: str) -> list[str]:
+    """Services of an instance (or of none) that have a generation on this host, by their names there."""
+    names = sorted(path.parent.name for path in BASE.glob("*/current"))
+    return [name for name in names if name.partition("@")[2] == instance]
 
 
-def status() -> Any:
+def plain(name: str) -> str:
+    """Which service it is, whatever its instance."""
+    return name.partition("@")[0]
+
+
+def status(instance: str) -> Any:
     """What the release tool says."""
-    return json.loads(run(TOOL, "status", "--json"))
+    return json.loads(run(TOOL, "status", "--json", *(["--instance", instance] if instance else [])))
 
 
-def env_files() -> list[dict[str, Any]]:
+def env_files(instance: str) -> list[dict[str, Any]]:
     """Every `.env` that counts: mode, owner, the names that have no value."""
     found = []
-    for path in sorted([*BASE.glob("*/current/.env"), *BASE.glob("*/standby/.env")]):
+    there = [
+        BASE / name / pointer / ".env" for name in services(instance) for pointer in ("current", "standby")
+    ]
+    for path in sorted(path for path in there if path.exists()):
         of = path.stat()
         empty = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -64,7 +73,7 @@ def env_files() -> list[dict[str, Any]]:
             if is_setting and not name.startswith("#") and not value.strip("'\""):
                 empty.append(name)
         rights = {"mode": of.st_mode & 0o7777, "uid": of.st_uid}
-        found.append({"path": str(path), "service": path.parent.parent.name, "empty": empty, **rights})
+        found.append({"path": str(path), "service": plain(path.parent.parent.name), "empty": empty, **rights})
     return found
 
 
@@ -79,10 +88,10 @@ def disks() -> list[dict[str, Any]]:
     return found
 
 
-def writable() -> list[dict[str, Any]]:
+def writable(instance: str) -> list[dict[str, Any]]:
     """Whether each service's user can write in its own directory: tried with that user's rights."""
     found = []
-    for name in services():
+    for name in services(instance):
         unit = f"mt5crs-{name}.service"
         user = run("systemctl", "show", "-p", "User", "--value", unit).strip()
         path = STATE / name
@@ -132,10 +141,10 @@ def in_force() -> str:
     return (done.stderr.strip() or done.stdout.strip() or "the check said nothing").splitlines()[-1]
 
 
-def interpreters() -> list[dict[str, Any]]:
+def interpreters(instance: str) -> list[dict[str, Any]]:
     """The Python of each service's runtime: its version, or why it does not start."""
     found = []
-    for name in services():
+    for name in services(instance):
         python = f"{BASE}/{name}/current/venv/bin/python"
         if not os.path.lexists(BASE / name / "current/venv"):
             continue
@@ -143,16 +152,16 @@ def interpreters() -> list[dict[str, Any]]:
             version = run(
                 python, "-c", "import mt5crs, sys; print('%d.%d.%d' % sys.version_info[:3])"
             ).strip()
-            found.append({"service": name, "version": version, "error": ""})
+            found.append({"service": plain(name), "version": version, "error": ""})
         except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
-            found.append({"service": name, "version": "", "error": str(error)})
+            found.append({"service": plain(name), "version": "", "error": str(error)})
     return found
 
 
-def databases() -> list[dict[str, Any]]:
+def databases(instance: str) -> list[dict[str, Any]]:
     """What SQLite says of each service's files, read without changing them."""
     found = []
-    for path in (path for name in services() for path in sorted((STATE / name).glob("*.db"))):
+    for path in (path for name in services(instance) for path in sorted((STATE / name).glob("*.db"))):
         try:
             with _opened(path) as db:
                 said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
@@ -180,8 +189,9 @@ def health(address: str, port: int) -> Any:
         connection.close()
 
 
-def state(path: str = "/run/mt5crs-reconciler/state.sock") -> dict[str, Any]:
+def state(instance: str) -> dict[str, Any]:
     """What the reconciler publishes, without positions and orders."""
+    path = f"/run/mt5crs-reconciler{f'@{instance}' if instance else ''}/state.sock"
     with socket(AF_UNIX, SOCK_STREAM) as connection:
         connection.settimeout(_ANSWER_S)
         connection.connect(path)
@@ -314,19 +324,20 @@ def backups() -> dict[str, Any]:
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """All sections. asked: `health` (service → address, port), `reach` (name → address, port), `steered`,
-    `inf`, `gateway` (whether it is one), and on the Hub `prometheus` and `alertmanager` (their addresses).
+    `inf`, `gateway` (whether it is one), `instance` (whose services are meant, empty: those of none), and on
+    the Hub `prometheus` and `alertmanager` (their addresses).
     """
-    began = time.time()
+    began, instance = time.time(), str(asked["instance"])
     wanted: dict[str, Callable[[], Any]] = {
-        "status": status,
-        "env": env_files,
+        "status": lambda: status(instance),
+        "env": lambda: env_files(instance),
         "disks": disks,
-        "writable": writable,
+        "writable": lambda: writable(instance),
         "memory": memory,
         "failed_units": failed_units,
         "in_force": in_force,
-        "interpreters": interpreters,
-        "databases": databases,
+        "interpreters": lambda: interpreters(instance),
+        "databases": lambda: databases(instance),
         "signers": signers,
         "reboot": lambda: Path("/run/reboot-required").exists(),
         "health": lambda: {name: _section(lambda of=of: health(*of)) for name, of in asked["health"].items()},  # type: ignore[misc]
@@ -335,7 +346,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     if asked.get("steered"):
         wanted["clock"] = clock
     if asked.get("inf"):
-        wanted["state"] = state
+        wanted["state"] = lambda: state(instance)
     if asked.get("gateway"):
         wanted["acts"] = acts
     if asked.get("prometheus"):

@@ -27,7 +27,7 @@ from mt5crs.foreign_text import shown
 
 TOOL = "/usr/local/sbin/mt5crs-release"
 """The release tool on every Linux host."""
-STATUS = ("sh", "-c", f"if [ -x {TOOL} ]; then {TOOL} status --json; else echo '{{}}'; fi")
+STATUS = ("sh", "-c", f"if [ -x {TOOL} ]; then exec {TOOL} status --json \"$@\"; fi; echo '{{}}'", "status")
 """What a host runs, as the release tool there says; `{}` where it is not installed yet."""
 BEGINS = "mt5crs: the answer begins"
 CONTROL = "MT5CRS_SSH_CONTROL"
@@ -56,6 +56,15 @@ class Reply:
         """Why it failed: in the release tool's own words, if there are any."""
         told = ((self.document or {}).get("error") or {}).get("message")
         return shown(str(told or last_line(self.error) or last_line(self.output) or "it said nothing"))
+
+
+def of_instance(command: Sequence[str], instance: object) -> list[str]:
+    """A call of the release tool, or STATUS, for the services of one of a machine's instances.
+
+    Any other command, or no instance: as it is.
+    """
+    called = command[0] == TOOL or (list(command[:2]) == ["sh", "-c"] and TOOL in command[2])
+    return [*command, "--instance", str(instance)] if instance and called else list(command)
 
 
 def framed(command: str) -> str:
@@ -134,7 +143,8 @@ def run(
 ) -> Reply:
     """Run a command as root on the host with these variables; `stdin` as in `execute`."""
     of = connection_of(variables)
-    return execute(of, _as_root(of, command), stdin=stdin, timeout_s=timeout_s)
+    line = _as_root(of, of_instance(command, variables.get("fleet_instance")))
+    return execute(of, line, stdin=stdin, timeout_s=timeout_s)
 
 
 def begin(variables: Mapping[str, Any], command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -168,8 +168,7 @@ def make(
                     require(host, want, fleet.hosts[host])
                 work[host, service] = Work(want, todo)
     members = {
-        kind: [host for host in hosts if group == "all" or host in fleet.in_group(group)]
-        for kind, group in GROUP_OF.items()
+        kind: [host for host in hosts if host in fleet.in_group(group)] for kind, group in GROUP_OF.items()
     }
     busy = {
         kind: [
@@ -217,7 +216,7 @@ def has_service(fleet: Fleet, host: str, service: str) -> bool:
     kind = next(kind for kind, names in KINDS.items() if service in names)
     if kind in (BASELINE, MONITORING) and host in fleet.in_group(WINDOWS):
         return False
-    return GROUP_OF[kind] == "all" or host in fleet.in_group(GROUP_OF[kind])
+    return host in fleet.in_group(GROUP_OF[kind])
 
 
 def _running(status: Mapping[str, Any], service: str) -> str:

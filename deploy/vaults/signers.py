@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from deploy.fleet.inventory import WINDOWS, Fleet
+from deploy.fleet.services import MACHINES
 from deploy.fleet.settings import STRATEGIES
 from deploy.fleet.vault_password import PROJECT
 from deploy.remote import ssh
@@ -128,7 +129,7 @@ def unsigned(fleet: Fleet, signers: Sequence[str]) -> list[str]:
 
 def unaware(fleet: Fleet, signers: Sequence[str]) -> list[str]:
     """Linux hosts that do not accept one of these signers yet, or could not be asked; a sentence each."""
-    hosts = [host for host in fleet.hosts if host not in fleet.in_group(WINDOWS)]
+    hosts = [host for host in fleet.in_group(MACHINES) if host not in fleet.in_group(WINDOWS)]
 
     def ask(host: str) -> str:
         reply = ssh.run(fleet.hosts[host], ["cat", _ON_HOST], timeout_s=_ANSWER_WITHIN_S)

@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.remote.command import tell
+from deploy.remote.ssh import of_instance
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -26,7 +27,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what the command answered."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        argv = [str(word) for word in self._task.args["argv"]]
+        instance = self._templar.template((task_vars or {}).get("fleet_instance", ""))
+        argv = of_instance([str(word) for word in self._task.args["argv"]], instance)
         stdin = self._task.args.get("stdin")
         if self._task.check_mode:
             said = "Command would have run if not in check mode"

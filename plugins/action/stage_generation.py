@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         status: dict[str, Any] = dict(known.get("release_status") or {})
         if not status:
             # The baseline may have brought the release tool.
-            told = tell(self._low_level_execute_command, ssh.STATUS)
+            told = tell(self._low_level_execute_command, self._addressed(ssh.STATUS, known))
             answer = document_of(told.output)
             if told.status != 0 or answer is None:
                 return {**result, "failed": True, "msg": told.said}
@@ -89,7 +89,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             seconds, size = round(time.monotonic() - began, 3), bundle.path.stat().st_size
             host, why = str(known["inventory_hostname"]), str(there.get("why", ""))
             came.append(asdict(Transfer(host, bundle.path.name, CONTROLLER, size, seconds, why=why)))
-        told = tell(self._low_level_execute_command, command, want.specification)
+        called = self._addressed(command, known)
+        told = tell(self._low_level_execute_command, called, want.specification)
         # Named, the call is taken into the record, where a run that only looks has none.
         call: dict[str, Any] = {"rollout_transfers": came} if came else {}
         if not self._task.check_mode:
@@ -114,6 +115,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "release_down": noted("release_down", down),
             },
         }
+
+    def _addressed(self, command: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+        return ssh.of_instance(command, self._templar.template(known.get("fleet_instance", "")))
 
     def _uploaded(self, bundle: Bundle) -> str:
         """Put the bundle on the host, complete or not at all; return why not."""

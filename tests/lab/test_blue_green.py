@@ -27,16 +27,15 @@ print(json.dumps(books.execute(query, values).fetchall()))
 """
 BOOKS = "/var/lib/mt5crs/gateway/sim/broker.db"
 GATEWAY_JOURNAL = "/var/lib/mt5crs/gateway/journal.db"
-STRATEGY_JOURNAL = "/var/lib/mt5crs/strategy/intents.db"
 
 
 class Node:
-    """One Inf host: what it is to run, the release tool there, and what it trades."""
+    """One Inf on the machine: what it is to run, the release tool there, and what it trades."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, host: str = HOST) -> None:
         self.fleet = fleet
         self.lab = fleet.lab
-        self.settings: Mapping[str, Any] = resolve(fleet.inventory, {}).hosts[HOST]
+        self.settings: Mapping[str, Any] = resolve(fleet.inventory, {}).hosts[host]
         self.magic = int(self.settings["strategy_magic_number"])
 
     def tool(self, *arguments: str, text: str | None = None, host: str = HOST) -> tuple[int, dict[str, Any]]:
@@ -86,7 +85,8 @@ class Node:
 
     def journal(self) -> dict[str, str]:
         """The strategy's own record: client order id to state."""
-        return dict(self.read(HOST, STRATEGY_JOURNAL, "SELECT client_order_id, state FROM intent"))
+        path = f"/var/lib/mt5crs/strategy{self.settings['fleet_suffix']}/intents.db"
+        return dict(self.read(HOST, path, "SELECT client_order_id, state FROM intent"))
 
     def epoch(self) -> int:
         """Epoch of the order sent last."""

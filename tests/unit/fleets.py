@@ -46,6 +46,19 @@ def make_inventory(directory: Path, hosts: dict[str, list[str]] | None = None) -
     return inventory
 
 
+TREND = "inf-01-trend"
+
+
+def add_beside(inventory: Path, **own: Any) -> None:
+    """Have TREND, a further Inf, run on the machine of inf-01; it gets keys."""
+    text = json.loads(inventory.read_text())
+    hosts = text["lab"]["children"]["inf"]["hosts"]
+    needed = {"fleet_instance": "trend", "fleet_port_offset": 100, "strategy_memory_percent": 10}
+    hosts[TREND] = {"ansible_host": hosts["inf-01"]["ansible_host"], **needed, **own}
+    inventory.write_text(json.dumps(text))
+    keys.make(inventory)
+
+
 def make_fleet(directory: Path) -> Fleet:
     """The fleet of `make_inventory`, resolved."""
     return resolve(make_inventory(directory), EXTRA)

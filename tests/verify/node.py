@@ -73,6 +73,15 @@ class Node:
         """Our services that run on this host, in the order in which they start."""
         return tuple(part for group in PARTS if group in self.groups for part in PARTS[group])
 
+    @property
+    def is_machine(self) -> bool:
+        """Whether it is a machine of its own, no further instance of Inf on one."""
+        return not self.variables["fleet_instance"]
+
+    def installed(self, service: str) -> str:
+        """What a service is called there: with the name of the instance, if the host is one."""
+        return f"{service}{self.variables['fleet_suffix']}"
+
     def run(self, *argv: str, stdin: str = "", timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command as root. What is secret goes through `stdin`, never through `argv`."""
         reply = ssh.run(self.variables, argv, stdin=stdin, timeout_s=timeout_s)

@@ -12,7 +12,7 @@ LAYERS = 9
 @pytest.fixture(params=["reconciler", "strategy"])
 def verdicts(inf: Node, request: pytest.FixtureRequest) -> dict[int, tuple[str, str]]:
     """Layer → verdict and detail, as the link audit on the host itself finds them."""
-    current = f"/opt/mt5crs/{request.param}/current"
+    current = f"/opt/mt5crs/{inf.installed(request.param)}/current"
     audit = inf.run(
         f"{current}/venv/bin/python", "-m", "mt5crs", "link", "--json", "--env-file", f"{current}/.env"
     )
@@ -40,6 +40,6 @@ def test_strategy_started_after_the_state_was_known(inf: Node) -> None:
         shown = inf.run("systemctl", "show", unit, f"--property={since}", "--value").stdout.strip()
         return int(shown)
 
-    synced = activated("mt5crs-reconciler.service", "ActiveEnterTimestampMonotonic")
-    started = activated("mt5crs-strategy.service", "ExecMainStartTimestampMonotonic")
+    synced = activated(f"mt5crs-{inf.installed('reconciler')}.service", "ActiveEnterTimestampMonotonic")
+    started = activated(f"mt5crs-{inf.installed('strategy')}.service", "ExecMainStartTimestampMonotonic")
     assert 0 < synced <= started

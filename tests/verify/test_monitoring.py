@@ -52,7 +52,7 @@ def test_every_service_of_the_inventory_is_scraped(hub: Node, fleet: tuple[Node,
     assert down == {}
     scraped = {(target["labels"]["host"], target["labels"]["job"]) for target in targets}
     expected = {(node.name, job) for node in fleet for job in node.services}
-    expected |= {(node.name, "node") for node in fleet if not node.is_windows}
+    expected |= {(node.name, "node") for node in fleet if node.is_machine and not node.is_windows}
     expected |= {(hub.name, "prometheus"), (hub.name, "alertmanager")}
     expected |= {(host, "hub_watch") for host in watchers(hub)}
     assert scraped == expected

@@ -21,7 +21,7 @@ def exposure(node: Node, unit: str) -> float:
 
 
 def test_exposure_of_our_services(node: Node, unit: str) -> None:
-    assert exposure(node, f"mt5crs-{unit}.service") <= EXPOSURE_LIMIT
+    assert exposure(node, f"mt5crs-{node.installed(unit)}.service") <= EXPOSURE_LIMIT
 
 
 def test_exposure_of_the_node_exporter(node: Node) -> None:

@@ -47,8 +47,8 @@ def secrets_of(node: Node) -> list[str]:
     return found
 
 
-def test_env_is_readable_by_root_alone(unit: str, host: Host) -> None:
-    env = host.file(f"/opt/mt5crs/{unit}/current/.env")
+def test_env_is_readable_by_root_alone(node: Node, unit: str, host: Host) -> None:
+    env = host.file(f"/opt/mt5crs/{node.installed(unit)}/current/.env")
     assert env.exists
     assert (env.user, env.group, oct(env.mode)) == ("root", "root", "0o600")
 

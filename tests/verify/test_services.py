@@ -10,17 +10,19 @@ def journal(node: Node, unit: str) -> str:
 
 
 def test_service_is_enabled_and_running(node: Node, unit: str, host: Host) -> None:
-    service = host.service(f"mt5crs-{unit}")
+    service = host.service(f"mt5crs-{node.installed(unit)}")
     assert service.is_enabled
-    assert service.is_running, journal(node, f"mt5crs-{unit}")
+    assert service.is_running, journal(node, f"mt5crs-{node.installed(unit)}")
 
 
 def test_service_says_it_is_healthy(node: Node, unit: str) -> None:
-    current = f"/opt/mt5crs/{unit}/current"
+    current = f"/opt/mt5crs/{node.installed(unit)}/current"
     health = node.run(
         f"{current}/venv/bin/python", "-m", "mt5crs", "health", unit, "--env-file", f"{current}/.env"
     )
-    assert health.returncode == 0, health.stdout + health.stderr + journal(node, f"mt5crs-{unit}")
+    assert health.returncode == 0, (
+        health.stdout + health.stderr + journal(node, f"mt5crs-{node.installed(unit)}")
+    )
 
 
 def test_service_runs_the_current_generation(node: Node, unit: str) -> None:
@@ -30,10 +32,10 @@ def test_service_runs_the_current_generation(node: Node, unit: str) -> None:
 
 
 def test_unit_in_use_is_the_one_of_the_current_generation(node: Node, unit: str) -> None:
-    name = f"mt5crs-{unit}.service"
+    name = f"mt5crs-{node.installed(unit)}.service"
     shown = node.run("systemctl", "show", name, "--property=NeedDaemonReload,FragmentPath").stdout
     fragment = dict(line.split("=", 1) for line in shown.splitlines())
     assert fragment["NeedDaemonReload"] == "no"
     real = node.run("readlink", "-f", fragment["FragmentPath"]).stdout.strip()
-    current = node.run("readlink", "-f", f"/opt/mt5crs/{unit}/current").stdout.strip()
+    current = node.run("readlink", "-f", f"/opt/mt5crs/{node.installed(unit)}/current").stdout.strip()
     assert real == f"{current}/units/{name}"

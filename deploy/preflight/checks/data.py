@@ -95,7 +95,8 @@ def _databases(look: Look) -> None:
     for host, files in look.sections("databases", "gateway"):
         _judge_databases(look, host, files, needed="/var/lib/mt5crs/gateway/journal.db")
     for host, files in look.sections("databases", "inf"):
-        _judge_databases(look, host, files, needed="/var/lib/mt5crs/reconciler/reconciler.db")
+        name = f"reconciler{look.facts.hosts[host].settings.get('fleet_suffix', '')}"
+        _judge_databases(look, host, files, needed=f"/var/lib/mt5crs/{name}/reconciler.db")
 
 
 def _judge_databases(look: Look, host: str, files: list[Any], *, needed: str) -> None:

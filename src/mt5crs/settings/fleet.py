@@ -47,6 +47,31 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
     address: Annotated[
         str, setting("Address under which the other hosts reach this one.", kind="address", in_env=False)
     ]
+    instance: Annotated[
+        str,
+        setting(
+            "Of a further Inf on a machine that has one: the name of its instance there, which follows its "
+            "services and units (mt5crs-strategy@NAME). The host has the address of the machine.",
+            pattern=r"^([a-z][a-z0-9-]{0,19})?\Z",
+            in_env=False,
+        ),
+    ] = ""
+    suffix: Annotated[
+        str, setting("What follows the names of this host's services and units.", in_env=False)
+    ] = ""
+    port_offset: Annotated[
+        int,
+        setting(
+            "Added to the ports of this host's reconciler and strategy: those of one machine differ by it.",
+            ge=0,
+            le=50000,
+            in_env=False,
+        ),
+    ] = 0
+    scraped_ports: Annotated[
+        list[int],
+        setting("Ports of every reconciler and strategy of this machine, for the Hub.", in_env=False),
+    ] = msgspec.field(default_factory=list)
     ssh_key: Annotated[str, setting("Private key file the controller logs in with.", in_env=False)]
     ssh_known_hosts: Annotated[
         str, setting("File with the hosts' own SSH keys; a host not in it is refused.", in_env=False)

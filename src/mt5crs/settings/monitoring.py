@@ -148,6 +148,13 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
             in_env=False,
         ),
     ] = None
+    instances: Annotated[
+        dict[str, str] | None,
+        setting(
+            "Further instances on machines that have an Inf: host → name; on the Hub, from the inventory.",
+            in_env=False,
+        ),
+    ] = None
     alert_startup_sync_s: Annotated[
         float, setting("A start-up sync that took longer, in seconds, alerts.", gt=0, in_env=False, live=True)
     ] = 3.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -82,6 +82,16 @@ def _add(description: Description) -> None:
     spare = description.directory.load()
     hosts = () if spare is None else spare.hosts
     description.add(next(host for host in hosts if host.group == "inf" and host.name not in known))
+
+
+BESIDE = f"{LAST}-trend"
+"""A further Inf on the machine of the last."""
+
+
+def _add_beside(description: Description) -> None:
+    description.set_on(LAST, strategy_memory_percent=40)
+    description.set_on(BESIDE, strategy_memory_percent=40, fleet_instance="trend", fleet_port_offset=100)
+    description.add(replace(description.plan.host(LAST), name=BESIDE))
 
 
 def other_address(plan: Plan, name: str) -> str:
@@ -180,6 +190,7 @@ def _plain_door(description: Description) -> None:
 
 CHANGES = (
     Change("add an Inf", _add, _AT_GATEWAY, Back.OTHERS),
+    Change("add an Inf on a machine", _add_beside, _of([LAST], "strategy"), Back.OTHERS, live=_AT_GATEWAY),
     Change("remove an Inf", lambda d: d.remove(LAST), _AT_GATEWAY, Back.KEEPS_ACCESS, takes=True),
     Change(
         "move an Inf",

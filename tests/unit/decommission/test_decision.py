@@ -31,6 +31,7 @@ def test_nothing_speaks_against_a_host_that_holds_nothing() -> None:
         ({"held": Held((), (8, 9), ())}, "0 open positions, 2 working orders"),
         ({"held": Held((), (), ("a",))}, r"unresolved \(a\).*resolve"),
         ({"answers": "no route"}, r"does not answer \(no route\).*--lost"),
+        ({"instances": ("inf-02-trend",)}, "others run on its machine: decommission inf-02-trend first"),
         ({"deploying": "ann deploys now"}, "ann deploys now; wait"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,11 @@ import pytest
 from deploy.decommission import on_host
 from deploy.fleet.inventory import resolve
 from deploy.fleet.rendering import render
-from deploy.fleet.services import SERVICES
+from deploy.fleet.services import MACHINES, SERVICES
 from tests.unit.fleets import EXTRA, make_inventory
 
 BROUGHT = [
-    service.name for service in SERVICES if service.group in ("inf", "all") and service.name != "baseline"
+    service.name for service in SERVICES if service.group in ("inf", MACHINES) and service.name != "baseline"
 ]
 
 
@@ -23,15 +25,41 @@ def test_what_trades_stops_from_the_top() -> None:
     assert sorted(on_host.SERVICES) == sorted(BROUGHT)
 
 
-@pytest.mark.parametrize("service", BROUGHT)
-def test_every_unit_that_is_brought_stops_and_leaves(service: str, tmp_path: Path) -> None:
+def _run_below(root: Path, script: str) -> None:
+    """Run a script's commands on files below a directory; systemd is not asked."""
+    text = script
+    for top in ("/etc/", "/opt/", "/var/"):
+        text = text.replace(top, f"{root}{top}")
+    subprocess.run(["sh", "-c", f"systemctl() {{ :; }}\n{text}"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("service", "instance"),
+    [*((service, "") for service in BROUGHT), *((service, "trend") for service in on_host.TRADING)],
+)
+def test_every_unit_that_is_brought_stops_and_leaves(service: str, instance: str, tmp_path: Path) -> None:
     fleet = resolve(make_inventory(tmp_path), EXTRA)
     settings = dict(fleet.hosts["inf-01"])
     watchers = {"inf-01": settings["fleet_address"]}
     settings |= {"monitoring_hub_watchers": watchers, "monitoring_hub_watch_url": "https://x.example/hook"}
+    suffix = f"@{instance}" if instance else ""
+    settings |= {"fleet_instance": instance, "fleet_suffix": suffix}
     wanted = json.loads(render(f"release/{service}.json.j2", settings))
-    script = on_host._REMOVE.replace("$service", service)
-    for unit in wanted["units"]:
-        assert unit in script or f"{unit.partition('.')[0]}.service.*" in script, unit
-    for unit in wanted["start"]:
-        assert unit in script.partition("done")[0], unit  # none goes on once its settings are gone
+    stopped, _, removed = on_host.remove_script(suffix).partition("done")
+    for unit in [
+        *wanted["start"],
+        *(one for key in ("standby", "shadow") for one in wanted.get(key, {}).get("start", ())),
+    ]:
+        assert unit in re.findall(r"[\w@.-]+", stopped), unit  # none goes on once its settings are gone
+    there = tmp_path / "root"
+    others = [there / f"opt/mt5crs/{name}" for name in ("runtimes", f"{service}@other", "baseline")]
+    gone = [there / f"{of}/{service}{suffix}" for of in ("opt/mt5crs", "var/lib/mt5crs")]
+    gone += [there / "etc/systemd/system" / unit for unit in wanted["units"]]
+    for path in (*others, *gone):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    _run_below(there, removed)
+    assert [path for path in gone if path.exists()] == []
+    assert [path.name for path in others if path.exists()] == (
+        ["runtimes", f"{service}@other", "baseline"] if suffix else [f"{service}@other", "baseline"]
+    )

@@ -47,7 +47,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Descri
         yield made, resolve(made.inventory)
 
 
-MEMBERSHIP = ("add an Inf", "remove an Inf", "move an Inf")
+MEMBERSHIP = ("add an Inf", "add an Inf on a machine", "remove an Inf", "move an Inf")
 
 
 def files(description: Description) -> dict[str, bytes]:

@@ -34,21 +34,30 @@ production:
 
 
 def test_only_the_address_of_the_host_changes() -> None:
-    changed = moved(TEXT, "inf-01", "10.0.0.21", "10.0.0.121")
+    changed = moved(TEXT, ["inf-01"], "10.0.0.21", "10.0.0.121")
     before, after = TEXT.splitlines(), changed.splitlines()
     assert [line for line in after if line not in before] == [
         '          ansible_host:   "10.0.0.121"   # rack 4, 10.0.0.21'
     ]
     assert len(before) == len(after)
-    assert moved(changed, "inf-01", "10.0.0.121", "10.0.0.21") == TEXT
+    assert moved(changed, ["inf-01"], "10.0.0.121", "10.0.0.21") == TEXT
 
 
 def test_a_flow_entry_and_an_own_fleet_address() -> None:
     text = TEXT.replace("{ansible_host: 10.0.0.22,", "{ansible_host: gate.example, fleet_address: 10.0.0.22,")
-    changed = moved(text, "inf-02", "10.0.0.22", "fd00::22")
+    changed = moved(text, ["inf-02"], "10.0.0.22", "fd00::22")
     assert "fleet_address: fd00::22," in changed
-    assert yaml.safe_load(moved(changed, "inf-02", "fd00::22", "10.0.0.22").replace("!vault", "")) is not None
-    assert moved(changed, "inf-02", "fd00::22", "10.0.0.22") == text
+    back = moved(changed, ["inf-02"], "fd00::22", "10.0.0.22")
+    assert yaml.safe_load(back.replace("!vault", "")) is not None
+    assert back == text
+
+
+def test_what_runs_on_the_same_machine_goes_along() -> None:
+    also = "        inf-01-trend: {ansible_host: 10.0.0.21, fleet_instance: trend}\n    spare:"
+    text = TEXT.replace("    spare:", also)
+    changed = moved(text, ["inf-01", "inf-01-trend"], "10.0.0.21", "10.0.0.121")
+    assert changed.count("10.0.0.121") == 2
+    assert moved(changed, ["inf-01", "inf-01-trend"], "10.0.0.121", "10.0.0.21") == text
 
 
 def test_there_and_back_is_the_same_for_any_layout() -> None:
@@ -64,9 +73,9 @@ def test_there_and_back_is_the_same_for_any_layout() -> None:
             ]
         text = "\n".join(lines) + "\n"
         number = chance.randrange(len(hosts))
-        there = moved(text, hosts[number], f"10.1.1.{number + 1}", "10.1.2.200")
+        there = moved(text, [hosts[number]], f"10.1.1.{number + 1}", "10.1.2.200")
         assert there.count("10.1.2.200") == 1
-        assert moved(there, hosts[number], "10.1.2.200", f"10.1.1.{number + 1}") == text
+        assert moved(there, [hosts[number]], "10.1.2.200", f"10.1.1.{number + 1}") == text
 
 
 @pytest.mark.parametrize(
@@ -80,4 +89,4 @@ def test_there_and_back_is_the_same_for_any_layout() -> None:
 )
 def test_what_cannot_be_edited_is_said(text: str, host: str, why: str) -> None:
     with pytest.raises(NotEditableError, match=why):
-        moved(text, host, "10.0.0.21", "10.0.0.9")
+        moved(text, [host], "10.0.0.21", "10.0.0.9")

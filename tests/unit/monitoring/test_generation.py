@@ -15,7 +15,7 @@ from deploy.fleet.rendering import render
 from deploy.fleet.settings import check
 from mt5crs.settings import envfile
 from mt5crs.settings.monitoring import MonitoringSettings
-from tests.unit.fleets import EXTRA, make_inventory
+from tests.unit.fleets import EXTRA, TREND, add_beside, make_inventory
 
 from .conftest import PROJECT, specification
 
@@ -80,6 +80,25 @@ def test_a_host_is_scraped_on_its_own_ports(tmp_path: Path) -> None:
         "9100",
         "9100",
     )
+
+
+def test_a_further_inf_on_a_machine_is_scraped_for_itself(tmp_path: Path) -> None:
+    inventory = make_inventory(tmp_path)
+    alone = specification(resolve(inventory, EXTRA).hosts["inf-01"])
+    add_beside(inventory, fleet_magic_number=7)
+    fleet = resolve(inventory, EXTRA)
+    hub = specification(fleet.hosts["hub-01"])
+    of = {(job, address.rpartition(":")[2]) for job, host, address in scraped(hub) if host == TREND}
+    assert of == {("reconciler", "9202"), ("strategy", "9203")}
+    # One node exporter tells of both; Prometheus says whose it is (tests/lab has it do so).
+    (node,) = [
+        job
+        for job in yaml.safe_load(hub["files"]["prometheus.yml"]["content"])["scrape_configs"]
+        if job["job_name"] == "node"
+    ]
+    moved = [rule["regex"] for rule in node["metric_relabel_configs"] if rule["target_label"] == "host"]
+    assert moved == ["inf-01;mt5crs-.+@trend[.]service", "inf-01;7"]
+    assert specification(fleet.hosts["inf-01"]) == alone, "the machine's own monitoring stays as it is"
 
 
 def test_hosts_that_set_their_clock_are_asked_about_it(tmp_path: Path) -> None:

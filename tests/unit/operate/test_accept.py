@@ -56,7 +56,8 @@ def test_it_is_accepted_there_and_the_reconciler_started(asked: Path, acts: list
     assert done.exit_code == 0, done.output
     looked, first, *then = asked.read_text().splitlines()
     assert looked == "systemctl is-active mt5crs-reconciler.service"
-    assert first.startswith("/usr/local/bin/mt5crs accept --reason 'closed by hand in the terminal'")
+    told = "--state-dir /var/lib/mt5crs/reconciler --reason 'closed by hand in the terminal'"
+    assert first.startswith(f"/usr/local/bin/mt5crs accept {told}")
     assert first.endswith("--who ann")
     # systemd refuses to start for a while what has failed too often, as this one has.
     assert then == [f"systemctl {verb} mt5crs-reconciler.service" for verb in ("reset-failed", "restart")]

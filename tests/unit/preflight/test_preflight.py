@@ -561,6 +561,7 @@ def test_what_is_waived_is_shown_and_does_not_stop() -> None:
 
 def test_the_script_that_hosts_run_answers_anywhere_and_says_what_it_could_not_see() -> None:
     question = {"health": {"gateway": ("127.0.0.1", 1)}, "reach": {"x:1": ("127.0.0.1", 1)}, "gateway": True}
+    question["instance"] = ""
     done = subprocess.run(
         ["/usr/bin/python3", "-", json.dumps(question)],
         input=Path(on_host.__file__).read_text(encoding="utf-8"),
@@ -599,9 +600,9 @@ def test_a_host_looks_at_modes_empty_settings_and_damaged_files(
     (state / "journal.db").write_bytes(b"no database " * 100)
     monkeypatch.setattr(on_host, "BASE", tmp_path / "base")
     monkeypatch.setattr(on_host, "STATE", tmp_path / "state")
-    (found,) = on_host.env_files()
+    (found,) = on_host.env_files("")
     assert (found["service"], found["mode"], found["empty"]) == ("gateway", 0o640, ["GATEWAY_SECRET_KEY"])
-    said = {Path(each["path"]).name: each["said"] for each in on_host.databases()}
+    said = {Path(each["path"]).name: each["said"] for each in on_host.databases("")}
     assert said["control.db"] == "ok"
     assert "not a database" in said["journal.db"]
     assert on_host.acts() == [{"at": 5.0, "act": "halt", "magic": 0}]

@@ -34,6 +34,7 @@ def by_pyinfra(
     answered = (status == 0, output)
     here = SimpleNamespace(name=HOST, data={}, run_shell_command=lambda *_words, **_options: answered)
     monkeypatch.setattr(release, "host", here)
+    monkeypatch.setattr(release, "variables", lambda _host: {"fleet_instance": ""})
     if words[0] == "revert":
         release._put_back(rollout)
     else:

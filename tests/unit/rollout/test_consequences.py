@@ -98,7 +98,7 @@ def test_what_is_bound_to_another_service_is_what_the_units_say() -> None:
         if "standby" not in path.name
     }
     assert {name: units for name, units in bound.items() if units} == {
-        f"mt5crs-{one.name}.service.j2": [f"mt5crs-{one.bound_to}.service"]
+        f"mt5crs-{one.name}.service.j2": [f"mt5crs-{one.bound_to}{{{{ fleet_suffix }}}}.service"]
         for one in SERVICES
         if one.bound_to
     }

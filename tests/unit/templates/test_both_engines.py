@@ -14,6 +14,7 @@ import pytest
 from deploy.fleet import services
 from deploy.fleet.inventory import Fleet, resolve
 from deploy.fleet.rendering import render
+from deploy.fleet.services import MACHINES
 from deploy.fleet.settings import structs
 from deploy.rollout import generation
 from mt5crs.settings.envfile import load_env_text, parse
@@ -24,7 +25,7 @@ from mt5crs.settings.review import ReviewSettings
 from mt5crs.settings.schema import Settings, fields
 from mt5crs.settings.strategy import StrategySettings
 from mt5crs_release.desired.spec import read_spec
-from tests.unit.fleets import EXTRA, SIGNER, ansible, make_inventory
+from tests.unit.fleets import EXTRA, SIGNER, add_beside, ansible, make_inventory
 
 SERVICES = {service.name: service.group for service in services.SERVICES}
 LOADED: dict[str, type[Settings]] = {
@@ -78,6 +79,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     override = {"by": "ann", "reason": 'no "key"', "until": "2999-01-01T00:00:00Z"}
     text["lab"]["children"]["inf"]["vars"] = {"fleet_review_override": override}  # the gateway has none
     made.write_text(json.dumps(text))
+    add_beside(made)
     return made
 
 
@@ -88,7 +90,7 @@ def fleet(inventory: Path) -> Fleet:
 
 def hosts_of(fleet: Fleet, service: str) -> list[str]:
     group = SERVICES[service]
-    return list(fleet.hosts) if group == "all" else list(fleet.in_group(group))
+    return list(fleet.in_group(group))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def of_ansible(inventory: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     directory = tmp_path_factory.mktemp("ansible")
     rendered = (
         f"'{service}': (lookup('ansible.builtin.template', 'release/{service}.json.j2') | string | b64encode)"
-        f" if '{group}' in group_names + ['all'] else ''"
+        f" if '{group}' in group_names + ['{MACHINES}'] else ''"
         for service, group in SERVICES.items()
     )
     text = f"{{{{ {{ {', '.join(rendered)} }} | to_json }}}}"
@@ -157,13 +159,13 @@ def test_clients_of_the_gateway(fleet: Fleet) -> None:
     specification = json.loads(render("release/gateway.json.j2", fleet.hosts["gtw-01"]))
     clients = msgspec.json.decode(specification["files"]["clients.json"]["content"], type=ClientsFile)
     assert set(clients.clients) == {
-        *(f"inf-0{number}-{service}" for number in (1, 2) for service in ("reconciler", "strategy")),
+        *(f"{name}-{service}" for name in fleet.in_group("inf") for service in ("reconciler", "strategy")),
         "hub-01-monitor",
         "hub-01-halt",
         "ops",
     }
     halting = clients.clients["hub-01-halt"]
-    assert (halting.permissions, halting.magics) == (["halt"], [202401, 202402])
+    assert (halting.permissions, halting.magics) == (["halt"], [202401, 202402, 202403])
     assert clients.clients["inf-02-strategy"].magics == [202402]
     assert "trade" not in clients.clients["inf-02-reconciler"].permissions
     assert clients.clients["hub-01-monitor"].permissions == ["observe"]
@@ -174,7 +176,7 @@ def test_clients_of_the_gateway(fleet: Fleet) -> None:
             fleet.hosts["hub-01"]["fleet_address"],
         ]
         assert client.addresses == ([fleet.hosts[host]["fleet_address"]] if host else of_operators)
-    assert set(clients.limits) == {"202401", "202402"}
+    assert set(clients.limits) == {"202401", "202402", "202403"}
     secrets = {
         fleet.hosts["inf-01"]["strategy_client_secret_key"],
         fleet.hosts["gtw-01"]["gateway_secret_key"],
