@@ -8,7 +8,7 @@ import io
 import json
 import shlex
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from mt5crs.operate.report import table
 
 if TYPE_CHECKING:
     from deploy.fleet.inventory import Fleet
-    from deploy.rollout.drift import Differing, Sorted
+    from deploy.rollout.drift import Differing, Ignore, Sorted
+    from deploy.rollout.generation import Desired
     from deploy.rollout.plan import Plan, Work
 
 SAME, UNKNOWN, DIFFERS = 0, 1, 2
@@ -56,10 +57,11 @@ def drift(words: Sequence[str], as_json: bool) -> None:
     fleet = fleet_of(inventory_named())
     ignores = [Ignore(word) for word in words]
     try:
-        _refuse(fleet, ignores)
+        wants = plan.wanted(fleet, fleet.hosts)
+        _refuse(fleet, ignores, wants.values())
         answers = statuses(fleet)
         known = {host: answer for host, answer in answers.items() if not isinstance(answer, str)}
-        made = plan.make(fleet, known) if known else None
+        made = plan.make(fleet, known, wants=wants) if known else None
     except (BundleError, OrderError) as error:
         raise click.ClickException(str(error)) from None
     unknown = {host: answer for host, answer in answers.items() if isinstance(answer, str)}
@@ -73,21 +75,14 @@ def drift(words: Sequence[str], as_json: bool) -> None:
     raise SystemExit(UNKNOWN if unknown else DIFFERS if told.differs else SAME)
 
 
-def _refuse(fleet: Fleet, ignores: Sequence[Any]) -> None:
+def _refuse(fleet: Fleet, ignores: Sequence[Ignore], wants: Iterable[Desired]) -> None:
     """ClickException that names every word about nothing there is, before any host is asked."""
     if not ignores:
         return
-    from deploy.fleet.services import NAMES
     from deploy.fleet.settings import PARTS, variables_of
     from deploy.rollout.drift import names_of, refused
-    from deploy.rollout.generation import desired
-    from deploy.rollout.plan import has_service
 
-    names = {name for part in PARTS for name in variables_of(part)}
-    for host, variables in fleet.hosts.items():
-        for service in NAMES:
-            if has_service(fleet, host, service):
-                names |= names_of(desired(service, variables))
+    names = {name for part in PARTS for name in variables_of(part)}.union(*map(names_of, wants))
     problems = refused(ignores, list(fleet.hosts), sorted(names))
     if problems:
         raise click.ClickException("\n  ".join(["nothing was compared:", *problems]))

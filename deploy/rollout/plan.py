@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,28 +145,40 @@ def policy_of(variables: Mapping[str, Any]) -> Policy:
     )
 
 
+def wanted(
+    fleet: Fleet, hosts: Iterable[str], services: Collection[str] = NAMES
+) -> dict[tuple[str, str], Desired]:
+    """(host, service) → what it is to run, of these hosts as ordered. BundleError without a bundle."""
+    return {
+        (host, service): desired(service, fleet.hosts[host])
+        for host in hosts
+        for service in services
+        if has_service(fleet, host, service)
+    }
+
+
 def make(
     fleet: Fleet,
     statuses: Mapping[str, Mapping[str, Any]],
     services: Collection[str] = NAMES,
     policy: Policy | None = None,
+    wants: Mapping[tuple[str, str], Desired] | None = None,
 ) -> Plan:
     """The plan for the hosts whose release tool's status is given (`{}`: no tool there yet).
 
-    services: the parts this run is for. policy: instead of the settings'. Raises OrderError when gateway and
-    Inf could not talk on the way, BundleError when there is no bundle, or hosts would refuse it.
+    services: the parts this run is for. policy: instead of the settings'. wants: what `wanted` says of all
+    these services, by who has asked it already. Raises OrderError when gateway and Inf could not talk on the
+    way, BundleError when there is no bundle, or hosts would refuse it.
     """
     hosts = [host for host in fleet.hosts if host in statuses]
     chosen = policy or policy_of(fleet.hosts[hosts[0]])
     work: dict[tuple[str, str], Work] = {}
-    for host in hosts:
-        for service in services:
-            if has_service(fleet, host, service):
-                want = desired(service, fleet.hosts[host])
-                todo = decide(want, statuses[host])
-                if todo.stage:
-                    require(host, want, fleet.hosts[host])
-                work[host, service] = Work(want, todo)
+    for (host, service), want in (wants or wanted(fleet, hosts, services)).items():
+        if host in statuses:
+            todo = decide(want, statuses[host])
+            if todo.stage:
+                require(host, want, fleet.hosts[host])
+            work[host, service] = Work(want, todo)
     members = {
         kind: [host for host in hosts if host in fleet.in_group(group)] for kind, group in GROUP_OF.items()
     }

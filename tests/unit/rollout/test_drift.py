@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from deploy.commands import config_drift
 from deploy.fleet.inventory import Fleet, resolve
+from deploy.fleet.rendering import render
 from deploy.fleet.services import NAMES
 from deploy.rollout import generation, plan
 from deploy.rollout.drift import CODE, HOW, MANIFEST, Differing, Ignore, refused, sort_out, what_differs
@@ -135,7 +136,15 @@ def test_a_word_about_nothing_is_refused(word: str, said: str) -> None:
 def ask(
     inventory: Path, monkeypatch: pytest.MonkeyPatch, *words: str, unreachable: bool = False, **now: Any
 ) -> Result:
-    """The command on a fleet whose reconcilers ran with another log level when they were deployed."""
+    """The command on the fleet of `prepare`."""
+    prepare(inventory, monkeypatch, unreachable=unreachable, **now)
+    return CliRunner().invoke(main, ["--inventory", str(inventory), "config", "drift", *words])
+
+
+def prepare(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch, *, unreachable: bool = False, **now: Any
+) -> None:
+    """A fleet whose reconcilers ran with another log level when they were deployed."""
     fleet = resolve(inventory)
     old = resolve(inventory, {"reconciler_log_level": "DEBUG"})
     answers: dict[str, Any] = {}
@@ -159,7 +168,6 @@ def ask(
 
     monkeypatch.setattr(config_drift, "statuses", lambda _fleet: answers)
     monkeypatch.setattr(config_drift, "_files_of", files)
-    return CliRunner().invoke(main, ["--inventory", str(inventory), "config", "drift", *words])
 
 
 def id_of(variables: Any) -> str:
@@ -187,6 +195,22 @@ def test_exit_status_and_what_is_said(
     done = ask(inventory, monkeypatch, *words)
     assert done.exit_code == status, done.output
     assert said in done.output
+
+
+def test_what_is_wanted_is_rendered_once(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[str] = []
+
+    def counting(name: str, settings: Any) -> str:
+        rendered.append(name)
+        return render(name, settings)
+
+    prepare(inventory, monkeypatch)
+    monkeypatch.setattr(generation, "render", counting)
+    done = CliRunner().invoke(
+        main, ["--inventory", str(inventory), "config", "drift", "--ignore", "reconciler"]
+    )
+    assert done.exit_code == 0, done.output
+    assert rendered.count("release/gateway.json.j2") == 1  # one gateway, of which nothing differs
 
 
 def test_what_is_ignored_is_in_the_document(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
