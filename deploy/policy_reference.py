@@ -36,7 +36,8 @@ All of {fields} are needed. `expires` is in UTC, at most {days} days ahead. `dep
 `any` outlives them.
 
 A waiver refuses the deployment when it has expired, is of another deployment, cannot be read, or names an
-unknown rule or host. What is waived is still counted and shown."""
+unknown rule or host. What is waived is still counted and shown, and so is a waiver that allows nothing
+which is found."""
 PAGE = PROJECT / "docs" / "reference" / "policy.md"
 
 

@@ -21,6 +21,7 @@ from mt5crs.operate.gateways import ask
 from mt5crs.operate.report import table
 from mt5crs.protocol import replies, requests
 from mt5crs.protocol.records import Deal
+from mt5crs.settings.schema import instead
 
 if TYPE_CHECKING:
     from deploy.fleet.inventory import Fleet
@@ -265,7 +266,7 @@ def restore(host: str, service: str, name: str | None, yes: bool) -> None:
 
     fleet = _fleet()
     if host not in fleet.hosts:
-        raise click.UsageError(f"there is no host {host}; there are {', '.join(fleet.hosts)}")
+        raise click.UsageError(f"there is no host {host}{instead(host, fleet.hosts)}")
     of = _or_fail(lambda: storing.chosen(fleet, name))
     content = _or_fail(lambda: storing.copy_of(fleet, of, host))
     age = _age(time.time() - float(of["time"]))

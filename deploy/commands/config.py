@@ -22,7 +22,7 @@ from mt5crs.operate.connection import ConnectionSettings, json_option
 from mt5crs.operate.gateways import ask
 from mt5crs.operate.report import table
 from mt5crs.protocol import replies
-from mt5crs.settings.schema import did_you_mean
+from mt5crs.settings.schema import instead
 
 if TYPE_CHECKING:
     from deploy.fleet.inventory import Fleet
@@ -323,9 +323,7 @@ def _change(word: str) -> tuple[str, Any]:
 
 def _require(name: str, known: Sequence[str] | Mapping[str, Any], what: str, where: str) -> None:
     if name not in known:
-        hint = did_you_mean(name, known).partition("did you mean ")[2]
-        listed = f"; did you mean {hint}" if hint else ""
-        raise click.UsageError(f"{where} has no {what} {name}{listed}")
+        raise click.UsageError(f"{where} has no {what} {name}{instead(name, known)}")
 
 
 def _short(text: str) -> str:

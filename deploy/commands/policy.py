@@ -12,7 +12,7 @@ from deploy.commands.named_fleet import chosen_fleet, fleet_of
 from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import json_option
 from mt5crs.operate.report import table
-from mt5crs.settings.schema import did_you_mean
+from mt5crs.settings.schema import instead
 
 if TYPE_CHECKING:
     from deploy.policy.rule import Rule
@@ -53,6 +53,7 @@ def check(as_json: bool) -> None:
             "deployment": verdict.deployment or None,
             "findings": [asdict(finding) for finding in verdict.findings],
             "waiver_problems": verdict.problems,
+            "waivers_idle": verdict.idle,
             "rule_problems": verdict.unreadable,
         }
         click.echo(json.dumps(told))
@@ -60,7 +61,7 @@ def check(as_json: bool) -> None:
         rows = [(one.severity, one.rule, one.scope, one.text, one.waiver or "no") for one in verdict.findings]
         if rows:
             click.echo(table(("SEVERITY", "RULE", "SCOPE", "FINDING", "WAIVED"), rows))
-        for problem in verdict.problems:
+        for problem in (*verdict.problems, *verdict.idle):
             click.echo(f"waiver {problem}")
         for problem in verdict.unreadable:
             click.echo(f"rule {problem}")
@@ -92,7 +93,7 @@ def explain(rule: str, as_json: bool) -> None:
     known = _rules()
     found = known.get(rule.upper())
     if found is None:
-        raise click.UsageError(f"there is no rule {rule}{did_you_mean(rule.upper(), known)}")
+        raise click.UsageError(f"there is no rule {rule}{instead(rule.upper(), known)}")
     refuses = found.severity in REFUSING
     if as_json:
         names = ("id", "severity", "title", "reason", "remedy", "waivable")

@@ -18,7 +18,7 @@ from deploy.commands.rotate import rotate
 from deploy.commands.vault import edit, init, view
 from mt5crs.operate.connection import json_option
 from mt5crs.operate.report import table
-from mt5crs.settings.schema import did_you_mean
+from mt5crs.settings.schema import instead
 from mt5crs_release.records.audit_chain import records_of, verify
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _unfinished(inventory: Path, dates: Collection[str], known: Collection[str])
     if next_file(password_file(inventory)).exists():
         yield "a change of the vault's password was interrupted: `secrets rotate vault` finishes it"
     for name in sorted(set(dates) - set(known)):
-        yield f"fleet_secret_expiry names {name}, and no secret is called so{did_you_mean(name, known)}"
+        yield f"fleet_secret_expiry names {name}, and no secret is called so{instead(name, known)}"
 
 
 def judged(

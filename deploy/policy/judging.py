@@ -21,6 +21,8 @@ class Verdict:
     deployment: str = ""
     unreadable: tuple[str, ...] = ()
     """What is wrong with rules that users have added, a sentence each."""
+    idle: tuple[str, ...] = ()
+    """Waivers that allow nothing, since nothing they are for is found, a sentence each."""
 
     @property
     def refusing(self) -> list[str]:
@@ -48,7 +50,13 @@ def judge(
     rules = tuple(rules)
     found = [finding for rule in rules for finding in _look(rule, facts, waivers.good)]
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Verdict(len(rules), tuple(found), waivers.problems, deployment, unreadable)
+    used = {finding.waiver for finding in found}
+    idle = tuple(
+        f"{one.where}: nothing is found that it allows ({one.rule} on {one.scope}); remove it if so it stays"
+        for one in waivers.good
+        if one.shown not in used
+    )
+    return Verdict(len(rules), tuple(found), waivers.problems, deployment, unreadable, idle)
 
 
 def _look(rule: Rule, facts: Facts, waivers: tuple[Waiver, ...]) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from deploy.fleet.vault_password import PROJECT
 from deploy.policy.facts import Facts
 from deploy.policy.rule import FLEET, SEVERITIES, Broken, Rule
-from mt5crs.settings.schema import did_you_mean
+from mt5crs.settings.schema import instead
 
 DIRECTORY: Final = PROJECT / "policy"
 PATTERN: Final = "*.rego"
@@ -141,7 +141,7 @@ def _unknown_settings(text: str, settings: Collection[str]) -> Iterator[tuple[in
             if name not in settings:
                 yield (
                     number,
-                    f"there is no setting {name}{did_you_mean(name, settings)} (secrets are not shown)",
+                    f"there is no setting {name}{instead(name, settings)} (secrets are not shown)",
                 )
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from deploy.policy.rule import FLEET, Rule
-from mt5crs.settings.schema import did_you_mean
+from mt5crs.settings.schema import instead
 
 LONGEST = timedelta(days=90)
 ANY = "any"
@@ -105,7 +105,7 @@ def _fields(node: yaml.Node) -> tuple[dict[str, str], list[str]]:
     for key, value in node.value:
         name = str(key.value)
         if name not in FIELDS:
-            wrong.append(f"{name} is unknown{did_you_mean(name, FIELDS)}")
+            wrong.append(f"{name} is unknown{instead(name, FIELDS)}")
         elif name in found:
             wrong.append(f"{name} is there twice; only one would count")
         elif not isinstance(value, yaml.ScalarNode) or not str(value.value).strip():
@@ -126,11 +126,11 @@ def _problems(
 ) -> Iterator[str]:
     rule, scope = fields["rule"], fields["scope"]
     if rule not in rules:
-        yield f"there is no rule {rule}{did_you_mean(rule, rules)}"
+        yield f"there is no rule {rule}{instead(rule, rules)}"
     elif not rules[rule].waivable:
         yield f"{rule} cannot be waived; a deployment cannot do without it"
     if scope != FLEET and scope not in hosts:
-        yield f"scope {scope} is neither a host of this fleet nor `{FLEET}`{did_you_mean(scope, hosts)}"
+        yield f"scope {scope} is neither a host of this fleet nor `{FLEET}`{instead(scope, [*hosts, FLEET])}"
     expires = _time(fields["expires"])
     if expires is None:
         yield f"expires is {fields['expires']}, expected a time in UTC such as {now:%Y-%m-%dT%H:%M:%SZ}"

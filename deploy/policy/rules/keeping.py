@@ -96,7 +96,7 @@ RULES = (
         "P0",
         "Secrets are written in vaults only",
         "A plain file is read by backups, editors, and everybody who has the repository.",
-        "Move the value into the environment's vault (`ansible-vault edit`), and replace the secret: it "
+        "Move the value into the environment's vault (`secrets edit`), and replace the secret: it "
         "has been read.",
         _written_plain,
     ),

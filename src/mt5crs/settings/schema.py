@@ -18,7 +18,7 @@ import os
 import stat
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 import msgspec
@@ -27,6 +27,7 @@ Kind = Literal["plain", "address", "network", "curve_public_key", "curve_secret_
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _MOST_OF_SECRET = 4096
+_MOST_NAMED = 8
 _KEY_PATTERN = r"^[0-9a-f]{64}\Z"
 _ADDRESS_PATTERN = r"^[0-9A-Za-z.:_-]+\Z"
 
@@ -320,13 +321,27 @@ def secret_in(path: str) -> tuple[str, str]:
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """'; did you mean X?' for the closest known name, or advice to remove it.
+    """'; did you mean X?' for the closest known setting, or advice to remove one that nothing reads.
 
     prefix: what all of them begin with; it does not count for likeness.
     """
     endings = [other.removeprefix(prefix) for other in known]
-    close = difflib.get_close_matches(name.removeprefix(prefix), endings, n=1, cutoff=0.6)
-    return f"; did you mean {prefix}{close[0]}?" if close else "; remove it, nothing reads it"
+    close = _closest(name.removeprefix(prefix), endings)
+    return f"; did you mean {prefix}{close}?" if close else "; remove it, nothing reads it"
+
+
+def instead(name: str, known: Collection[str]) -> str:
+    """'; did you mean X?' for what is named and is not there (a host, a rule), or what there is."""
+    close = _closest(name, known)
+    if close:
+        return f"; did you mean {close}?"
+    more = len(known) - _MOST_NAMED
+    listed = ", ".join(list(known)[:_MOST_NAMED]) or "none"
+    return f"; there are {listed}" + (f" and {more} more" if more > 0 else "")
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    return "".join(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6))
 
 
 def to_env(value: object) -> str:

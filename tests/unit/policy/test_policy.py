@@ -186,6 +186,13 @@ def test_a_waived_finding_is_shown_and_refuses_nothing(facts: Facts) -> None:
     assert judge(broken, RULES, read(waiver(), waiver(scope="inf-02"))).refused is False
 
 
+def test_a_waiver_for_what_is_not_found_is_told_and_refuses_nothing(facts: Facts) -> None:
+    verdict = judge(facts, RULES, read(waiver()))
+    assert (verdict.refused, len(verdict.idle)) == (False, 1)
+    assert verdict.idle[0].startswith("w.yml:2: nothing is found that it allows (TRD-007 on inf-01)")
+    assert judge(given(facts, "inf-01", strategy_symbol="XAUUSD"), RULES, read(waiver())).idle == ()
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -198,6 +205,9 @@ def test_a_waived_finding_is_shown_and_refuses_nothing(facts: Facts) -> None:
         ({"rule": "TRD-077"}, "did you mean TRD-007"),
         ({"rule": "SET-001"}, "cannot be waived"),
         ({"scope": "inf-09"}, "neither a host"),
+        ({"scope": "fleeet"}, "did you mean fleet?"),
+        ({"scope": "zzz"}, "there are inf-01, inf-02, fleet"),
+        ({"rule": "ZZZ"}, "there is no rule ZZZ; there are SET-001"),
         ({"scope": "*"}, "neither a host"),
         ({"owner": " "}, "owner needs a text"),
         ({"reason": None}, "reason is missing"),
