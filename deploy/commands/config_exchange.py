@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deploy.commands.named_fleet import fleet_of, inventory_named
-from mt5crs.settings.schema import did_you_mean
+from mt5crs.settings.schema import instead
 
 if TYPE_CHECKING:
     from deploy.fleet.inventory import Fleet
@@ -20,10 +20,7 @@ _service_option = click.option(
 
 def _host_of(fleet: Fleet, host: str) -> None:
     if host not in fleet.hosts:
-        hint = did_you_mean(host, fleet.hosts).partition("did you mean ")[2]
-        raise click.UsageError(
-            f"{fleet.inventory} has no host {host}" + (f"; did you mean {hint}" if hint else "")
-        )
+        raise click.UsageError(f"{fleet.inventory} has no host {host}{instead(host, fleet.hosts)}")
 
 
 def _services(fleet: Fleet, host: str, service: str | None) -> list[str]:
@@ -101,6 +98,8 @@ def import_(file: Path, host: str, service: str | None) -> None:
     read = (read_yaml if file.suffix in (".yml", ".yaml") else read_env)(text, of, str(file))
     if read.problems:
         raise click.ClickException("nothing was taken over:\n  " + "\n  ".join(read.problems))
+    if not (read.settings or read.secrets or read.fixed):
+        raise click.ClickException(f"{file} has no setting in it; is it the right file?")
     origins = {name: fleet.origins.get((host, name), "") for name in read.settings}
     lines = list(new_text(read, fleet.hosts[host], origins))
     for line in lines:
@@ -108,6 +107,6 @@ def import_(file: Path, host: str, service: str | None) -> None:
     if not lines:
         click.echo(f"# {file} says nothing else than the inventory does")
     for name in read.secrets:
-        click.echo(f"{name} is a secret: it belongs into the vault (`ansible-vault edit`)", err=True)
+        click.echo(f"{name} is a secret: it belongs into the vault (`secrets edit`)", err=True)
     for name in read.fixed:
         click.echo(f"{name} is decided by the deployment, and left out", err=True)

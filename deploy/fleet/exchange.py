@@ -12,9 +12,9 @@ import yaml
 
 from deploy.fleet.layers import HIDDEN
 from deploy.fleet.rendering import TEMPLATES, render
-from deploy.fleet.settings import structs, variables_of
-from mt5crs.settings.envfile import parse
-from mt5crs.settings.schema import Field, SettingsError, check_value, did_you_mean, fields
+from deploy.fleet.settings import PARTS, structs, variables_of
+from mt5crs.settings.envfile import scan
+from mt5crs.settings.schema import Field, check_value, did_you_mean, fields
 
 _LINE = re.compile(r"([A-Z][A-Z0-9_]*)=")
 
@@ -24,11 +24,20 @@ class Read:
     """What a file says: settings by variable, all that is wrong, and what is no setting of the inventory."""
 
     settings: dict[str, Any] = field(default_factory=dict)
+    declared: dict[str, Field] = field(default_factory=dict)
+    """Those of `settings`."""
     problems: list[str] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     """Variables whose value belongs into the vault."""
     fixed: list[str] = field(default_factory=list)
     """Names that the deployment itself decides."""
+
+
+class _Loader(yaml.SafeLoader):
+    """With Ansible's `!vault`: what is encrypted in an older file is a secret, whatever it is called."""
+
+
+_Loader.add_constructor("!vault", lambda _loader, _node: HIDDEN)
 
 
 def services_with_env() -> tuple[str, ...]:
@@ -63,24 +72,26 @@ def yaml_text(variables: Mapping[str, Any], hidden: Collection[str]) -> str:
 
 def read_env(text: str, service: str, origin: str) -> Read:
     """The settings of an `.env`; every problem at once."""
-    try:
-        values = parse(text.replace("\r\n", "\n"), origin=origin)
-    except SettingsError as error:
-        return Read(problems=[f"{origin}: {problem}" for problem in error.problems])
+    values, wrong = scan(text.replace("\r\n", "\n"))
     lines = {
         match[1]: number
         for number, line in enumerate(text.splitlines(), start=1)
         if (match := _LINE.match(line))
     }
     where = {name: f"{origin}:{lines[name]}" for name in values}
-    return _read(values, {one.env: one for one in _fields(service).values() if one.env}, where, text=True)
+    found = _read(values, {one.env: one for one in _fields(service).values() if one.env}, where, text=True)
+    found.problems = [*(f"{origin}: {problem}" for problem in wrong), *found.problems]
+    return found
 
 
 def read_yaml(text: str, service: str, origin: str) -> Read:
-    """The settings of a YAML mapping: by variable (`gateway_port`), or as in the `.env` (`GATEWAY_PORT`)."""
+    """The settings of a YAML mapping: by variable (`gateway_port`), or as in the `.env` (`GATEWAY_PORT`).
+
+    By variable those of the host's other parts too, as `config export` writes them.
+    """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -89,10 +100,17 @@ def read_yaml(text: str, service: str, origin: str) -> Read:
         return Read()
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         return Read(problems=[f"{origin} is no mapping of names to values"])
-    where = {str(key.value): f"{origin}:{key.start_mark.line + 1}" for key, _ in node.value}
-    known = {one.env: one for one in _fields(service).values() if one.env}
+    where, twice = dict[str, str](), []
+    for key, _ in node.value:
+        place = f"{origin}:{key.start_mark.line + 1}"
+        if where.setdefault(str(key.value), place) != place:
+            twice.append(f"{place}: {key.value} is there a second time; keep one of them")
+    known = {name: field for part in PARTS for name, field in variables_of(part).items()}
     known |= {one.variable: one for one in _fields(service).values() if one.variable}
-    return _read({str(name): value for name, value in values.items()}, known, where, text=False)
+    known |= {one.env: one for one in _fields(service).values() if one.env}
+    found = _read({str(name): value for name, value in values.items()}, known, where, text=False)
+    found.problems = [*twice, *found.problems]
+    return found
 
 
 def _read(
@@ -107,7 +125,7 @@ def _read(
         if declared.variable is None:
             found.fixed.append(name)
             continue
-        if declared.secret:
+        if declared.secret or value == HIDDEN:
             found.secrets.append(declared.variable)
             continue
         converted, problem = check_value(
@@ -119,17 +137,24 @@ def _read(
             found.problems.append(f"{where[name]}: {name} is said a second time, as {declared.variable}")
         else:
             found.settings[declared.variable] = msgspec.to_builtins(converted)
+            found.declared[declared.variable] = declared
     return found
 
 
 def new_text(read: Read, now: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
     """Lines for host_vars: what the file says otherwise than the inventory, and what that says now."""
     for name, value in read.settings.items():
-        if name in now and now[name] == value:
+        if name in now and _whole(read.declared[name], now[name]) == value:
             continue
         said = f"now {now[name]!r}" if name in now else "now not set"
         yield f"# {said}{f' ({origins[name]})' if origins.get(name) else ''}"
         yield yaml_text({name: value}, ()).rstrip("\n")
+
+
+def _whole(declared: Field, value: Any) -> Any:
+    """A value of the inventory with the defaults of what is in it, as `_read` has those of a file."""
+    converted, problem = check_value(declared, value, declared.name, from_text=False)
+    return value if problem is not None else msgspec.to_builtins(converted)
 
 
 def _fields(service: str) -> dict[str, Field]:

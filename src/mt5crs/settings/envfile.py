@@ -24,6 +24,14 @@ def value_fits(value: str) -> bool:
 
 def parse(text: str, *, origin: str = ".env") -> dict[str, str]:
     """Names and values of an `.env` text. SettingsError names every bad line by number, never its value."""
+    values, problems = scan(text)
+    if problems:
+        raise SettingsError(origin, problems)
+    return values
+
+
+def scan(text: str) -> tuple[dict[str, str], list[str]]:
+    """What `parse` reads, and what is wrong with the other lines, a sentence each."""
     values: dict[str, str] = {}
     problems: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -41,9 +49,7 @@ def parse(text: str, *, origin: str = ".env") -> dict[str, str]:
         if match["key"] in values:
             problems.append(f"line {number} sets {match['key']} a second time; keep one of them")
         values[match["key"]] = match["quoted"] if match["quoted"] is not None else match["bare"]
-    if problems:
-        raise SettingsError(origin, problems)
-    return values
+    return values, problems
 
 
 def read(path: Path) -> dict[str, str]:

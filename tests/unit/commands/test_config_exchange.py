@@ -75,6 +75,24 @@ def test_an_exported_env_says_nothing_new(run: Any, tmp_path: Path) -> None:
         assert "STATE_DIR is decided by the deployment" in said
 
 
+@pytest.mark.parametrize("host", ["hub-01", "inf-01", "gtw-01"])
+def test_an_exported_yaml_says_nothing_new(run: Any, tmp_path: Path, host: str) -> None:
+    file = tmp_path / "host.yml"
+    file.write_text(run("export", host)[1])
+    service = ["--service", "strategy"] if host == "inf-01" else []
+    status, text, said = run("import", str(file), "--host", host, *service)
+    assert (status, text) == (0, f"# {file} says nothing else than the inventory does\n"), said
+    assert "gateway_mt5_password is a secret: it belongs into the vault (`secrets edit`)" in said
+
+
+def test_what_is_encrypted_in_an_old_yaml_is_a_secret(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "old.yml"
+    file.write_text("strategy_symbol: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6162\nstrategy_volume: 0.03\n")
+    status, text, said = run("import", str(file), "--host", "inf-01", "--service", "strategy")
+    assert (status, yaml.safe_load(text)) == (0, {"strategy_volume": 0.03})
+    assert "strategy_symbol is a secret" in said
+
+
 def test_an_old_env_gives_the_lines_for_host_vars(run: Any, tmp_path: Path) -> None:
     file = tmp_path / "old.env"
     canary = "ab" * 32
@@ -110,6 +128,9 @@ def test_an_old_yaml_may_have_either_kind_of_name(run: Any, tmp_path: Path) -> N
         ),
         ("a.env", "VOLUME 1\n", ("line 1",)),
         ("a.yml", "strategy_volume: '1'\nstrategy_volum: 1\n", (":1: ", ":2: strategy_volum is unknown")),
+        ("a.env", "VOLUM=1\nFOO\nVOLUME=abc\n", (": line 2 is neither", ":1: VOLUM is unknown", ":3: ")),
+        ("a.yml", "strategy_volume: 1\nstrategy_volume: 2\n", (":2: strategy_volume is there a second",)),
+        ("a.env", "# nothing\n", ("has no setting in it",)),
         ("a.yml", "- 1\n", ("no mapping",)),
         ("a.yml", "a: [\n", (":2: no YAML",)),
         ("a.yml", "VOLUME: 1\nstrategy_volume: 1\n", (":2: strategy_volume is said a second time",)),
@@ -122,11 +143,12 @@ def test_every_mistake_is_told_with_its_line(
     file.write_text(content)
     status, text, said = run("import", str(file), "--host", "inf-01", "--service", "strategy")
     assert (status, text) == (1, "")
-    assert "nothing was taken over" in said
+    assert "nothing was taken over" in said or "has no setting" in said
     assert not [part for part in why if part not in said], said
 
 
 def test_wrong_words_are_one_sentence(run: Any) -> None:
     assert "did you mean inf-01" in run("export", "inf-1")[2]
+    assert "has no host zzz; there are hub-01, inf-01, gtw-01\n" in run("export", "zzz")[2]
     assert "hub-01 has no strategy; it has hub" in run("export", "hub-01", "--service", "strategy")[2]
     assert "gtw-01 has no strategy" in run("export", "gtw-01", "--service", "strategy")[2]
