@@ -6,6 +6,8 @@ Not `mt5crs audit`, which looks at an installation. What is promised, and what i
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from deploy.commands.compliance import SECTIONS, Whole, report
 from deploy.commands.named_fleet import chosen_fleet, fleet_of
 from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import json_option
 from mt5crs.operate.report import table
+from mt5crs.settings.schema import instead
 from mt5crs_release.records.audit_chain import Finding, Head, Verified, Witness, records_of, verify
 
 if TYPE_CHECKING:
@@ -114,6 +118,9 @@ def show(directory: Path | None, last: int, what: str | None, number: int | None
         click.echo(json.dumps(chosen[0], indent=None if as_json else 2))
         return
     fitting = [record for record in records if str(record.get("what", "")).startswith(what or "")]
+    if what and not fitting:
+        kinds = sorted({str(record.get("what")) for record in records})
+        raise click.UsageError(f"no record is called {what}{instead(what, kinds)}")
     chosen = fitting[-last:]
     if as_json:
         click.echo(json.dumps(chosen))
@@ -201,9 +208,28 @@ def summary(record: Mapping[str, Any]) -> str:
     services = record.get("services") or ()
     if services:
         words.append(_some([f"{entry.get('host')} {entry.get('service')}" for entry in services]))
-    for name in ("outcome", "magic", "profile", "to", "host", "backup", "order"):
+    for name in (
+        "outcome",
+        "magic",
+        "profile",
+        "to",
+        "host",
+        "service",
+        "backup",
+        "order",
+        "incident",
+        "kind",
+        "name",
+    ):
         if record.get(name) is not None:
             words.append(f"{name} {record[name]}" if name != "outcome" else str(record[name]))
+    if record.get("old") and record.get("new"):
+        words.append(f"from {record['old']} to {record['new']}")
+    for name in ("names", "keys", "added", "edited", "removed"):
+        if record.get(name):
+            words.append(f"{name} {_some(record[name])}")
+    if record.get("hosts") and not record.get("deployment"):
+        words.append(f"on {_some(list(record['hosts']))}")
     gateways = record.get("gateways")
     if isinstance(gateways, Mapping):
         words.append(_some([f"{host}: {said}" for host, said in gateways.items()]))
@@ -227,9 +253,9 @@ def export(directory: Path) -> None:
 
     `mt5crs audit-log verify --directory DIRECTORY` checks it later and elsewhere. It holds no secret.
     """
-    log = log_of(None)
     if directory.exists():
         raise click.UsageError(f"{directory} exists already; name a new directory")
+    log = log_of(None)
     contents = {
         _RECORDS: log.records,
         _SNAPSHOTS: log.snapshots,
@@ -237,11 +263,11 @@ def export(directory: Path) -> None:
         _WITNESSES: _json({"seen": [asdict(one) for one in log.witnesses], "silent": dict(log.silent)}),
     }
     try:
-        directory.mkdir(mode=0o700)
-        for name, content in contents.items():
-            (directory / name).write_bytes(content)
+        _write(directory, contents)
     except OSError as error:
-        raise click.ClickException(f"{directory} cannot be written: {error.strerror}") from None
+        raise click.ClickException(
+            f"{directory} cannot be written ({error.strerror}), and nothing was; name another place"
+        ) from None
     found = verify(log.records, log.head, log.snapshots, log.witnesses)
     state = f"{len(found.findings)} findings: verify it" if found.findings else "whole"
     click.echo(f"{directory}: {found.records} records, {state}")
@@ -280,6 +306,18 @@ def checkpoint(key: Path) -> None:
     click.echo(f"signed up to record {log.head.n}")
 
 
+def _write(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Make the directory with all of it, or nothing. May raise OSError."""
+    beside = Path(tempfile.mkdtemp(dir=directory.absolute().parent, prefix=f".{directory.name}."))
+    try:
+        for name, content in contents.items():
+            (beside / name).write_bytes(content)
+        beside.rename(directory)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
 def _json(value: object) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
@@ -290,29 +328,40 @@ def log_of(directory: Path | None) -> Log:
 
     if directory is not None:
         return _exported(directory)
-    chosen = chosen_fleet("audit-log …; or --directory")
+    command = click.get_current_context().command
+    others = any(option.name == "directory" for option in command.params if isinstance(option, click.Option))
+    chosen = chosen_fleet(f"audit-log {command.name} …{'; or --directory' if others else ''}")
     try:
         return log_of_fleet.fetch(log_of_fleet.reach_of(fleet_of(chosen.inventory)))
     except log_of_fleet.LogError as error:
         raise click.ClickException(str(error)) from None
 
 
+class _Told(msgspec.Struct):
+    """What an export says that hosts have seen."""
+
+    seen: tuple[Witness, ...]
+    silent: dict[str, str] = {}
+
+
 def _exported(directory: Path) -> Log:
     from deploy.coordination.audit_log import Log
 
+    content, name = {}, ""
     try:
-        records, snapshots, head, seen = (
-            (directory / name).read_bytes() for name in (_RECORDS, _SNAPSHOTS, _HEAD, _WITNESSES)
-        )
-        told = json.loads(seen)
-        witnesses = tuple(Witness(**one) for one in told["seen"])
-        found = json.loads(head)
-        end = Head(**found) if found else None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        for name in (_RECORDS, _SNAPSHOTS, _HEAD, _WITNESSES):
+            content[name] = (directory / name).read_bytes()
+        name = _WITNESSES
+        told = msgspec.json.decode(content[_WITNESSES], type=_Told)
+        name = _HEAD
+        head = msgspec.json.decode(content[_HEAD], type=Head | None)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise click.ClickException(
-            f"{directory} is no export of an audit log, or a damaged one ({error})"
+            f"{directory} is no export of an audit log, or a damaged one ({name}: {why}); name a directory "
+            "that `audit-log export` made"
         ) from None
-    return Log(records, snapshots, end, witnesses, told.get("silent") or {})
+    return Log(content[_RECORDS], content[_SNAPSHOTS], head, told.seen, told.silent)
 
 
 def _signers() -> list[str] | None:

@@ -257,8 +257,8 @@ def _end(made: Journal, chosen: Chosen, *, as_json: bool) -> None:
     acted(
         "host.migrated" if kept else "host.migration_undone",
         host=made.host,
-        before=made.old,
-        after=made.new,
+        old=made.old,
+        new=made.new,
         reason=made.reason,
         why=None if kept else made.why_undone,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,16 +13,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from deploy.commands import audit_log as command
 from deploy.commands.audit_log import summary
 from deploy.coordination import audit_log, checkpoints
 from deploy.coordination.audit_log import Reach, act, add, fetch
 from deploy.coordination.fleet_lock import FleetLock
 from deploy.fleet.inventory import Fleet
+from deploy.fleet.vault_password import PROJECT
 from deploy.remote import ssh
 from deploy.rollout.record import Rollout
 from mt5crs.__main__ import main
 from mt5crs_release.records.audit_chain import records_of, verify
-from mt5crs_release.records.audit_log import AuditLog
+from mt5crs_release.records.audit_log import _OWN, AuditLog
 from mt5crs_release.records.deployments import Deployments
 from mt5crs_release.storage.paths import Host
 
@@ -213,6 +216,87 @@ def test_a_directory_that_is_no_export_and_a_fleet_that_is_not_named_are_one_sen
     assert (status, "is no export" in text) == (1, True)
     status, text = run("verify")
     assert (status, "name the fleet" in text) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("head.json", "5"),
+        ("head.json", '{"n": "x", "log": "a", "hash": "b"}'),
+        ("head.json", "\xff"),
+        ("witnesses.json", "{}"),
+        ("witnesses.json", '{"seen": [{"n": 1}], "silent": {}}'),
+        ("witnesses.json", '{"seen": [], "silent": [1]}'),
+    ],
+)
+def test_a_damaged_export_is_one_sentence(
+    hosts: Hosts, reach: Reach, tmp_path: Path, name: str, content: str
+) -> None:
+    directory = exported(hosts, reach, tmp_path / "export")
+    (directory / name).write_text(content, encoding="latin-1")
+    for word in ("verify", "show"):
+        status, text = run(word, "--directory", str(directory))
+        assert (status, f"damaged one ({name}: " in text, text.count("\n")) == (1, True, 1), text
+
+
+def test_a_word_with_which_no_record_begins_is_told(hosts: Hosts, reach: Reach, tmp_path: Path) -> None:
+    where = ("--directory", str(exported(hosts, reach, tmp_path / "export")))
+    status, text = run("show", "--what", "deploymnt", *where)
+    assert (status, "there are halt, resume" in text) == (2, True), text
+
+
+def test_an_export_is_whole_or_not_there(
+    hosts: Hosts, reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(reach, [act("halt")])
+    monkeypatch.setattr(command, "log_of", lambda _directory: fetch(reach))
+    there, write = tmp_path / "july", Path.write_bytes
+
+    def interrupted(path: Path, content: bytes) -> int:
+        if path.name == "head.json":
+            raise KeyboardInterrupt
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    assert run("export", str(there)) == (1, "\nAborted!\n")
+    assert list(tmp_path.glob("*july*")) == []
+    monkeypatch.setattr(Path, "write_bytes", write)
+    assert run("export", str(there)) == (0, f"{there}: 1 records, whole\n")
+    assert run("verify", "--directory", str(there))[0] == 0
+
+
+SHOWN_ELSEWHERE = {
+    "acts", "began_msc", "lost", "override", "priority", "signer", "steps", "unasked", "files", "magic",
+    "of", "signature",
+}  # fmt: skip
+"""Fields that `show --number` tells, or `compliance` under its own heading."""
+
+
+def acts_in_the_code() -> list[tuple[str, set[str]]]:
+    """Name and fields of every act that a command tells to the log, by the code."""
+    found = []
+    for path in [*(PROJECT / "deploy").rglob("*.py"), *(PROJECT / "src/mt5crs").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "acted":
+                names = [one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)]
+                fields = {one.arg for one in node.keywords if one.arg}
+                found += [(str(name), fields) for name in names if "." in str(name) or len(names) == 1]
+    return found
+
+
+@pytest.mark.parametrize(("name", "fields"), acts_in_the_code())
+def test_every_act_keeps_its_fields_and_is_shown_and_documented(name: str, fields: set[str]) -> None:
+    assert not fields & _OWN, "the log replaces these by its own"
+    shown = {one: {f"<{one}>": 1} if one == "hosts" else f"<{one}>" for one in fields}
+    for one in ("names", "keys", "added", "edited", "removed", "files"):
+        shown |= {one: [f"<{one}>"]} if one in fields else {}
+    text = summary({"what": name, **shown})
+    assert [one for one in fields - SHOWN_ELSEWHERE if f"<{one}>" not in text] == []
+    table = (PROJECT / "docs/audit-log.md").read_text()
+    begin, _, end = name.rpartition(".")
+    assert f"`{name}`" in table or any(
+        f"`{begin}." in row and f"`.{end}`" in row for row in table.splitlines()
+    ), "docs/audit-log.md does not say what is recorded"
 
 
 def test_a_summary_says_what_changed_where() -> None:
