@@ -201,7 +201,7 @@ def edit() -> None:
         return click.confirm("edit again?", default=True, err=True)
 
     with one_sentence():
-        command = editing.editor(os.environ)
+        command = editing.editor(os.environ, terminal=sys.stdin.isatty() and sys.stdout.isatty())
         vault = open_vault(inventory)
         if not os.access(vault.path.parent, os.W_OK):
             raise VaultError(f"you cannot write in {vault.path.parent}; nothing could be kept of an edit")

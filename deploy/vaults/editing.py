@@ -17,9 +17,17 @@ from deploy.vaults import private, store, text, usage
 _EDITORS = ("sensible-editor", "vi", "nano")
 
 
-def editor(variables: Mapping[str, str]) -> list[str]:
-    """The command of $EDITOR (else $VISUAL, else what there is). VaultError when there is none."""
+def editor(variables: Mapping[str, str], *, terminal: bool) -> list[str]:
+    """The command of $EDITOR (else $VISUAL, else what there is). VaultError when there is none.
+
+    terminal: whether somebody sits there; what there is waits for somebody, without end.
+    """
     name = next((of for of in ("EDITOR", "VISUAL") if variables.get(of, "").strip()), None)
+    if name is None and not terminal:
+        raise store.VaultError(
+            "no editor: this is no terminal, and EDITOR is not set; say which program edits, as EDITOR=… "
+            "before it"
+        )
     if name is None:
         there = next((path for each in _EDITORS if (path := find(each))), None)
         if there is None:
@@ -36,8 +44,8 @@ def editor(variables: Mapping[str, str]) -> list[str]:
     path = find(words[0]) if words else None
     if path is None:
         raise store.VaultError(
-            f"{name} names {words[0]!r}, which is not on this machine; set it to an editor that is, as in "
-            f"{name}=nano"
+            f"{name} names {words[0]!r}, which is no program on this machine; set it to an editor that is "
+            f"there, as in {name}=nano"
         )
     return [path, *words[1:]]
 
@@ -83,7 +91,7 @@ def edit(
         say(f"still wrong: {name}")
     for name in text.unused(after, wanted):
         if name not in (before or {}):
-            say(f"nothing refers to {name} yet{text.nearest(name, wanted - after.keys())}")
+            say(f"nothing refers to {name} yet{text.like(name, wanted - after.keys())}")
     return text.changes(before or {}, after)
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from deploy.fleet.settings import PARTS, variables_of
 from mt5crs.settings.envfile import value_fits
-from mt5crs.settings.schema import Field, check_value, to_env
+from mt5crs.settings.schema import Field, check_value, instead, to_env
 
 KEYS: Mapping[str, str] = {
     "vault_gateway_secret_keys": "fleet_gateway_public_keys",
@@ -152,7 +152,7 @@ def problems(
         else:
             found += _of_one(name, value, of, wanted)
     found += [
-        f"{name} is missing, and the fleet's files refer to it{_like(name, of.keys())}"
+        f"{name} is missing, and the fleet's files refer to it{like(name, of.keys())}"
         for name in sorted(set(wanted) - of.keys())
     ]
     return list(Counter(found))
@@ -200,7 +200,7 @@ def _of_one(name: str, value: Any, of: Mapping[str, Any], wanted: Collection[str
     elif not name.startswith("vault_"):
         any_part = next((part for part in PARTS if name.startswith(f"{part}_")), None)
         if any_part is not None and name not in variables_of(any_part):
-            yield f"{name} is unknown{_like(name, declared) or '; take it out'}"
+            yield f"{name} is unknown{like(name, declared) or '; take it out'}"
 
 
 def _of_setting(name: str, value: Any, field: Field) -> Iterator[str]:
@@ -236,10 +236,11 @@ def _secret_settings() -> dict[str, Field]:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """'; did you mean X?', or what there is."""
-    return _like(name, known) or f"; there are {', '.join(sorted(known)) or 'none'}"
+    return like(name, known) or instead(name, sorted(known))
 
 
-def _like(name: str, known: Collection[str]) -> str:
+def like(name: str, known: Collection[str]) -> str:
+    """'; did you mean X?', or nothing."""
     near = _near(name, known)
     return f"; did you mean {near}?" if near else ""
 

@@ -156,6 +156,11 @@ def test_what_an_editor_leaves_is_judged_and_a_bad_one_changes_nothing(
     assert left_in_memory() == []
 
 
+def test_a_name_that_nothing_refers_to_is_told_as_such(inventory: Path, tmp_path: Path) -> None:
+    done = run(inventory, "edit", EDITOR=script(tmp_path, "echo 'vault_x: abc' >> \"$1\""))
+    assert (done.exit_code, "nothing refers to vault_x yet\n" in done.output) == (0, True), done.output
+
+
 def test_bad_content_can_be_edited_again(
     inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,8 +312,10 @@ def test_each_obstacle_is_one_sentence_with_its_remedy(
 
     password, vault = inventory.parent / "vault-password", vault_of(inventory)
     good = password.read_text()
-    assert "names 'no-such-editor', which is not" in said("edit", EDITOR="no-such-editor")
+    assert "names 'no-such-editor', which is no program" in said("edit", EDITOR="no-such-editor")
     assert "EDITOR is no command" in said("edit", EDITOR="vi '")
+    assert "no program on this machine" in said("edit", EDITOR=str(tmp_path))
+    assert "this is no terminal" in said("edit", EDITOR="", VISUAL="")  # vi would wait for ever
     password.write_text("another\n")
     assert "a wrong one, or the file is damaged" in said("view")
     assert "a wrong one, or the file is damaged" in said("edit", EDITOR="true")
