@@ -119,10 +119,18 @@ def rollback(number: int, named: Sequence[str], yes: bool, as_json: bool) -> Non
     looks. Exit status 0: done, or nothing to do; 1: refused; 2: wrong usage.
     """
     from deploy.fleet import restoring
+    from deploy.fleet.guarded import ACCESS, LIMITS
     from deploy.fleet.inventory import InventoryError, resolve
     from deploy.fleet.settings import check
     from deploy.fleet.snapshot import file_of, files_of, key_of, path_of
+    from deploy.vaults.text import like
 
+    unguarded = [name for name in named if name not in ACCESS | LIMITS]
+    if unguarded:
+        raise click.UsageError(
+            f"--with {unguarded[0]}: it is no limit, and does not say who gets in, so it is not to be named"
+            f"{like(unguarded[0], ACCESS | LIMITS)}"
+        )
     inventory = inventory_named()
     before = fleet_of(inventory)
     snapshot = _snapshot(number)

@@ -157,6 +157,10 @@ def test_a_limit_goes_back_only_by_name(history: History) -> None:
     assert '"max_daily_loss": 100.0' in refused.output
     assert (history.beside / "host_vars/inf-01/limits.yml").read_text() == tight
     assert history.run("rollback", "1", "--yes", "--with", LIMIT).exit_code == 0
+    assert (history.run("rollback", "2", "--yes", "--with", "fleet_limit").exit_code) == 2
+    assert (
+        "did you mean fleet_limits?" in history.run("rollback", "2", "--yes", "--with", "fleet_limit").output
+    )
     assert "900.0" in (history.beside / "host_vars/inf-01/limits.yml").read_text()
 
 
