@@ -27,7 +27,7 @@ from deploy.commands.preflight import decision_of
 from mt5crs.operate.chosen import Chosen
 from mt5crs.operate.connection import json_option
 from mt5crs.operate.reason import a_reason
-from mt5crs.settings.schema import did_you_mean
+from mt5crs.settings.schema import instead
 
 if TYPE_CHECKING:
     from deploy.fleet.inventory import Fleet
@@ -110,7 +110,7 @@ def _begin(chosen: Chosen, host: str, address: str, reason: str, *, dry: bool, y
 
     fleet, new = fleet_of(chosen.inventory), str(_address(address))
     if host not in fleet.hosts:
-        raise click.UsageError(f"{chosen.inventory} has no host {host}{did_you_mean(host, fleet.hosts)}")
+        raise click.UsageError(f"{chosen.inventory} has no host {host}{instead(host, fleet.hosts)}")
     if host in fleet.in_group(WINDOWS) or not any(host in fleet.in_group(name) for name in KNOWN_GROUPS):
         raise MoveError(
             f"{host} is no Linux host of the fleet: its address is changed by hand; nothing was done"
@@ -128,10 +128,9 @@ def _begin(chosen: Chosen, host: str, address: str, reason: str, *, dry: bool, y
         file, keys, there = _host_keys(fleet, host, old, new)
     except (UnicodeDecodeError, inventory_file.NotEditableError, known_hosts.KnownHostsError) as error:
         raise MoveError(f"{error}; nothing was changed") from None
+    after = _after(chosen, text)  # no host is asked for what it refuses
     before = decision_of(fleet, chosen.operator)
-    seen, after = _look(
-        fleet, chosen, host, old, new, text, otherwise=bool(there) and set(there) != set(keys)
-    )
+    seen = _look(fleet, host, old, new, otherwise=bool(there) and set(there) != set(keys))
     windows = fleet.in_group(WINDOWS)
     lines = [
         line
@@ -139,9 +138,9 @@ def _begin(chosen: Chosen, host: str, address: str, reason: str, *, dry: bool, y
         if line.partition(":")[0] not in windows  # who cannot be asked is told by nobody
     ]
     against = list(decision.refusals(replace(seen, undeployed=tuple(lines))))
-    _say(fleet, after, host, old, new, text, chosen.inventory)
     if against:
         raise MoveError("; ".join(against) + "; nothing was changed")
+    _say(fleet, after, host, old, new, text, chosen.inventory)
     if dry:
         click.echo("nothing stands against it; nothing was changed")
         return None
@@ -182,25 +181,30 @@ def _host_keys(fleet: Fleet, host: str, old: str, new: str) -> tuple[Path | None
     return file, keys, known_hosts.keys_of(file, known_hosts.named(new, number))
 
 
-def _look(
-    fleet: Fleet, chosen: Chosen, host: str, old: str, new: str, text: str, *, otherwise: bool
-) -> tuple[Seen, Fleet | None]:
-    """What stands against it, and the fleet as it would be; None when that cannot be resolved."""
+def _after(chosen: Chosen, text: str) -> Fleet:
+    """The fleet as it would be; MoveError with all that a deployment would refuse it for."""
     from deploy.fleet.inventory import InventoryError, resolve
     from deploy.fleet.settings import check
-    from deploy.migration import looking
-    from deploy.migration.decision import Seen
     from deploy.policy.enforcing import verdict_of
 
-    problems, after = list[str](), None
     try:
         after = resolve(chosen.inventory, instead={chosen.inventory: text})
         problems = check(after) or verdict_of(after, identified=False).refusing
     except InventoryError as error:
         problems = [str(error)]
+    if problems:
+        raise MoveError("; ".join(problems) + "; nothing was changed")
+    return after
+
+
+def _look(fleet: Fleet, host: str, old: str, new: str, *, otherwise: bool) -> Seen:
+    """What hosts say, of which some may stand against it."""
+    from deploy.migration import looking
+    from deploy.migration.decision import Seen
+
     peers = _peers(fleet, host)
     of_new, not_new = looking.at_new(fleet.hosts[host], new)
-    seen = Seen(
+    return Seen(
         host=host,
         old=old,
         new=new,
@@ -209,9 +213,7 @@ def _look(
         not_new=not_new,
         known_otherwise=otherwise,
         deploying=deploying(fleet),
-        settings=tuple(problems),
     )
-    return seen, after
 
 
 def _peers(fleet: Fleet, host: str) -> list[str]:
@@ -224,9 +226,7 @@ def _peers(fleet: Fleet, host: str) -> list[str]:
     return []
 
 
-def _say(
-    fleet: Fleet, after: Fleet | None, host: str, old: str, new: str, text: str, inventory: Path
-) -> None:
+def _say(fleet: Fleet, after: Fleet, host: str, old: str, new: str, text: str, inventory: Path) -> None:
     """The consequences, before they are."""
     from deploy.remote import holdings
     from deploy.rollout import plan
@@ -241,13 +241,12 @@ def _say(
     )
     for place in _elsewhere(fleet, old):
         click.echo(f"{place} has {old}, too, and stays as it is", err=True)
-    if after is not None:
-        told = {name: status for name, status in statuses(fleet).items() if not isinstance(status, str)}
-        try:
-            made = plan.make(after, told)
-            click.echo("\n".join(holdings.consequences_of(made, told, inventory)), err=True)
-        except (BundleError, OrderError) as error:
-            click.echo(f"what it restarts is not known: {error}", err=True)
+    told = {name: status for name, status in statuses(fleet).items() if not isinstance(status, str)}
+    try:
+        made = plan.make(after, told)
+        click.echo("\n".join(holdings.consequences_of(made, told, inventory)), err=True)
+    except (BundleError, OrderError) as error:
+        click.echo(f"what it restarts is not known: {error}", err=True)
     if _peers(fleet, host):
         click.echo(
             f"{host} sends from {new} once it is deployed, by routes that last until its next start; a "

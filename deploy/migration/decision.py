@@ -39,8 +39,6 @@ class Seen:
     """Whether the file of host keys knows the new address by another key."""
     deploying: str | None = None
     """Who deploys at this moment, or why that is not known; None: nobody."""
-    settings: Sequence[str] = ()
-    """What a deployment would refuse with the new address."""
     undeployed: Sequence[str] = ()
     """What runs otherwise than the inventory wants, before anything is changed; or is not known."""
 
@@ -49,7 +47,6 @@ def refusals(seen: Seen) -> Iterator[str]:
     """Why the host may not move now, a sentence with the remedy each; nothing: it may."""
     if seen.deploying is not None:
         yield f"{seen.deploying}; wait for its end, then try again"
-    yield from seen.settings
     for text in seen.undeployed:
         yield f"{text}; deploy first, so that the move is all that changes"
     if isinstance(seen.of_old, str):
