@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.fleet import compiled
 from deploy.fleet.services import MACHINES
 from deploy.fleet.vault_password import (
     PROJECT,
@@ -120,6 +121,7 @@ def prepare_ansible() -> None:
 
     if AnsibleCollectionConfig.collection_finder is None:
         init_plugin_loader()
+    compiled.once()
 
 
 @contextlib.contextmanager

@@ -2,13 +2,8 @@
 
 import pytest
 
-from tests.unit import compiling
-
 LONGEST = ("tests/unit/test_fleet_machine.py", "tests/unit/gateway/test_machine.py")
 """Each has one test that takes as long as hundreds of others."""
-
-
-compiling.once()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
