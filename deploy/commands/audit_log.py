@@ -98,6 +98,10 @@ def _show(found: Verified, log: Log, signed: int) -> None:
             )
     else:
         click.echo(f"the log is empty; {seen}")
+    _say_silent(log)
+
+
+def _say_silent(log: Log) -> None:
     for host, why in log.silent.items():
         click.echo(f"{host}: not asked what it has seen ({why})", err=True)
 
@@ -251,7 +255,8 @@ def _some(names: Sequence[object]) -> str:
 def export(directory: Path) -> None:
     """Write the whole log and all that other hosts have seen of it into the new DIRECTORY.
 
-    `mt5crs audit-log verify --directory DIRECTORY` checks it later and elsewhere. It holds no secret.
+    `mt5crs audit-log verify --directory DIRECTORY` checks it later and elsewhere. It holds no secret. Exit
+    status 1: nothing was written, or a host could not be asked what it has seen.
     """
     if directory.exists():
         raise click.UsageError(f"{directory} exists already; name a new directory")
@@ -271,6 +276,7 @@ def export(directory: Path) -> None:
     found = verify(log.records, log.head, log.snapshots, log.witnesses)
     state = f"{len(found.findings)} findings: verify it" if found.findings else "whole"
     click.echo(f"{directory}: {found.records} records, {state}")
+    _say_silent(log)
     raise SystemExit(UNKNOWN if log.silent else WHOLE)
 
 

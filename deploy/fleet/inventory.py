@@ -415,10 +415,11 @@ def _cause(inventory: Path, error: Exception) -> BaseException:
             "it is no YAML file; `ansible-inventory --list --yaml --export -i` makes one of any other"
         )
     try:
-        DataLoader().load_from_file(str(inventory))
+        there = DataLoader().load_from_file(str(inventory))
     except AnsibleError as unreadable:
         error = unreadable
-    return error
+        there = True
+    return error if there else InventoryError("it is empty; describe hosts in it, as inventory/lab.yml does")
 
 
 def explain(inventory: Path, error: Exception) -> str:

@@ -6,7 +6,7 @@ import ast
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,10 @@ def test_an_export_is_whole_or_not_there(
     monkeypatch.setattr(Path, "write_bytes", write)
     assert run("export", str(there)) == (0, f"{there}: 1 records, whole\n")
     assert run("verify", "--directory", str(there))[0] == 0
+    silent = replace(fetch(reach), silent={"inf-01": "no route"})
+    monkeypatch.setattr(command, "log_of", lambda _directory: silent)
+    status, text = run("export", str(tmp_path / "august"))
+    assert (status, "inf-01: not asked what it has seen (no route)" in text) == (1, True)
 
 
 SHOWN_ELSEWHERE = {

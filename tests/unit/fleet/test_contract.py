@@ -131,6 +131,13 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(
         resolve(inventory, EXTRA)
 
 
+@pytest.mark.parametrize("text", ["", "---\n# nothing yet\n"])
+def test_an_empty_inventory_is_called_empty(tmp_path: Path, text: str) -> None:
+    (tmp_path / "new.yml").write_text(text)
+    with pytest.raises(InventoryError, match="it is empty; describe hosts in it"):
+        resolve(tmp_path / "new.yml", EXTRA)
+
+
 def test_an_inventory_in_another_format_names_the_way_to_convert_it(tmp_path: Path) -> None:
     plain = tmp_path / "hosts.ini"
     plain.write_text("[inf]\ninf-01 ansible_host=10.9.9.1\n")
