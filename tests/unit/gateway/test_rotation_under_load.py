@@ -1,6 +1,7 @@
 """A client's key is replaced while the gateway is asked all the time: no request is lost.
 
-Once the old key ends every connection is cut, and clients ask again what has no answer.
+Once the old key ends every connection is cut, and clients ask again what has no answer. With a whole fleet:
+tests/lab/test_rotation_under_load.py.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from mt5crs.protocol.replies import Pong
 from tests.unit.gateway.running import MAGIC, OTHER_MAGIC, Running, eventually, running
 
 ROTATED = "strategy"
+RATE = 250
+"""Requests a second of each client: all together 1000. At more than 500 a client is told to wait a second."""
+MOST_S = 0.7
+"""For the longest answer: connections are cut and made anew meanwhile."""
 PER_STAGE = 300
 """Answers before, between and after the steps of the rotation."""
 
 
 class Load(threading.Thread):
-    """One client that asks as fast as it is answered; with a key that is refused it takes its new one."""
+    """One client that asks at its rate; with a key that is refused it takes its new one."""
 
     def __init__(self, gateway: Running, name: str, magic: int) -> None:
         super().__init__(daemon=True)
@@ -43,8 +48,10 @@ class Load(threading.Thread):
     def run(self) -> None:
         """Until it is told to stop, or a request has no answer."""
         client = self._client()
+        due = time.monotonic()
         try:
-            while not self.stop.is_set():
+            while not self.stop.wait(max(0.0, due - time.monotonic())):
+                due = max(due + 1 / RATE, time.monotonic() - 0.1)
                 began = time.monotonic()
                 try:
                     client.call(requests.Ping, Pong, magic=self._magic)
@@ -100,5 +107,6 @@ def test_no_request_is_lost_while_a_clients_key_is_replaced(tmp_path: Path) -> N
             load.join(20)
         times = [one for load in loads for one in load.times]
         print(f"{len(times) / took:.0f} a second, longest {1000 * max(times):.0f} ms")
+        assert max(times) < MOST_S
         assert [load.error for load in loads] == [None] * len(loads)
         assert [load.refused for load in loads] == [1, 0, 0, 0], "the old key is refused, and no other"
