@@ -261,8 +261,8 @@ def _say(fleet: Fleet, after: Fleet, host: str, old: str, new: str, text: str, i
         )
     if host in fleet.in_group("gateway"):
         click.echo(
-            f"{', '.join(hosts) or 'nobody'} cannot send an order from the step of {host} until their own; "
-            "halts from here are tried at both addresses",
+            f"{host} listens at both addresses from its step until it is confirmed: the Hub, halts from here "
+            f"and {', '.join(hosts) or 'nobody else'} reach it before their own steps and after",
             err=True,
         )
 

@@ -21,9 +21,10 @@ from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secur
 from mt5crs.service import notify, sole
 from mt5crs.service.bounded import BoundedNotes
 from mt5crs.service.elapsed import elapsed_s
-from mt5crs.service.endpoint import Endpoint
+from mt5crs.service.endpoint import Endpoint, Health
 from mt5crs.service.held import HeldSockets
 from mt5crs.service.logs import Log
+from mt5crs.service.metrics import Registry
 from mt5crs.settings.gateway import GatewaySettings
 from mt5crs.settings.schema import fields
 
@@ -141,12 +142,12 @@ def _simulator(settings: GatewaySettings, state: str) -> Simulator:
 
 
 class _Doors:
-    """Makes the listening sockets, each at its port and, while a deployment moves that, at the one before."""
+    """Makes the listening sockets, each where it belongs and, while a deployment moves that, where it was."""
 
     def __init__(self, settings: GatewaySettings, note: Callable[..., None]) -> None:
         self._held = HeldSockets()
         self._note = note
-        self._address = settings.bind
+        self._address, self._metrics_address = settings.bind, settings.metrics_address
         self._ports = {
             "requests": settings.port,
             "events": settings.pub_port,
@@ -164,13 +165,27 @@ class _Doors:
             if error.strerror is None:  # says it all already
                 raise
             raise cannot_listen(addresses.with_port(self._address, port), error.strerror) from error
-        former = self._held.former(name, self._in_use)
-        if former:
+        former = self._held.former(name, self._address, self._in_use)
+        if former is not None:
             try:
-                listener.also(self._address, former, self._held.tcp(self._address, former))
+                listener.also(*former, self._held.tcp(*former))
             except OSError as error:  # whoever has it now: what is wanted is served all the same
-                self._note("former_port.not_served", port=former, error=str(error))
+                self._not_served(former, error)
         return listener
+
+    def metrics_of_before(self, registry: Registry, health: Callable[[], Health]) -> Endpoint | None:
+        """Figures and health where they were: Prometheus is told last where they are now."""
+        former = self._held.former("metrics", self._metrics_address, self._in_use, "metrics-address")
+        if former is None:
+            return None
+        try:
+            return Endpoint(*former, registry, health)
+        except OSError as error:
+            self._not_served(former, error)
+            return None
+
+    def _not_served(self, former: tuple[str, int], error: OSError) -> None:
+        self._note("former_port.not_served", at=addresses.with_port(*former), error=str(error))
 
     def close_others(self) -> None:
         """Give up what was passed on and is not needed any more."""
@@ -300,9 +315,12 @@ class Gateway:
             settings.metrics_address, settings.metrics_port, self.metrics.registry, self.health
         )
         self._cleanup.callback(self.endpoint.close)
+        of_before = self._doors.metrics_of_before(self.metrics.registry, self.health)
+        if of_before is not None:
+            self._cleanup.callback(of_before.close)
 
     def _listen(self, context: Context, settings: GatewaySettings, own_secret: str) -> None:
-        doors = _Doors(settings, self._note)
+        self._doors = doors = _Doors(settings, self._note)
         router = context.socket(zmq.ROUTER)
         secure_server(router, settings.secret_key)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)

@@ -8,8 +8,9 @@ The unit switches it on by HOLD_SOCKETS_FOR, the peers it lets in (IPAddressAllo
 as the unit was when the socket was made; so sockets made for other peers are given up, not taken over: only
 then is there a moment without a listener, and who connects in it is refused and tries again.
 
-While a deployment that moves a port is not confirmed, the unit also says where the service listened before it
-(FORMERLY_AT, as the unit of then wrote LISTENS_AT): peers that have not been told yet are served there.
+While a deployment that moves a port or the address is not confirmed, the unit also says where the service
+listened before it (FORMERLY_AT, as the unit of then wrote LISTENS_AT): peers that have not been told yet are
+served there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class HeldSockets:
     def __init__(self) -> None:
         """Take over what systemd passes (LISTEN_FDS)."""
         self._peers = os.environ.get("HOLD_SOCKETS_FOR")
-        self._formerly = _ports(os.environ.get("FORMERLY_AT", ""))
+        formerly = os.environ.get("FORMERLY_AT", "")
+        self._formerly, self._formerly_on = _ports(formerly), _addresses(formerly)
         self._passed = _passed_on()
 
     def tcp(self, address: str, port: int) -> socket.socket | None:
@@ -74,13 +76,16 @@ class HeldSockets:
                 each.close()
                 notify.forget(name)
 
-    def former(self, name: str, now: Collection[int]) -> int:
-        """The port that was listened at under this name before a change that still waits; 0: none, or in use.
+    def former(
+        self, name: str, address: str, now: Collection[int], on: str = "address"
+    ) -> tuple[str, int] | None:
+        """Where was listened under this name before a change that still waits; None: nowhere, or in use.
 
-        `now`: the ports of today, which are taken already.
+        `address`, `now`: address and ports of today, which are taken already. `on`: what the former address
+        is called.
         """
-        port = self._formerly.get(name, 0)
-        return 0 if port in now else port
+        port, where = self._formerly.get(name, 0), self._formerly_on.get(on, address)
+        return None if not port or (where == address and port in now) else (where, port)
 
     def unix(self, path: str, mode: int) -> tuple[socket.socket, bool]:
         """The listening socket at a path of the file system, and whether it outlives this process.
@@ -131,6 +136,12 @@ def _ports(text: str) -> dict[str, int]:
     """`requests:5555 events:5556` by name; what is no port is none."""
     pairs = (word.partition(":") for word in text.split())
     return {name: int(port) for name, _, port in pairs if port.isdecimal()}
+
+
+def _addresses(text: str) -> dict[str, str]:
+    """`address:10.0.0.1 requests:5555` by name, of those that are addresses."""
+    pairs = (word.partition(":") for word in text.split())
+    return {name: address for name, _, address in pairs if name.endswith("address") and address}
 
 
 def _passed_on() -> list[tuple[str, socket.socket]]:

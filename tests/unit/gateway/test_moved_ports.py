@@ -1,4 +1,4 @@
-"""While a deployment moves the gateway's ports, who has not been told yet is served at those of before."""
+"""While a deployment moves a gateway's ports or address, who has not been told yet is served where it was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mt5crs.local_fleet.rehearsal import free_ports
 from mt5crs.protocol import requests
 from mt5crs.protocol.curve import secure_client
 from mt5crs.protocol.replies import Pong
-from tests.unit.gateway.running import Caller, Running, cut
+from tests.unit.gateway.running import Caller, Running, cut, eventually
 
 
 @pytest.fixture
@@ -57,6 +57,38 @@ def test_both_are_served(moved: Running) -> None:
         assert isinstance(at(moved, port).ask(requests.Ping), Pong), port
     for port in ports(moved, "events"):
         assert heartbeats(moved, port), port
+
+
+def test_at_another_address_the_former_one_is_served_with_its_figures(gateway: Running) -> None:
+    here, there = "127.0.0.1", "127.0.0.2"
+    gateway.environment |= {
+        "GATEWAY_BIND": there,
+        "METRICS_ADDRESS": there,
+        "FORMERLY_AT": f"address:{here} metrics-address:{here} metrics:{gateway.metrics_port} "
+        f"requests:{gateway.port} events:{gateway.pub_port} legacy-requests:0 legacy-events:0",
+    }
+    gateway.host = there
+    gateway.restart()
+    assert isinstance(gateway.client("watcher").ask(requests.Ping), Pong)  # of `here`
+    assert heartbeats(gateway, gateway.pub_port)
+    for address in (here, there):
+        for port in (gateway.port, gateway.pub_port, gateway.metrics_port):
+            socket.create_connection((address, port), 5).close()
+        gateway.host = address
+        assert gateway.health()["state"] == "ready"
+        eventually(lambda: gateway.metric("mt5crs_gateway_ready") == 1)
+
+
+def test_an_address_of_before_that_the_host_has_not_any_more_keeps_nothing_from_starting(
+    gateway: Running,
+) -> None:
+    gone = "192.0.2.1"
+    gateway.environment["FORMERLY_AT"] = (
+        f"address:{gone} metrics-address:{gone} metrics:{gateway.metrics_port} requests:{gateway.port}"
+    )
+    gateway.restart()
+    assert isinstance(gateway.client("watcher").ask(requests.Ping), Pong)
+    assert sum("former_port.not_served" in line for line in gateway.log().splitlines()) == 2
 
 
 def test_a_key_that_is_taken_away_is_thrown_out_at_both_and_the_others_come_back(moved: Running) -> None:
