@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.fleet.inventory import resolve
 from deploy.vaults import store
 from lab.handle import wait_until
 from tests.lab.engines import OVERRIDES, Fleet
@@ -167,3 +169,39 @@ def test_what_others_give_out_is_replaced_under_load(
     judge(found, most_s)
     restarted = {service for (host, service), pid in fleet.pids().items() if pid != before[host, service]}
     assert restarted == ({"gateway"} if kind == "broker" else set())
+
+
+@pytest.fixture
+def signers(fleet: Fleet) -> Iterator[Callable[[Sequence[str]], None]]:
+    """Says who signs releases; of the lab alone, whose environment's file belongs to all labs."""
+    files = [fleet.inventory.parent / "host_vars" / host.name / OVERRIDES for host in fleet.plan.hosts]
+
+    def say(keys: Sequence[str]) -> None:
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(yaml.safe_dump({"baseline_release_signers": list(keys)}))
+
+    yield say
+    for file in files:
+        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the lab has others there
+            file.parent.rmdir()
+
+
+def test_a_release_key_comes_and_goes_under_load(
+    fleet: Fleet, tmp_path: Path, signers: Callable[[Sequence[str]], None]
+) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "new")], check=True)
+    old = resolve(fleet.inventory).hosts["gtw-01"]["baseline_release_signers"]
+    before = fleet.pids()
+    with under_load(fleet) as loads:
+        for keys in ([*old, (tmp_path / "new.pub").read_text().strip()], old):
+            signers(keys)
+            deploy(fleet)
+            there = fleet.lab.exec("gtw-01", ["cat", "/etc/mt5crs/allowed_signers"]).stdout
+            assert [key.split()[1] in there for key in keys] == [True] * len(keys)
+            assert there.count("mt5crs-bundle") == len(keys)
+        found = loads.stop()
+    print(json.dumps({"rotated": "signing", **found}, indent=1))
+    judge(found, 2.0)
+    assert fleet.pids() == before
