@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -141,13 +143,13 @@ def rollback(number: int, named: Sequence[str], yes: bool, as_json: bool) -> Non
         _end(as_json, made, [], {}, f"every file that goes back is as in {number} already")
         return
     paths = {name: path_of(inventory, name) for name in made.files}
-    for path in paths.values():  # Ansible looks into these directories only if they are there
-        root = next(parent for parent in path.parents if parent.name in ("group_vars", "host_vars"))
-        root.mkdir(exist_ok=True)
     try:
-        after = resolve(inventory, instead={paths[name]: text for name, (_, text) in made.files.items()})
+        with _directories_of(paths.values()):
+            after = resolve(inventory, instead={paths[name]: text for name, (_, text) in made.files.items()})
     except InventoryError as error:
         raise click.ClickException(f"with the files of {number} {error}; nothing was changed") from None
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}; nothing was changed") from None
     problems = check(after)
     if problems:
         raise click.ClickException(
@@ -181,6 +183,23 @@ def rollback(number: int, named: Sequence[str], yes: bool, as_json: bool) -> Non
         f"written; nothing is deployed yet: `pyinfra {script} deploy.py`, or "
         f"`ansible-playbook -i {inventory} site.yml`",
     )
+
+
+@contextmanager
+def _directories_of(paths: Iterable[Path]) -> Iterator[None]:
+    """Ansible looks into group_vars and host_vars only if they are there; those made for it go again."""
+    wanted = {
+        parent for path in paths for parent in path.parents if parent.name in ("group_vars", "host_vars")
+    }
+    made = [directory for directory in wanted if not directory.exists()]
+    try:
+        for directory in made:
+            directory.mkdir()
+        yield
+    finally:
+        for directory in made:
+            with suppress(OSError):
+                directory.rmdir()
 
 
 def _snapshot(number: int) -> dict[str, Any]:

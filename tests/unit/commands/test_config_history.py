@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,22 @@ def test_it_asks_and_a_no_changes_nothing(history: History) -> None:
     told = json.loads(history.run("rollback", "1", "--json").output)
     assert told["files"] == ["inventory/host_vars/gtw-01/tuned.yml"]
     assert (history.beside / "host_vars/gtw-01/tuned.yml").read_text() == "gateway_queue_limit: 400\n"
+
+
+def test_a_no_leaves_no_directory_and_a_yes_makes_it(history: History, tmp_path: Path) -> None:
+    history.write("host_vars/gtw-01/tuned.yml", "gateway_queue_limit: 300\n")
+    history.deploy()
+    there = history.beside / "host_vars"
+    away = there.rename(tmp_path / "away")
+    try:
+        assert history.run("rollback", "1").exit_code == 1  # no answer: end of input
+        assert not there.exists()
+        done = history.run("rollback", "1", "--yes", "--with", "baseline_release_signers")
+        assert done.exit_code == 0, done.output
+        assert (there / "gtw-01/tuned.yml").read_text() == "gateway_queue_limit: 300\n"
+    finally:
+        shutil.rmtree(there, ignore_errors=True)
+        away.rename(there)
 
 
 def test_a_broken_log_and_an_unknown_number_are_refused(history: History) -> None:
