@@ -152,7 +152,7 @@ def find_bundle(name: str) -> Bundle:
 
 
 def desired(service: str, settings: Mapping[str, Any]) -> Desired:
-    """What `service` is to run on the host with these variables."""
+    """What `service` is to run on the host with these variables. BundleError without a bundle."""
     return desired_by(render(f"release/{service}.json.j2", settings), settings)
 
 
@@ -160,6 +160,8 @@ def desired_by(text: str, settings: Mapping[str, Any]) -> Desired:
     """What a service is to run by its rendered specification."""
     specification = json.loads(text)
     service = str(specification["service"])
+    if specification["code"] and "fleet_bundle" not in settings:
+        raise BundleError("fleet_bundle is missing: build one with `make bundle`, or name one")
     bundle = find_bundle(settings["fleet_bundle"]) if specification["code"] else None
     content = bundle.content if bundle else None
     return Desired(
