@@ -222,6 +222,7 @@ def summary(record: Mapping[str, Any]) -> str:
         "backup",
         "order",
         "incident",
+        "letters",
         "kind",
         "name",
     ):
@@ -229,7 +230,7 @@ def summary(record: Mapping[str, Any]) -> str:
             words.append(f"{name} {record[name]}" if name != "outcome" else str(record[name]))
     if record.get("old") and record.get("new"):
         words.append(f"from {record['old']} to {record['new']}")
-    for name in ("names", "keys", "added", "edited", "removed"):
+    for name in ("names", "keys", "added", "edited", "removed", "magics", "ids"):
         if record.get(name):
             words.append(f"{name} {_some(record[name])}")
     if record.get("hosts") and not record.get("deployment"):

@@ -47,7 +47,7 @@ def _of(act: str, words: str) -> click.Command:
         if bool(ids) == every:
             raise click.UsageError("name dead letters by their ID (webhook list), or all with --all")
         done = _asked(act, None if every else list(ids))["done"]
-        acted(f"webhook.{act}", letters=done, ids=list(ids))
+        acted("webhook.retried" if act == "retry" else "webhook.forgotten", letters=done, ids=list(ids))
         click.echo(f"{done} {'are tried again' if act == 'retry' else 'forgotten'}")
         if done < len(ids):
             raise click.ClickException(f"{len(ids) - done} of these are no dead letters; see webhook list")

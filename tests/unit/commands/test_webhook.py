@@ -105,8 +105,8 @@ def test_dead_letters_are_listed_tried_again_and_forgotten(
     assert (done.exit_code, done.output) == (0, "1 forgotten\n")
     assert run("list").exit_code == 0
     assert told == [
-        ("webhook.retry", {"letters": 1, "ids": [one["id"], "msg_none"]}),
-        ("webhook.forget", {"letters": 1, "ids": []}),
+        ("webhook.retried", {"letters": 1, "ids": [one["id"], "msg_none"]}),
+        ("webhook.forgotten", {"letters": 1, "ids": []}),
     ]
     assert two["id"] not in {headers["webhook-id"] for _, headers in receiver.posts[2:]}
 

@@ -292,7 +292,7 @@ def acts_in_the_code() -> list[tuple[str, set[str]]]:
 def test_every_act_keeps_its_fields_and_is_shown_and_documented(name: str, fields: set[str]) -> None:
     assert not fields & _OWN, "the log replaces these by its own"
     shown = {one: {f"<{one}>": 1} if one == "hosts" else f"<{one}>" for one in fields}
-    for one in ("names", "keys", "added", "edited", "removed", "files"):
+    for one in ("names", "keys", "added", "edited", "removed", "files", "magics", "ids"):
         shown |= {one: [f"<{one}>"]} if one in fields else {}
     text = summary({"what": name, **shown})
     assert [one for one in fields - SHOWN_ELSEWHERE if f"<{one}>" not in text] == []
