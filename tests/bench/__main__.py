@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mt5crs.review import bench as review
 
-from . import bench_client, bench_gateway
+from . import bench_client, bench_gateway, bench_strategy
 from .figures import Table
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -23,6 +23,7 @@ def main() -> None:
     table = Table()
     bench_gateway.run(table, samples=300 if quick else 1000, messages=50_000 if quick else 1_000_000)
     bench_client.run(table, quick=quick)
+    bench_strategy.run(table, quick=quick)
     found = review.scenarios(0.5) + review.faults() + review.replay(PROJECT, 10 if quick else 50)
     for figure in found + review.verdict_s(PROJECT, 500):
         table.add(
