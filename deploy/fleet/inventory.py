@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.fleet import compiled
+from deploy.fleet import compiled, worked_out
 from deploy.fleet.services import MACHINES
 from deploy.fleet.vault_password import (
     PROJECT,
@@ -178,7 +178,6 @@ def resolve(
     """
     loader, manager = open_inventory(inventory, instead)
     from ansible.errors import AnsibleError
-    from ansible.vars.hostvars import HostVars
     from ansible.vars.manager import VariableManager
 
     try:
@@ -188,7 +187,7 @@ def resolve(
             variable_manager._extra_vars = dict(extra)
         for host, values in (on or {}).items():
             variable_manager.set_nonpersistent_facts(host, dict(values))
-        HostVars(manager, variable_manager, loader)  # registers itself: expressions may ask for hostvars
+        worked_out.hostvars(manager, variable_manager, loader)
         return _resolve_hosts(inventory, loader, manager, variable_manager)
     except AnsibleError as error:
         raise InventoryError(explain(inventory, error)) from None
@@ -389,9 +388,8 @@ def origin_of(value: Any) -> str:
     origin = value if isinstance(value, Origin) else Origin.get_tag(value)
     if origin is None or not origin.path:
         return ""
-    path = Path(origin.path)
-    shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
-    return f"{shown}:{origin.line_num}" if origin.line_num else str(shown)
+    shown = str(origin.path).removeprefix(f"{PROJECT}{os.sep}")
+    return f"{shown}:{origin.line_num}" if origin.line_num else shown
 
 
 def _reason(error: BaseException) -> str:
