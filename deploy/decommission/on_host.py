@@ -61,7 +61,7 @@ set -e
 umask 077
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-journalctl --no-pager -o short-iso-precise -u 'mt5crs-*{suffix}' >"$scratch/journal.log" 2>&1 || true
+journalctl --no-pager -o short-iso-precise -u 'mt5crs-*{suffix}.service' >"$scratch/journal.log" 2>&1 || true
 cd /
 set --
 for path in {paths}; do

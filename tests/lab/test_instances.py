@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,13 @@ def test_two_strategies_on_one_machine(fleet: Fleet, described: Path) -> None:
     gone = leave(fleet)
     assert gone.returncode == 0, gone.stdout + gone.stderr
     assert "the other services of its machine" in gone.stdout
+    (data,) = re.findall(r"^its data: (\S+)", gone.stdout, re.MULTILINE)
+    with tarfile.open(data) as kept:
+        journal = kept.extractfile("journal.log")
+        assert journal is not None
+        logged = journal.read().decode()
+    assert '"service":"strategy"' in logged, logged[:500]
+    assert "mt5crs-strategy.service" not in logged, "those of the other one"
     left = "ls -d /opt/mt5crs/*@* /var/lib/mt5crs/*@* /etc/systemd/system/*@trend* 2>/dev/null; true"
     assert fleet.lab.exec(HOST, ["sh", "-c", left]).stdout == ""
     assert fleet.pids() == others
