@@ -155,7 +155,7 @@ def test_what_costs_points_of_lynis_is_a_deviation_with_a_reason(host: Host) -> 
 
 def test_both_are_admitted_until_the_new_one_is_confirmed(host: Host) -> None:
     in_force = host.in_force()
-    status, activated = host.activate(60, reconciler_metrics_port=NEW, baseline_sysctl=KEEPALIVE)
+    status, activated = host.activate(60, fleet_scraped_ports=[NEW], baseline_sysctl=KEEPALIVE)
     assert (status, activated["state"]) == (0, "provisional"), activated
     assert host.admits() == {OLD, NEW}
     assert host.stale() == []
@@ -173,7 +173,7 @@ KEEPALIVE = {"net.ipv4.tcp_keepalive_time": "50"}
 
 def test_a_revert_puts_the_old_one_in_force_alone(host: Host) -> None:
     in_force = host.in_force()
-    host.activate(60, reconciler_metrics_port=NEW, baseline_sysctl=KEEPALIVE)
+    host.activate(60, fleet_scraped_ports=[NEW], baseline_sysctl=KEEPALIVE)
     assert host.in_force() != in_force
     assert host.tool("revert", "baseline")[0] == 0
     assert host.in_force() == in_force
@@ -193,7 +193,7 @@ def test_rules_that_lock_out_are_put_back_by_the_host_itself(host: Host) -> None
 
 def test_a_reboot_before_it_is_confirmed_reverts_it(host: Host) -> None:
     in_force = host.in_force()
-    host.activate(300, reconciler_metrics_port=NEW, baseline_sysctl=KEEPALIVE)
+    host.activate(300, fleet_scraped_ports=[NEW], baseline_sysctl=KEEPALIVE)
     faults.reboot(host.lab, HOST)
     wait_until(lambda: host.status()["units"] == {"mt5crs-baseline.service": "active"}, 60, "the boot")
     assert host.status()["current"] == host.before

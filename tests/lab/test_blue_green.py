@@ -37,6 +37,9 @@ class Node:
         self.lab = fleet.lab
         self.settings: Mapping[str, Any] = resolve(fleet.inventory, {}).hosts[host]
         self.magic = int(self.settings["strategy_magic_number"])
+        there, sent = self.deals(), {comment for _, comment, _ in self.sent()}
+        self.forgotten = {comment for comment in there if comment not in sent}
+        """Deals that the gateway has lost with its disk, in another test on this lab."""
 
     def tool(self, *arguments: str, text: str | None = None, host: str = HOST) -> tuple[int, dict[str, Any]]:
         command = [TOOL, *arguments, "--json"]
@@ -101,7 +104,9 @@ class Node:
         wait_until(lambda: "intent" not in self.journal().values(), 15, "no order under way")
         journal, deals, sent = self.journal(), self.deals(), self.sent()
         client_order_id = {comment: name for name, comment, _ in sent}
-        executed = Counter(client_order_id.get(comment, comment) for comment in deals)
+        executed = Counter(
+            client_order_id.get(comment, comment) for comment in deals if comment not in self.forgotten
+        )
         assert executed
         assert max(executed.values()) == 1, executed.most_common(3)
         known = {**journal, **self.journal()}  # one sent after the first reading is in the second

@@ -51,11 +51,11 @@ def open_positions(fleet: Fleet) -> set[int]:
 def inventory(fleet: Fleet) -> Iterator[str]:
     """The inventory with the host, which is there again afterwards, with keys of its own."""
     text = fleet.inventory.read_text()
-    known = set(DIRECTORY.glob("*"))
+    known = set(DIRECTORY.glob(f"*-{HOST}-*"))
     yield text
     fleet.inventory.write_text(text)
     keys.make(fleet.inventory)
-    for path in set(DIRECTORY.glob("*")) - known:
+    for path in set(DIRECTORY.glob(f"*-{HOST}-*")) - known:
         path.unlink()
 
 

@@ -31,7 +31,7 @@ UNITS = ("mt5crs-reconciler@trend.service", "mt5crs-strategy@trend.service")
 @pytest.fixture
 def described(fleet: Fleet) -> Iterator[Path]:
     """The inventory names a second Inf on the machine, as people write it; afterwards it is as it was."""
-    text, known = fleet.inventory.read_text(), set(DIRECTORY.glob("*"))
+    text, known = fleet.inventory.read_text(), set(DIRECTORY.glob(f"*-{TREND}-*"))
     tree = yaml.safe_load(text)
     tree["lab"]["children"]["inf"]["hosts"][TREND] = {"ansible_host": fleet.plan.host(HOST).address, **OWN}
     fleet.inventory.write_text("---\n" + yaml.safe_dump(tree, sort_keys=False))
@@ -43,7 +43,7 @@ def described(fleet: Fleet) -> Iterator[Path]:
     if TREND in fleet.inventory.read_text():
         leave(fleet)
     fleet.inventory.write_text(text)
-    for path in set(DIRECTORY.glob("*")) - known:
+    for path in set(DIRECTORY.glob(f"*-{TREND}-*")) - known:
         path.unlink()
 
 
