@@ -40,6 +40,8 @@ def described(fleet: Fleet) -> Iterator[Path]:
     own.parent.mkdir(exist_ok=True)
     yield own
     own.unlink(missing_ok=True)
+    if not any(own.parent.iterdir()):
+        own.parent.rmdir()
     if TREND in fleet.inventory.read_text():
         leave(fleet)
     fleet.inventory.write_text(text)
