@@ -38,28 +38,14 @@ TRADING = "order-flow"
 LONGEST = (
     "test_windows_gateway",
     TRADING,
-    "test_strategies",
     "test_canary_secrets",
-    "test_alerts",
+    "test_strategies",
     "test_bad_input",
-    "test_operator",
-    "test_instances",
-    "test_blue_green",
     "test_deployment_record",
-    "test_release_on_host",
-    "test_baseline",
-    "test_decommission",
-    "test_shared_settings",
-    "test_incident",
-    "test_review",
-    "test_lab_fleet",
-    "test_peers",
-    "test_one_setting",
-    "test_strategy_bundle",
-    "test_attacks",
+    "test_blue_green",
+    "test_alerts",
 )
-"""Groups in the order in which they are begun, by the time each takes: no long one is left alone at the end.
-A process is given its next group while two tests of the one before are still to be run."""
+"""Groups in the order in which they are begun, so that none of the long ones is left alone at the end."""
 
 
 def group(nodeid: str) -> str:
