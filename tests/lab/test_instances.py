@@ -18,6 +18,7 @@ from deploy.decommission.record import DIRECTORY
 from lab.handle import wait_until
 from tests.lab.engines import Fleet
 from tests.lab.test_blue_green import HOST, TOOL, Node
+from tests.lab.test_operator import operate
 from tests.lab.units_and_alerts import asked
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -114,6 +115,14 @@ def test_two_strategies_on_one_machine(fleet: Fleet, described: Path) -> None:
     second.wait_for_trades(1)
     for node in (first, second):
         node.assert_nothing_doubled()
+
+    # Nothing of it stays open, which would alarm in another test on this lab.
+    fleet.lab.exec(HOST, ["systemctl", "stop", UNITS[1]])
+    magic = ("--magic", str(second.magic))
+    why = ("--reason", "drill")
+    for words in (("halt", *magic, *why), ("flatten", *magic), ("resume", *magic, *why)):
+        done = operate(fleet, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     gone = leave(fleet)
     assert gone.returncode == 0, gone.stdout + gone.stderr
