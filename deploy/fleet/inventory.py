@@ -74,9 +74,11 @@ class Fleet:
 
     def machine_of(self, host: str) -> str:
         """The machine of an instance: the host with its address; the host itself if it is none."""
+        if not self.hosts[host].get("fleet_instance"):
+            return host
         address = self.hosts[host].get("fleet_address")
         same = (one for one in self.in_group(MACHINES) if self.hosts[one].get("fleet_address") == address)
-        return next(same, host) if self.hosts[host].get("fleet_instance") else host
+        return next(same, host)
 
     def on_machine(self, host: str) -> tuple[str, ...]:
         """A machine and the further instances on it; of an instance itself alone."""

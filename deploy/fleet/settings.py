@@ -353,8 +353,7 @@ def _check_instances(fleet: Fleet) -> Iterator[str]:
                 "has none, beside which it runs"
             )
     for machine in fleet.in_group("inf"):
-        there = (machine, *fleet.instances_on(machine))
-        if len(there) > 1:
+        if len(there := fleet.on_machine(machine)) > 1:
             yield from _of_one_machine(fleet, there)
 
 
