@@ -35,6 +35,22 @@ def process_of(node: Node, unit: str) -> str:
     return "" if found == "0" else found
 
 
+def awaited_key(node: Node, unit: str) -> str:
+    """The secret key of a unit that is about to start.
+
+    systemd tells a main process before that process has its own environment.
+    """
+    found = [""]
+
+    def read() -> bool:
+        process = process_of(node, unit)
+        found[0] = key_of(node, process) if process else ""
+        return bool(found[0])
+
+    wait_until(read, 40, f"{unit} with its key")
+    return found[0]
+
+
 def assert_nothing_is_left(node: Node) -> None:
     node.assert_nothing_is_left()
     script = "ls -d /run/mt5crs-strategy-shadow /var/lib/mt5crs/strategy/decisions.jsonl* 2>/dev/null; true"
@@ -53,8 +69,7 @@ def test_a_strategy_that_decides_otherwise_is_taken_back(fleet: Fleet) -> None:
     arguments = ("--standby", "--shadow", "9", "--agreement", "95")
     with ThreadPoolExecutor(1) as pool:
         activated = pool.submit(node.tool, "activate", "strategy", *arguments)
-        wait_until(lambda: bool(process_of(node, UNIT)), 40, "the shadow's process")
-        shadows = key_of(node, process_of(node, UNIT))
+        shadows = awaited_key(node, UNIT)
         status, answer = activated.result()
     own = {
         name: key_of(node, process_of(node, f"mt5crs-{name}.service")) for name in ("reconciler", "strategy")
