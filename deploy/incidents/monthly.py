@@ -5,16 +5,20 @@ from __future__ import annotations
 import calendar
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
 from deploy.incidents.record import clock
+from deploy.remote import ssh
 from mt5crs.foreign_text import shown_tree
 
 _TIMEOUT_S = 20
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+# Runs on the Hub, standard library only: to others it speaks by TLS alone, with a certificate of its own.
+_ASK = f"""
+import sys, urllib.request
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))  # whatever http_proxy says there
+print(direct.open(sys.argv[1], timeout={_TIMEOUT_S}).read().decode())
+"""
 
 
 class NoLevelsError(RuntimeError):
@@ -26,17 +30,17 @@ def asked(variables: Mapping[str, Any], month: str) -> dict[str, Any]:
     address = str(variables["fleet_address"])
     shown = f"[{address}]" if ":" in address else address
     url = f"http://{shown}:{variables['hub_http_port']}/api/levels?month={month}"
+    reply = ssh.run(variables, ["python3", "-c", _ASK, url], timeout_s=_TIMEOUT_S + 10)
+    if reply.status is None:
+        raise NoLevelsError(f"the Hub cannot be reached: {reply.why}")
     try:
-        with _direct(url, timeout=_TIMEOUT_S) as answer:
-            found = shown_tree(json.load(answer))
-        if not isinstance(found, dict) or not isinstance(found.get("levels"), dict):
-            raise ValueError("it is no answer of a Hub")
-        return dict(found)
-    except urllib.error.HTTPError as error:
-        raise NoLevelsError(f"{url} answers {error.code}; deploy the Hub, or name another month") from None
-    except (OSError, ValueError) as error:
-        why = "look whether mt5crs-hub runs, and whether this host may reach it"
-        raise NoLevelsError(f"{url} gives no usable answer ({error}); {why}") from None
+        found = shown_tree(json.loads(reply.output)) if reply.status == 0 else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("levels"), dict):
+        why = "look whether mt5crs-hub runs there, deploy it, or name another month"
+        raise NoLevelsError(f"{url} gives no usable answer ({reply.why}); {why}")
+    return dict(found)
 
 
 def text(made: Mapping[str, Any]) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deploy.incidents import monthly, on_hub, record
+from deploy.remote import ssh
 
 OPENED = 1_800_000_000.0
 
@@ -152,6 +157,44 @@ def test_who_was_not_told_is_said() -> None:
         server.server_close()
     assert posted == [[{"labels": {"alertname": "Mt5crsIncident"}}]]
     assert on_hub.tell(url, {}).startswith("Alertmanager did not take it")
+
+
+def test_a_month_is_asked_for_on_the_hub_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answers = [b'{"levels": {}}', b"[]", b"<html>"]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answers.pop(0))
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    def here(_variables: object, command: list[str], **_options: object) -> ssh.Reply:
+        ran = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, check=False)
+        return ssh.Reply(ran.returncode, ran.stdout, ran.stderr)
+
+    monkeypatch.setattr(ssh, "run", here)
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    hub = {"fleet_address": "127.0.0.1", "hub_http_port": server.server_address[1]}
+    try:
+        assert monthly.asked(hub, "202611") == {"levels": {}}
+        assert asked == ["/api/levels?month=202611"]
+        for _ in range(2):
+            with pytest.raises(monthly.NoLevelsError, match="no usable answer"):
+                monthly.asked(hub, "202611")
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(monthly.NoLevelsError, match=r"refused.*look whether mt5crs-hub runs"):
+        monthly.asked(hub, "202611")
+    monkeypatch.setattr(ssh, "run", lambda *_words, **_options: ssh.Reply(None, "", "no route"))
+    with pytest.raises(monthly.NoLevelsError, match="cannot be reached: no route"):
+        monthly.asked(hub, "202611")
 
 
 def test_a_month_in_words_says_what_has_no_data_and_what_was_missed() -> None:
