@@ -22,6 +22,8 @@ ACCESS: Final = frozenset(
         "gateway_legacy_pub_port",
         "gateway_phase_signers",
         "hub_operators",
+        "hub_plain_readers",
+        "hub_readers",
         "monitoring_alertmanager_sources",
         "monitoring_webhook_networks",
         "review_provider_networks",

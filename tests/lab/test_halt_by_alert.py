@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import http.client
 import json
 import shutil
-import ssl
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 
 from lab.handle import wait_until
 from tests.lab.engines import Fleet
-from tests.lab.test_hub import asked
+from tests.lab.test_hub import asked, trusting
 from tests.lab.units_and_alerts import Unit, alerts
 
 pytestmark = [
@@ -62,20 +62,21 @@ def test_a_gateway_that_was_lost_comes_back_halted_and_posts_from_elsewhere_are_
 ) -> None:
     lab = halting.lab
     address = lab.plan.host("hub-01").address
-    url = f"http://{address}:8083/api/alerts/webhook"
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(url, data=b"{}"), timeout=5)
-    assert refused.value.code == 403
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(
-            urllib.request.Request(f"http://{address}:8083/api/halt", data=b"{}"), timeout=5
-        )
-    assert refused.value.code == 403
-
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # its own: a person compares it once
-    with urllib.request.urlopen(f"https://{address}:8083/health", timeout=5, context=trusting) as answer:
-        assert answer.status == 200, "the sandbox lets it make its certificate"
+    secret = functools.partial(http.client.HTTPSConnection, address, 8083, timeout=5, context=trusting())
+    plain = functools.partial(http.client.HTTPConnection, address, 8083, timeout=5)
+    for line, method, path, status in (
+        (secret(), "POST", "/api/alerts/webhook", 403),
+        (plain(), "POST", "/api/halt", 403),
+        (secret(), "POST", "/api/halt", 401),
+        (plain(), "GET", "/api/fleet", 308),
+    ):
+        line.request(method, path, b"{}" if method == "POST" else None)
+        assert line.getresponse().status == status, (line, method, path)
+        line.close()
+    assert asked(halting, "/health")["healthy"], "the sandbox lets it make its certificate"
+    kept = lab.exec("hub-01", ["tail", "-n", "20", "/var/lib/mt5crs/hub/access.jsonl"]).stdout.splitlines()
+    found = {(each["path"], each["status"], bool(each["tls"])) for each in map(json.loads, kept)}
+    assert found >= {("/api/halt", 403, False), ("/api/halt", 401, True), ("/api/fleet", 308, False)}
 
     gateway = Unit(lab, "gtw-01", "mt5crs-gateway.service")
     wait_until(lambda: halts(halting) == [], 60, "no halt before", seen=lambda: halts(halting))
@@ -95,9 +96,10 @@ def test_a_gateway_that_was_lost_comes_back_halted_and_posts_from_elsewhere_are_
     wait_until(
         lambda: asked_for() == {magic: {"due"} for magic in both}, HALTS_WITHIN_S, "halts due", seen=asked_for
     )
-    with urllib.request.urlopen(f"http://{address}:8083/metrics", timeout=5) as answer:
-        metrics = answer.read().decode()
-    assert 'mt5crs_hub_posts_total{path="/api/alerts/webhook",status="202"}' in metrics, "Alertmanager rang"
+    metrics = urllib.request.urlopen(f"https://{address}:8083/metrics", timeout=5, context=trusting()).read()
+    assert 'mt5crs_hub_posts_total{path="/api/alerts/webhook",status="202"}' in metrics.decode(), (
+        "Alertmanager rang"
+    )
     gateway.call("start")
     began = time.monotonic()
     wait_until(

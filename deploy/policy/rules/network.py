@@ -84,6 +84,12 @@ def _plain_door(facts: Facts) -> Iterator[Broken]:
                 )
 
 
+def _plain_readers(facts: Facts) -> Iterator[Broken]:
+    for host, settings in facts.of("hub"):
+        for reader in settings.get("hub_plain_readers") or ():
+            yield Broken(host, f"hub_plain_readers has {reader}, which is answered without TLS")
+
+
 def _mighty_clients(facts: Facts) -> Iterator[Broken]:
     for host, of in facts.hosts.items():
         listed = [*(of.settings.get("fleet_operators") or ()), *(of.settings.get("fleet_clients") or ())]
@@ -149,6 +155,14 @@ RULES = (
         "The legacy adapter knows a client by its address alone; who can send from there can trade.",
         "Move the client to a CURVE key (docs/existing-clients.md), or take `trade` away from it.",
         _plain_door,
+    ),
+    Rule(
+        "NET-007",
+        "P2",
+        "What the Hub tells other hosts goes by TLS",
+        "Without it, whoever is on the way reads positions, money and alerts along, and can change them.",
+        "Have that program ask by https:// with the Hub's tls.crt (docs/hub.md), then take it out.",
+        _plain_readers,
     ),
     Rule(
         "ACC-001",

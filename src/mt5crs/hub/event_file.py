@@ -1,7 +1,8 @@
-"""`events.jsonl`: one JSON object a line, oldest first; a full file becomes `events.1.jsonl`."""
+"""`NAME.jsonl`: one JSON object a line, oldest first; a full file becomes `NAME.1.jsonl`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +11,10 @@ from pathlib import Path
 class EventFile:
     """Appends lines; file and predecessor together stay below the bound. Raises OSError when it cannot."""
 
-    def __init__(self, directory: Path, most_bytes: int) -> None:
+    def __init__(self, directory: Path, most_bytes: int, name: str = "events") -> None:
         """Opens the file; a line that a crash has cut off is ended, so that the next one is whole."""
-        self.path = directory / "events.jsonl"
-        self.previous = directory / "events.1.jsonl"
+        self.path = directory / f"{name}.jsonl"
+        self.previous = directory / f"{name}.1.jsonl"
         self._most = most_bytes // 2
         self._file = self._open()
 
@@ -30,9 +31,10 @@ class EventFile:
         if not text:
             return
         if os.fstat(self._file).st_size + len(text) > self._most:
-            os.close(self._file)
-            self.path.replace(self.previous)
-            self._file = self._open()
+            with contextlib.suppress(FileNotFoundError):  # by a try before, which could open no other
+                self.path.replace(self.previous)
+            former, self._file = self._file, self._open()
+            os.close(former)
         while text:
             text = text[os.write(self._file, text) :]
 

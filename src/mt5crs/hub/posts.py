@@ -91,9 +91,10 @@ class Posts:
         if request.method != "POST":
             return self._pages(request)
         if request.path in (HALT, ACKNOWLEDGE) and self._actions is not None:
-            status, said = self._operated(request, self._actions)
+            who = self._who(request.token) or ""
+            status, said = self._operated(request, who, self._actions)
             self._told(request.path, status[:3], "" if status < "4" else str(said["error"]))
-            return Answer(status, "application/json", json.dumps(said).encode() + b"\n")
+            return Answer(status, "application/json", json.dumps(said).encode() + b"\n", who=who)
         of_webhook = request.path in (NOTIFICATIONS, LETTERS) and self._actions is not None
         if request.path != WEBHOOK and not of_webhook:
             self._told("other", "404", "")
@@ -126,13 +127,12 @@ class Posts:
             return "500 Internal Server Error", {"error": f"the Hub failed: {error!r}"}
         return "202 Accepted", {}
 
-    def _operated(self, request: Request, actions: Actions) -> tuple[str, Mapping[str, Any]]:
+    def _operated(self, request: Request, who: str, actions: Actions) -> tuple[str, Mapping[str, Any]]:
         """HTTP status and JSON of what an operator asks for."""
         if not (request.secret or request.here):
             said = "a token is not taken over a line that others can read; open the page by https://"
             return "403 Forbidden", {"error": said}
-        who = self._who(request.token)
-        if who is None:
+        if not who:
             return "401 Unauthorized", {"error": "no operator has this token (hub_operators)"}
         try:
             if request.path == HALT:

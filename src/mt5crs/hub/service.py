@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import threading
 import time
@@ -16,6 +17,7 @@ import zmq
 
 from mt5crs.client.connection import Peer
 from mt5crs.hub import levels, views
+from mt5crs.hub.access_log import AccessLog
 from mt5crs.hub.alerts import Fired
 from mt5crs.hub.figures import Figures
 from mt5crs.hub.halt_policy import LONGEST_REASON, Trader, Wanted, halts
@@ -135,6 +137,19 @@ class Hub:
             self._alerts_told,
             self._alerts_fired,
         )
+        self._access = AccessLog(
+            Path(settings.state_dir),
+            settings.access_log_mb * _MB,
+            lambda reason: self._note("access", "access.not_kept", reason=reason),
+        )
+        self._plain = [ipaddress.ip_network(each) for each in settings.plain_readers]
+        if self._plain:
+            log.warning(
+                "plain.readers",
+                readers=settings.plain_readers,
+                reason="they are answered without TLS, and whoever is on the way reads along; have them ask "
+                "by https:// and take them out of PLAIN_READERS (hub_plain_readers)",
+            )
         self.endpoint = Endpoint(
             settings.http_address,
             settings.http_port,
@@ -150,6 +165,8 @@ class Hub:
             ),
             posts=True,
             tls=self._tls(),
+            plain_for=lambda address: any(ipaddress.ip_address(address) in each for each in self._plain),
+            accessed=self._access,
             settings=("HTTP_ADDRESS", "HTTP_PORT"),
         )
         self._show_figures()
@@ -165,6 +182,7 @@ class Hub:
     def close(self) -> None:
         """Let go of everything."""
         self.endpoint.close()
+        self._access.close()
         listeners = list(self._listeners.values())
         self._watch.stop()
         self._webhook.stop()
@@ -342,7 +360,7 @@ class Hub:
         return {"done": done}
 
     def _tls(self) -> Tls | None:
-        """Without a certificate the page still shows, and takes no token."""
+        """Without a certificate only this host reads, and the PLAIN_READERS."""
         self._figures.certificate_ends.set(math.nan)
         try:
             found = own_certificate(Path(self._settings.state_dir), self._settings.http_address)
@@ -350,6 +368,8 @@ class Hub:
             self._figures.certificate_ends.set(tls_ends(found[0]))
         except TlsError as error:
             self._log.error("tls.none", reason=str(error))
+            if not self._plain:
+                self._figures.certificate_ends.set(0.0)  # as one that has ended: nobody reads the page
             return None
         return tls
 

@@ -181,6 +181,7 @@ def health(
     if as_json:
         click.echo(json.dumps({"service": service, **content}, indent=2))
     else:
-        reason = f": {content['reason']}" if content.get("reason") else ""
+        why = content.get("reason") or content.get("error")
+        reason = f": {why}" if why else ""
         click.echo(f"{service} {content.get('state', '?')}{reason}")
     raise SystemExit(exit_status_of(status, content))

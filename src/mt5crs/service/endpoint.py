@@ -69,17 +69,42 @@ class Answer(NamedTuple):
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
     feed: bool = False
+    who: str = ""
+    """Whose token was shown."""
 
 
 Site = Callable[[Request], "Answer | None"]
 """None: there is no such page."""
 
 
+class Access(NamedTuple):
+    """A request that was answered, for who keeps a log: once its connection has ended; of a feed also when it
+    opens. `method` and `path` are as they came, of whatever characters.
+
+    `peer`: whose address. `here`: of this very host. `tls`: its version, empty without. `who`: whose token.
+    `size`: bytes of the answer that were sent. `took_s`: seconds since the connection began.
+    """
+
+    peer: str
+    here: bool
+    tls: str
+    who: str
+    method: str
+    path: str
+    status: str
+    size: int
+    took_s: float
+    opened: bool = False
+
+
 class _Peer:
     """A connection: what it has asked so far, and what of the answer it has yet to take."""
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    def __init__(self, connection: socket.socket, address: str, deadline: float) -> None:
         self.connection = connection
+        self.address, self.here, self.began = address, _from_here(connection), time.monotonic()
+        self.who = self.status = ""
+        self.size = 0
         self.deadline = deadline
         self.asked = b""
         self.answer: memoryview | None = None
@@ -103,17 +128,21 @@ class Endpoint:
         site: Site | None = None,
         posts: bool = False,
         tls: Tls | None = None,
+        plain_for: Callable[[str], bool] | None = None,
+        accessed: Callable[[Access], None] | None = None,
         settings: tuple[str, str] = ("METRICS_ADDRESS", "METRICS_PORT"),
     ) -> None:
         """Bind at once (port 0: any free one); raises OSError that names address and port if that fails.
 
         site: what is served beside metrics and health; posts: it takes POST as well. tls: for connections
-        that begin with it; others, on the same port, stay plain. settings: names of those for address and
-        port.
+        that begin with it; others, on the same port, stay plain. plain_for: whether an address of another
+        host is answered without TLS, by default each; who is not, is told to come by TLS. accessed: hears of
+        every request. settings: names of those for address and port.
         """
         self._registry = registry
         self._site = site
         self._posts, self._tls = posts, tls
+        self._plain_for, self._accessed = plain_for, accessed
         self._published: deque[bytes] = deque(maxlen=10_000)
         self._health = health
         self._told: dict[str, Callable[[], object]] = {}
@@ -205,7 +234,7 @@ class Endpoint:
 
     def _welcome(self) -> None:
         try:
-            connection, _ = self._socket.accept()
+            connection, source = self._socket.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE) and self._spare is not None:
                 # Whoever asks now is answered all the same, in place of a descriptor kept for that.
@@ -220,15 +249,37 @@ class Endpoint:
         connection.setblocking(False)
         if len(self._peers) >= _MOST_PEERS:
             self._part(next(peer for peer in self._peers.values() if not peer.feed))
-        self._peers[connection] = _Peer(connection, time.monotonic() + _TIMEOUT_S)
+        address = str(source[0]).partition("%")[0]
+        self._peers[connection] = _Peer(connection, address, time.monotonic() + _TIMEOUT_S)
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _part(self, peer: _Peer) -> None:
         del self._peers[peer.connection]
         self._selector.unregister(peer.connection)
+        self._tell_access(peer)
         peer.connection.close()
         if self._spare is None:
             self._spare = _spare()
+
+    def _tell_access(self, peer: _Peer, *, opened: bool = False) -> None:
+        if self._accessed is None or not peer.status:
+            return
+        method, _, rest = peer.asked.partition(b"\r\n")[0].partition(b" ")
+        version = peer.connection.version() if peer.secret else None  # type: ignore[attr-defined]
+        self._accessed(
+            Access(
+                peer=peer.address,
+                here=peer.here,
+                tls=version or "",
+                who=peer.who,
+                method=method.decode("latin-1"),
+                path=rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1"),
+                status=peer.status[:3],
+                size=peer.size,
+                took_s=time.monotonic() - peer.began,
+                opened=opened,
+            )
+        )
 
     def _greet(self, peer: _Peer) -> None:
         """Look at the first byte: it tells whether the client wants TLS."""
@@ -271,7 +322,9 @@ class Endpoint:
                 elif peer.secret and peer.connection.pending():  # type: ignore[attr-defined]
                     self._attend(peer)  # no socket tells of what TLS has read already
                 return
-            peer.answer = peer.answer[peer.connection.send(peer.answer) :]
+            sent = peer.connection.send(peer.answer)
+            peer.size += sent
+            peer.answer = peer.answer[sent:]
             if peer.answer:
                 return
             if not peer.feed:
@@ -326,7 +379,9 @@ class Endpoint:
         method, _, rest = peer.asked.partition(b" ")
         target = rest.partition(b" ")[0]
         path = target.partition(b"?")[0]
-        if method == b"POST" and self._posts:
+        if self._plain_for and not (peer.secret or peer.here or self._plain_for(peer.address)):
+            answer = self._by_tls(peer, method, target)
+        elif method == b"POST" and self._posts:
             answer = self._posted(peer, target)
         elif method != b"GET":
             answer = Answer("405 Method Not Allowed", "text/plain", b"only GET\n")
@@ -341,6 +396,9 @@ class Endpoint:
             answer = self._from_site(peer, target) or Answer(
                 "404 Not Found", "text/plain", b"try /metrics or /health\n"
             )
+        peer.status, peer.who = answer.status, answer.who
+        if answer.feed:
+            self._tell_access(peer, opened=True)
         length = () if answer.feed else (("Content-Length", str(len(answer.body))),)
         head = "".join(
             f"{name}: {value}\r\n"
@@ -353,6 +411,18 @@ class Endpoint:
             )
         )
         return f"HTTP/1.1 {answer.status}\r\n{head}\r\n".encode() + answer.body
+
+    def _by_tls(self, peer: _Peer, method: bytes, target: bytes) -> Answer:
+        """Where to ask instead. A browser goes there by itself; what was posted is not asked for again."""
+        if self._tls is None:
+            said = "this is read by TLS alone, and there is no certificate: the journal of this host says why"
+            return Answer("503 Service Unavailable", "application/json", _error(said))
+        base = f"https://{with_port(peer.connection.getsockname()[0].partition('%')[0], self.port)}"
+        body = _error(f"this is read by TLS alone: {base}/")
+        if method != b"GET":
+            return Answer("403 Forbidden", "application/json", body)
+        where = base + (target.decode() if re.fullmatch(rb"/[!-~]*", target) else "/")
+        return Answer("308 Permanent Redirect", "application/json", body, (("Location", where),))
 
     def _posted(self, peer: _Peer, target: bytes) -> Answer:
         head, end, body = peer.asked.partition(b"\r\n\r\n")
@@ -367,9 +437,7 @@ class Endpoint:
         if self._site is None:
             return None
         peer.deadline = time.monotonic() + _PATIENCE_S
-        answer = self._site(
-            _request(target, peer.asked, here=_from_here(peer.connection), secret=peer.secret)
-        )
+        answer = self._site(_request(target, peer.asked, here=peer.here, secret=peer.secret))
         if answer is not None and answer.feed:
             if self.readers >= _MOST_FEEDS:
                 said = f"{_MOST_FEEDS} read along already; close a page\n".encode()
@@ -404,6 +472,10 @@ def _header(head: bytes, wanted: bytes) -> str | None:
         if name.strip().lower() == wanted:
             return value.strip().decode("ascii", "replace")
     return None
+
+
+def _error(said: str) -> bytes:
+    return json.dumps({"error": said}).encode() + b"\n"
 
 
 def _length(head: bytes) -> int | None:

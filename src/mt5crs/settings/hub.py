@@ -124,6 +124,13 @@ class HubSettings(Settings, frozen=True, kw_only=True):
         str, setting("Address on which page, API, metrics and health are served.", kind="address")
     ] = "127.0.0.1"
     http_port: Annotated[int, setting("TCP port of page, API, metrics and health.", ge=0, le=65535)] = 8083
+    plain_readers: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks that are answered without TLS, as all once were: whoever is on the way "
+            "reads along. Others are told the https:// address. For programs that cannot do it yet."
+        ),
+    ] = msgspec.field(default_factory=list)
     prometheus_url: Annotated[
         str,
         setting(
@@ -172,6 +179,9 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     events_file_mb: Annotated[
         int, setting("Most disk space of events.jsonl and its predecessor together, in MB.", ge=2, le=100_000)
     ] = 100
+    access_log_mb: Annotated[
+        int, setting("Most disk space of access.jsonl and its predecessor together, in MB.", ge=2, le=100_000)
+    ] = 20
     database_mb: Annotated[
         int,
         setting(
@@ -212,6 +222,11 @@ class HubSettings(Settings, frozen=True, kw_only=True):
                 "HALT_ON names alerts, but the Hub has no key to halt with; `python -m deploy.keys "
                 "--inventory inventory/<environment>.yml` makes it"
             )
+        for network in self.plain_readers:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                yield f"PLAIN_READERS has {network!r}: {error}"
         yield from self._webhook_problems()
 
     def _webhook_problems(self) -> Iterable[str]:

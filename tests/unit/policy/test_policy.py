@@ -94,6 +94,7 @@ BREAKS: dict[str, Callable[[Facts], Facts]] = {
     "NET-006": lambda f: given(
         f, "gtw-01", gateway_legacy_port=5557, gateway_account_phase="live", gateway_legacy=LEGACY
     ),
+    "NET-007": lambda f: given(f, "hub-01", hub_plain_readers=["192.0.2.7"]),
     "ACC-001": lambda f: given(
         f, "hub-01", fleet_operators=[{**CLIENT, "permissions": ["trade", "administer"]}]
     ),
