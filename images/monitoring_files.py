@@ -26,7 +26,8 @@ _SHOWN = {
 }
 _NOT_HERE = (
     "packages", "packages_hub", "node_port", "prometheus_port", "alertmanager_port", "alertmanager_sources",
-    "webhook_networks", "hub_watch_url", "hub_watch_networks", "hub_watch_port", "hub_watch_silence_s",
+    "webhook_networks", "hub_watch_url", "hub_watch_secret", "hub_watch_networks", "hub_watch_port",
+    "hub_watch_silence_s",
     "hub_watchers", "scrape_ports", "steered_clocks",
 )  # fmt: skip
 """Settings that a stack has no use for: they are about hosts, or compose.yml says them."""

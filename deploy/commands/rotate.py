@@ -140,6 +140,11 @@ def _pair(name: str, *, kind: str, dry: bool) -> None:
         acted("secret.rotated", kind=kind, names=done)
 
 
+_BOTH_SIGN = (
+    "once it is deployed, posts have both signatures, the new one and that of before: no receiver "
+    "refuses one. Give the receiver the new one (the first of the two that `secrets view --show` shows); "
+    "the old one ends when the receiver takes it no more"
+)
 _TOLD = {
     "broker": (
         "change it at the broker first: there the old one ends at once. The terminal stays logged in until "
@@ -156,11 +161,8 @@ _TOLD = {
     "signed-webhook": (
         "the old address counts until whoever gave it out withdraws it: do that once it is deployed"
     ),
-    "webhook-secret": (
-        "once it is deployed, posts have both signatures, the new one and that of before: no receiver "
-        "refuses one. Give the receiver the new one (the first of the two that `secrets view --show` shows); "
-        "the old one ends when the receiver takes it no more"
-    ),
+    "webhook-secret": _BOTH_SIGN,
+    "hub-watch-secret": _BOTH_SIGN,
     "windows-account": "the old password ends when the deployment sets the new one on the host",
 }
 
@@ -229,6 +231,14 @@ for _kind, _what in (
 def webhook_secret(name: str | None, dry: bool) -> None:
     """Make a new secret that alerts are signed with; the old one signs beside it, until the next rotation."""
     _replace("webhook-secret", name, None, dry=dry)
+
+
+@rotate.command("hub-watch-secret")
+@click.argument("name", required=False)
+@_plan_option
+def hub_watch_secret(name: str | None, dry: bool) -> None:
+    """Make a new secret that Inf hosts sign with what they tell of the Hub; the old one signs beside it."""
+    _replace("hub-watch-secret", name, None, dry=dry)
 
 
 @rotate.command("windows-account")

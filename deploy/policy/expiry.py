@@ -14,6 +14,7 @@ _KINDS = {
     "monitoring_webhook_url": "webhook",
     "monitoring_watchdog_url": "watchdog",
     "monitoring_hub_watch_url": "hub-watch",
+    "monitoring_hub_watch_secret": "hub-watch-secret",
     "hub_webhook_url": "signed-webhook",
     "hub_webhook_secret": "webhook-secret",
     "baseline_windows_account_password": "windows-account",

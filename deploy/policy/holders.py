@@ -21,6 +21,7 @@ _PASSWORDS = {
     "review_fallback_api_key": "ask the fall-back reviewer at our cost",
     "review_signing_key": "sign verdicts that hosts accept",
     "monitoring_hub_watch_url": "pretend that the Hub is dead",
+    "monitoring_hub_watch_secret": "sign that the Hub is dead, so that the receiver believes it",
     "baseline_windows_account_password": "log in as the gateway's account",
 }
 """Secrets that are no keys, and what who has one may do."""
@@ -34,6 +35,7 @@ _GROUP_OF = {
     "review_fallback_api_key": "review",
     "review_signing_key": "review",
     "monitoring_hub_watch_url": "inf",
+    "monitoring_hub_watch_secret": "inf",
     "baseline_windows_account_password": "windows",
 }
 
@@ -96,7 +98,7 @@ def _passwords(fleet: Fleet) -> Iterator[Holder]:
     for host, variables in fleet.hosts.items():
         groups = {group for group, members in fleet.groups.items() if host in members}
         for name, may in _PASSWORDS.items():
-            if name == "monitoring_hub_watch_url" and host not in (
+            if name.startswith("monitoring_hub_watch_") and host not in (
                 variables.get("monitoring_hub_watchers") or ()
             ):
                 continue

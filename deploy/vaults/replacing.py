@@ -17,12 +17,14 @@ SETTINGS: Mapping[str, str] = {
     "webhook": "monitoring_webhook_url",
     "watchdog": "monitoring_watchdog_url",
     "hub-watch": "monitoring_hub_watch_url",
+    "hub-watch-secret": "monitoring_hub_watch_secret",
     "signed-webhook": "hub_webhook_url",
     "webhook-secret": "hub_webhook_secret",
     "windows-account": "baseline_windows_account_password",
 }
 """Kind → the setting that has it."""
-MADE_HERE = ("windows-account", "webhook-secret")
+_SIGN = ("webhook-secret", "hub-watch-secret")
+MADE_HERE = ("windows-account", *_SIGN)
 """Kinds whose new value is made at random; the others are told by whoever gives them out."""
 
 
@@ -100,7 +102,7 @@ def made(kind: str, old: str) -> str:
     For the account of a Windows host 192 random bits, all classes of characters; to sign with 256, and the
     one that was in force behind it, so that posts have both signatures.
     """
-    if kind == "webhook-secret":
+    if kind in _SIGN:
         new = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
         return " ".join([new, *old.split()[:1]])
     return f"Aa1-{secrets.token_urlsafe(24)}"

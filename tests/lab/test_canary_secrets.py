@@ -34,7 +34,7 @@ print(looks, *seen, sep="\\n")
 """
 
 
-BEGINS = {"_url": "http://127.0.0.1:9/", "webhook_secret": "whsec_"}
+BEGINS = {"_url": "http://127.0.0.1:9/", "webhook_secret": "whsec_", "watch_secret": "whsec_"}
 """What a canary has to begin with, by the end of the setting's name."""
 
 

@@ -15,6 +15,7 @@ from lab.handle import Lab, wait_until
 from tests.lab.conftest import restore
 from tests.lab.engines import Fleet
 from tests.lab.units_and_alerts import asked
+from tests.unit.hub.test_webhook import example as genuine
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -22,11 +23,13 @@ CANARY = uuid.uuid4().hex
 FILE = "/run/hub-watch-test.jsonl"
 TOLD_WITHIN_S = 180
 RECEIVER = f"""
-import http.server, sys
+import http.server, json, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         with open("{FILE}", "ab") as file:
-            file.write(self.rfile.read(int(self.headers["Content-Length"])) + b"\\n")
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            headers = {{name.lower(): text for name, text in self.headers.items()}}
+            file.write(json.dumps([headers, body]).encode() + b"\\n")
         self.send_response(200)
         self.end_headers()
     def log_message(self, *arguments):
@@ -36,6 +39,7 @@ http.server.HTTPServer((sys.argv[1], 8098), Handler).serve_forever()
 WATCHERS = ("inf-01", "inf-02")
 WATCHED: dict[str, Any] = {
     "monitoring_hub_watch_url": f"http://127.0.0.1:8098/hook?token={CANARY}",
+    "monitoring_hub_watch_secret": f"whsec_{CANARY}{CANARY[:8]}",
     "monitoring_hub_watch_networks": ["127.0.0.1"],
 }
 HUB_UNITS = ("prometheus.service", "prometheus-alertmanager.service")
@@ -86,9 +90,10 @@ def test_ansible_takes_the_watchers_away_and_brings_them_as_pyinfra_does(watched
 def posted(fleet: Fleet, host: str) -> list[tuple[str, str]]:
     """(alert, status) of what a host's receiver was told, in order."""
     text = fleet.lab.exec(host, ["cat", FILE], check=False).stdout
-    found: list[dict[str, Any]] = [
-        alert for line in text.splitlines() for alert in json.loads(line)["alerts"]
-    ]
+    found: list[dict[str, Any]] = []
+    for headers, body in map(json.loads, text.splitlines()):
+        assert genuine()(WATCHED["monitoring_hub_watch_secret"], headers, body.encode(), 3600)
+        found += json.loads(body)["alerts"]
     assert all(alert["labels"]["seen_from"] == host for alert in found)
     return [(alert["labels"]["alertname"], alert["status"]) for alert in found]
 

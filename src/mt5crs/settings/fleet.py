@@ -281,6 +281,7 @@ class FleetSettings(Settings, frozen=True, kw_only=True):
                 "webhook",
                 "watchdog",
                 "hub-watch",
+                "hub-watch-secret",
                 "signed-webhook",
                 "webhook-secret",
                 "windows-account",

@@ -10,14 +10,13 @@ import msgspec
 
 from mt5crs.settings.baseline import network_problem
 from mt5crs.settings.gateway import Limits
-from mt5crs.settings.monitoring import UNQUOTED, is_address
+from mt5crs.settings.monitoring import SIGNING_SECRETS, UNQUOTED, is_address
 from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Magic = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 _Operator = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-_SIGNING = r"whsec_(?:[A-Za-z0-9+/]{4}){8,21}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _ADDRESS = r"^(http://\S+)?\Z"
 
 
@@ -88,7 +87,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
         setting(
             "What these posts are signed with: whsec_ and 24 to 64 random bytes in base64; while it is "
             "replaced the new one, a blank, and the former one.",
-            pattern=rf"^({_SIGNING}( {_SIGNING})?)?\Z",
+            pattern=SIGNING_SECRETS,
             secret=True,
         ),
     ] = ""

@@ -15,6 +15,9 @@ from mt5crs.settings.schema import Settings, setting
 
 UNQUOTED = re.compile(r"[!#-&(-\[\]-~]*")
 """What an address is written with in an `.env`, between single quotes."""
+_SIGNING = r"whsec_(?:[A-Za-z0-9+/]{4}){8,21}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+SIGNING_SECRETS = rf"^({_SIGNING}( {_SIGNING})?)?\Z"
+"""What posts are signed with: a secret, or the new one and the former one; or none."""
 
 
 class MonitoringSettings(Settings, frozen=True, kw_only=True):
@@ -88,6 +91,17 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         setting(
             "Address that the first two Inf hosts (by name) post to when they hear nothing of the Hub, in "
             "Alertmanager's webhook format: one that does not need the Hub. Empty: they do not watch it.",
+            secret=True,
+            in_env=False,
+        ),
+    ] = ""
+    hub_watch_secret: Annotated[
+        str,
+        setting(
+            "What these posts are signed with (docs/monitoring.md): whsec_ and 24 to 64 random bytes in "
+            "base64, not those of hub_webhook_secret; while it is replaced the new one, a blank, and the "
+            "former one. Empty: they are not signed.",
+            pattern=SIGNING_SECRETS,
             secret=True,
             in_env=False,
         ),
@@ -402,6 +416,11 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
                     f"monitoring_{name}_url has a character that no address has (quote, blank, backslash "
                     "or one outside of ASCII); write it as %XX"
                 )
+        if self.hub_watch_secret and not self.hub_watch_url:
+            yield (
+                "monitoring_hub_watch_secret is set, but monitoring_hub_watch_url is empty: nothing is "
+                "posted that it could sign; set the address, too"
+            )
         for name, having in (("webhook", self.webhook_networks), ("hub_watch", self.hub_watch_networks)):
             for network in having:
                 try:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from hub_watch import signature
 from hub_watch.door import Door
 from hub_watch.notice import Names
 from hub_watch.watching import LOOK_S, Settings, Watch
@@ -23,6 +24,7 @@ def settings_of(of: Mapping[str, str]) -> Settings:
         gateways=tuple((str(address), int(port)) for address, port in json.loads(of["GATEWAYS"])),
         silence_s=float(of["SILENCE_S"]),
         url=of["URL"],
+        signing=tuple(signature.keys(of["SECRET"])) if of.get("SECRET") else (),
         state=Path(of["STATE_DIRECTORY"]) / "told.json",
         look_s=float(of.get("LOOK_S", LOOK_S)),
     )

@@ -6,18 +6,24 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 
-async def post(url: str, content: Mapping[str, Any], deadline_s: float) -> str | None:
+async def post(
+    url: str,
+    content: Mapping[str, Any],
+    deadline_s: float,
+    signed: Callable[[bytes], Mapping[str, str]] = lambda _body: {},
+) -> str | None:
     """Have it delivered; None: accepted (2xx), else why not, in words without the address.
 
-    A redirection is no acceptance: where it leads is not what was configured.
+    A redirection is no acceptance: where it leads is not what was configured. signed: headers for a body.
     """
+    body = json.dumps(content).encode()
     try:
-        status = await asyncio.wait_for(_status(url, json.dumps(content).encode()), deadline_s)
+        status = await asyncio.wait_for(_status(url, body, signed(body)), deadline_s)
     except (asyncio.TimeoutError, TimeoutError):
         return f"it gave no answer within {deadline_s:g} s"
     except ssl.SSLError as error:
@@ -31,7 +37,7 @@ async def post(url: str, content: Mapping[str, Any], deadline_s: float) -> str |
     return None if 200 <= status < 300 else f"it answers {status}"
 
 
-async def _status(url: str, body: bytes) -> int:
+async def _status(url: str, body: bytes, headers: Mapping[str, str]) -> int:
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
@@ -47,6 +53,7 @@ async def _status(url: str, body: bytes) -> int:
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
             "Connection: close",
+            *(f"{name}: {value}" for name, value in headers.items()),
         ]
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

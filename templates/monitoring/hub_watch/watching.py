@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hub_watch import memory, notice, posting
+from hub_watch import memory, notice, posting, signature
 from hub_watch.verdict import VERDICTS, Heard, judge
 
 LOOK_S = 5.0
@@ -19,7 +21,10 @@ _PAUSED_S = 30.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What is watched, and who is told. gateways: address and port of each. silence_s: after how long."""
+    """What is watched, and who is told. gateways: address and port of each. silence_s: after how long.
+
+    signing: keys that posts are signed with; none: they are not.
+    """
 
     names: notice.Names
     hub_address: str
@@ -28,6 +33,7 @@ class Settings:
     url: str
     state: Path
     look_s: float = LOOK_S
+    signing: tuple[bytes, ...] = ()
 
 
 class Watch:
@@ -39,8 +45,11 @@ class Watch:
         self._told = notice.Told()
         self._verdict: str | None = None
         self._owing, self._failures, self._next_try = False, 0, 0.0
+        self._message = ("", "")
         self._posts = {"accepted": 0, "failed": 0}
         self._looked = time.time()
+        if not settings.signing:
+            say("posts are not signed: monitoring_hub_watch_secret is empty")
         try:
             self._told = memory.load(settings.state)
         except ValueError as error:
@@ -86,15 +95,19 @@ class Watch:
         self._owing = next_told is not None
         if next_told is None:
             self._failures, self._next_try = 0, 0.0
+            self._message = ("", "")
             return
+        if self._message[0] != next_told.verdict:
+            # What is tried again has the same id, so that a receiver that had taken it takes it once.
+            self._message = (next_told.verdict, f"msg_{uuid.uuid4().hex}")
         if time.monotonic() < self._next_try:
             return
         content = notice.message(self._told, next_told, settings.names, late, settings.silence_s)
-        problem = await posting.post(settings.url, content, _POST_S)
+        problem = await posting.post(settings.url, content, _POST_S, self._signed)
         if problem is None:
             self._posts["accepted"] += 1
             self._owing, self._failures, self._next_try = False, 0, 0.0
-            self._told = next_told
+            self._told, self._message = next_told, ("", "")
             say(f"told that the Hub is {next_told.verdict}")
             try:
                 memory.save(settings.state, next_told)
@@ -106,6 +119,11 @@ class Watch:
         self._next_try = time.monotonic() + notice.wait_s(self._failures)
         again = notice.wait_s(self._failures)
         say(f"the receiver was not told that the Hub is {next_told.verdict}: {problem}; again in {again:g} s")
+
+    def _signed(self, body: bytes) -> Mapping[str, str]:
+        if not self._settings.signing:
+            return {}
+        return signature.headers(self._message[1], int(time.time()), body, self._settings.signing)
 
     async def _network(self) -> bool:
         """Whether a gateway answers; that it refuses is an answer too."""

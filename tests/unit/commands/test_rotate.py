@@ -28,6 +28,7 @@ from tests.unit.operate.test_gateways import inventory as two_gateways
 CANARY = "Hunter2Canary"
 NEW = "New2CanaryHunter"
 SIGNING = f"whsec_{'Canary2s' * 5}"
+WATCH_SIGNING = f"whsec_{'Watch2sx' * 5}"
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (beside / "hub.yml").write_text(
         'monitoring_webhook_url: "{{ vault_channel }}"\nhub_webhook_secret: "{{ vault_signing }}"\n'
     )
+    (beside / "inf.yml").write_text('monitoring_hub_watch_secret: "{{ vault_watch_signing }}"\n')
     text = opened(inventory)
     more = f"vault_broker: {CANARY}  # since May\nvault_channel: https://example.org/{CANARY}\n"
-    more += f"vault_signing: {SIGNING}\n"
+    more += f"vault_signing: {SIGNING}\nvault_watch_signing: {WATCH_SIGNING}\n"
     vault_of(inventory).write_bytes(store.seal(text + more, read_password(inventory)))
     return inventory
 
@@ -107,6 +109,7 @@ def test_a_clients_key_is_replaced_and_what_follows_is_told(
         ("broker",),
         ("webhook", "hub-01"),
         ("webhook-secret",),
+        ("hub-watch-secret",),
     ],
 )
 def test_a_plan_changes_nothing(
@@ -118,20 +121,27 @@ def test_a_plan_changes_nothing(
     assert (files(inventory), acts) == (before, [])
 
 
+@pytest.mark.parametrize(
+    ("kind", "entry", "first"),
+    [
+        ("webhook-secret", "vault_signing", SIGNING),
+        ("hub-watch-secret", "vault_watch_signing", WATCH_SIGNING),
+    ],
+)
 def test_a_new_secret_signs_beside_the_one_before_and_no_other(
-    inventory: Path, acts: list[tuple[str, dict[str, Any]]]
+    inventory: Path, acts: list[tuple[str, dict[str, Any]]], kind: str, entry: str, first: str
 ) -> None:
-    kept = [SIGNING]
+    kept = [first]
     for _ in range(2):
-        done = run(inventory, "webhook-secret")
+        done = run(inventory, kind)
         assert done.exit_code == 0, done.output
         assert "the old one ends when the receiver takes it no more" in done.output
-        new, *former = yaml.safe_load(opened(inventory))["vault_signing"].split(" ")
+        new, *former = yaml.safe_load(opened(inventory))[entry].split(" ")
         assert former == kept[-1:]
         assert len(signature.keys(new)[0]) == 32
         kept.append(new)
         assert not [each for each in kept if each in done.output]
-    assert acts == [("secret.rotated", {"kind": "webhook-secret", "names": ["vault_signing"]})] * 2
+    assert acts == [("secret.rotated", {"kind": kind, "names": [entry]})] * 2
 
 
 def test_all_clients_at_once(inventory: Path, acts: object) -> None:

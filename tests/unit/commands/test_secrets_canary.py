@@ -23,7 +23,8 @@ from mt5crs.__main__ import main
 from tests.unit.fleets import make_inventory
 
 SIGNING = f"whsec_{'Canary4x7q9z' * 4}"
-CANARIES = [*(f"Canary{number}x7q9z" for number in range(5)), SIGNING]
+WATCH_SIGNING = f"whsec_{'Canary5x7q9z' * 4}"
+CANARIES = [*(f"Canary{number}x7q9z" for number in range(5)), SIGNING, WATCH_SIGNING]
 COMMANDS = [
     ["who", "--json"],
     ["check"],
@@ -44,6 +45,7 @@ COMMANDS = [
     ["rotate", "signed-webhook", "--from-file", "NEW"],
     ["rotate", "webhook-secret", "--plan"],
     ["rotate", "webhook-secret"],
+    ["rotate", "hub-watch-secret"],
 ]
 WRITING = [["view"], ["edit"], ["rotate", "vault"], ["rotate", "client", "all"]]
 WRITING += [["rotate", "broker", "--from-file", "NEW"]]
@@ -59,8 +61,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         'monitoring_webhook_url: "{{ vault_channel }}"\nhub_webhook_url: "{{ vault_signed }}"\n'
         'hub_webhook_secret: "{{ vault_signing }}"\n'
     )
+    (beside / "inf.yml").write_text('monitoring_hub_watch_secret: "{{ vault_watch_signing }}"\n')
     more = f"vault_broker: {CANARIES[0]}\nvault_channel: https://example.org/{CANARIES[1]}\n"
     more += f"vault_signed: https://example.org/{CANARIES[4]}\nvault_signing: {SIGNING}\n"
+    more += f"vault_watch_signing: {WATCH_SIGNING}\n"
     password, path = read_password(inventory), beside / "lab/vault.yml"
     path.write_bytes(
         store.seal(bytes(vault_lib(password).decrypt(path.read_bytes())).decode() + more, password)

@@ -33,12 +33,14 @@ class Receiver:
         self.answers, self.asked = list(answers), 0
         self.taken: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.posts: list[tuple[dict[str, str], bytes]] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.asked += 1
+                receiver.posts.append(({name.lower(): text for name, text in self.headers.items()}, content))
                 answer = receiver.answers.pop(0) if receiver.answers else 200
                 if isinstance(answer, float):
                     time.sleep(answer)
@@ -73,7 +75,7 @@ class Receiver:
 class Watcher:
     """`python3 -m hub_watch` here, quick: it looks ten times a second and waits for less than a second."""
 
-    def __init__(self, directory: Path, url: str, gateway: int, silence_s: float) -> None:
+    def __init__(self, directory: Path, url: str, gateway: int, silence_s: float, secret: str) -> None:
         self.port = free_port()
         self._environment = {
             "ADDRESS": "127.0.0.1",
@@ -86,6 +88,7 @@ class Watcher:
             "SILENCE_S": str(silence_s),
             "LOOK_S": "0.05",
             "URL": url,
+            "SECRET": secret,
             "STATE_DIRECTORY": str(directory),
             "PATH": os.environ["PATH"],
         }
@@ -130,13 +133,19 @@ class Watcher:
 
 @contextlib.contextmanager
 def watching(
-    directory: Path, receiver: Receiver, *, gateway: int | None = None, silence_s: float = 0.3
+    directory: Path,
+    receiver: Receiver,
+    *,
+    gateway: int | None = None,
+    silence_s: float = 0.3,
+    secret: str = "",
 ) -> Iterator[Watcher]:
     """A watcher whose gateway answers (it refuses: that is an answer), unless it is another one."""
-    watcher = Watcher(directory, receiver.url, gateway or free_port(), silence_s)
+    watcher = Watcher(directory, receiver.url, gateway or free_port(), silence_s, secret)
     try:
         yield watcher
         assert TOKEN not in watcher.log
+        assert not [each for each in secret.split() if each in watcher.log]
     finally:
         watcher.process.kill()
         watcher.process.wait(10)

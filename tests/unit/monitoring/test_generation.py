@@ -194,12 +194,14 @@ def test_a_sign_of_life_goes_to_the_watchdog_alone(fleet: Fleet) -> None:
 
 NETWORKS = {"monitoring_hub_watch_networks": ["192.0.2.9"]}
 ADDRESS = "https://ops:x@elsewhere.example/hook?token=canary"
+SIGNING = f"whsec_{'Canary2s' * 5} whsec_{'Former2s' * 5}"
 
 
 @pytest.fixture(scope="module")
 def watched() -> Fleet:
     """A fleet whose Hub is watched."""
-    return resolve(LAB, {"monitoring_hub_watch_url": ADDRESS, **NETWORKS})
+    signing = {"monitoring_hub_watch_secret": SIGNING}
+    return resolve(LAB, {"monitoring_hub_watch_url": ADDRESS, **NETWORKS, **signing})
 
 
 def test_the_first_two_inf_hosts_watch_the_hub(watched: Fleet) -> None:
@@ -237,13 +239,13 @@ def test_the_address_of_the_watchers_is_in_their_env_alone(watched: Fleet) -> No
     file = made["files"].pop(".env")
     assert (file["mode"], file["owner"], file["group"]) == ("0600", "root", "root")
     env = envfile.parse(file["content"])
-    assert env["URL"] == ADDRESS
+    assert (env["URL"], env["SECRET"]) == (ADDRESS, SIGNING)
     assert env["GATEWAYS"] == json.dumps([[watched.hosts["gtw-01"]["fleet_address"], 5555]])
     assert (env["HUB"], env["WATCHER"]) == ("hub-01", "inf-01")
-    assert "canary" not in str(made)
+    assert "canary" not in str(made).lower()
     others = set(watched.hosts) - set(watched.hosts["hub-01"]["monitoring_hub_watchers"])
     assert others
-    assert not [host for host in others if "canary" in str(specification(watched.hosts[host]))]
+    assert not [host for host in others if "canary" in str(specification(watched.hosts[host])).lower()]
 
 
 def test_only_the_hub_reaches_a_watcher(watched: Fleet) -> None:
