@@ -25,7 +25,8 @@ _SHOWN = {
     ALERTMANAGER: "monitoring/alertmanager.yml.j2",
 }
 _NOT_HERE = (
-    "packages", "packages_hub", "node_port", "prometheus_port", "alertmanager_port", "alertmanager_sources",
+    "packages", "packages_hub", "node_port", "prometheus_port", "alertmanager_port",
+    "prometheus_sources", "alertmanager_sources",
     "webhook_networks", "hub_watch_url", "hub_watch_secret", "hub_watch_networks", "hub_watch_port",
     "hub_watch_silence_s",
     "hub_watchers", "scrape_ports", "steered_clocks",

@@ -25,6 +25,7 @@ ACCESS: Final = frozenset(
         "hub_plain_readers",
         "hub_readers",
         "monitoring_alertmanager_sources",
+        "monitoring_prometheus_sources",
         "monitoring_webhook_networks",
         "review_provider_networks",
     )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from lab.handle import wait_until
 from lab.state import PROJECT
 from mt5crs.review import rehearsal, verdict
 from tests.lab.engines import SERVICES, Fleet
+from tests.lab.units_and_alerts import asked
 from tests.unit.review.conftest import git
 
 pytestmark = [
@@ -117,10 +116,8 @@ def repository(where: Path) -> Path:
 
 
 def up(fleet: Fleet) -> list[str]:
-    """Whether the Hub's Prometheus reaches the reviews, as it says to the controller."""
-    url = f"http://{fleet.lab.plan.host(HOST).address}:9090/api/v1/query?query=up%7Bjob%3D%22review%22%7D"
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return [each["value"][1] for each in json.load(answer)["data"]["result"]]
+    """Whether the Hub's Prometheus reaches the reviews."""
+    return [f"{value:g}" for value in asked(fleet.lab, 'up{job="review"}').values()]
 
 
 def test_reviews_ship_and_roll_back_alone(queued: Fleet, tmp_path: Path) -> None:

@@ -84,10 +84,15 @@ def _plain_door(facts: Facts) -> Iterator[Broken]:
                 )
 
 
+_PLAIN = ("hub_plain_readers", "monitoring_prometheus_sources", "monitoring_alertmanager_sources")
+"""Who of other hosts is answered by HTTP without TLS on the Hub."""
+
+
 def _plain_readers(facts: Facts) -> Iterator[Broken]:
     for host, settings in facts.of("hub"):
-        for reader in settings.get("hub_plain_readers") or ():
-            yield Broken(host, f"hub_plain_readers has {reader}, which is answered without TLS")
+        for name in _PLAIN:
+            for reader in settings.get(name) or ():
+                yield Broken(host, f"{name} has {reader}, which is answered without TLS")
 
 
 def _mighty_clients(facts: Facts) -> Iterator[Broken]:
@@ -144,7 +149,7 @@ RULES = (
         "NET-005",
         "P1",
         "Only the controllers' networks may reach sshd and the gateways' administration",
-        "baseline_ssh_sources opens sshd, administration, Prometheus and Alertmanager.",
+        "baseline_ssh_sources opens sshd, administration and the Hub's page.",
         "List the controllers' own addresses; at most a /16 (IPv6: a /48).",
         _wide_sources,
     ),
@@ -161,7 +166,8 @@ RULES = (
         "P2",
         "What the Hub tells other hosts goes by TLS",
         "Without it, whoever is on the way reads positions, money and alerts along, and can change them.",
-        "Have that program ask by https:// with the Hub's tls.crt (docs/hub.md), then take it out.",
+        "Have that program ask the Hub's service by https:// with its tls.crt (docs/hub.md), or ask on the "
+        "Hub itself, then take it out.",
         _plain_readers,
     ),
     Rule(

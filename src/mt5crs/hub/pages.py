@@ -29,6 +29,11 @@ _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_RUNBOOK_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+"""The runbook is one file with its style in it, and nothing else."""
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -72,6 +77,9 @@ class Content(Protocol):
     def halts(self) -> Mapping[str, Any]:
         """Halts that the Hub was asked for."""
 
+    def runbook(self) -> bytes | None:
+        """The runbook of the release that monitoring runs, as HTML; None if it is not there."""
+
 
 class Pages:
     """A site for the end point."""
@@ -103,6 +111,8 @@ class Pages:
         if request.path in self._files:
             body, kind = self._files[request.path]
             return Answer("200 OK", kind, body, (*_SAFE, ("Content-Security-Policy", _POLICY)))
+        if request.path == "/runbook":
+            return self._runbook()
         if request.path == "/api/fleet":
             return _json(self._content.fleet())
         if request.path == "/api/trades":
@@ -125,6 +135,14 @@ class Pages:
             body = b"retry: 2000\n\n" + message("hello", {"now": time.time()})
             return Answer("200 OK", "text/event-stream", body, _SAFE, feed=True)
         return None
+
+    def _runbook(self) -> Answer:
+        found = self._content.runbook()
+        if found is None:
+            said = b"there is no runbook on this host yet: it comes with monitoring, deploy that\n"
+            return Answer("404 Not Found", "text/plain; charset=utf-8", said, _SAFE)
+        policy = (*_SAFE, ("Content-Security-Policy", _RUNBOOK_POLICY))
+        return Answer("200 OK", "text/html; charset=utf-8", found, policy)
 
     def _curve(self, query: str) -> Answer:
         asked = _asked(query, {"gateway", "hours"})

@@ -500,6 +500,14 @@ class Hub:
         )
         return views.shown({"month": month, "since": since, "until": min(until, now), "levels": found})
 
+    def runbook(self) -> bytes | None:
+        """`/runbook`."""
+        try:
+            return Path(self._settings.runbook_file).read_bytes()
+        except OSError as error:
+            self._note("runbook", "page.failed", reason=f"{self._settings.runbook_file}: {error.strerror}")
+            return None
+
     def halts(self) -> Mapping[str, Any]:
         """`/api/halts`: the latest first."""
         asked = [views.shown(each) for each in self._store.halts(_HALTS_SHOWN)]

@@ -193,6 +193,9 @@ class HubSettings(Settings, frozen=True, kw_only=True):
         str,
         setting("What the release tool tells the page of deployments.", pattern=r"^/", variable=False),
     ] = "/var/lib/mt5crs/deployments.json"
+    runbook_file: Annotated[
+        str, setting("The runbook, as monitoring brings it.", pattern=r"^/", variable=False)
+    ] = "/opt/mt5crs/monitoring/current/consoles/runbook.html"
     incidents_file: Annotated[
         str, setting("Incidents, as `mt5crs incident` keeps them.", pattern=r"^/", variable=False)
     ] = "/var/lib/mt5crs/incidents.json"

@@ -36,6 +36,14 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
     alertmanager_port: Annotated[int, setting("TCP port of Alertmanager.", ge=1, le=65535, in_env=False)] = (
         9093
     )
+    prometheus_sources: Annotated[
+        list[str],
+        setting(
+            "Addresses and networks that reach Prometheus, which asks for no password and speaks no TLS: who "
+            "is on the way reads along. None: it answers on the Hub alone (`promtool query instant`).",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
     alertmanager_sources: Annotated[
         list[str],
         setting(
@@ -143,7 +151,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         str,
         setting(
             "Address of the page where the runbook is read; an alert links to it with '#' and its name in "
-            "lower case. Empty: Prometheus on the Hub shows that of the deployed release.",
+            "lower case. Empty: the Hub's page shows that of the deployed release.",
             pattern=r"^(https?://\S+)?\Z",
             in_env=False,
         ),
@@ -385,9 +393,13 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
         """Ports used twice, and a webhook address that is none (the address itself is a secret)."""
         yield from package_problems("monitoring_packages", self.packages)
         yield from package_problems("monitoring_packages_hub", self.packages_hub)
-        for source in self.alertmanager_sources:
-            if problem := network_problem(source):
-                yield f"monitoring_alertmanager_sources has {source!r}: {problem}"
+        for name, sources in (
+            ("prometheus", self.prometheus_sources),
+            ("alertmanager", self.alertmanager_sources),
+        ):
+            for source in sources:
+                if problem := network_problem(source):
+                    yield f"monitoring_{name}_sources has {source!r}: {problem}"
         ports = (self.node_port, self.prometheus_port, self.alertmanager_port)
         if len(set(ports)) != len(ports):
             yield (

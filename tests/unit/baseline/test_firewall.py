@@ -117,7 +117,7 @@ def test_nothing_else_is_open(fleet: Fleet, tmp_path: Path) -> None:
     }
     # 546: answers to this host's own DHCPv6 questions, from the link only.
     assert {host: ports - {("udp", 546)} for host, ports in open_ports.items()} == {
-        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9090), ("tcp", 8083), ("tcp", 8084), ("udp", 123)},
+        "hub-01": {("tcp", 22), ("tcp", 9100), ("tcp", 8083), ("tcp", 8084), ("udp", 123)},
         "inf-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9102), ("tcp", 9103)},
         "gtw-01": {("tcp", 22), ("tcp", 9100), ("tcp", 9101), ("tcp", 5555), ("tcp", 5556)},
     }
@@ -134,16 +134,14 @@ def test_the_release_store_is_open_to_the_fleet_s_networks_if_there_is_one(
     assert ("tcp", 8200) not in elsewhere
 
 
-def test_alertmanager_is_reached_by_those_who_may_silence_alerts_and_nobody_else(
-    fleet: Fleet, tmp_path: Path
+@pytest.mark.parametrize(("name", "port"), [("alertmanager", "9093"), ("prometheus", "9090")])
+def test_what_knows_no_password_and_no_tls_is_reached_by_those_who_are_listed_alone(
+    fleet: Fleet, name: str, port: str
 ) -> None:
-    """It asks for no password, and its address is all that protects it."""
-    order_manager = rules(fleet.hosts["hub-01"], monitoring_alertmanager_sources=["203.0.113.5"])
-    (line,) = (line for line in order_manager.splitlines() if "saddr" in line and "9093" in line)
+    opened = rules(fleet.hosts["hub-01"], **{f"monitoring_{name}_sources": ["203.0.113.5"]})
+    (line,) = (line for line in opened.splitlines() if "saddr" in line and port in line)
     assert line.split()[:3] == ["ip", "saddr", "203.0.113.5"]
-    assert "saddr" not in "".join(
-        line for line in rules(fleet.hosts["hub-01"]).splitlines() if "9093" in line
-    )
+    assert "saddr" not in "".join(line for line in rules(fleet.hosts["hub-01"]).splitlines() if port in line)
 
 
 PLAIN = {

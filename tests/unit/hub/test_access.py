@@ -310,3 +310,18 @@ def test_a_file_that_cannot_be_opened_anew_goes_on_later_and_writes_nowhere_else
     file.close()
     assert (tmp_path / "events.jsonl").read_text() == "z" * 18 + "\n"
     assert (tmp_path / "events.1.jsonl").read_text() == "x" * 18 + "\n"
+
+
+def test_the_runbook_is_read_on_the_page_and_only_as_text(gateway: Running, tmp_path: Path) -> None:
+    hub = Shown(gateway, tmp_path, runbook_file=str(tmp_path / "runbook.html"))
+    try:
+        port = hub.hub.endpoint.port
+        status, (_, body) = asked(port, "GET", "/runbook", tls=True)
+        assert (status, "deploy" in body) == (404, True)
+        (tmp_path / "runbook.html").write_text("<p id=mt5crshalted>look here</p>")
+        status, (headers, body) = asked(port, "GET", "/runbook", tls=True)
+        assert (status, body) == (200, "<p id=mt5crshalted>look here</p>")
+        assert "default-src 'none'; style-src 'unsafe-inline'" in headers["Content-Security-Policy"]
+        assert "script-src" not in headers["Content-Security-Policy"]
+    finally:
+        hub.close()

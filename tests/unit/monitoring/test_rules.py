@@ -79,7 +79,7 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on(configuration: Path)
 
 
 def test_every_runbook_link_leads_to_a_section(fleet: Fleet, configuration: Path) -> None:
-    page = f"http://{fleet.hosts['hub-01']['fleet_address']}:9090/consoles/runbook.html"
+    page = f"https://{fleet.hosts['hub-01']['fleet_address']}:8083/runbook"
     sections = re.findall(r'id="([^"]*)"', (configuration / "consoles/runbook.html").read_text())
     for alert in alerts(configuration):
         where, _, anchor = alert["annotations"]["runbook_url"].partition("#")
