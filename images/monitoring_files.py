@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -10,8 +11,9 @@ import yaml
 from deploy.fleet.rendering import render
 from images.errors import ImageError
 from images.services import named
-from mt5crs.settings.monitoring import MonitoringSettings
-from mt5crs.settings.schema import SettingsError, build, did_you_mean, fields
+from mt5crs.settings.hub import HubSettings
+from mt5crs.settings.monitoring import MonitoringSettings, is_address
+from mt5crs.settings.schema import SettingsError, build, check_value, did_you_mean, fields
 
 OWN = "monitoring.yml"
 """In a stack's directory: a person's own settings."""
@@ -32,12 +34,24 @@ _NOT_HERE = (
     "hub_watchers", "scrape_ports", "steered_clocks",
 )  # fmt: skip
 """Settings that a stack has no use for: they are about hosts, or compose.yml says them."""
+_SIGNED = ("hub_webhook_url", "hub_webhook_secret")
 _UNBOUNDED = {"webhook_networks": ["0.0.0.0/0"]}
 """On hosts, Alertmanager's unit says whom it may talk to; its container is kept from the gateway only."""
 
 
-def own_settings(text: str, where: str) -> MonitoringSettings:
-    """Read a person's `monitoring_…` variables. ImageError that names all that is wrong, and `where`."""
+@dataclass(frozen=True)
+class Signing:
+    """Where the Hub posts what it signs, and with what; empty: it signs nothing."""
+
+    url: str = ""
+    secret: str = ""
+
+
+def own_settings(text: str, where: str) -> tuple[MonitoringSettings, Signing]:
+    """Read a person's `monitoring_…` variables, and those of the signed webhook.
+
+    ImageError that names all that is wrong, and `where`.
+    """
     known = {
         f"{each.part}_{each.name}": each for each in fields(MonitoringSettings) if each.name not in _NOT_HERE
     }
@@ -49,12 +63,13 @@ def own_settings(text: str, where: str) -> MonitoringSettings:
         ) from None
     if not isinstance(told, dict):
         raise ImageError(f"{where} holds no `monitoring_…: value` lines: correct it, then try again")
+    signing = _signing({name: told.pop(name) for name in _SIGNED if name in told}, where)
     for name in told:
         if name not in known:
             hint = did_you_mean(str(name), known, "monitoring_")
             raise ImageError(f"{where} has {name}, which a stack does not use{hint}")
     try:
-        return build(
+        made = build(
             MonitoringSettings,
             {**_UNBOUNDED, **{known[name].name: value for name, value in told.items()}},
             heading=where,
@@ -62,12 +77,31 @@ def own_settings(text: str, where: str) -> MonitoringSettings:
         )
     except SettingsError as error:
         raise ImageError(f"{where}: {'; '.join(error.problems)}") from None
+    return made, signing
 
 
-def configuration(values: Mapping[str, str], own: MonitoringSettings) -> dict[str, str]:
+def _signing(told: Mapping[str, Any], where: str) -> Signing:
+    """The Hub's own settings of these names, judged as the Hub itself does. ImageError."""
+    of_hub = {str(each.variable): each for each in fields(HubSettings)}
+    checked = {name: check_value(of_hub[name], value, name) for name, value in told.items()}
+    problems = [problem for _, problem in checked.values() if problem]
+    signing = Signing(*("" if problems else str(told.get(name, "")) for name in _SIGNED))
+    if not problems and bool(signing.url) != bool(signing.secret):
+        problems = [f"{' and '.join(_SIGNED)} belong together; set both or neither"]
+    if not problems and signing.url and not is_address(signing.url):
+        problems = [f"{_SIGNED[0]} is no http:// or https:// address"]
+    if problems:
+        raise ImageError(f"{where}: {'; '.join(problems)}")
+    return signing
+
+
+def configuration(
+    values: Mapping[str, str], own: MonitoringSettings, signed_with: str = ""
+) -> dict[str, str]:
     """Return what Prometheus and Alertmanager are configured with, by file name.
 
-    values: addresses and ports of the stack. alertmanager.yml may hold tokens of webhooks.
+    values: addresses and ports of the stack. signed_with: the token that Alertmanager shows the Hub, which
+    signs what it is told; empty: it is told nothing. alertmanager.yml may hold tokens of webhooks.
     """
     shown = f"http://127.0.0.1:{values['MT5CRS_PROMETHEUS_PORT']}/consoles/runbook.html"
     scraped = {
@@ -88,8 +122,8 @@ def configuration(values: Mapping[str, str], own: MonitoringSettings) -> dict[st
         "monitoring_hub_watchers": {},
         "hub_http_address": values["MT5CRS_HUB_WATCHING_ADDRESS"],
         "hub_http_port": named("hub").ports[-1],
-        "hub_webhook_url": "",
-        "hub_alerts_token": "",  # a stack's Hub has no key that halts
+        "hub_webhook_url": bool(signed_with),
+        "hub_alerts_token": signed_with,
         "monitoring_steered_clocks": [],
         "monitoring_instances": {},
         "fleet_environment": values["MT5CRS_PROJECT"],

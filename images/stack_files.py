@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ _ADDRESSES = {
 """Who has an address in which network; Alertmanager, which talks to others outside, reaches no gateway."""
 _KEYED = tuple(service.name for service in SERVICES if not service.package)
 """Services that speak to the gateway, or are it."""
+_SIGNS = ("HUB_ALERTS_TOKEN", "HUB_WEBHOOK_URL", "HUB_WEBHOOK_SECRET")
+"""Secrets of the Hub that are read when it signs notifications."""
 _LIMITS = {
     "dry_run": False,
     "symbols": ["EURUSD"],
@@ -106,7 +109,7 @@ def prepare(
     stack.directory.parent.mkdir(mode=0o700, exist_ok=True)
     for directory in (stack.directory, stack.directory / "secrets"):
         directory.mkdir(mode=0o700, exist_ok=True)
-    own = _own_settings(stack)
+    own, signing = _own_settings(stack)
     public = {name: _key(stack, name) for name in (*_KEYED, OPERATOR)}
     values = envfile.read(stack.settings) if stack.settings.exists() else {}
     _choose_addresses(values, network)
@@ -124,7 +127,15 @@ def prepare(
     access.mkdir(exist_ok=True)
     access.chmod(0o755)
     _write(access / "access.json", json.dumps(access_list(values, public), indent=1) + "\n", 0o644)
-    told = monitoring_files.configuration(values, own)
+    token = _alerts_token(stack)
+    # A file that is not asked for holds no secret of anybody's, but is there: compose.yml names it.
+    for name, text in (("url", signing.url), ("secret", signing.secret)):
+        _write(stack.directory / f"secrets/hub-webhook-{name}", (text or token) + "\n", 0o600, USER)
+    for name in _SIGNS:
+        read = f"/run/secrets/{name.lower().replace('_', '-')}"
+        values[f"MT5CRS_{name}_FILE"] = read if signing.url else ""
+    values["MT5CRS_HUB_FILES"] = _digest(f"{signing.url} {signing.secret}")
+    told = monitoring_files.configuration(values, own, token if signing.url else "")
     secret = told.pop(ALERTMANAGER)
     _write(stack.directory / "secrets/alertmanager", secret, 0o600, USER)
     for name, text in told.items():
@@ -140,7 +151,15 @@ def prepare(
     _write(stack.settings, _lines(values), 0o600)
 
 
-def _own_settings(stack: Stack) -> MonitoringSettings:
+def _alerts_token(stack: Stack) -> str:
+    """Return what Alertmanager shows the Hub; made on first use."""
+    path = stack.directory / "secrets/hub-alerts-token"
+    if not path.is_file():
+        _write(path, secrets.token_hex(32) + "\n", 0o600, USER)
+    return path.read_text().strip()
+
+
+def _own_settings(stack: Stack) -> tuple[MonitoringSettings, monitoring_files.Signing]:
     """Return a person's settings of monitoring. The files for such settings are made on first use."""
     path = stack.directory / monitoring_files.OWN
     for name in _KEYED:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
+import ipaddress
 import json
 import os
+import queue
 import shutil
 import signal
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +20,7 @@ import pytest
 from deploy.bundle.archive import ROOT
 from images import build, checks, stack
 from images.architecture import native
+from images.monitoring_files import OWN
 from images.services import PYTHON, SERVICES, TRADING
 from images.stack_files import MAGIC, Stack
 from mt5crs.client.errors import GatewayError
@@ -24,6 +30,8 @@ from mt5crs.protocol.replies import OrderResult, Snapshot, StatusState
 from mt5crs.protocol.requests import OrderResolve, Status
 from mt5crs.settings import envfile
 from mt5crs.settings.schema import load
+from tests.unit.hub.test_webhook import SECRET
+from tests.unit.hub.test_webhook import example as genuine
 
 OUT = ROOT / "dist"
 NAME = f"mt5crs-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
@@ -208,3 +216,44 @@ def test_the_file_is_what_podman_says_it_runs(running: stack.Running) -> None:
             "container", "inspect", "--format", image, running.stack.container(service.name)
         ).stdout.strip()
         assert told == f"localhost/mt5crs/{service.name}:{tag}"
+
+
+def test_the_hub_signs_what_alertmanager_tells_it(running: stack.Running) -> None:
+    """The only test of it between containers; it takes the time of their start."""
+    values, posts = running.stack.values(), queue.Queue[tuple[dict[str, str], bytes]]()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            posts.put(({name.lower(): text for name, text in self.headers.items()}, body))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    here = str(ipaddress.IPv4Network(values["MT5CRS_WATCHING_SUBNET"])[1])
+    server = http.server.ThreadingHTTPServer((here, 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    own = running.stack.directory / OWN
+    own.write_text(f"hub_webhook_url: http://{here}:{server.server_port}/\nhub_webhook_secret: {SECRET}\n")
+    try:
+        stack.up(NAME, OUT, print)
+        labels = {"alertname": "Mt5crsTest", "host": "gateway", "severity": "critical"}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{values['MT5CRS_ALERTMANAGER_PORT']}/api/v2/alerts",
+            json.dumps([{"labels": labels}]).encode(),
+            {"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=5)  # noqa: S310 -- our own container
+        told: set[str] = set()
+        while "Mt5crsTest" not in told:
+            headers, body = posts.get(timeout=RECOVERY_S)
+            assert genuine()(SECRET, headers, body)
+            told |= {alert["labels"]["alertname"] for alert in json.loads(body)["alerts"]}
+        confined = json.loads(running.execute("hub", PYTHON, "-c", checks._PROBE).stdout)
+        assert checks.confinement_problems(confined, "hub") == []
+    finally:
+        own.unlink()
+        server.shutdown()
+        server.server_close()

@@ -78,13 +78,16 @@ class Posts:
         told: Callable[[str, str, str], None],
         actions: Actions | None = None,
         operators: Mapping[str, str] | None = None,
+        alerts_from: str = "",
     ) -> None:
         """`ring()` has the alerts looked at now. `told(path, status, reason)` hears of each post.
 
         token: what Alertmanager shows; empty: nobody may post. operators: name → SHA-256 (hex) of the token.
+        alerts_from: the address of an Alertmanager that posts beside this host's; empty: none does.
         """
         self._pages, self._token, self._ring, self._told = pages, token, ring, told
         self._actions, self._operators = actions, dict(operators or {})
+        self._alerts_from = alerts_from
 
     def __call__(self, request: Request) -> Answer | None:
         """Answer a request; never raises."""
@@ -156,7 +159,7 @@ class Posts:
 
     def _problem(self, request: Request) -> str:
         """Why a post is refused, as an HTTP status; empty if it is not."""
-        if not request.here:
+        if not request.here and not (self._alerts_from and request.peer == self._alerts_from):
             return "403 Forbidden"
         if not self._token or not hmac.compare_digest(request.token.encode(), self._token.encode()):
             return "401 Unauthorized"

@@ -162,6 +162,7 @@ class Hub:
                 self._posted,
                 self,
                 settings.operators,
+                settings.alerts_from,
             ),
             posts=True,
             tls=self._tls(),

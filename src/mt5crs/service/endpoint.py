@@ -48,7 +48,7 @@ class Request(NamedTuple):
     """What was asked. `host` is what the client calls us, without a port; empty if it does not say.
 
     `token`: that of the header `Authorization: Bearer`. `here`: it comes from this very host. `secret`: it
-    came by TLS.
+    came by TLS. `peer`: whose address.
     """
 
     path: str
@@ -59,6 +59,7 @@ class Request(NamedTuple):
     token: str = ""
     here: bool = False
     secret: bool = False
+    peer: str = ""
 
 
 class Answer(NamedTuple):
@@ -437,7 +438,7 @@ class Endpoint:
         if self._site is None:
             return None
         peer.deadline = time.monotonic() + _PATIENCE_S
-        answer = self._site(_request(target, peer.asked, here=peer.here, secret=peer.secret))
+        answer = self._site(_request(target, peer))
         if answer is not None and answer.feed:
             if self.readers >= _MOST_FEEDS:
                 said = f"{_MOST_FEEDS} read along already; close a page\n".encode()
@@ -446,9 +447,9 @@ class Endpoint:
         return answer
 
 
-def _request(target: bytes, asked: bytes, *, here: bool, secret: bool) -> Request:
+def _request(target: bytes, peer: _Peer) -> Request:
     path, _, query = target.decode("ascii", "replace").partition("?")
-    head, _, body = asked.partition(b"\r\n\r\n")
+    head, _, body = peer.asked.partition(b"\r\n\r\n")
     host = (_header(head, b"host") or "").lower()
     if not host.endswith("]"):
         host = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
@@ -457,11 +458,12 @@ def _request(target: bytes, asked: bytes, *, here: bool, secret: bool) -> Reques
         path,
         query,
         host.strip("[]"),
-        "POST" if asked.startswith(b"POST ") else "GET",
+        "POST" if peer.asked.startswith(b"POST ") else "GET",
         body,
         token.strip() if scheme.lower() == "bearer" else "",
-        here,
-        secret,
+        peer.here,
+        peer.secret,
+        peer.address,
     )
 
 

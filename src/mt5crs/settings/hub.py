@@ -74,6 +74,15 @@ class HubSettings(Settings, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = ""
+    alerts_from: Annotated[
+        str,
+        setting(
+            "Address of an Alertmanager that may post with this token beside those of this host: in a stack "
+            "of containers it is in another one.",
+            pattern=r"^([0-9.]+|[0-9a-f:]+)?\Z",
+            variable=False,
+        ),
+    ] = ""
     webhook_url: Annotated[
         str,
         setting(

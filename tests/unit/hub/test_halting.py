@@ -172,6 +172,11 @@ def test_a_post_from_elsewhere_is_refused_whatever_it_shows() -> None:
     nobody = Posts(lambda _: None, "", lambda: rung.append(1), lambda *_: None)
     assert nobody(ask._replace(here=True, token="")).status == "401 Unauthorized"  # type: ignore[union-attr]
     assert (rung, told) == ([1], ["403", "202"])
+    beside = Posts(lambda _: None, TOKEN, lambda: rung.append(1), lambda *_: None, alerts_from="10.0.0.1")
+    assert beside(ask._replace(peer="10.0.0.1")).status == "202 Accepted"  # type: ignore[union-attr]
+    for other in (ask, ask._replace(peer="10.0.0.2")):
+        assert beside(other).status == "403 Forbidden"  # type: ignore[union-attr]
+    assert beside(ask._replace(peer="10.0.0.1", token="")).status == "401 Unauthorized"  # type: ignore[union-attr]
 
 
 def test_a_halt_that_is_in_force_is_no_second_one(

@@ -24,6 +24,8 @@ from tests.unit.images.test_build import with_bundle
 from tests.unit.release.test_provenance import Release
 
 NETWORKS = ("10.203.9.0/24", "10.203.10.0/24")
+OF_HUB = ("hub-alerts-token", "hub-webhook-url", "hub-webhook-secret")
+SIGNING = f"whsec_{'Canary2s' * 5}"
 OURS = {each.name for each in SERVICES if not each.package}
 
 
@@ -45,9 +47,9 @@ def test_each_secret_is_private_and_given_to_who_reads_it(tmp_path: Path, owners
     own = prepared(tmp_path)
     secrets = list((own.directory / "secrets").iterdir())
     # Alertmanager's is its configuration, which may hold tokens of webhooks.
-    assert {path.name for path in secrets} == {*OURS, "alertmanager", "ops"}
+    assert {path.name for path in secrets} == {*OURS, *OF_HUB, "alertmanager", "ops"}
     assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
-    assert owners.count(USER) == len(OURS) + 1
+    assert owners.count(USER) == len(OURS) + len(OF_HUB) + 1
     assert {
         path.stat().st_mode & 0o777
         for path in (own.directory.parent, own.directory, own.directory / "secrets")
@@ -106,7 +108,8 @@ def test_compose_yml_finds_all_that_it_asks_for(tmp_path: Path, owners: list[int
             f"{USER}:{USER}",
         )
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert service.get("secrets", []) == ([] if name == "prometheus" else [name])
+        more = OF_HUB if name == "hub" else ()
+        assert service.get("secrets", []) == ([] if name == "prometheus" else [name, *more])
         assert {"mem_limit", "cpus", "pids_limit"} <= set(service)
         assert [port for port in service["ports"] if not port.startswith("127.0.0.1:")] == []
     healthy = {"condition": "service_healthy"}
@@ -202,9 +205,43 @@ def test_own_settings_of_monitoring_replace_the_containers_that_read_them(
     }  # fmt: skip
 
 
+def test_with_a_receiver_the_hub_signs_what_alertmanager_tells_it(tmp_path: Path, owners: list[int]) -> None:
+    own = prepared(tmp_path)
+    before = own.values()
+    assert {before[f"MT5CRS_{name.upper().replace('-', '_')}_FILE"] for name in OF_HUB} == {""}
+    assert "notifications" not in (own.directory / "secrets/alertmanager").read_text()
+    url = "https://hooks.example/t0ken"
+    (own.directory / OWN).write_text(f"hub_webhook_url: {url}\nhub_webhook_secret: {SIGNING}\n")
+    after = prepared(tmp_path).values()
+    read = {name: f"MT5CRS_{name.upper().replace('-', '_')}_FILE" for name in OF_HUB}
+    assert {name: after[variable] for name, variable in read.items()} == {
+        name: f"/run/secrets/{name}" for name in OF_HUB
+    }
+    assert {name for name in before if before[name] != after[name]} == {
+        *read.values(), "MT5CRS_HUB_FILES", "MT5CRS_ALERTMANAGER_FILES",
+    }  # fmt: skip
+    told = {name: (own.directory / "secrets" / name).read_text().strip() for name in OF_HUB}
+    assert (told["hub-webhook-url"], told["hub-webhook-secret"]) == (url, SIGNING)
+    config = yaml.safe_load((own.directory / "secrets/alertmanager").read_text())
+    (of,) = (each for each in config["receivers"] if each["name"] == "fleet")
+    (post,) = of["webhook_configs"]
+    assert post["url"] == "http://10.203.10.2:8083/api/alerts/notifications"
+    assert post["http_config"]["authorization"]["credentials"] == told["hub-alerts-token"]
+    files = [path for path in own.directory.rglob("*") if path.is_file() and "t0ken" in path.read_text()]
+    assert {str(path.relative_to(own.directory)) for path in files} == {OWN, "secrets/hub-webhook-url"}
+    hub = yaml.safe_load(stack.COMPOSE.read_text())["services"]["hub"]["environment"]
+    secrets = {name: name.removeprefix("hub-").upper().replace("-", "_") for name in OF_HUB}
+    assert {name: hub[f"{setting}_FILE"] for name, setting in secrets.items()} == {
+        name: f"${{{variable}}}" for name, variable in read.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (f"hub_webhook_secret: {SIGNING}", "hub_webhook_url and hub_webhook_secret belong together"),
+        (f"hub_webhook_url: ftp://t0ken\nhub_webhook_secret: {SIGNING}", "hub_webhook_url is no http"),
+        ("hub_webhook_url: https://t0ken\nhub_webhook_secret: t0ken", "hub_webhook_secret is <hidden>"),
         (
             "monitoring_webhok_url: http://x",
             "monitoring_webhok_url, which a stack does not use; did you mean ",
@@ -226,6 +263,7 @@ def test_settings_of_monitoring_that_cannot_be_used_start_nothing(
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert OWN in str(refused.value)
+    assert "t0ken" not in str(refused.value)
     assert own.settings.read_text() == before
 
 
