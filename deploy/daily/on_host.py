@@ -38,9 +38,7 @@ def submissions(asked: dict[str, Any]) -> dict[str, Any]:
         for request, state, sent, text in rows:
             answer = json.loads(text) if text else {}
             # What was refused bears the time of the host, everything else that of the broker.
-            first, last = (
-                ("from_utc_msc", "to_utc_msc") if answer.get("kind") == "ERROR" else ("from_msc", "to_msc")
-            )
+            first, last = ("from_utc_msc", "to_utc_msc") if state == "refused" else ("from_msc", "to_msc")
             if asked[first] <= sent < asked[last]:
                 of = json.loads(request)
                 result, reason = _fate(state, answer)

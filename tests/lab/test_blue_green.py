@@ -84,7 +84,7 @@ class Node:
         """Client order id, comment and epoch of everything that was sent to the broker, oldest first."""
         query = (
             "SELECT client_order_id, comment_id, epoch FROM submissions "
-            "WHERE magic = ? + 0 AND sent_msc > 0 ORDER BY sent_msc"
+            "WHERE magic = ? + 0 AND state != 'refused' ORDER BY sent_msc"
         )
         return self.read(GATEWAY, GATEWAY_JOURNAL, query, self.magic)
 

@@ -68,7 +68,9 @@ class JournalError(Exception):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One submission. `sent_msc` is the broker's clock when it was sent; `answer` None while unresolved."""
+    """One submission. `sent_msc` is the broker's clock when it was sent; when it was refused, this host's
+    (so that the broker need not be asked). `answer` None while unresolved.
+    """
 
     request: Submission
     fingerprint: str
@@ -211,15 +213,18 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(str(database.unusable(self._path, error))) from error
 
-    def withdraw(self, entry: Entry, answer: Error) -> None:
-        """Record that what is recorded as sent was certainly not sent. Raises JournalError."""
+    def withdraw(self, entry: Entry, answer: Error, refused_msc: int) -> None:
+        """Record that what is recorded as sent was certainly not sent, by this host's clock. Raises
+        JournalError.
+        """
         request = entry.request
         try:
             self._db.execute(
-                "UPDATE submissions SET state = 'refused', answer = ? "
+                "UPDATE submissions SET state = 'refused', answer = ?, sent_msc = ? "
                 "WHERE account = ? AND magic = ? AND client_order_id = ? AND state = 'sent'",
                 (
                     msgspec.json.encode(answer).decode(),
+                    refused_msc,
                     self._account,
                     request.magic,
                     request.client_order_id,

@@ -240,7 +240,7 @@ class OrderManager:
         """A submission that the broker's books know and a restored or new journal does not: recorded anew, as
         one whose fate is not known yet. Raises BrokerError and Refusal: what cannot be looked up is not sent.
         """
-        since = self._journal.restored_since(time.time_ns() // 1_000_000)
+        since = self._journal.restored_since(_host_msc())
         if since is None or isinstance(request, ask.OrderCancel):
             return None
         entry = new_entry(request, "sent", since)
@@ -273,7 +273,7 @@ class OrderManager:
             return refusal.reply(request.id)
         answer = refusal.reply(request.id)
         try:
-            self._journal.record(new_entry(request, "refused", time.time_ns() // 1_000_000, answer))
+            self._journal.record(new_entry(request, "refused", _host_msc(), answer))
             self._journal.forget_unsent(request.magic)
         except JournalError as error:
             return journal_failed(error).reply(request.id)
@@ -343,7 +343,7 @@ class OrderManager:
         self._note("order.too_late", client_order_id=request.client_order_id, error=error.message)
         answer = expired(request).reply(request.id)
         try:
-            self._journal.withdraw(entry, answer)
+            self._journal.withdraw(entry, answer, _host_msc())
         except JournalError as failed:  # it stays unresolved, which is true of the record
             self._note("journal.failed", error=str(failed), client_order_id=request.client_order_id)
             return self._results.recorded(request.id, entry)
@@ -366,7 +366,7 @@ class OrderManager:
             entry, request.id, "DRY_RUN", 0, "passed all checks; not sent", "gateway"
         )
         try:
-            self._journal.record(msgspec.structs.replace(entry, answer=answer))
+            self._journal.record(msgspec.structs.replace(entry, answer=answer, sent_msc=_host_msc()))
             self._journal.forget_unsent(request.magic)
         except JournalError as error:
             raise journal_failed(error) from error
@@ -421,3 +421,8 @@ class OrderManager:
     def declare(self, request: ask.OrderResolve) -> Reply:
         """Answer an ORDER_RESOLVE: a person says that the submission was not executed."""
         return self._resolution.declare(request)
+
+
+def _host_msc() -> int:
+    """This host's wall clock, which is never unknown."""
+    return time.time_ns() // 1_000_000

@@ -9,7 +9,7 @@ from mt5crs.broker.sim.clock import BROKER_CLOCK_OFFSET_MS
 from tests.faults.fleet.collect import GATEWAY, ask
 from tests.lab.engines import Fleet
 
-SENT = "SELECT magic, sent_msc FROM submissions WHERE sent_msc >= ? ORDER BY sent_msc"
+SENT = "SELECT magic, sent_msc FROM submissions WHERE state != 'refused' AND sent_msc >= ? ORDER BY sent_msc"
 
 
 Span = tuple[int, int]

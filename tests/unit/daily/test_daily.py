@@ -17,10 +17,11 @@ from click.testing import CliRunner
 from deploy.commands import daily
 from deploy.commands.named_fleet import of_fleet
 from deploy.daily import on_host, page
-from deploy.daily.asking import ANOMALIES, Account, anomalies, document
+from deploy.daily.asking import ANOMALIES, Account, anomalies, asked_of, document
 from deploy.daily.reckoning import DAY_MS, DEFINITIONS, balance, bounds, cents, reckon
 from deploy.fleet.inventory import Fleet as Inventory
 from mt5crs.__main__ import main
+from mt5crs.broker.sim.faults import SendFault
 from mt5crs.local_fleet.rehearsal import MAGIC, Fleet
 from mt5crs.operate.gateways import ask
 from mt5crs.protocol.records import Deal
@@ -32,6 +33,7 @@ from tests.unit.operate.test_gateways import inventory
 __all__ = ["fleet"]
 
 FIRST = 20_000 * DAY_MS
+HOUR_MS = DAY_MS // 24
 DATE = "20241004"
 
 
@@ -169,6 +171,33 @@ def test_submissions_are_counted_by_what_became_of_them(
     assert first <= told["oldest"] < first + DAY_MS
     (act,) = on_host.acts({"from_utc_msc": counter.now, "to_utc_msc": counter.now + 1})
     assert (act["act"], act["reason"]) == ("halt", "drill")
+
+
+@pytest.mark.parametrize("hour", [1, 23])
+def test_what_was_not_sent_counts_on_the_brokers_day_whatever_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hour: int
+) -> None:
+    """An hour from the broker's midnight, whose clock is two hours ahead of this host's."""
+    first = START_MSC // DAY_MS * DAY_MS
+    counter = Counter(tmp_path, now=first + hour * HOUR_MS)
+    monkeypatch.setattr("time.time_ns", lambda: (counter.now - 2 * HOUR_MS) * 1_000_000)
+    counter.fault(SendFault(kind="too_late"))
+    counter.order()
+    counter.limits[7] = msgspec.structs.replace(counter.limits[7], dry_run=True)
+    counter.order()
+    counter.control.halt("FLEET", 0, "ops", "drill")
+    counter.order()
+    rows = counter.journal._db.execute("SELECT state, sent_msc FROM submissions").fetchall()
+    assert rows == [("refused", counter.now - 2 * HOUR_MS)] * 3, "one clock for all that was not sent"
+    monkeypatch.setattr(on_host, "STATE", tmp_path)
+
+    def of_day(day: int) -> list[tuple[str, str]]:
+        begins = first + day * DAY_MS
+        told = on_host.submissions(asked_of(begins, begins + DAY_MS, 2 * HOUR_MS, 0.0))
+        return [(one["result"], one["reason"]) for one in told["counts"]]
+
+    assert of_day(0) == [("DRY_RUN", ""), ("REFUSED", "EXPIRED valid_ms"), ("REFUSED", "HALTED")]
+    assert of_day(-1) == of_day(1) == []
 
 
 def test_a_section_that_cannot_be_looked_at_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,10 +44,10 @@ class CrashingJournal(Journal):
         super().settle(entry, answer, failures, state, seen)
         self.machine.crash_if("after_settle")
 
-    def withdraw(self, entry: Entry, answer: Error) -> None:
+    def withdraw(self, entry: Entry, answer: Error, refused_msc: int) -> None:
         """Record that it was not sent."""
         self.machine.crash_if("before_settle")
-        super().withdraw(entry, answer)
+        super().withdraw(entry, answer, refused_msc)
         self.machine.crash_if("after_settle")
 
 
