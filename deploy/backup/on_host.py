@@ -8,6 +8,7 @@ failure is a sentence on standard error and exit status 1.
 from __future__ import annotations
 
 import base64
+import calendar
 import hashlib
 import io
 import json
@@ -342,8 +343,13 @@ def _mark_journal(path: Path, backup: str) -> None:
         )
         # What was refused bears another clock's time.
         last = db.execute("SELECT MAX(sent_msc) FROM submissions WHERE state != 'refused'").fetchone()[0]
-        since = max(0, (last if last is not None else now) - SEARCHED_BACK_MS)
+        since = max(0, (_made_msc(backup) if last is None else last) - SEARCHED_BACK_MS)
         db.execute("INSERT INTO restorations VALUES (?, ?, ?)", (backup, since, now))
+
+
+def _made_msc(backup: str) -> int:
+    """When a backup was made, by the clock of who made it; its name begins with that."""
+    return calendar.timegm(time.strptime(backup[:16], "%Y%m%dT%H%M%SZ")) * 1000
 
 
 def _mark_control(path: Path, backup: str, *, whole: bool) -> None:

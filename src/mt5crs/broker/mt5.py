@@ -116,8 +116,12 @@ class Mt5Broker:
         self._wall_msc = wall_msc or (lambda: time.time_ns() // 1_000_000)
         self._elapsed_s = elapsed_s if wall_msc is None else lambda: wall_msc() / 1000
         self._clock = BrokerClock(self._elapsed_s)
-        self._offset_msc = -_WIDEST_OFFSET_MS
-        self._measured_msc = -_OFFSET_LIFE_MS
+        self._estimate: tuple[int, int] | None = None
+        """When the broker's time was last estimated, and how far it was ahead: both by the clock that no one
+        sets.
+        """
+        self._ahead_msc: int | None = None
+        """How far, when a quote was last seen that is young enough to show it."""
         self._loads_until_s = -math.inf
         self._selected: set[str] = set()
 
@@ -201,15 +205,16 @@ class Mt5Broker:
         """The broker's clock, as what has just happened there shows it (`clock.py`).
 
         The package has no call for the server's time. Before anything has happened it is this host's clock
-        plus the offset seen in the newest quote, rounded to a quarter of an hour as time zones are.
+        plus the offset seen in the newest quote, rounded to a quarter of an hour as time zones are; where
+        that is no offset, an earlier time, so that searches miss nothing.
         """
         measured = self._clock.now_msc()
         if measured is not None:
             return measured
-        now = self._wall_msc()
-        if now - self._measured_msc >= _OFFSET_LIFE_MS:
-            self._offset_msc, self._measured_msc = self._measure_offset(now), now
-        return now + self._offset_msc
+        now = int(self._elapsed_s() * 1000)
+        if self._estimate is None or now - self._estimate[0] >= _OFFSET_LIFE_MS:
+            self._estimate = now, self._estimated(now) - now
+        return now + self._estimate[1]
 
     def identity(self) -> Identity:
         """Account and terminal flags."""
@@ -455,16 +460,23 @@ class Mt5Broker:
 
     def _span(self, since_msc: int) -> tuple[datetime.datetime, datetime.datetime]:
         """From and to for a history query, in broker time written as UTC; to a day ahead, to miss nothing."""
-        end = self.time_msc() // 1000 + 24 * 3600
+        latest = max(self.time_msc(), self._wall_msc() + _WIDEST_OFFSET_MS)
+        end = latest // 1000 + 24 * 3600
         start = min(max(0, since_msc // 1000), end)
         zone = datetime.timezone.utc
         return datetime.datetime.fromtimestamp(start, zone), datetime.datetime.fromtimestamp(end, zone)
 
-    def _measure_offset(self, now: int) -> int:
+    def _estimated(self, now: int) -> int:
+        """The broker's time before anything has happened there; `now`: by the clock that no one sets."""
+        wall = self._wall_msc()
         newest = max((int(tick.time_msc) for tick in self._watched_ticks()), default=0)
-        offset = math.floor((newest - now) / _QUARTER_MS + 0.5) * _QUARTER_MS
-        # no fresh quote (weekend): stay earlier than any broker's clock, so that searches miss nothing
-        return offset if abs(offset) <= _WIDEST_OFFSET_MS else self._offset_msc
+        offset = math.floor((newest - wall) / _QUARTER_MS + 0.5) * _QUARTER_MS
+        if abs(offset) <= _WIDEST_OFFSET_MS:
+            self._ahead_msc = wall + offset - now
+        if self._ahead_msc is not None:
+            return now + self._ahead_msc
+        # a weekend, or a clock here that is wrong by days: no stamp is ahead of the broker's clock
+        return newest or wall - _WIDEST_OFFSET_MS
 
     def _watched_ticks(self) -> Iterable[Any]:
         for info in self._ask("symbols_get"):

@@ -22,8 +22,9 @@ class Beginning:
         """Ask the books, once, before anything is sent; when they cannot be read, at the next look again."""
         if self._seen:
             return
-        since = self._journal.restored_since(time.time_ns() // 1_000_000)
         try:
+            self._journal.began_at(books.time_msc)
+            since = self._journal.restored_since(time.time_ns() // 1_000_000)
             before = since is not None and any(
                 is_comment_id(comment) for _, comment in self.marks(books, since)
             )

@@ -7,7 +7,7 @@ Intent and sending are one row and one sync: nothing that can change the broker'
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from mt5crs.protocol.identifiers import comment_id
 from mt5crs.protocol.replies import Error, OrderResult
 from mt5crs.protocol.requests import OrderCancel, OrderSend, PositionClose, Submission
 from mt5crs.service import database
+from mt5crs.service.elapsed import elapsed_s
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS submissions (
@@ -103,7 +104,14 @@ def new_entry(request: Submission, state: State, sent_msc: int, answer: Error | 
 class Journal:
     """One account's submissions. Used by the terminal's thread only."""
 
-    def __init__(self, path: Path, account: str, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        account: str,
+        *,
+        durable: bool = True,
+        monotonic: Callable[[], float] = elapsed_s,
+    ) -> None:
         """Open or create. `durable` false: no sync (volume tests in memory only). Raises UnusableError."""
         self._path = path
         self._db = database.opened(path, _SCHEMA, durable=durable, threads=True)
@@ -112,6 +120,9 @@ class Journal:
         self._unsent: Counter[int] = Counter()
         # Only a file that no gateway has open is restored: what is known now stays so, and no order waits.
         self._restorations = self._db.execute(_RESTORATIONS).fetchall()
+        self._monotonic = monotonic
+        self._lately_until: dict[str, float] = {}
+        """By backup, until when it counts as lately whatever the wall clock is set to meanwhile."""
 
     def close(self) -> None:
         """Close the file."""
@@ -121,7 +132,14 @@ class Journal:
         """Broker time from which submissions may be missing here: the file was restored from a backup within
         the last day. None: it was not. `now_msc`: wall clock.
         """
-        lately = (since for since, at, _ in self._restorations if at > now_msc - _RESTORED_FOR_MS)
+        now_s = self._monotonic()
+        lately = []
+        for since, at, backup in self._restorations:
+            left_ms = at + _RESTORED_FOR_MS - now_msc
+            if left_ms > 0:
+                self._lately_until.setdefault(backup, now_s + min(left_ms, _RESTORED_FOR_MS) / 1000)
+            if left_ms > 0 or now_s < self._lately_until.get(backup, now_s):
+                lately.append(since)
         return min(lately, default=None)
 
     def begins_at_nothing(self, now_msc: int) -> None:
@@ -140,6 +158,19 @@ class Journal:
     def doubts_its_beginning(self) -> bool:
         """Whether it is not known yet that no journal was before it."""
         return any(backup == _NO_BACKUP for _, _, backup in self._restorations)
+
+    def began_at(self, broker_msc: int) -> None:
+        """That is the broker's time, while this journal begins at nothing: the wall clock, from which was
+        reckoned how far back the books are searched, may be ahead of it. Raises JournalError.
+        """
+        try:
+            self._db.execute(
+                "UPDATE restorations SET since_msc = MIN(since_msc, ?) WHERE backup = ?",
+                (max(0, broker_msc - _BEFORE_MS), _NO_BACKUP),
+            )
+        except sqlite3.Error as error:
+            raise JournalError(str(error)) from error
+        self._restorations = self._db.execute(_RESTORATIONS).fetchall()
 
     def nothing_was_before(self) -> None:
         """The books show no order of a gateway from before this journal. Raises JournalError."""

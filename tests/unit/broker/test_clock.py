@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -99,3 +100,36 @@ def test_the_terminals_clock_does_not_rest_on_this_hosts(wrong_ms: int) -> None:
         quote.time_msc += 1000
         broker.tick("EURUSD")
     assert math.isclose(broker.time_msc(), true_msc + OFFSET, abs_tol=1000)
+
+
+@pytest.mark.parametrize("wrong_days", [0, 3, -3])
+@pytest.mark.parametrize("old_hours", [1, 20, 60])
+def test_before_anything_happens_the_terminals_clock_is_not_ahead_whatever_this_hosts_says(
+    wrong_days: int, old_hours: int
+) -> None:
+    """A gateway that starts on a weekend, on a host whose clock nobody has put right yet: what a search
+    begins with is not later than the broker's time, what it ends with not earlier than a day after it.
+    """
+    true_msc, wrong_ms = 1_700_000_000_000, wrong_days * 24 * HOUR
+    quote = SimpleNamespace(bid=1.1, ask=1.1001, time_msc=true_msc + OFFSET - old_hours * HOUR)
+    asked: list[float] = []
+
+    def deals(_from: datetime.datetime, until: datetime.datetime) -> tuple[()]:
+        asked.append(until.timestamp() * 1000)
+        return ()
+
+    package: Any = SimpleNamespace(
+        symbol_info_tick=lambda _name: quote,
+        symbols_get=lambda: [SimpleNamespace(name="EURUSD", select=True)],
+        history_deals_get=deals,
+        last_error=lambda: (1, "ok"),
+    )
+    terminal = Terminal(path="x", login=1, password="x", server="x", timeout_s=1.0, portable=True)
+    broker = Mt5Broker(terminal, package=package, wall_msc=lambda: true_msc + wrong_ms)
+    for _ in range(3):
+        assert broker.time_msc() <= true_msc + OFFSET + 8 * 60_000, "offsets are rounded to a quarter"
+        assert broker.deals(0) == []
+        true_msc += 11 * 60_000  # it is measured once more
+    assert min(asked) >= quote.time_msc + 24 * HOUR - 8 * 60_000
+    if not wrong_days:
+        assert min(asked) >= 1_700_000_000_000 + OFFSET + 24 * HOUR

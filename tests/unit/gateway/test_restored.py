@@ -21,6 +21,7 @@ from tests.unit.gateway.counter import MAGIC, Counter
 from tests.unit.gateway.test_limits import filled
 
 BACKUP = "20261101T120000Z-01234567"
+HOUR_MS = 3600_000
 
 
 def copied(counter: Counter, directory: Path) -> dict[str, bytes]:
@@ -111,10 +112,13 @@ def test_a_journal_that_was_never_restored_costs_no_look(tmp_path: Path) -> None
     with closing(sqlite3.connect(tmp_path / "journal.db")) as db:
         db.execute("INSERT INTO restorations VALUES ('x', 5, 1000)")
         db.commit()
-    with closing(Journal(tmp_path / "journal.db", "x")) as again:  # the gateway is started after it
+    now_s = 0.0
+    with closing(Journal(tmp_path / "journal.db", "x", monotonic=lambda: now_s)) as again:  # started after it
         assert again.restored_since(2000) == 5
         assert restorations(tmp_path / "journal.db") == [5]
-        assert again.restored_since(1000 + 25 * 3600_000) is None, "after a day it is over"
+        assert again.restored_since(1000 + 25 * HOUR_MS) == 5, "a wall clock that is set ends no day"
+        now_s = 25 * 3600.0
+        assert again.restored_since(1000 + 25 * HOUR_MS) is None, "after a day it is over"
 
 
 def test_every_submission_of_a_journal_can_be_read_again(tmp_path: Path) -> None:
@@ -142,13 +146,15 @@ def same_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counter], None]:
     return set_to
 
 
-def reinstalled(counter: Counter, *, look: bool = True) -> Counter:
-    """Nothing is left of the gateway but the broker's books, as on a host that was set up anew."""
+def reinstalled(counter: Counter, *, look: bool = True, wrong_ms: int = 0) -> Counter:
+    """Nothing is left of the gateway but the broker's books, as on a host that was set up anew; `wrong_ms`:
+    how far its clock is ahead then.
+    """
     for part in (counter.broker, counter.journal, counter.control):
         part.close()
     for path in counter.directory.glob("*.db*"):
         path.unlink()
-    Journal(counter.directory / "journal.db", "x", durable=False).begins_at_nothing(counter.now)
+    Journal(counter.directory / "journal.db", "x", durable=False).begins_at_nothing(counter.now + wrong_ms)
     again = Counter(counter.directory, now=counter.now, look=look)
     again.limits, again._number = counter.limits, counter._number
     return again
@@ -170,6 +176,48 @@ def test_a_gateway_that_was_reinstalled_sends_nothing_again_that_the_books_show(
         "a gateway was before, so the next unknown id is looked for, too"
     )
     assert restorations(again.directory / "journal.db") == [], "no backup was restored"
+
+
+@pytest.mark.parametrize("wrong_days", [3, -3])
+def test_a_host_that_was_reinstalled_may_have_a_clock_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_days: int
+) -> None:
+    """It is put right when the gateway runs already."""
+    counter = Counter(tmp_path)
+    wrong_ms = wrong_days * 24 * HOUR_MS
+    monkeypatch.setattr("time.time_ns", lambda: (counter.now + wrong_ms) * 1_000_000)
+    asked = filled(counter.order(client_order_id="asked"))
+    again = reinstalled(counter, wrong_ms=wrong_ms)
+    wrong_ms = 0
+    answer = filled(again.order(client_order_id="asked"))
+    assert (answer.replayed, answer.deals) == (True, asked.deals)
+    assert len(again.broker.books().positions) == 1
+
+
+@pytest.mark.parametrize("west_hours", [0, 12])
+def test_a_backup_without_an_order_says_from_when_on_orders_are_missing(
+    tmp_path: Path, west_hours: int
+) -> None:
+    """Days lie between it and its restoration; the broker may be half a day west of those who made it."""
+    (tmp_path / "gateway").mkdir()
+    made_msc = 1_793_534_400_000  # as the name of the backup says
+    counter = Counter(tmp_path / "gateway", now=made_msc - west_hours * HOUR_MS)
+    (tmp_path / "copy").mkdir()
+    files = copied(counter, tmp_path / "copy")
+    counter.now += HOUR_MS
+    since = filled(counter.order(client_order_id="since", lease_epoch=renewed(counter)))
+    counter.now += 48 * HOUR_MS
+    again = restored(counter, files, lose=True)
+    again.control.resume("FLEET", 0, "ops", "looked")
+    answer = filled(again.order(client_order_id="since", lease_epoch=counter.epoch))
+    assert (answer.replayed, answer.deals) == (True, since.deals)
+    assert len(again.broker.books().positions) == 1
+
+
+def renewed(counter: Counter) -> int:
+    """A lease that has run out, taken again."""
+    counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
+    return counter.epoch
 
 
 def test_a_first_gateway_looks_at_the_books_once(
