@@ -64,8 +64,8 @@ class AccountView:
         self._seen_due = True
         self.noticed: Books | None = None
         """The books as of the last look. Reading it is safe from another thread."""
-        self._loaded = False
-        """Whether the terminal has shown an account that makes sense: no money is bound by nothing."""
+        self._was_empty = False
+        """Whether the last books that made sense listed nothing, whatever became of that look."""
         self.daily: dict[int, float] = {}
         """By magic number, as of the last look; empty before the first one: not known is not zero. Replaced,
         not changed: reading it is safe from another thread.
@@ -139,12 +139,12 @@ class AccountView:
         """
         empty = not books.positions and not books.orders
         bound = books.account.margin > 0 or books.account.profit != 0
-        was_empty = self.noticed is None or not (self.noticed.positions or self.noticed.orders)
-        self._loaded = not (empty and bound) or (self._loaded and was_empty)
-        if not self._loaded:
+        # after an empty account it may be an order that is not listed yet
+        if empty and bound and not self._was_empty:
             raise not_loaded(
                 "the terminal shows no position and no order, but the account has money bound in them"
             )
+        self._was_empty = empty
 
     def _seen_around(self, request: ask.Submission) -> list[Sighting]:
         """What there is of a submission's symbol, now that the books show all of it."""

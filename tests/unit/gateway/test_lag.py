@@ -212,6 +212,25 @@ def test_a_terminal_that_has_not_loaded_is_not_an_empty_account(tmp_path: Path) 
     assert limit_of(counter.order()) == "max_position_volume"
 
 
+def test_a_look_that_failed_makes_no_empty_account_of_a_terminal_that_loads(tmp_path: Path) -> None:
+    """The first look of a gateway shows a position, then fails with the deals; the terminal is restarted."""
+    counter = Counter(tmp_path, max_position_volume=0.1)
+    filled(counter.order())
+    again = counter.restarted(look=False)
+    again.fault(fail_queries=1)
+    failed = again.order()
+    assert isinstance(failed, Error)
+    assert failed.code == "BROKER"
+    again.showing(loading=True)
+    for waited_s in (0, 2 * LAG_S):  # so long what was seen last counts, whatever is listed
+        again.now += int(waited_s * 1000)
+        refused = again.order()
+        assert isinstance(refused, Error)
+        assert (refused.code, refused.field) == ("NOT_READY", "loading")
+    again.showing()
+    assert limit_of(again.order()) == "max_position_volume"
+
+
 def test_an_account_switched_during_the_send_makes_the_order_unknown(tmp_path: Path) -> None:
     counter = Counter(tmp_path)
     counter.showing(login_at_send=4711)
