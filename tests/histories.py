@@ -1,6 +1,7 @@
 """Very many random histories of the trading state machines, in batches: `make states-long`.
 
-Every run of the tests tries 200 of each, other ones each time.
+Every run of the tests tries 1000 over the terminal model (700 of the gateway, 300 of a fleet), other ones
+each time.
 
 What is done is kept in `reports/histories.json` after each batch, so that the same command goes on where it
 was stopped. Histories of other code count for nothing: a change of the machines or of what they try begins

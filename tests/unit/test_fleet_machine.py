@@ -61,7 +61,7 @@ from tests.unit.gateway.crashing import POINTS, Crash, CrashingBroker, CrashingJ
 from tests.unit.gateway.test_machine import RULES, SHOWING
 from tests.unit.orders import check_none_is_doubled
 
-RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "200"))
+RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "300"))
 MAGIC, LOGIN, SERVER = 7, 90_000_001, "Sim-Demo"
 LIMITS = Limits(dry_run=False, symbols=["EURUSD"], max_order_volume=0.5, max_position_volume=0.8)
 TTL_S, TIMEOUT_S = 20.0, 3.0
@@ -185,7 +185,7 @@ class LineClient(GatewayClient):
 class Keeper(LeaseKeeper):
     """The real keeper, renewed when the machine says so and not by a thread."""
 
-    def _renew_for_ever(self) -> None:
+    def _begin(self) -> None:
         return
 
     def renew(self) -> None:
@@ -208,7 +208,7 @@ class Strategy:
 
     def __init__(self, world: Fleet, name: str) -> None:
         log = Log("strategy", "CRITICAL", io.StringIO())
-        self.journal = IntentJournal(world.directory / name)
+        self.journal = IntentJournal(world.directory / name, durable=False)
         rate = CLOCK_RATES[name]
 
         def clock() -> float:
@@ -280,7 +280,7 @@ class Fleet(RuleBasedStateMachine):
         self.issued: dict[str, int] = {}
         """`moves` at the moment when a message was sent, by its id."""
         self.boot_gateway()
-        self.store = Store(self.directory / "reconciler", MAGIC)
+        self.store = Store(self.directory / "reconciler", MAGIC, durable=False)
         self.strategies = {name: Strategy(self, name) for name in "ab"}
 
     def seconds(self) -> float:
@@ -673,7 +673,7 @@ class Fleet(RuleBasedStateMachine):
 
     def _restart_reconciler(self) -> None:
         self.store.close()
-        self.store = Store(self.directory / "reconciler", MAGIC)
+        self.store = Store(self.directory / "reconciler", MAGIC, durable=False)
 
     # --- what must always hold -----------------------------------------------------------------------------
 

@@ -36,14 +36,14 @@ class Acceptance(msgspec.Struct, frozen=True):
 class Store:
     """State and events of one magic number. One process at a time (the unit guarantees it)."""
 
-    def __init__(self, directory: Path, magic: int) -> None:
-        """Raises SettingsError when the directory cannot be used."""
+    def __init__(self, directory: Path, magic: int, *, durable: bool = True) -> None:
+        """Raises SettingsError when the directory cannot be used. `durable`: `database.opened`."""
         self._magic = magic
         self.directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._path = directory / "reconciler.db"
-            self._db = database.opened(self._path, _SCHEMA)
+            self._db = database.opened(self._path, _SCHEMA, durable=durable)
             self._db.execute("DELETE FROM event WHERE seen < ?", (time.time() - _KEEP_EVENTS_S,))
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(

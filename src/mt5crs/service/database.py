@@ -16,10 +16,12 @@ class BrokenError(UnusableError):
 
 
 def opened(path: Path, schema: str, *, durable: bool = True, threads: bool = False) -> sqlite3.Connection:
-    """Open or create it. `durable` false: no sync; `threads`: used by several. Raises UnusableError."""
+    """Open or create it. `durable` false (for tests): no sync, and what a transaction needs to be undone is
+    in memory; `threads`: used by several. Raises UnusableError.
+    """
     try:
         db = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=not threads)
-        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"PRAGMA journal_mode={'WAL' if durable else 'MEMORY'}")
         db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         db.executescript(schema)
     except sqlite3.Error as error:

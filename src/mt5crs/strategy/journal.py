@@ -42,8 +42,10 @@ def _place_of(directory: Path) -> str:
 class IntentJournal:
     """The strategy's own record. `intent` and `unknown` are open: their fate is asked for, never guessed."""
 
-    def __init__(self, directory: Path) -> None:
-        """Raises SettingsError when the directory cannot be used or another process holds it."""
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+        """Raises SettingsError when the directory cannot be used or another process holds it. `durable`:
+        `database.opened`.
+        """
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(directory / "strategy.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -60,7 +62,7 @@ class IntentJournal:
             ) from error
         self._directory = directory
         try:
-            self._db = database.opened(directory / "intents.db", _SCHEMA, threads=True)
+            self._db = database.opened(directory / "intents.db", _SCHEMA, durable=durable, threads=True)
         except database.UnusableError as error:
             raise SettingsError("strategy state", [str(error)]) from error
         self._db.execute(

@@ -47,6 +47,9 @@ class LeaseKeeper:
         self._stop = threading.Event()
         self.reason = "the lease was never acquired"
         self._thread = threading.Thread(target=self._renew_for_ever, name="lease", daemon=True)
+        self._begin()
+
+    def _begin(self) -> None:
         self._thread.start()
 
     @property

@@ -34,7 +34,7 @@ from mt5crs.settings.gateway import Limits
 from tests.unit.gateway.crashing import POINTS, Crash, CrashingBroker, CrashingJournal
 from tests.unit.orders import check_none_is_doubled
 
-RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "200"))
+RUNS = int(os.environ.get("MT5CRS_MACHINE_RUNS", "700"))
 MAGIC = 7
 LIMITS = Limits(dry_run=False, symbols=["EURUSD"], max_order_volume=0.5, max_position_volume=1.5)
 LOGIN, SERVER, TTL_MS = 90_000_001, "Sim-Demo", 20_000

@@ -45,7 +45,7 @@ class Store:
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         """Open or create. `durable` false trades safety against power loss for speed (tests in memory)."""
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA journal_mode={'WAL' if durable else 'MEMORY'}")
         self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         self._db.executescript(_SCHEMA)
 
