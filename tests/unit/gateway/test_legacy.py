@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,25 @@ def test_same_uuid_same_answer_and_close(plain: Plain) -> None:
     closed = plain.ask({"uuid": "c-1", "action": "close", "ticket": first["ticket"]})
     assert (closed["status"], closed["ticket"], closed["volume"]) == ("FILLED", first["ticket"], 0.1)
     assert plain.positions_at_the_broker() == []
+
+
+@pytest.mark.parametrize("spelt", [str.lower, str.title, str.upper])
+def test_words_are_understood_in_any_case(plain: Plain, spelt: Callable[[str], str]) -> None:
+    """Action, command, type and side; symbols and names stay as they are written."""
+    opened = plain.ask(open_message(action=spelt("OPEN"), type=spelt("SELL")))
+    assert opened["status"] == "FILLED", opened
+    terms = {
+        "symbol": "EURUSD",
+        "side": spelt("SELL"),
+        "type": spelt("MARKET"),
+        "volume": 0.1,
+        "timestamp": 1,
+    }
+    assert plain.ask({"command": spelt("ORDER"), "order": terms})["code"] == 200
+    for message in ({"action": spelt("GET_POSITIONS"), "uuid": "u"}, {"action": spelt("SYNC_ALL")}):
+        told = plain.ask(message)
+        assert [(p["symbol"], p["type"]) for p in told["positions"]] == [("EURUSD", "SELL")] * 2
+    assert plain.ask({"action": spelt("GET_POSITIONS"), "uuid": "u", "symbol": "eurusd"}).get("error")
 
 
 def test_trades_get_the_filling_that_the_symbol_offers(plain: Plain) -> None:

@@ -138,6 +138,19 @@ def test_09_account_switch_is_not_ready(gateway: Running, trader: Caller) -> Non
     assert gateway.books("positions") == []
 
 
+def test_an_account_that_is_switched_back_trades_on(gateway: Running, trader: Caller) -> None:
+    held = trader.order()
+    assert isinstance(held, OrderResult)
+    gateway.fault(login=1234)
+    assert outcome(trader.order(client_order_id="meanwhile")) == "NOT_READY"
+    gateway.fault()
+    assert outcome(trader.order(client_order_id="meanwhile")) == "FILLED", "nothing of it is recorded"
+    snapshot = trader.sync()
+    assert isinstance(snapshot, Snapshot)
+    assert held.position in {position.identifier for position in snapshot.positions}
+    assert len(snapshot.positions) == len(gateway.books("positions")) == 2
+
+
 def test_13_same_id_after_restart_gets_the_original_answer(gateway: Running, trader: Caller) -> None:
     first = trader.order(client_order_id="once", volume=0.2)
     gateway.restart()
