@@ -23,6 +23,8 @@ from .journal import Entry
 from .ledger import JUST_NOW_MS, SEARCHED_BACK_MS
 
 _EPSILON = 1e-9
+_LOADS_AT_MOST_S = 600.0
+"""For so long a terminal that lists nothing is not believed about working orders."""
 
 
 class Seen(Struct, frozen=True):
@@ -240,11 +242,13 @@ class Pending:
             return
         self._let_go(books, min(effect.from_msc for effect in self._effects.values()))
         for key, effect in list(self._effects.items()):
-            if self._overdue(effect) and key not in self._told:
+            if not self._overdue(effect):
+                continue
+            if key not in self._told:
                 self._told.add(key)
                 self._note("books.behind", magic=effect.magic, client_order_id=effect.id)
-                if effect.entry is None:
-                    self._drop(key)  # the reconciler halts on it; here the books are believed again
+            if effect.entry is None and self._believed(effect, books):
+                self._drop(key)  # the reconciler halts on it; here the books are believed again
 
     def _let_go(self, books: Books, since: int) -> None:
         seen = Seen(books, self._broker.closed_orders(since), self._broker.deals(since))
@@ -309,6 +313,13 @@ class Pending:
         self._told.discard(key)
         if effect.entry is not None:
             self._on_shown(effect.entry)
+
+    def _believed(self, effect: Effect, books: Books) -> bool:
+        """Whether the books are taken for the truth about what nobody explains. A terminal that lists nothing
+        may be loading: money that is bound tells of positions (`AccountView`), but of working orders nothing.
+        """
+        listed = bool(books.positions or books.orders)
+        return listed or not effect.gone or self._monotonic() - effect.since > _LOADS_AT_MOST_S
 
     def _overdue(self, effect: Effect) -> bool:
         return self._monotonic() - effect.since > self._bound_s

@@ -101,6 +101,26 @@ def test_what_no_deal_explains_is_believed_after_a_while(tmp_path: Path) -> None
     assert again.order_manager.unsettled(MAGIC) == []
 
 
+def test_working_orders_count_while_a_terminal_lists_nothing_for_long(tmp_path: Path) -> None:
+    """No money is bound in them, so the account does not tell that they are there."""
+    counter = Counter(tmp_path, max_position_volume=0.1)
+    placed = counter.order(type="LIMIT", price=1.0, filling="RETURN")
+    assert isinstance(placed, OrderResult)
+    counter.showing(loading=True)
+    for _ in range(3):
+        pass_time(counter, int(LAG_S * 1000) + 1)
+        counter.epoch = counter.control.acquire(MAGIC, "c", "run", 60_000)
+        assert limit_of(counter.order()) == "max_position_volume"
+    counter.showing()
+    pass_time(counter, 1)
+    assert counter.order_manager.unsettled(MAGIC) == []
+    counter.showing(loading=True)
+    pass_time(counter, 1)
+    assert counter.order_manager.unsettled(MAGIC) != []
+    pass_time(counter, 600_001)
+    assert counter.order_manager.unsettled(MAGIC) == [], "it is not waited for without end"
+
+
 def test_the_loss_of_the_day_is_not_forgotten_while_the_history_loads(tmp_path: Path) -> None:
     counter = Counter(tmp_path, max_daily_loss=900.0)
     position = filled(counter.order(volume=1.0)).position
