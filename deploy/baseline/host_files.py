@@ -10,6 +10,9 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+KEPT = ".before-mt5crs"
+"""Follows the name of a file of Debian's that was replaced."""
+
 
 @dataclass(frozen=True)
 class ManagedFile:
@@ -20,6 +23,9 @@ class ManagedFile:
     mode: str = "0644"
     owner: str = "root"
     group: str = "root"
+    kept_unless: str = ""
+    """Debian has a file of its own there, which is kept beside it (`KEPT`) unless this path exists: then a
+    deployment was here before, and what is there is ours. Empty: there is none of Debian's."""
 
     @property
     def seen_as(self) -> str:
@@ -85,9 +91,16 @@ def placing_script(file: ManagedFile) -> str:
     """
     target, folder = shlex.quote(file.path), shlex.quote(posixpath.dirname(file.path))
     hidden = shlex.quote(posixpath.join(posixpath.dirname(file.path), "." + posixpath.basename(file.path)))
+    kept = shlex.quote(file.path + KEPT)
+    keep = (
+        f"[ -e {shlex.quote(file.kept_unless)} ] || [ -e {kept} ] || [ ! -e {target} ] || "
+        f"cp -aT {target} {kept}; "
+        if file.kept_unless
+        else ""
+    )
     return (
         "set -eu; umask 077; "
-        f"[ -d {folder} ] || install -d -m 0755 {folder}; "
+        f"[ -d {folder} ] || install -d -m 0755 {folder}; {keep}"
         f"staged=$(mktemp {hidden}.XXXXXX); "
         "trap 'rm -f \"$staged\"' EXIT; "
         'base64 -d >"$staged"; '

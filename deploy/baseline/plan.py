@@ -44,6 +44,10 @@ RENDERED = {
     "/etc/systemd/coredump.conf.d/50-mt5crs.conf": "coredump.conf.j2",
     "/etc/systemd/journald.conf.d/50-mt5crs.conf": "journald.conf.j2",
 }
+OF_DEBIAN = ("/etc/chrony/chrony.conf", "/etc/default/chrony", "/etc/issue", "/etc/issue.net")
+"""Which of them Debian has itself."""
+LAST_OF_FIRST = "/etc/mt5crs/allowed_signers"
+"""Comes after those in every first deployment."""
 # What has to take notice when a file changes; the same words that stale.sh prints.
 NOTICED_BY = {
     "/etc/chrony/chrony.conf": "chrony",
@@ -175,7 +179,12 @@ def managed_files(render: Callable[[str], str]) -> tuple[ManagedFile, ...]:
     ReleaseToolMissingError when dist/ has no release tool.
     """
     rendered = [
-        ManagedFile(path, render(f"baseline/{template}").encode()) for path, template in RENDERED.items()
+        ManagedFile(
+            path,
+            render(f"baseline/{template}").encode(),
+            kept_unless=LAST_OF_FIRST if path in OF_DEBIAN else "",
+        )
+        for path, template in RENDERED.items()
     ]
     programs = [ManagedFile(path, _program(source), mode="0755") for path, source in PROGRAMS.items()]
     return (*rendered, *programs)

@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Any, Final
 
+from deploy.baseline.host_files import KEPT
 from deploy.remote import ssh
 
 TRADING: Final = ("strategy", "reconciler")
@@ -15,6 +16,8 @@ SERVICES: Final = (*TRADING, "monitoring")
 """What of the fleet is on the host besides its baseline, and leaves with it."""
 _WATCHER: Final = "mt5crs-hub-watch.service"
 """The Hub greets those of its inventory alone: one that left would tell everybody that the Hub is dead."""
+_TEXTS: Final = "/etc/issue /etc/issue.net"
+"""What consoles show: of a host that is in no fleet Debian's own again. A copy stays for the next time."""
 _EXPORTER: Final = "prometheus-node-exporter.service"
 
 
@@ -82,6 +85,9 @@ rm -f /etc/systemd/system/{_WATCHER} /etc/systemd/system/{_EXPORTER}.d/50-mt5crs
 rmdir /etc/systemd/system/{_EXPORTER}.d 2>/dev/null || true
 rm -rf /var/lib/mt5crs-hub-watch /var/lib/private/mt5crs-hub-watch
 rm -rf /opt/mt5crs/runtimes /opt/mt5crs/bundles /opt/mt5crs/store
+for text in {_TEXTS}; do
+  if [ -e "$text{KEPT}" ]; then cp -aT "$text{KEPT}" "$text"; fi
+done
 """
     return f"""
 set -e
@@ -109,8 +115,8 @@ def remains(variables: Mapping[str, Any]) -> str:
     if _suffix(variables):
         return "the other services of its machine and the code that they share"
     return (
-        "the baseline as it was (firewall, sshd, kernel, clock, text on the console), the release tool, "
-        "Debian's packages (the node exporter's unit is off)"
+        "the baseline as it was (firewall, sshd, kernel, clock), the release tool, Debian's packages (the "
+        "node exporter's unit is off); what consoles show is Debian's again"
     )
 
 

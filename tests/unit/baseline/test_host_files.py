@@ -4,9 +4,11 @@ import getpass
 import grp
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from deploy.baseline.host_files import (
+    KEPT,
     ManagedDirectory,
     ManagedFile,
     directory_script,
@@ -75,3 +77,19 @@ def test_directories(tmp_path: Path) -> None:
     assert unlike([wanted], seen(Path(wanted.path))) == (wanted.path,)
     run(directory_script(wanted))
     assert unlike([wanted], seen(Path(wanted.path))) == ()
+
+
+def test_what_debian_had_there_is_kept_once_and_never_what_a_deployment_brought(tmp_path: Path) -> None:
+    issue, here = tmp_path / "issue", tmp_path / "deployed"
+    kept = tmp_path / f"issue{KEPT}"
+    place(replace(mine(issue, b"ours\n"), kept_unless=str(here)))
+    assert not kept.exists(), "there was none"
+    issue.write_text("Debian\n")
+    issue.chmod(0o604)
+    for text in (b"ours\n", b"ours, interrupted and again\n"):
+        place(replace(mine(issue, text), kept_unless=str(here)))
+        assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("Debian\n", 0o604)
+    kept.unlink()
+    here.touch()
+    place(replace(mine(issue, b"newer\n"), kept_unless=str(here)))
+    assert (issue.read_text(), kept.exists()) == ("newer\n", False), "a fleet from before this was kept"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.baseline.host_files import KEPT
 from deploy.decommission import on_host
 from deploy.fleet.inventory import resolve
 from deploy.fleet.rendering import render
@@ -58,7 +59,10 @@ def test_every_unit_that_is_brought_stops_and_leaves(service: str, instance: str
     for path in (*others, *gone):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    (there / "etc/issue").write_text("ours")
+    (there / f"etc/issue{KEPT}").write_text("Debian")
     _run_below(there, removed)
+    assert (there / "etc/issue").read_text() == ("ours" if suffix else "Debian")
     assert [path for path in gone if path.exists()] == []
     assert [path.name for path in others if path.exists()] == (
         ["runtimes", f"{service}@other", "baseline"] if suffix else [f"{service}@other", "baseline"]
