@@ -154,14 +154,25 @@ def rotate(inventory: Path, kind: str, name: str, *, dry: bool = False) -> Made:
     return _made(inventory, directory, frozenset(names if name == ALL else [name]), dry=dry)
 
 
+def would_make(inventory: Path, text_of_it: str) -> Made:
+    """What `make` with `prune` would write if the inventory had this text; nothing is. Raises KeysError."""
+    return _made(inventory, directory_of(inventory), frozenset(), prune=True, dry=True, instead=text_of_it)
+
+
 def _made(
-    inventory: Path, directory: Path, rotate: frozenset[str], *, prune: bool = False, dry: bool = False
+    inventory: Path,
+    directory: Path,
+    rotate: frozenset[str],
+    *,
+    prune: bool = False,
+    dry: bool = False,
+    instead: str | None = None,
 ) -> Made:
     password = ensure_password(inventory, directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with store.locked(directory):
-            made = _prepared(inventory, directory, password, rotate, prune=prune)
+            made = _prepared(inventory, directory, password, rotate, prune=prune, instead=instead)
             # The vault first: a public half can be had from the secret one, not the other way round.
             for path, content in () if dry else made.after.items():
                 if path.name == "vault.yml":
@@ -176,7 +187,13 @@ def _made(
 
 
 def _prepared(
-    inventory: Path, directory: Path, password: str, rotate: frozenset[str], *, prune: bool
+    inventory: Path,
+    directory: Path,
+    password: str,
+    rotate: frozenset[str],
+    *,
+    prune: bool,
+    instead: str | None,
 ) -> Made:
     vault_path, keys_path = directory / "vault.yml", directory / "keys.yml"
     held = _read_vault(vault_path, password) if vault_path.exists() else _begun(_OF_VAULT)
@@ -193,7 +210,7 @@ def _prepared(
                 existing.add((kind, name))
             if half is not None and beside.get(name) != half:
                 torn.add((kind, name))
-    groups = groups_in(inventory)
+    groups = groups_in(inventory, instead)
     decided = plan(wanted_names(groups), existing, rotate, torn)
     there = vault.get(text.ACCOUNTS) or {}
     accounts = [host for host in groups.get(WINDOWS, ()) if host not in there]

@@ -293,6 +293,20 @@ def put_back(directory: Path, backup: str, files: dict[str, bytes]) -> dict[str,
     return {"restored": sorted(files), "taken_over": merged, "before": str(aside)}
 
 
+def begin(service: str) -> dict[str, Any]:
+    """Have a gateway that begins at nothing start halted: a journal without `control.db` beside it does.
+
+    Nobody knows what the gateway before it was told. Ids that the journal does not know are looked for in
+    the books for a day, as after `put_back`.
+    """
+    directory = STATE / _checked(service, _NAME)
+    if any(directory.glob("*.db")):
+        return {"begun": False}
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    _mark_journal(directory / "journal.db", "")
+    return {"begun": True}
+
+
 def _write_through(made: Path, target: Path) -> None:
     held = os.open(made, os.O_RDONLY)
     try:
@@ -342,7 +356,8 @@ def _mark_journal(path: Path, backup: str) -> None:
             " restored_msc INTEGER NOT NULL)"
         )
         # What was refused bears another clock's time.
-        last = db.execute("SELECT MAX(sent_msc) FROM submissions WHERE state != 'refused'").fetchone()[0]
+        known = "SELECT MAX(sent_msc) FROM submissions WHERE state != 'refused'"
+        last = db.execute(known).fetchone()[0] if backup else now
         since = max(0, (_made_msc(backup) if last is None else last) - SEARCHED_BACK_MS)
         db.execute("INSERT INTO restorations VALUES (?, ?, ?)", (backup, since, now))
 
@@ -383,6 +398,8 @@ def main(arguments: list[str]) -> int:
             told = prune(float(rest[0]))
         elif verb == "prove":
             told = prove(sys.stdin.read().encode())
+        elif verb == "begin":
+            told = begin(rest[0])
         else:
             told = restore(rest[0], rest[1], base64.b64decode(sys.stdin.read()))
     except (

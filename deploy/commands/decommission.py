@@ -106,7 +106,8 @@ def _begin(
 
     if host not in fleet.in_group("inf"):
         raise click.UsageError(
-            f"{host} is no Inf host. A Hub or gateway leaves by hand (docs/runbook.md, Hosts that leave)"
+            f"{host} is no Inf host. A gateway whose place another takes leaves by `replace`; else a Hub or "
+            "gateway leaves by hand (docs/runbook.md, Hosts that leave)"
         )
     _without(chosen.inventory, host)
     of = _look(fleet, chosen.operator, host)

@@ -32,7 +32,7 @@ def step(what: str, *, err: bool = False) -> Iterator[None]:
     click.echo(f"{time.monotonic() - began:.1f} s", err=err)
 
 
-def deployment_command(inventory: Path, *, strategy: str = "", why: str = "") -> list[str]:
+def deployment_command(inventory: Path, *, strategy: str = "", why: str = "", alerts: str = "") -> list[str]:
     """The documented command that deploys a fleet: pyinfra where its script is, otherwise Ansible. Pure."""
     binaries = Path(sys.executable).parent
     hosts = inventory.resolve().with_suffix(".py")
@@ -42,7 +42,11 @@ def deployment_command(inventory: Path, *, strategy: str = "", why: str = "") ->
         if pyinfra
         else [str(binaries / "ansible-playbook"), "-i", str(inventory.resolve()), "site.yml"]
     )
-    told = {"strategy" if pyinfra else "fleet_strategy": strategy, "why": why}
+    told = {
+        "strategy" if pyinfra else "fleet_strategy": strategy,
+        "alerts" if pyinfra else "fleet_alerts_firing": alerts,
+        "why": why,
+    }
     given = {name: value for name, value in told.items() if value}
     if pyinfra:
         return [*command, *(word for name, value in given.items() for word in ("--data", f"{name}={value}"))]

@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """Takes `!vault` and other tags of Ansible for text: here values are compared only."""
 
 
-_Loader.add_multi_constructor("!", lambda loader, suffix, node: (suffix, loader.construct_scalar(node)))
+Loader.add_multi_constructor("!", lambda loader, suffix, node: (suffix, loader.construct_scalar(node)))
 
 
 class NotEditableError(ValueError):
@@ -50,7 +50,7 @@ def without(text: str, host: str) -> str:
 
 
 def _read(text: str) -> Any:
-    return yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
+    return yaml.load(text, Loader)  # noqa: S506 -- a SafeLoader
 
 
 def _listed(node: yaml.Node | None, host: str) -> Iterator[tuple[int, int]]:

@@ -1,10 +1,10 @@
-"""What is done on the host that leaves: stop, fetch, remove. Each can be repeated."""
+"""What is done on a host that leaves: stop, fetch, remove. Each can be repeated."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from deploy.baseline.host_files import KEPT
@@ -14,6 +14,8 @@ TRADING: Final = ("strategy", "reconciler")
 """In the order in which they stop: the one that trades first."""
 SERVICES: Final = (*TRADING, "monitoring")
 """What of the fleet is on the host besides its baseline, and leaves with it."""
+GATEWAY: Final = ("gateway",)
+"""The same of a gateway's host."""
 _WATCHER: Final = "mt5crs-hub-watch.service"
 """The Hub greets those of its inventory alone: one that left would tell everybody that the Hub is dead."""
 _TEXTS: Final = "/etc/issue /etc/issue.net"
@@ -27,10 +29,10 @@ def _suffix(variables: Mapping[str, Any]) -> str:
     return f"@{instance}" if instance else ""
 
 
-def _units(suffix: str) -> str:
+def _units(suffix: str, trading: Sequence[str] = TRADING) -> str:
     """The units that stop: what trades, and what watches the Hub, which is the machine's."""
-    beside = {"strategy": ("", "-standby", "-shadow"), "reconciler": ("", "-standby")}
-    units = [f"mt5crs-{name}{one}{suffix}.service" for name in TRADING for one in beside[name]]
+    beside = {"strategy": ("", "-standby", "-shadow"), "reconciler": ("", "-standby"), "gateway": ("",)}
+    units = [f"mt5crs-{name}{one}{suffix}.service" for name in trading for one in beside[name]]
     return " ".join([*units, *([] if suffix else [_WATCHER])])
 
 
@@ -77,9 +79,21 @@ tar --exclude='.env' --exclude='*.env' --exclude=opt/mt5crs/runtimes --exclude=o
 """
 
 
-def remove_script(suffix: str) -> str:
+def fence_script() -> str:
+    """Stop a gateway so that nothing starts it again: no boot, no person, no release tool by mistake."""
+    unit = f"mt5crs-{GATEWAY[0]}.service"
+    return f"""
+systemctl disable --now {unit} 2>/dev/null
+rm -f /etc/systemd/system/{unit}
+systemctl mask {unit} || exit 1
+state=$(systemctl is-active {unit})
+case "$state" in inactive|failed) ;; *) echo "{unit} is still $state" >&2; exit 1 ;; esac
+"""
+
+
+def remove_script(suffix: str, trading: Sequence[str] = TRADING) -> str:
     """Units, code, settings and state; of an instance its own, since the machine goes on with the others."""
-    services = [f"{name}{suffix}" for name in (TRADING if suffix else SERVICES)]
+    services = [f"{name}{suffix}" for name in (trading if suffix else (*trading, "monitoring"))]
     machine = f"""
 rm -f /etc/systemd/system/{_WATCHER} /etc/systemd/system/{_EXPORTER}.d/50-mt5crs.conf
 rmdir /etc/systemd/system/{_EXPORTER}.d 2>/dev/null || true
@@ -91,7 +105,7 @@ done
 """
     return f"""
 set -e
-for unit in {_units(suffix)} {"" if suffix else _EXPORTER}; do
+for unit in {_units(suffix, trading)} {"" if suffix else _EXPORTER}; do
   systemctl disable --now "$unit" 2>/dev/null || true
 done
 for service in {" ".join(services)}; do
@@ -153,9 +167,14 @@ def fetch(variables: Mapping[str, Any]) -> bytes:
     return content
 
 
-def remove(variables: Mapping[str, Any]) -> None:
+def remove(variables: Mapping[str, Any], trading: Sequence[str] = TRADING) -> None:
     """Remove settings with their keys, code, state and units of the services and of monitoring."""
-    _run(variables, remove_script(_suffix(variables)))
+    _run(variables, remove_script(_suffix(variables), trading))
+
+
+def fence(variables: Mapping[str, Any]) -> None:
+    """Have a gateway be stopped, and stay so. HostError if it still runs."""
+    _run(variables, fence_script())
 
 
 def _run(variables: Mapping[str, Any], script: str) -> ssh.Reply:

@@ -255,18 +255,18 @@ def _loader(instead: Mapping[Path, str | None]) -> Any:
     return Loader() if instead else DataLoader()
 
 
-def groups_in(inventory: Path) -> dict[str, list[str]]:
+def groups_in(inventory: Path, instead: str | None = None) -> dict[str, list[str]]:
     """Group → its hosts, as the file says it; no variable is read, so no vault has to be opened.
 
-    InventoryError as in `resolve`.
+    instead: the text that counts in place of the file's. InventoryError as in `resolve`.
     """
     prepare_ansible()
     from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
-    from ansible.parsing.dataloader import DataLoader
 
     try:
-        groups = InventoryManager(loader=DataLoader(), sources=[str(inventory)]).get_groups_dict()
+        loader = _loader({} if instead is None else {inventory.resolve(): instead})
+        groups = InventoryManager(loader=loader, sources=[str(inventory)]).get_groups_dict()
     except AnsibleError as error:
         raise InventoryError(explain(inventory, error)) from None
     return {str(name): [str(host) for host in hosts] for name, hosts in groups.items()}

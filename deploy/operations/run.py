@@ -40,10 +40,12 @@ _exit_status = 0
 _requests = StopRequests()
 _context: click.Context | None = None  # pyinfra runs deploy files in greenlets, which do not see it
 DATA = {
-    "deploy.py": ("strategy", "plan", "why", "lock"),
+    "deploy.py": ("strategy", "plan", "why", "lock", "alerts"),
     "rollback.py": ("part", "to", "deployment", "access", "why", "lock"),
 }
 """What `--data` may name, by file."""
+_CHOICES = {"strategy": STRATEGIES, "alerts": ("fail", "report")}
+"""What may be said of it; of anything else, any text."""
 # Steps whose operations make one phase of the narration; the name of an operation begins with one of these.
 _PHASES = (
     "Baseline",
@@ -132,7 +134,7 @@ def _refuse_options(options: dict[str, Any]) -> None:
 
 
 def refuse_data(file: str, given: list[str]) -> None:
-    """PyinfraError when a `--data name=value` has a name the file does not know, or an unknown strategy."""
+    """PyinfraError when a `--data name=value` has a name the file does not know, or no value of it."""
     for text in given:
         name, _, value = text.partition("=")
         if name not in DATA[file]:
@@ -140,9 +142,9 @@ def refuse_data(file: str, given: list[str]) -> None:
                 f"--data {text}: {file} knows no {name!r}; it takes {', '.join(DATA[file])}. "
                 "Nothing was changed"
             )
-        if name == "strategy" and value not in STRATEGIES:
+        if name in _CHOICES and value not in _CHOICES[name]:
             raise PyinfraError(
-                f"--data {text}: there is no such strategy; choose one of {', '.join(STRATEGIES)}. "
+                f"--data {text}: there is no such {name}; choose one of {', '.join(_CHOICES[name])}. "
                 "Nothing was changed"
             )
 

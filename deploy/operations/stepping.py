@@ -28,7 +28,9 @@ def steps(rollout: Rollout, plan: Plan) -> Iterator[Step]:
     """For deploy.py: every step in order, checked before the next one begins; the last one before the end."""
     if not plan.steps:
         return
-    variables = fleet().hosts[next(iter(plan.observed))]
+    variables = dict(fleet().hosts[next(iter(plan.observed))])
+    if host.data.get("alerts"):
+        variables["fleet_alerts_firing"] = host.data.get("alerts")
     stopped = partial(getattr, rollout, "interrupted")
     check = _checks.setdefault(plan.id, StepCheck(fleet(), variables, stopped))
     begun(rollout, check, plan, name="Plan", _run_once=True)

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "start": "tests/lab/test_start_and_stop.py",
     "stop": "tests/lab/test_start_and_stop.py",
     "decommission": "tests/lab/test_decommission.py",
+    "replace": "tests/lab/lifecycle/test_replaced.py",
     "apt": "tests/lab/test_upgraded_host.py",
 }
 """Commands that end, begin or remove something; they have tests of their own."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.backup import on_host
 from mt5crs.gateway.control import Control
 from mt5crs.gateway.refusal import Refusal
 from mt5crs.local_fleet.rehearsal import free_ports
@@ -114,3 +115,27 @@ def test_leases_and_halts_that_were_lost_do_not_begin_at_nothing(gateway: Runnin
     assert "control.db was missing" in refused.message
     gateway.client("ops").ask(requests.Resume, scope="FLEET", reason="looked, no halt")
     assert isinstance(again.order(), OrderResult)
+
+
+def test_a_gateway_that_replaces_one_without_a_backup_starts_halted(
+    gateway: Running, trader: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine is another one: nothing of before is there but what the broker's books show."""
+    sent = trader.order(client_order_id="asked")
+    assert isinstance(sent, OrderResult)
+    gateway.kill()
+    for path in (gateway.directory / "state").glob("*.db*"):
+        path.unlink()
+    monkeypatch.setattr(on_host, "STATE", gateway.directory)
+    assert on_host.begin("state") == {"begun": True}
+    assert on_host.begin("state") == {"begun": False}, "what is there stays"
+    gateway.start()
+    again = gateway.client("strategy")
+    again.lease()
+    refused = again.order()
+    assert isinstance(refused, Error)
+    assert refused.code == "HALTED"
+    gateway.client("ops").ask(requests.Resume, scope="FLEET", reason="looked, no halt")
+    told = again.order(client_order_id="asked")
+    assert isinstance(told, OrderResult)
+    assert (told.replayed, told.deals) == (True, sent.deals), "the books have it, so it is not sent again"
