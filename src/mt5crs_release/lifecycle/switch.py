@@ -197,6 +197,14 @@ def _prepared(session: Session, leaving: Content | None, entering: Content, time
     """Make ready to start; return the sockets that did not change: they stay open, no connection is lost."""
     session.systemd.forget_failures(entering.start)
     before = leaving.unit_hashes if leaving else {}
+    wanted_by_others = [
+        unit
+        for unit in entering.running - set(entering.start)
+        if unit in before and before[unit] != entering.unit_hashes[unit]
+    ]
+    if wanted_by_others:
+        # Who wants them starts them as they are now, and says itself whether it stops first (PartOf).
+        session.systemd.stop(sorted(wanted_by_others), timeout_s)
     services = [unit for unit in entering.start if unit.endswith(".service")]
     changed = [
         unit

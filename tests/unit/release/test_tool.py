@@ -346,6 +346,23 @@ def test_units_dropped_are_stopped_and_come_back_with_a_rollback(host: FakeHost)
     assert not (system / f"{UNIT}.d").exists()
 
 
+def test_a_unit_that_another_wants_is_started_anew_when_it_changed_and_only_then(host: FakeHost) -> None:
+    side = "mt5crs-side.service"
+
+    def deploy(own: str, others: str) -> str:
+        host.deploy(own, units={UNIT: f"{own} Wants={side}", side: others}, start=[UNIT])
+        return (host.systemd / "runs" / side).read_text().strip()
+
+    assert deploy("one", "side") == "1"
+    assert deploy("two", "side") == "1", "the other unit is restarted with every release"
+    assert deploy("three", "other side") == "2"
+    assert host.running(side) == "other side"
+    assert host.run("rollback", "gateway")[0] == 0
+    assert host.running(side) == "side"
+    host.deploy("four")
+    assert host.running(side) is None
+
+
 def test_unit_of_someone_else_is_not_replaced(host: FakeHost) -> None:
     (host.root / "etc/systemd/system" / UNIT).write_text("by hand")
     host.run("stage", "gateway", spec=specification("one"))
