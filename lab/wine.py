@@ -36,6 +36,8 @@ ON_A_HOST = "/opt/mt5crs-wine"
 PREFIX = Path("opt/prefix")
 WINE, WINESERVER = "/usr/lib/wine/wine64", "/usr/lib/wine/wineserver64"
 PACKAGES = ("wine64",)
+DISPLAY = ("xvfb",)
+"""What a gateway's host has beside them, for the terminal's display."""
 UNUSED_S = 7 * 24 * 3600.0
 """Roots of other definitions go when they have not been used for so long: another checkout may run on one."""
 BOOT_TIMEOUT_S = 300.0
@@ -167,7 +169,7 @@ def open_windows(mirror: str | None = None) -> Windows:
 
 def of_a_host(windows: Windows) -> Extra:
     """What a gateway's host has for `gateway_platform: wine`; its prefix the gateway makes itself."""
-    return Extra("wine-", PACKAGES, ((windows.root / PYTHON, ON_A_HOST),))
+    return Extra("wine-", PACKAGES + DISPLAY, ((windows.root / PYTHON, ON_A_HOST),))
 
 
 def _forget_older() -> None:

@@ -15,6 +15,15 @@ def test_service_is_enabled_and_running(node: Node, unit: str, host: Host) -> No
     assert service.is_running, journal(node, f"mt5crs-{node.installed(unit)}")
 
 
+def test_a_gateway_under_wine_has_its_terminal_beside_it_and_no_other_host(node: Node, host: Host) -> None:
+    wanted = (
+        "gateway" in node.groups
+        and node.variables["gateway_platform"] == "wine"
+        and bool(node.variables["gateway_wine_display"])
+    )
+    assert host.service("mt5crs-terminal").is_running == wanted, journal(node, "mt5crs-terminal")
+
+
 def test_service_says_it_is_healthy(node: Node, unit: str) -> None:
     current = f"/opt/mt5crs/{node.installed(unit)}/current"
     health = node.run(

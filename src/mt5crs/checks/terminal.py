@@ -5,81 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from mt5crs.checks.terminal_causes import Program, Seen, findings, verdict_of
+from mt5crs.broker.windows_programs import PROC, on_this_host, programs
+from mt5crs.checks.terminal_causes import Seen, findings, verdict_of
 from mt5crs.probes.health import HealthCheckBrokenError, ask_health
 from mt5crs.protocol.addresses import reached_from_here
 from mt5crs.service import exits
+from mt5crs.wine_terminal.display import answers
+from mt5crs.wine_terminal.installing import KEY
 
 if TYPE_CHECKING:
     from mt5crs.settings.gateway import GatewaySettings
 
 ENV_FILE = Path("/opt/mt5crs/gateway/current/.env")
-PROC = Path("/proc")
 _PICTURE_S = 20.0
 _MARK = {"fine": "ok     ", "cause": "CAUSE  ", "unknown": "unknown"}
 _STATUS = {"fine": exits.OK, "cause": exits.FAILED, "unknown": exits.INCONCLUSIVE}
-
-
-def on_this_host(path: str, prefix: Path | None) -> Path:
-    r"""Where a Windows path is: below Wine's drives in `prefix`, whose letters differ in case from Windows'.
-
-    `C:/x/y.exe` is `PREFIX/dosdevices/c:/x/y.exe`, in whatever case it is there.
-    """
-    if prefix is None or len(path) < 2 or path[1] != ":":
-        return Path(path)
-    place = prefix / "dosdevices" / f"{path[0].lower()}:"
-    for name in path[2:].replace("\\", "/").strip("/").split("/"):
-        there = place / name
-        if not there.exists() and place.is_dir():
-            there = next((each for each in place.iterdir() if each.name.lower() == name.lower()), there)
-        place = there
-    return place
-
-
-def programs(proc: Path = PROC) -> Iterator[Program]:
-    """Windows programs that run on this host, and whose they are."""
-    for place in proc.glob("[0-9]*"):
-        try:
-            words = tuple((place / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
-            user = place.owner()
-        except (OSError, KeyError):  # it has ended, or its user has no name
-            continue
-        if words[0].lower().endswith(".exe"):
-            yield Program(pid=int(place.name), user=user, words=words, prefix=_prefix_of(place))
-
-
-def _prefix_of(place: Path) -> str:
-    try:
-        variables = (place / "environ").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return ""
-    return next((each.partition("=")[2] for each in variables if each.startswith("WINEPREFIX=")), "")
-
-
-def answers(display: str) -> bool | None:
-    """Whether a display server of this host is there (`:1`); None where such a question has no meaning."""
-    if not sys.platform.startswith("linux"):
-        return None
-    number = display.lstrip(":").partition(".")[0]
-    with socket.socket(socket.AF_UNIX) as asked:
-        asked.settimeout(2.0)
-        for address in (f"\0/tmp/.X11-unix/X{number}", f"/tmp/.X11-unix/X{number}"):  # noqa: S108
-            try:
-                asked.connect(address)
-            except OSError:
-                continue
-            return True
-    return False
 
 
 def looked_at(settings: GatewaySettings) -> Seen:
@@ -107,8 +54,18 @@ def looked_at(settings: GatewaySettings) -> Seen:
         prefix=str(prefix),
         display=settings.wine_display,
         display_there=answers(settings.wine_display) if settings.wine_display else None,
+        held=_held(prefix) if under_wine else None,
         programs=tuple(programs()) if PROC.is_dir() and user else None,
     )
+
+
+def _held(prefix: Path) -> bool | None:
+    from mt5crs.wine_terminal.readiness import is_held  # of Linux alone
+
+    try:
+        return is_held(prefix)
+    except OSError:
+        return None
 
 
 def _told(settings: GatewaySettings) -> tuple[str, str]:
@@ -120,6 +77,28 @@ def _told(settings: GatewaySettings) -> tuple[str, str]:
     return str(content.get("terminal", "unknown")), str(content.get("terminal_reason", ""))
 
 
+def _installed(settings: GatewaySettings, program: Path, arguments: tuple[str, ...]) -> int:
+    from mt5crs.broker.wine import Wine
+    from mt5crs.wine_terminal.installing import CannotInstallError, run
+
+    if settings.platform != "wine" or not settings.wine_display:
+        click.echo(
+            "error: this gateway has no terminal under Wine (gateway_platform, gateway_wine_display)",
+            err=True,
+        )
+        return exits.CONFIGURATION
+    prefix = str(Path(settings.state_dir).absolute() / "wine")
+    wine = Wine(program=settings.wine_program, python="", prefix=prefix, display=settings.wine_display)
+    click.echo(f"{program} runs in {prefix}, on display {wine.display}; what it shows: --picture FILE")
+    try:
+        status = run(program, arguments, wine)
+    except CannotInstallError as error:
+        click.echo(f"error: {error}", err=True)
+        return exits.FAILED
+    click.echo(f"it ended with exit status {status}")
+    return exits.OK if status == 0 else exits.FAILED
+
+
 def picture(file: Path, display: str, user: str) -> str:
     """Save what a display shows as a picture; why there is none, or empty."""
     program = shutil.which("import") if display else None
@@ -129,6 +108,7 @@ def picture(file: Path, display: str, user: str) -> str:
         with file.open("xb") as saved:
             done = subprocess.run(
                 [program, "-display", display, "-window", "root", "png:-"],
+                env={**os.environ, **({"XAUTHORITY": str(KEY)} if KEY.exists() else {})},
                 stdin=subprocess.DEVNULL,
                 stdout=saved,
                 stderr=subprocess.PIPE,
@@ -157,11 +137,20 @@ def picture(file: Path, display: str, user: str) -> str:
     help="Save what the terminal's display shows there (PNG); look at it before you send it to anybody.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def terminal(env_file: Path, picture_file: Path | None, as_json: bool) -> None:
+@click.option(
+    "--install",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Under Wine: run this Windows program where the terminal lives, to its end, and look at nothing.",
+)
+@click.argument("arguments", nargs=-1)
+def terminal(
+    env_file: Path, picture_file: Path | None, as_json: bool, install: Path | None, arguments: tuple[str, ...]
+) -> None:
     """Name which of the known causes keeps the gateway's MetaTrader 5 terminal from starting.
 
     On the gateway's host, as root. Exit 0: none of them; 1: a cause was found; 75: something could not be
-    looked at; 78: the .env file cannot be used.
+    looked at; 78: the .env file cannot be used. With --install, ARGUMENTS are the program's (after `--`, if
+    they begin with one).
     """
     from mt5crs.settings.envfile import load_env_text
     from mt5crs.settings.gateway import GatewaySettings
@@ -172,6 +161,10 @@ def terminal(env_file: Path, picture_file: Path | None, as_json: bool) -> None:
     except (OSError, UnicodeDecodeError, SettingsError) as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(exits.CONFIGURATION) from error
+    if install is not None:
+        raise SystemExit(_installed(settings, install, arguments))
+    if arguments:
+        raise click.UsageError("ARGUMENTS go with --install")
     if settings.backend == "sim":
         click.echo("the gateway trades the simulated broker: there is no terminal")
         return

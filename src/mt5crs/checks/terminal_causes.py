@@ -5,40 +5,15 @@ What could not be looked at is unknown and never fine. Users' reports of the cau
 
 from __future__ import annotations
 
-import ntpath
 from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct
 
+from mt5crs.broker.windows_programs import Program
+
 Verdict = Literal["fine", "cause", "unknown"]
-TERMINALS = ("terminal64.exe", "terminal.exe")
-_UPDATERS = ("liveupdate.exe", "mt5setup.exe", "metatrader5setup.exe")
-_UPDATES_FROM = ("\\webinstall\\", "\\liveupdate\\")
 _TRYING = ("starting", "reconnecting", "failing", "hung")
-
-
-class Program(Struct, frozen=True, kw_only=True):
-    """A process of this host."""
-
-    pid: int
-    user: str
-    words: tuple[str, ...]
-    prefix: str = ""
-    """Its WINEPREFIX; empty where that could not be read."""
-
-    def named(self) -> str:
-        """The program's own name, in lower case."""
-        return ntpath.basename(self.words[0]).lower() if self.words else ""
-
-    def is_terminal(self) -> bool:
-        """Whether it is a MetaTrader terminal."""
-        return self.named() in TERMINALS
-
-    def is_update(self) -> bool:
-        """Whether it replaces a terminal by a newer one."""
-        told = " ".join(self.words).lower().replace("/", "\\")
-        return self.named() in _UPDATERS or any(each in told for each in _UPDATES_FROM)
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -56,6 +31,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     prefix: str
     display: str
     display_there: bool | None
+    held: bool | None
+    """Whether the unit of the terminal has the prefix."""
     programs: tuple[Program, ...] | None
 
 
@@ -99,7 +76,7 @@ def _before_it_runs(seen: Seen) -> Iterator[Finding]:
             name="display",
             verdict="cause",
             detail="the terminal has no display: gateway_wine_display is empty",
-            remedy="start a display server (Xvfb) as the gateway's user and name it in gateway_wine_display",
+            remedy="set gateway_wine_display (':1') and deploy: the unit mt5crs-terminal starts it",
         )
     elif seen.display_there is None:
         yield Finding(name="display", verdict="unknown", detail=f"{seen.display} could not be asked")
@@ -108,7 +85,16 @@ def _before_it_runs(seen: Seen) -> Iterator[Finding]:
             name="display",
             verdict="fine" if seen.display_there else "cause",
             detail=f"{seen.display} {'answers' if seen.display_there else 'does not answer'}",
-            remedy="" if seen.display_there else "start the display server, or correct gateway_wine_display",
+            remedy="" if seen.display_there else "see `journalctl -u mt5crs-terminal`, which has it",
+        )
+    if seen.held is None:
+        yield Finding(name="unit", verdict="unknown", detail="the lock in the prefix could not be looked at")
+    elif seen.display:
+        yield Finding(
+            name="unit",
+            verdict="fine" if seen.held else "cause",
+            detail=f"the unit mt5crs-terminal {'has' if seen.held else 'does not have'} the prefix",
+            remedy="" if seen.held else "see `journalctl -u mt5crs-terminal`",
         )
 
 
@@ -125,7 +111,7 @@ def _where_it_runs(seen: Seen) -> Iterator[Finding]:
             verdict="cause",
             detail=f"a terminal runs as {others[0].user} (process {others[0].pid}), "
             f"the gateway as {seen.user}",
-            remedy=f"end it, and let the gateway start the terminal, or start it as {seen.user}",
+            remedy=f"end it: the unit mt5crs-terminal starts one as {seen.user} (on Windows: the gateway)",
         )
     else:
         yield Finding(name="user", verdict="fine", detail="no terminal runs under another user alone")

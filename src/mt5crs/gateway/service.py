@@ -104,6 +104,8 @@ def _spawner(settings: GatewaySettings) -> Callable[[], Process]:
     hidden = [each.env for each in fields(GatewaySettings) if each.env is not None]
     if settings.platform == "native":
         return lambda: Process(process.command(process.MODULE), process.environment(hidden))
+    from mt5crs.wine_terminal.readiness import Tied, is_held  # of Linux alone
+
     wine = Wine(
         program=settings.wine_program,
         python=settings.wine_python,
@@ -111,11 +113,22 @@ def _spawner(settings: GatewaySettings) -> Callable[[], Process]:
         display=settings.wine_display,
     )
 
+    tied = Tied(_prefix(settings))
+
     def spawn() -> Process:
-        if problem := wine.problem():
+        problem = wine.problem()
+        if not problem and wine.display and not is_held(_prefix(settings)):
+            problem = (
+                "the unit mt5crs-terminal, which has the terminal and its display, is not ready: "
+                "see `journalctl -u mt5crs-terminal`"
+            )
+        if problem:
             raise OSError(problem)
         environ = wine.environment(process.environment(hidden))
-        return Process(wine.command(process.MODULE, os.getpid()), environ)
+        child = Process(wine.command(process.MODULE, os.getpid()), environ)
+        if wine.display:
+            tied.tie(child.kill)
+        return child
 
     return spawn
 

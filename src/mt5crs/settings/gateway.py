@@ -30,6 +30,9 @@ def account_problem(phase: Phase, trade_mode: str) -> str | None:
     return f"the account is a {trade_mode} account, which phase {phase} must not use"
 
 
+_NOT_IN_A_UNIT = frozenset("'\"$%")
+
+
 class GatewaySettings(Settings, frozen=True, kw_only=True):
     """How the gateway listens, which broker it drives, and where its journal lives."""
 
@@ -74,8 +77,8 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
     wine_display: Annotated[
         str,
         setting(
-            "Display server on the host that the terminal shows its window on (wine), such as `:1`; empty: "
-            "none. A terminal needs one, the simulated broker does not.",
+            "Display that is started on the host for the terminal (wine), such as `:1`, and the terminal of "
+            "mt5_path on it, in a unit of its own; empty: neither. The simulated broker needs none.",
             pattern=r"^(:\d{1,4}(\.\d)?)?\Z",
         ),
     ] = ""
@@ -290,6 +293,10 @@ class GatewaySettings(Settings, frozen=True, kw_only=True):
             ):
                 if not given:
                     yield f"{name} is missing; GATEWAY_BACKEND=mt5 needs path, login, password and server"
+            if self.platform == "wine" and set(self.mt5_path) & _NOT_IN_A_UNIT:
+                yield f"MT5_PATH holds one of {' '.join(sorted(_NOT_IN_A_UNIT))}, which a unit cannot pass on"
+            if self.platform == "wine" and not self.wine_display:
+                yield "WINE_DISPLAY is missing; under Wine a terminal needs one (gateway_wine_display: ':1')"
 
     def _phase_problems(self) -> Iterable[str]:
         if self.phases and not self.phase_signers:
@@ -438,6 +445,27 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
     windows_python_sha256: Annotated[
         str, setting("Windows: SHA-256 of that archive.", pattern=r"^([0-9a-f]{64})?\Z", in_env=False)
     ] = ""
+    wine_unanswered_s: Annotated[
+        float,
+        setting(
+            "Seconds that a terminal under Wine may run without answering before it is ended and started "
+            "again; each time that does not help, twice as long; 0: never.",
+            ge=0,
+            le=86400,
+            in_env=False,
+        ),
+    ] = 300.0
+    wine_memory_mb: Annotated[
+        int, setting("Memory of a terminal under Wine with its display, MB.", ge=512, le=65536, in_env=False)
+    ] = 3072
+    wine_networks: Annotated[
+        list[str],
+        setting(
+            "Networks that a terminal under Wine may reach: its broker's trade servers and a name server; "
+            "none: any.",
+            in_env=False,
+        ),
+    ] = msgspec.field(default_factory=list)
     clients: Annotated[
         list[ListedClient],
         setting("Everyone who may speak to this gateway, gathered from the fleet's hosts.", in_env=False),
@@ -456,6 +484,11 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """What cannot work together."""
+        for network in self.wine_networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                yield f"gateway_wine_networks: {error}; write a network as 203.0.113.0/24"
         names = [client.name for client in self.clients]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield (

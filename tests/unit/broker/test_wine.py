@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -14,10 +15,12 @@ import pytest
 
 from mt5crs.broker import terminal, wine
 from mt5crs.broker.interface import BrokerError, TooLateError, TradeRequest
+from mt5crs.broker.process import Process
 from mt5crs.broker.wine import Wine, version_problem, windows_path
 from mt5crs.gateway.service import open_broker
 from mt5crs.service.elapsed import elapsed_s
 from mt5crs.settings.gateway import GatewaySettings
+from mt5crs.wine_terminal import readiness
 from tests.unit.broker.forked import Forked, forked_broker
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Wine runs on Linux")
@@ -111,6 +114,46 @@ def test_a_gateway_without_wine_says_so_and_starts_no_process(tmp_path: Path) ->
     try:
         with pytest.raises(BrokerError, match=r"cannot be started: there is no Wine at .*wine64"):
             broker.start()
+    finally:
+        broker.close()
+
+
+def test_a_prefix_is_used_only_while_the_unit_of_the_terminal_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Wine's server would be the gateway's, and each restart of the gateway would end the terminal."""
+    monkeypatch.chdir(tmp_path)  # a Windows path is a relative one to the Python that stands in
+    wine = stand_in(tmp_path)
+    settings = GatewaySettings(
+        bind="127.0.0.1",
+        secret_key="0" * 64,
+        state_dir=str(tmp_path),
+        platform="wine",
+        wine_program=wine.program,
+        wine_python=wine.python,
+        wine_display=":1",
+    )
+    broker, _, _ = open_broker(settings, lambda *_: None)
+    try:
+        with pytest.raises(BrokerError, match="the unit mt5crs-terminal"):
+            broker.start()
+        (tmp_path / "wine").mkdir()
+        held = readiness.hold(tmp_path / "wine")
+        with contextlib.suppress(BrokerError):  # whether it has seen that the former one ended
+            broker.start()
+        broker.start()
+        child = cast("Process", broker._child)
+        assert child.ended(0) == ""
+        os.close(held)
+        assert child.ended(5) != "", "it would end in the middle of an order, for want of Wine's server"
+        held = readiness.hold(tmp_path / "wine")
+        with contextlib.suppress(BrokerError):  # whether it has seen that the former one ended
+            broker.start()
+        broker.start()
+        child = cast("Process", broker._child)
+        assert child.ended(0) == ""
+        os.close(held)
+        assert child.ended(5) != ""
     finally:
         broker.close()
 

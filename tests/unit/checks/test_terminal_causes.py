@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from mt5crs.broker.windows_programs import Program
 from mt5crs.checks import terminal as command
-from mt5crs.checks.terminal_causes import Program, Seen, findings, verdict_of
+from mt5crs.checks.terminal_causes import Seen, findings, verdict_of
 
 PREFIX = "/var/lib/mt5crs/gateway/wine"
 OURS = Program(
@@ -31,6 +31,7 @@ WELL = Seen(
     prefix=PREFIX,
     display=":1",
     display_there=True,
+    held=True,
     programs=(OURS,),
 )
 SAID = "the terminal did not start: initialize failed: IPC timeout (-10005)"
@@ -56,6 +57,7 @@ def test_where_all_is_well_nothing_is_found() -> None:
         ({"path_there": False, "programs": ()}, "path", "there is no terminal at"),
         ({"display": "", "display_there": None, "programs": ()}, "display", "no display"),
         ({"display_there": False, "programs": ()}, "display", ":1 does not answer"),
+        ({"held": False, "programs": ()}, "unit", "does not have the prefix"),
         ({"programs": (changed(user="alice"),)}, "user", "runs as alice (process 7)"),
         ({"programs": (changed(prefix="/home/mt5crs/.wine"),)}, "prefix", "/home/mt5crs/.wine"),
         (
@@ -88,6 +90,7 @@ def test_each_cause_is_named_with_a_remedy(changes: dict[str, Any], name: str, w
         {"path_there": None},
         {"display_there": None},
         {"programs": None},
+        {"held": None},
         {"programs": (changed(prefix=""),)},
         {"state": "down"},
         {"state": "starting", "programs": ()},
@@ -99,38 +102,6 @@ def test_what_could_not_be_looked_at_is_not_fine(changes: dict[str, Any]) -> Non
 
 def test_a_terminal_of_somebody_else_beside_ours_is_no_cause() -> None:
     assert verdict_of(findings(seen(programs=(OURS, changed(pid=8, user="alice"))))) == "fine"
-
-
-def test_a_windows_path_is_found_whatever_its_case(tmp_path: Path) -> None:
-    drive = tmp_path / "drive_c"
-    (drive / "Terminals/Broker").mkdir(parents=True)
-    (drive / "Terminals/Broker/terminal64.exe").touch()
-    (tmp_path / "dosdevices").mkdir()
-    (tmp_path / "dosdevices/c:").symlink_to("../drive_c")
-    found = command.on_this_host("C:/terminals/broker/Terminal64.EXE", tmp_path)
-    assert found.is_file()
-    assert not command.on_this_host("C:/terminals/other/terminal64.exe", tmp_path).is_file()
-    assert not command.on_this_host("D:/terminal64.exe", tmp_path).is_file()
-    assert command.on_this_host("C:/x", None) == Path("C:/x")
-
-
-def test_programs_of_windows_are_seen_with_user_and_prefix(tmp_path: Path) -> None:
-    for pid, words in (("7", b"C:\\x\\terminal64.exe\0/portable\0"), ("8", b"/usr/bin/python3\0-m\0x\0")):
-        (tmp_path / pid).mkdir()
-        (tmp_path / pid / "cmdline").write_bytes(words)
-        (tmp_path / pid / "environ").write_bytes(b"A=1\0WINEPREFIX=/p\0")
-    (found,) = command.programs(tmp_path)
-    assert (found.pid, found.prefix, found.words) == (7, "/p", ("C:\\x\\terminal64.exe", "/portable"))
-    assert found.is_terminal()
-    assert found.user == tmp_path.owner()
-
-
-def test_a_display_that_answers_and_one_that_does_not() -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind("\0/tmp/.X11-unix/X4711")
-        server.listen()
-        assert command.answers(":4711") is True
-    assert command.answers(":4712") is False
 
 
 @pytest.fixture
