@@ -11,6 +11,7 @@ import msgspec
 from mt5crs.phases.profile import ProfileError, named
 from mt5crs.phases.record import signer_problem
 from mt5crs.protocol.addresses import canonical
+from mt5crs.settings.networks import unreadable
 from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 Permission = Literal["observe", "lease", "trade", "halt", "administer"]
@@ -484,11 +485,7 @@ class GatewayDeployment(Settings, frozen=True, kw_only=True):
 
     def problems(self) -> Iterable[str]:
         """What cannot work together."""
-        for network in self.wine_networks:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError as error:
-                yield f"gateway_wine_networks: {error}; write a network as 203.0.113.0/24"
+        yield from unreadable("gateway_wine_networks", self.wine_networks)
         names = [client.name for client in self.clients]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield (

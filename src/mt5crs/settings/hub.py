@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import Annotated, ClassVar
 
@@ -11,6 +10,7 @@ import msgspec
 from mt5crs.settings.baseline import network_problem
 from mt5crs.settings.gateway import Limits
 from mt5crs.settings.monitoring import SIGNING_SECRETS, UNQUOTED, is_address
+from mt5crs.settings.networks import unreadable
 from mt5crs.settings.schema import LiveSettingsFile, LogLevel, Settings, setting
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -233,11 +233,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
                 "HALT_ON names alerts, but the Hub has no key to halt with; `python -m deploy.keys "
                 "--inventory inventory/<environment>.yml` makes it"
             )
-        for network in self.plain_readers:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError as error:
-                yield f"PLAIN_READERS has {network!r}: {error}"
+        yield from unreadable("PLAIN_READERS", self.plain_readers)
         yield from self._webhook_problems()
 
     def _webhook_problems(self) -> Iterable[str]:
@@ -282,8 +278,4 @@ class HubDeployment(Settings, frozen=True, kw_only=True):
         for reader in self.readers:
             if problem := network_problem(reader):
                 yield f"hub_readers has {reader!r}: {problem}"
-        for network in self.webhook_networks:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError as error:
-                yield f"hub_webhook_networks has {network!r}: {error}"
+        yield from unreadable("hub_webhook_networks", self.webhook_networks)

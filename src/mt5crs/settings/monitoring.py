@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Annotated, ClassVar
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mt5crs.settings.baseline import network_problem, package_problems
+from mt5crs.settings.networks import unreadable
 from mt5crs.settings.schema import Settings, setting
 
 UNQUOTED = re.compile(r"[!#-&(-\[\]-~]*")
@@ -434,11 +434,7 @@ class MonitoringSettings(Settings, frozen=True, kw_only=True):
                 "posted that it could sign; set the address, too"
             )
         for name, having in (("webhook", self.webhook_networks), ("hub_watch", self.hub_watch_networks)):
-            for network in having:
-                try:
-                    ipaddress.ip_network(network)
-                except ValueError as error:
-                    yield f"monitoring_{name}_networks has {network!r}: {error}"
+            yield from unreadable(f"monitoring_{name}_networks", having)
 
 
 def is_address(url: str) -> bool:
