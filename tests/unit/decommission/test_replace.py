@@ -12,6 +12,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from deploy.commands import replace as command
+from deploy.commands import replacement_course as course
+from deploy.commands import replacement_evidence as evidence
 from deploy.decommission import on_host, replaced
 from deploy.decommission.replacing import Seen
 from deploy.fleet.inventory import Fleet, resolve
@@ -57,10 +59,10 @@ def hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hosts:
         made.done.append(f"{verb} {host}")
         return {"content": ""}
 
-    monkeypatch.setattr(command, "_alone", alone)
-    monkeypatch.setattr(command, "_look", look)
+    monkeypatch.setattr(course, "alone_for", alone)
+    monkeypatch.setattr(evidence, "look", look)
     monkeypatch.setattr(command, "statuses", lambda _fleet: {})
-    monkeypatch.setattr(command, "deploy", made.deploy)
+    monkeypatch.setattr(course, "deploy", made.deploy)
     monkeypatch.setattr("deploy.backup.storing.call", call)
     monkeypatch.setattr("deploy.fleet.settings.check", missing_keys)
     monkeypatch.setattr(
