@@ -218,6 +218,7 @@ def summary(record: Mapping[str, Any]) -> str:
         "profile",
         "to",
         "host",
+        "address",
         "service",
         "backup",
         "order",

@@ -61,5 +61,7 @@ def test_systemd_reads_what_is_meant(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    complaints = [line for line in read.stderr.splitlines() if UNIT in line]
+    # Hosts with Wine have Debian 13, whose systemd knows it.
+    newer = "Unknown key 'RestartMode'"
+    complaints = [line for line in read.stderr.splitlines() if UNIT in line and newer not in line]
     assert complaints == []
