@@ -13,13 +13,9 @@ import click
 from mt5crs.protocol.addresses import bracketed, reached_from_here, with_port
 from mt5crs.service import exits
 from mt5crs.service.live import digest_of
+from mt5crs.settings import envfile
+from mt5crs.settings.services import endpoint_of, programs
 
-DEFAULT_PORTS = {"gateway": 9101, "hub": 8083, "reconciler": 9102, "review": 9104, "strategy": 9103}
-_NAMES = {
-    "hub": ("HTTP_ADDRESS", "HTTP_PORT"),
-    "review": ("REVIEW_METRICS_ADDRESS", "REVIEW_METRICS_PORT"),
-}
-"""In `.env`, of those that call them otherwise."""
 HTTP_OK = 200
 _STARTING = ("starting", "syncing")
 _TIMEOUT_S = 3.0
@@ -111,7 +107,7 @@ def _unit(service: str, file: Path | None) -> str:
 
 
 @click.command()
-@click.argument("service", type=click.Choice(sorted(DEFAULT_PORTS)))
+@click.argument("service", type=click.Choice(programs()))
 @click.option(
     "--address", help="Address of its metrics end point; default: of the .env file, else 127.0.0.1."
 )
@@ -149,19 +145,16 @@ def health(
 
     78: the .env file cannot be used.
     """
-    values: dict[str, str] = {}
-    address_name, port_name = _NAMES.get(service, ("METRICS_ADDRESS", "METRICS_PORT"))
-    if env_file is not None:
-        from mt5crs.settings import envfile
-
+    if env_file is not None or not (address and port):
+        of_address, of_port = endpoint_of(service)
         try:
-            values = envfile.read(env_file)
-            port = port or int(values.get(port_name) or DEFAULT_PORTS[service])
+            values = envfile.read(env_file) if env_file is not None else {}
+            address = address or values.get(str(of_address.env)) or "127.0.0.1"
+            port = port or int(values.get(str(of_port.env)) or of_port.default)
         except (OSError, ValueError) as error:  # SettingsError is one
             click.echo(f"error: {error}", err=True)
             raise SystemExit(exits.CONFIGURATION) from error
-    address = reached_from_here(address or values.get(address_name) or "127.0.0.1")
-    port = port or DEFAULT_PORTS[service]
+    address = reached_from_here(address)
     try:
         status, content = ask_health(address, port)
     except HealthCheckBrokenError as error:

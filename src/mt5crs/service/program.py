@@ -8,29 +8,13 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mt5crs.service import database, exits
 from mt5crs.service.endpoint import Endpoint
 from mt5crs.service.live import LiveSettings
 from mt5crs.service.logs import Log
-from mt5crs.settings.schema import SettingsError, load
-
-if TYPE_CHECKING:  # each service imports its own alone
-    from mt5crs.settings.gateway import GatewaySettings
-    from mt5crs.settings.hub import HubSettings
-    from mt5crs.settings.reconciler import ReconcilerSettings
-    from mt5crs.settings.review import ReviewSettings
-    from mt5crs.settings.strategy import StrategySettings
-
-_Settings = TypeVar(
-    "_Settings",
-    "GatewaySettings",
-    "HubSettings",
-    "ReconcilerSettings",
-    "ReviewSettings",
-    "StrategySettings",
-)
+from mt5crs.settings.schema import AnySettings, SettingsError, load
 
 
 class Service(Protocol):
@@ -89,10 +73,10 @@ class _Reader:
 
 def main(
     name: str,
-    settings_type: type[_Settings],
-    make: Callable[[_Settings, Log], _Service],
+    settings_type: type[AnySettings],
+    make: Callable[[AnySettings, Log], _Service],
     *,
-    read_again: Callable[[_Service, _Settings], None] = lambda _service, _settings: None,
+    read_again: Callable[[_Service, AnySettings], None] = lambda _service, _settings: None,
     misconfigured: tuple[type[Exception], ...] = (),
     foreseen: tuple[type[Exception], ...] = (),
 ) -> int:
@@ -104,8 +88,8 @@ def main(
     """
     wrong: tuple[type[Exception], ...] = (SettingsError, database.BrokenError, *misconfigured)
     try:
-        path = load(settings_type).live_settings_file
-        live = LiveSettings(settings_type, path, os.environ)
+        settings: Any = load(settings_type)  # each service's has `live_settings_file` and `log_level`
+        live: LiveSettings[Any] = LiveSettings(settings_type, settings.live_settings_file, os.environ)
         log = Log(name, live.settings.log_level)
         reader = _Reader(live, log)
         if hasattr(signal, "SIGHUP"):  # Windows has none

@@ -24,6 +24,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     """Which gateways are listened to, what is kept of them and for how long, where it is shown."""
 
     part: ClassVar[str] = "hub"
+    endpoint: ClassVar[tuple[str, str]] = ("http_address", "http_port")
 
     gateways: Annotated[
         dict[str, str], setting("Address of every gateway to listen to, by host; from the inventory.")

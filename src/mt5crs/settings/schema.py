@@ -111,6 +111,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Base of every part's settings. Its text form never shows a secret."""
 
     part: ClassVar[str] = ""
+    endpoint: ClassVar[tuple[str, str]] = ("metrics_address", "metrics_port")
+    """Of a service: its settings that say where it serves health and figures."""
 
     def problems(self) -> Iterable[str]:
         """Sentences about fields that do not fit together; called once every field is good by itself."""

@@ -12,6 +12,7 @@ from deploy.fleet.services import NAMES, SERVICES
 from deploy.fleet.settings import PARTS
 from deploy.fleet.vault_password import PROJECT
 from deploy.rollout.batches import GROUP_OF, KINDS
+from mt5crs.settings.services import endpoint_of, programs
 from mt5crs_release.lifecycle.dependence import ORDER
 
 
@@ -21,6 +22,12 @@ def test_services_of_one_kind_are_on_the_same_hosts() -> None:
 
 def test_steps_activate_every_service_in_the_order_of_the_list() -> None:
     assert [name for names in KINDS.values() for name in names] == list(NAMES)
+
+
+def test_every_program_is_listed_and_its_settings_say_where_it_serves_its_health() -> None:
+    assert set(programs()) == set(NAMES) - {"baseline", "monitoring"}
+    ports = [endpoint_of(name)[1].default for name in programs()]
+    assert len(set(ports)) == len(ports)
 
 
 def test_the_host_tool_has_the_same_order() -> None:

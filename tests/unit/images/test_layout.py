@@ -12,7 +12,7 @@ from images.layer import Layer, entries, write_layer
 from images.layout import Origin, image_config, make_image, write_archive
 from images.provenance import statement
 from images.services import PYTHON, SERVICES, USER, reference
-from mt5crs.probes.health import DEFAULT_PORTS
+from mt5crs.settings.services import endpoint_of, programs
 
 ORIGIN = Origin("1.2.3", "abc", "c" * 64, 1_700_000_000)
 
@@ -43,7 +43,8 @@ def test_a_service_runs_as_nobody_special_and_says_how_it_is(service: object, la
     assert config["Labels"]["mt5crs.bundle"] == ORIGIN.content
     assert config["Labels"]["org.opencontainers.image.revision"] == "abc"
     assert config["Labels"]["org.opencontainers.image.version"] == "1.2.3"
-    assert f"{DEFAULT_PORTS.get(found.name, found.ports[0])}/tcp" in config["ExposedPorts"]
+    port = endpoint_of(found.name)[1].default if found.name in programs() else found.ports[0]
+    assert f"{port}/tcp" in config["ExposedPorts"]
     assert not [entry for entry in config["Env"] if "KEY" in entry or "PASSWORD" in entry]
 
 

@@ -19,22 +19,13 @@ from deploy.fleet.settings import structs
 from deploy.rollout import generation
 from mt5crs.settings.envfile import load_env_text, parse
 from mt5crs.settings.gateway import ClientsFile, GatewaySettings
-from mt5crs.settings.hub import HubSettings
-from mt5crs.settings.reconciler import ReconcilerSettings
-from mt5crs.settings.review import ReviewSettings
-from mt5crs.settings.schema import Settings, fields
-from mt5crs.settings.strategy import StrategySettings
+from mt5crs.settings.schema import fields
+from mt5crs.settings.services import programs, settings_of
 from mt5crs_release.desired.spec import read_spec
 from tests.unit.fleets import EXTRA, SIGNER, add_beside, ansible, make_inventory
 
 SERVICES = {service.name: service.group for service in services.SERVICES}
-LOADED: dict[str, type[Settings]] = {
-    "gateway": GatewaySettings,
-    "hub": HubSettings,
-    "reconciler": ReconcilerSettings,
-    "review": ReviewSettings,
-    "strategy": StrategySettings,
-}
+LOADED = {name: settings_of(name) for name in programs()}
 
 
 @pytest.fixture(scope="module")
