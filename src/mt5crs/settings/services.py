@@ -9,8 +9,11 @@ from mt5crs.settings.schema import Field, Settings, fields
 
 
 def programs() -> list[str]:
-    """Names of the services that are programs of ours: packages that are run (`python -m mt5crs.<name>`)."""
-    return sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/__main__.py"))
+    """Names of the services that are programs of ours: packages that are run (`python -m mt5crs.<name>`)
+    and have settings of that name.
+    """
+    run = (path.parent.name for path in Path(__file__).parents[1].glob("*/__main__.py"))
+    return sorted(name for name in run if Path(__file__).with_name(f"{name}.py").is_file())
 
 
 def settings_of(service: str) -> type[Settings]:
