@@ -12,10 +12,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 import mt5crs
+
+if TYPE_CHECKING:
+    from mt5crs.settings.gateway import GatewaySettings
 
 OLDEST, TOO_NEW = 10, 11
 """Majors of Wine: terminals refuse older ones, and have been seen to take 11 for a debugger."""
@@ -87,6 +91,16 @@ class Wine(Struct, frozen=True, kw_only=True):
             "LC_ALL": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+
+def wine_of(settings: GatewaySettings) -> Wine:
+    """What the settings describe: a prefix for each gateway, so that none meets another's terminal."""
+    return Wine(
+        program=settings.wine_program,
+        python=settings.wine_python,
+        prefix=str(Path(settings.state_dir).absolute() / "wine"),
+        display=settings.wine_display,
+    )
 
 
 def version_problem(said: str) -> str:

@@ -31,11 +31,10 @@ _STATUS = {"fine": exits.OK, "cause": exits.FAILED, "unknown": exits.INCONCLUSIV
 
 def looked_at(settings: GatewaySettings) -> Seen:
     """Look at this host and ask the gateway."""
-    from mt5crs.broker.wine import Wine
+    from mt5crs.broker.wine import wine_of
 
-    under_wine = settings.platform == "wine"
-    prefix = Path(settings.state_dir).absolute() / "wine"
-    wine = Wine(program=settings.wine_program, python=settings.wine_python, prefix=str(prefix))
+    under_wine, wine = settings.platform == "wine", wine_of(settings)
+    prefix = Path(wine.prefix)
     path = on_this_host(settings.mt5_path, prefix if under_wine else None)
     try:
         there: bool | None = path.is_file()
@@ -78,7 +77,7 @@ def _told(settings: GatewaySettings) -> tuple[str, str]:
 
 
 def _installed(settings: GatewaySettings, program: Path, arguments: tuple[str, ...]) -> int:
-    from mt5crs.broker.wine import Wine
+    from mt5crs.broker.wine import wine_of
     from mt5crs.wine_terminal.installing import CannotInstallError, run
 
     if settings.platform != "wine" or not settings.wine_display:
@@ -87,9 +86,8 @@ def _installed(settings: GatewaySettings, program: Path, arguments: tuple[str, .
             err=True,
         )
         return exits.CONFIGURATION
-    prefix = str(Path(settings.state_dir).absolute() / "wine")
-    wine = Wine(program=settings.wine_program, python="", prefix=prefix, display=settings.wine_display)
-    click.echo(f"{program} runs in {prefix}, on display {wine.display}; what it shows: --picture FILE")
+    wine = wine_of(settings)
+    click.echo(f"{program} runs in {wine.prefix}, on display {wine.display}; what it shows: --picture FILE")
     try:
         status = run(program, arguments, wine)
     except CannotInstallError as error:

@@ -15,7 +15,7 @@ from mt5crs.broker.mt5 import terminal_of
 from mt5crs.broker.process import Process
 from mt5crs.broker.remote import Cause, Deadlines, RemoteBroker, opening_of
 from mt5crs.broker.sim.profile import Profile, Simulator
-from mt5crs.broker.wine import Wine, windows_path
+from mt5crs.broker.wine import windows_path, wine_of
 from mt5crs.protocol import addresses
 from mt5crs.protocol.curve import Context, Socket, new_keypair, public_of, secure_server
 from mt5crs.service import notify, sole
@@ -89,7 +89,8 @@ def open_broker(
         _spawner(settings),
         opening,
         Deadlines(
-            start_s=start_s + (_PREFIX_S if under_wine and not _prefix(settings).exists() else 0.0),
+            start_s=start_s
+            + (_PREFIX_S if under_wine and not Path(wine_of(settings).prefix).exists() else 0.0),
             read_s=settings.terminal_read_deadline_s,
             order_s=settings.terminal_order_deadline_s,
         ),
@@ -106,18 +107,13 @@ def _spawner(settings: GatewaySettings) -> Callable[[], Process]:
         return lambda: Process(process.command(process.MODULE), process.environment(hidden))
     from mt5crs.wine_terminal.readiness import Tied, is_held  # of Linux alone
 
-    wine = Wine(
-        program=settings.wine_program,
-        python=settings.wine_python,
-        prefix=str(_prefix(settings)),
-        display=settings.wine_display,
-    )
-
-    tied = Tied(_prefix(settings))
+    wine = wine_of(settings)
+    prefix = Path(wine.prefix)
+    tied = Tied(prefix)
 
     def spawn() -> Process:
         problem = wine.problem()
-        if not problem and wine.display and not is_held(_prefix(settings)):
+        if not problem and wine.display and not is_held(prefix):
             problem = (
                 "the unit mt5crs-terminal, which has the terminal and its display, is not ready: "
                 "see `journalctl -u mt5crs-terminal`"
@@ -131,11 +127,6 @@ def _spawner(settings: GatewaySettings) -> Callable[[], Process]:
         return child
 
     return spawn
-
-
-def _prefix(settings: GatewaySettings) -> Path:
-    """Wine's own directory of this gateway: one prefix for each, so that none meets another's terminal."""
-    return Path(settings.state_dir).absolute() / "wine"
 
 
 def _simulator(settings: GatewaySettings, state: str) -> Simulator:

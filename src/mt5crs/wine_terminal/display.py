@@ -8,6 +8,10 @@ import struct
 import sys
 from pathlib import Path
 
+RUNTIME = Path("/run/mt5crs-terminal")
+"""The unit's RuntimeDirectory."""
+KEY = "xauthority"
+"""In there, the key of the display: what X clients take from XAUTHORITY."""
 _ANY_HOST = 0xFFFF
 _SCHEME = b"MIT-MAGIC-COOKIE-1"
 _ANSWERS_WITHIN_S = 2.0

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mt5crs.broker.wine import Wine
+from mt5crs.wine_terminal import display
 
 UNIT = "mt5crs-terminal.service"
-KEY = Path("/run/mt5crs-terminal/xauthority")
+KEY = display.RUNTIME / display.KEY
 
 
 class CannotInstallError(Exception):

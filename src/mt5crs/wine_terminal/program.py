@@ -22,7 +22,7 @@ from mt5crs.protocol.addresses import reached_from_here
 from mt5crs.service import exits, notify
 from mt5crs.service.logs import Log
 from mt5crs.wine_terminal import readiness
-from mt5crs.wine_terminal.display import answers, number_of, write_key
+from mt5crs.wine_terminal.display import KEY, RUNTIME, answers, number_of, write_key
 from mt5crs.wine_terminal.watch import Seen, Watch
 
 XVFB = "/usr/bin/Xvfb"
@@ -65,10 +65,11 @@ class Terminal:
         self._watch = Watch(wanted.unanswered_s)
         self._said = ""
         self._held_open: int | None = None
+        self._key = wanted.runtime / KEY
         wine = wanted.wine
         self._environ = {
             **wine.environment(process.environment(())),
-            "XAUTHORITY": str(wanted.runtime / "xauthority"),
+            "XAUTHORITY": str(self._key),
             "XDG_CACHE_HOME": str(wanted.runtime),
         }
         self._file = on_this_host(wanted.path, Path(wine.prefix)) if wanted.path else None
@@ -109,13 +110,12 @@ class Terminal:
             raise CannotRunError(
                 f"display {display} has a server already: end that one, or set another gateway_wine_display"
             )
-        key = self._wanted.runtime / "xauthority"
-        write_key(key, display)
+        write_key(self._key, display)
         self._start(
             "display",
             [
                 *(self._wanted.xvfb, f":{number_of(display)}", "-screen", "0", SCREEN),
-                *("-nolisten", "tcp", "-auth", str(key)),
+                *("-nolisten", "tcp", "-auth", str(self._key)),
             ],
         )
         self._await(lambda: bool(answers(display)), "display", _DISPLAY_S)
@@ -271,7 +271,7 @@ def _wanted(words: Sequence[str] | None) -> Wanted:
         portable=given.portable,
         health=(given.health_address, given.health_port),
         unanswered_s=given.unanswered,
-        runtime=Path(os.environ.get("RUNTIME_DIRECTORY") or "/run/mt5crs-terminal"),
+        runtime=Path(os.environ.get("RUNTIME_DIRECTORY") or RUNTIME),
     )
 
 
