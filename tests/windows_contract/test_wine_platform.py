@@ -17,6 +17,7 @@ from lab.state import PROJECT
 from lab.wine import PYTHON, Windows
 from mt5crs.protocol import requests
 from mt5crs.protocol.replies import Error, HaltState, OrderResult, Pong
+from mt5crs.wine_terminal import readiness
 from tests.unit.broker.test_terminal_process import gone
 from tests.unit.gateway.running import Caller, Running, eventually
 from tests.unit.gateway.test_terminal_process import children, lost
@@ -106,8 +107,9 @@ def test_while_the_real_package_hangs_in_initialize_the_gateway_answers(
     with beside_wine(
         windows, tmp_path,
         GATEWAY_BACKEND="mt5", MT5_PATH=no_terminal, MT5_LOGIN="5000001", MT5_PASSWORD="pw",
-        MT5_SERVER="Broker-Demo", MT5_TIMEOUT_S="1",
+        MT5_SERVER="Broker-Demo", MT5_TIMEOUT_S="1", WINE_DISPLAY=":1",
     ) as gateway:  # fmt: skip
+        readiness.hold(tmp_path / "state/wine")  # in place of the unit that has a terminal and its display
         watcher, ops = gateway.client("watcher"), gateway.client("ops")
         (first,) = eventually(lambda: children(gateway))
         assert isinstance(ops.ask(requests.Ping), Pong)
