@@ -17,18 +17,19 @@ from mt5crs.client.errors import (
     KeyRefusedError,
     MalformedReplyError,
 )
+from mt5crs.client.server_key import ServerKey
 from mt5crs.protocol import addresses, curve
 from mt5crs.protocol.codec import ProtocolError, decode_reply, encode
 from mt5crs.protocol.replies import AnyReply
 from mt5crs.protocol.requests import Request
 
-_HANDSHAKE_FAILED = (
+HANDSHAKE_FAILED = (
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
     | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
 _CUT_HANDSHAKES = 3
-"""As many handshakes in a row must be cut off before the server's key is blamed, not a gateway that ends."""
+"""As many handshakes in a row must be cut off, by each key, before it is blamed, not a gateway that ends."""
 
 _numbers = itertools.count()
 
@@ -42,6 +43,13 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     server_key: str
     client_name: str
     secret_key: str
+    changing: ServerKey | None = None
+    """The server's key together with the one of before, while a change of it is not confirmed."""
+
+    @property
+    def server(self) -> ServerKey:
+        """By which key the gateway is known."""
+        return self.changing or ServerKey(self.server_key)
 
     @property
     def request_url(self) -> str:
@@ -84,25 +92,15 @@ class Connection:
     def _open(self) -> None:
         peer = self._peer
         self._socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.DEALER)
-        curve.secure_client(self._socket, peer.server_key, peer.secret_key)
+        self._key = peer.server.now
+        curve.secure_client(self._socket, self._key, peer.secret_key)
         addresses.prepare(self._socket, peer.host)
-        self._monitor = self._watch()
+        self._monitor = watch(self._socket, HANDSHAKE_FAILED | zmq.Event.DISCONNECTED)
         self._socket.connect(peer.request_url)
         self._connected = False
 
-    def _watch(self) -> curve.Socket:
-        """Where libzmq tells of this connection. Its only I/O thread waits, for ever and with it every socket
-        of the context, while nobody is at the other end or the queue there is full.
-        """
-        url = f"inproc://connection-{next(_numbers)}"
-        self._socket.monitor(url, _HANDSHAKE_FAILED | zmq.Event.DISCONNECTED)
-        monitor: curve.Socket = self._socket.context.socket(zmq.PAIR)
-        monitor.setsockopt(zmq.RCVHWM, 0)
-        monitor.connect(url)
-        return monitor
-
     def __del__(self) -> None:
-        """In the right order also when nobody has closed it: see `_watch`."""
+        """In the right order also when nobody has closed it: see `watch`."""
         if hasattr(self, "_connected"):
             self.close()
 
@@ -178,7 +176,7 @@ class Connection:
         if self._connected:
             return
         deadline = time.monotonic() + timeout_s
-        cut = 0
+        cut, most = 0, _CUT_HANDSHAKES * (2 if self._peer.server.two else 1)
         while True:
             remaining = deadline - time.monotonic()
             poller = zmq.Poller()
@@ -187,11 +185,14 @@ class Connection:
             ready = dict(poller.poll(milliseconds(remaining)))
             if self._socket in ready:
                 self._connected = True
+                self._peer.server.worked(self._key)
                 return
             if self._monitor in ready:
                 event = _event(self._monitor.recv_multipart()[0])
-                if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL and (cut := cut + 1) < _CUT_HANDSHAKES:
-                    # Taken by a gateway that was ending: the next one is waiting for us.
+                if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL and (cut := cut + 1) < most:
+                    # Taken by a gateway that was ending: the next one is waiting for us. Or by one that has
+                    # the other key.
+                    self._peer.server.refused(self._key)
                     self.close()
                     self._open()
                 elif event != zmq.Event.DISCONNECTED:
@@ -215,6 +216,20 @@ class Connection:
             f"no connection to the gateway {self._peer.place} within {timeout_s:g} s; "
             "check that it runs, the address, and the firewall between"
         )
+
+
+def watch(socket: curve.Socket, events: int) -> curve.Socket:
+    """Where libzmq tells of a socket's connections; disable it before the socket closes.
+
+    Its only I/O thread waits, for ever and with it every socket of the context, while nobody is at the other
+    end or the queue there is full.
+    """
+    url = f"inproc://connection-{next(_numbers)}"
+    socket.monitor(url, events)
+    monitor: curve.Socket = socket.context.socket(zmq.PAIR)
+    monitor.setsockopt(zmq.RCVHWM, 0)
+    monitor.connect(url)
+    return monitor
 
 
 def _event(frame: bytes) -> int:

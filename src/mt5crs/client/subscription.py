@@ -8,10 +8,12 @@ from socket import socket as PlainSocket  # noqa: N812  (beside zmq's)
 
 import zmq
 
-from mt5crs.client.connection import Peer, milliseconds
+from mt5crs.client.connection import HANDSHAKE_FAILED, Peer, milliseconds, watch
 from mt5crs.protocol import addresses, curve
 from mt5crs.protocol.codec import ProtocolError, decode_event
 from mt5crs.protocol.events import AnyEvent, Heartbeat
+
+_NEXT_KEY_S = 0.1
 
 
 class Sequence:
@@ -60,16 +62,19 @@ class Subscription:
         self._topics = tuple(topics)
         self.malformed = 0
         self._last_heard = time.monotonic()
-        self._socket = self._open()
+        self._open()
 
-    def _open(self) -> curve.Socket:
-        socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.SUB)
-        curve.secure_client(socket, self._peer.server_key, self._peer.secret_key)
-        addresses.prepare(socket, self._peer.host)
+    def _open(self) -> None:
+        self._key = self._peer.server.now
+        self._opened = time.monotonic()
+        self._socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.SUB)
+        curve.secure_client(self._socket, self._key, self._peer.secret_key)
+        addresses.prepare(self._socket, self._peer.host)
         for topic in self._topics:
-            socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-        socket.connect(self._peer.event_url)
-        return socket
+            self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        # Only while there is another key to try: by itself the socket tries the same again and again.
+        self._monitor = watch(self._socket, HANDSHAKE_FAILED) if self._peer.server.two else None
+        self._socket.connect(self._peer.event_url)
 
     @property
     def socket(self) -> curve.Socket:
@@ -83,19 +88,40 @@ class Subscription:
 
     def reopen(self) -> None:
         """Replace the socket by a fresh one and start counting silence anew."""
-        self._socket.close(0)
-        self._socket = self._open()
+        self.close()
+        self._open()
         self._last_heard = time.monotonic()
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket; again is allowed."""
+        if self._socket.closed:
+            return
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close(0)
         self._socket.close(0)
+
+    def __del__(self) -> None:
+        """In the right order also when nobody has closed it: see `watch`."""
+        if getattr(self, "_monitor", None) is not None:
+            self.close()
+
+    def _other_key(self) -> None:
+        """Open the socket by the key that is to be tried now, if that is another; at most every 100 ms."""
+        if self._monitor is None or time.monotonic() < self._opened + _NEXT_KEY_S:
+            return
+        if self._monitor.poll(0):
+            self._peer.server.refused(self._key)
+        if self._key != self._peer.server.now:
+            self.close()
+            self._open()
 
     def receive(self, timeout_s: float, waker: PlainSocket | None = None) -> list[tuple[str, AnyEvent]]:
         """Everything that is there, waiting at most `timeout_s` for the first; malformed ones are counted.
 
         Something to read on `waker` ends the waiting.
         """
+        self._other_key()
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         if waker is not None:
@@ -112,6 +138,7 @@ class Subscription:
                 topic, payload = frames
                 arrived.append((topic.decode(), decode_event(payload)))
                 self._last_heard = time.monotonic()
+                self._peer.server.worked(self._key)
             except (ProtocolError, ValueError):
                 self.malformed += 1
         return arrived

@@ -24,12 +24,18 @@ Answer = Reply | bytes | list[bytes] | None
 class ScriptedGateway:
     """A CURVE ROUTER and PUB whose answers are the test's. Counts what it was asked, by how many sockets."""
 
-    def __init__(self, answer: Callable[[Request], Answer]) -> None:
-        self.public, secret = curve.new_keypair()
+    def __init__(
+        self,
+        answer: Callable[[Request], Answer],
+        ports: tuple[int, int] | None = None,
+        pair: tuple[str, str] | None = None,
+    ) -> None:
+        """`ports`, `pair`: where it listens and its keys (public, secret); None: free ones, new ones."""
+        self.public, secret = pair or curve.new_keypair()
         self.answer = answer
         self.requests: list[Request] = []
         self.sockets: set[bytes] = set()
-        self.port, self.pub_port = free_ports(2)
+        self.port, self.pub_port = ports or free_ports(2)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router, self._pub = self._context.socket(zmq.ROUTER), self._context.socket(zmq.PUB)
         for each, port in ((self._router, self.port), (self._pub, self.pub_port)):
