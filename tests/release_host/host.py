@@ -151,6 +151,12 @@ def with_live(made: dict[str, Any], level: str) -> dict[str, Any]:
     return {**made, "live": {"live.env": [UNIT]}}
 
 
+def knowing(made: dict[str, Any], key: str) -> dict[str, Any]:
+    """Have a specification's service know its gateway by a key."""
+    made["files"][".env"]["content"] += f"GATEWAY_PUBLIC_KEY='{key}'\n"
+    return made
+
+
 class FakeHost:
     """A root directory with the stand-in for systemd; ``run`` runs the real tool against it."""
 

@@ -2,23 +2,29 @@
 
 So neither a step forward nor a revert cuts anyone off. A firewall's unit is told by the pointer ``before``
 what ran before. Any other unit that names its peers (``IPAddressAllow=``) or its ports (``LISTENS_AT``) gets
-those of before by a drop-in below ``/run``: a reboot, which reverts what waits, takes it along.
+those of before by a drop-in below ``/run``: a reboot, which reverts what waits, takes it along. So does one
+that knows its gateway by a key: it is told the one that its generation of before names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 from mt5crs_release.errors import FailedError
-from mt5crs_release.generations import access
+from mt5crs_release.generations import access, env_file
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.storage import store
 from mt5crs_release.systems import system
 
 DROP_INS = "60-mt5crs-"
+_KEY = re.compile(r"^[0-9a-f]{64}\Z")
 _ALLOW = re.compile(r"^IPAddressAllow=(.*)$", re.MULTILINE)
+SERVER_KEY = "GATEWAY_PUBLIC_KEY"
+"""The setting that names a gateway's key; what it was before goes by ``FORMER_`` and this name."""
 _PORTS = re.compile(r'^Environment="LISTENS_AT=(.*)"$', re.MULTILINE)
 
 
@@ -35,9 +41,28 @@ def remember(session: Session, entering: Content, leaving: str | None) -> None:
         store.switch_link(session.paths.before, f"generations/{leaving}")
     if system.here().links_units:
         for unit, lines in _of_before(session, entering, leaving).items():
-            path = session.host.volatile_units / f"{unit}.d" / _drop_in(session)
-            store.ensure_directory(path.parent)
-            store.replace_file(path, "\n".join(["[Service]", *lines, ""]).encode(), 0o644)
+            _tell(session, unit, lines)
+
+
+def introduce(session: Session, candidate: Content, units: Sequence[str]) -> None:
+    """Let ``units`` of a candidate that stands by take the gateway's key that what runs takes, too.
+
+    In force once systemd reads its units again; :func:`dismiss` ends it.
+
+    :raises OSError: the disk is full or broken
+    """
+    lines = _former_key(session, candidate.name, session.state.current)
+    for unit in units if lines else ():
+        _tell(session, unit, lines)
+
+
+def dismiss(session: Session, units: Sequence[str]) -> None:
+    """Remove what :func:`introduce` has told ``units``.
+
+    :raises OSError: the disk is broken
+    """
+    for unit in units:
+        _remove(session.host.volatile_units / f"{unit}.d" / _drop_in(session))
 
 
 def forget(session: Session) -> list[str]:
@@ -48,10 +73,20 @@ def forget(session: Session) -> list[str]:
     store.remove_link(session.paths.before)
     found = list(session.host.volatile_units.glob(f"*.service.d/{_drop_in(session)}"))
     for path in found:
-        path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # others' drop-ins keep the directory
-            path.parent.rmdir()
+        _remove(path)
     return sorted({path.parent.name.removesuffix(".d") for path in found})
+
+
+def _tell(session: Session, unit: str, lines: Sequence[str]) -> None:
+    path = session.host.volatile_units / f"{unit}.d" / _drop_in(session)
+    store.ensure_directory(path.parent)
+    store.replace_file(path, "\n".join(["[Service]", *lines, ""]).encode(), 0o644)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others' drop-ins keep the directory
+        path.parent.rmdir()
 
 
 def _drop_in(session: Session) -> str:
@@ -71,7 +106,32 @@ def _of_before(session: Session, entering: Content, leaving: str) -> dict[str, l
         ports = _PORTS.findall(text)
         if ports and ports != _PORTS.findall(now.get(unit, "")):
             lines.setdefault(unit, []).append(f'Environment="FORMERLY_AT={ports[-1]}"')
+    for line in _former_key(session, entering.name, leaving):
+        for unit in entering.start:
+            lines.setdefault(unit, []).append(line)
     return lines
+
+
+def _former_key(session: Session, entering: str, leaving: str | None) -> list[str]:
+    """Return the line that tells a unit of ``entering`` which key of the gateway ``leaving`` names, if another.
+    """
+    former = None if leaving is None else server_key(session.paths.generation(leaving))
+    if former in (None, server_key(session.paths.generation(entering))):
+        return []
+    return [f'Environment="FORMER_{SERVER_KEY}={former}"']
+
+
+def server_key(generation: Path) -> str | None:
+    """Return the gateway's key that the generation in a directory names; ``None``: it names none.
+
+    :raises PermissionError: whoever asks may not read it
+    """
+    try:
+        named = env_file.settings((generation / ".env").read_text()).get(SERVER_KEY, "").strip("'\"")
+    except FileNotFoundError:
+        return None
+    # What is no key would be anything in a unit.
+    return named if _KEY.match(named) else None
 
 
 def _said(session: Session, generation: str, units: tuple[str, ...]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+from mt5crs_release.generations.env_file import settings
 
 CODE = "code"
 
@@ -32,10 +33,5 @@ def between(before: Path | None, after: Path) -> list[str]:
 def _named(before: Path, after: Path, path: str, *, both: bool) -> list[str]:
     if not (both and path.endswith(".env")):
         return [path]
-    old, new = (_settings((one / path).read_text()) for one in (before, after))
+    old, new = (settings((one / path).read_text()) for one in (before, after))
     return [f"{path} {key}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)] or [path]
-
-
-def _settings(text: str) -> dict[str, Any]:
-    pairs = (line.partition("=") for line in text.splitlines())
-    return {key.strip(): value for key, sign, value in pairs if sign and not key.lstrip().startswith("#")}

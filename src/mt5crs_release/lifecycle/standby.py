@@ -19,6 +19,7 @@ from typing import Any
 
 from mt5crs_release.desired.spec import StandbySpec
 from mt5crs_release.errors import RefusedError
+from mt5crs_release.generations import before
 from mt5crs_release.generations.generation import Content
 from mt5crs_release.generations.session import Session
 from mt5crs_release.lifecycle.gate import EXIT_HEALTHY, EXIT_INCONCLUSIVE, EXIT_UNHEALTHY
@@ -148,6 +149,7 @@ def clear(session: Session, *, boot: bool = False) -> bool:
     if units and not boot:
         session.systemd.stop(units, _STOP_TIMEOUT_S)
         session.systemd.forget_failures(units)
+    before.dismiss(session, units)
     for link in links:
         store.remove_link(link)
     session.systemd.reload()
@@ -191,6 +193,7 @@ def _compare(
     for unit in wanted.units:
         link = session.host.volatile_units / unit
         store.switch_link(link, str(session.paths.standby / "units" / unit))
+    before.introduce(session, candidate, wanted.units)
     session.systemd.reload()
     for unit in wanted.units:
         complaint = session.systemd.start(unit, wanted.start_timeout_s)

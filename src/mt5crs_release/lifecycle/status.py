@@ -15,7 +15,7 @@ from typing import Any
 
 from mt5crs_release.bundles import runtime_files, runtime_marker
 from mt5crs_release.errors import FailedError, ReleaseError
-from mt5crs_release.generations import access, generation, installed, machine, state
+from mt5crs_release.generations import access, before, generation, installed, machine, state
 from mt5crs_release.generations.state import Generation, ServiceState
 from mt5crs_release.records.deployments import Deployments
 from mt5crs_release.storage import store
@@ -125,6 +125,14 @@ def _access(paths: ServicePaths, pointer: str | None) -> dict[str, Any] | None:
         return None
 
 
+def _server_key(paths: ServicePaths, pointer: str | None) -> str | None:
+    """The gateway's key by which what runs knows it; ``None``: by none, or whoever asks may not know."""
+    try:
+        return before.server_key(paths.generation(pointer)) if pointer else None
+    except OSError:
+        return None
+
+
 def _ended(entry: Generation | None) -> dict[str, Any] | None:
     if entry is None:
         return None
@@ -167,6 +175,7 @@ def _describe(host: Host, record: ServiceState, of_runtime: Callable[..., list[s
         "problems": problems,
         "drop_ins": drop_ins,
         "access": _access(paths, pointer),
+        "server_key": _server_key(paths, pointer),
         "pending": transaction.generation if transaction else None,
         STANDBY: (store.read_link(paths.standby) or "").rpartition("/")[2] or None,
         "newest": _ended(newest),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.release_host.host import UNIT, FakeHost, specification
+from tests.release_host.host import UNIT, FakeHost, knowing, specification
 
 NOW = ("--confirm-timeout", "0")
 
@@ -168,3 +168,29 @@ def test_ports_are_told_where_they_differ(host: FakeHost, before: str, after: st
     stage(host, after + "\n# another one")
     assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
     assert admitted_too(host)[1:] == told
+
+
+KEY, OTHER_KEY = "0" * 63 + "1", "0" * 63 + "2"
+
+
+def test_a_service_is_told_the_gateways_former_key_until_the_confirmation(host: FakeHost) -> None:
+    host.run("stage", "gateway", spec=knowing(specification("one"), KEY))
+    assert host.run("activate", "gateway", *NOW)[0] == 0
+    assert admitted_too(host) == []
+    assert host.run("status")[1]["services"]["gateway"]["server_key"] == KEY
+    host.run("stage", "gateway", spec=knowing(specification("one"), OTHER_KEY))
+    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert admitted_too(host) == ["[Service]", f'Environment="FORMER_GATEWAY_PUBLIC_KEY={KEY}"']
+    assert host.run("status")[1]["services"]["gateway"]["server_key"] == OTHER_KEY
+    assert host.run("confirm", "gateway")[0] == 0
+    assert admitted_too(host) == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(KEY, KEY), ("", KEY), ('x" Nice=1', KEY), ("none", KEY)])
+def test_only_another_key_is_told(host: FakeHost, before: str, after: str) -> None:
+    made = specification("one")
+    host.run("stage", "gateway", spec=made if before == "none" else knowing(made, before))
+    host.run("activate", "gateway", *NOW)
+    host.run("stage", "gateway", spec=knowing(specification("two"), after))
+    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert admitted_too(host) == []

@@ -12,7 +12,7 @@ import pytest
 
 from mt5crs_release.desired.spec import parse_spec
 from mt5crs_release.lifecycle import standby
-from tests.release_host.host import STANDBY_UNIT, UNIT, FakeHost, beside, specification
+from tests.release_host.host import STANDBY_UNIT, UNIT, FakeHost, beside, knowing, specification
 from tests.unit.release.test_spec import problems
 
 ACTIVATE = ("activate", "gateway", "--confirm-timeout", "0", "--standby")
@@ -179,8 +179,11 @@ def test_generation_without_standby_units_is_refused(host: FakeHost) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_ends_while_it_compares_leaves_nothing(host: FakeHost, sent: signal.Signals) -> None:
-    old = host.deploy("one")
-    new = stage(host, "two", "#slow")
+    keys = [f"{number:064x}" for number in (1, 2)]
+    host.run("stage", "gateway", spec=knowing(specification("one"), keys[0]))
+    old = str(host.run("activate", "gateway", "--confirm-timeout", "0")[1]["generation"])
+    spec = knowing(specification("two", standby=beside("#slow")), keys[1])
+    new = str(host.run("stage", "gateway", spec=spec)[1]["generation"])
     run = subprocess.Popen(
         host.command(*ACTIVATE), env=host.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -190,6 +193,8 @@ def test_a_run_that_ends_while_it_compares_leaves_nothing(host: FakeHost, sent: 
         time.sleep(0.02)
     pointed = host.run("status", "gateway")[1]["services"]["gateway"]
     assert (pointed["standby"], pointed["state"], pointed["pending"]) == (new, "confirmed", new)
+    told = [path.read_text() for path in (host.root / "run/systemd/system").glob(f"{STANDBY_UNIT}.d/*")]
+    assert told == [f'[Service]\nEnvironment="FORMER_GATEWAY_PUBLIC_KEY={keys[0]}"\n']
     run.send_signal(sent)
     run.wait(timeout=20)
     if sent == signal.SIGKILL:
