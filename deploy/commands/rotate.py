@@ -98,7 +98,7 @@ def client(name: str, dry: bool) -> None:
 def gateway(name: str, dry: bool) -> None:
     """Make a new CURVE key for a gateway, or for all.
 
-    A gateway has one key: its clients are cut off between its step of the deployment and theirs.
+    Its Inf hosts come first in the deployment and take both keys, so they miss its restart alone.
     """
     _pair(name, dry=dry, kind="gateway")
 
@@ -114,7 +114,6 @@ def _pair(name: str, *, kind: str, dry: bool) -> None:
         click.echo(f"{'would be made' if dry else 'made'}  {of} {each}")
     for of, each in made.plan.mended:
         click.echo(f"{'would be finished' if dry else 'finished'}  {of} {each}: begun before, interrupted")
-    strategy = ""
     if kind == "client":
         click.echo(
             "until it is deployed the old key counts; while the deployment is at it, both; once the "
@@ -126,16 +125,15 @@ def _pair(name: str, *, kind: str, dry: bool) -> None:
                 "one is deployed; other controllers need the new vault from then on"
             )
     else:
-        strategy = "all_at_once"
         click.echo(
-            "a gateway has one key at a time: from its step of the deployment until their own, its Inf hosts "
-            "and the Hub are cut off. They send no order meanwhile, positions stay at the broker, halts from "
-            "here get through, and an order whose answer is cut off is looked up when they are back. "
-            "all_at_once makes it shortest; with the market closed it costs nothing"
+            "in the deployment the Inf hosts come before the gateway and take both keys until it is "
+            "confirmed: they miss the gateway while it restarts, and an order whose answer is cut off is "
+            "looked up. The Hub misses it until its own step, its page and its halts by alert with it; "
+            "halts from here get through"
         )
         click.echo("the old key counts until the gateway's step, and never again; a rollback brings it back")
     if made.before:
-        consequences(inventory, made.before, made.after if dry else None, strategy=strategy)
+        consequences(inventory, made.before, made.after if dry else None)
     if not dry:
         acted("secret.rotated", kind=kind, names=done)
 

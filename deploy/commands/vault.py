@@ -41,16 +41,11 @@ def one_sentence() -> Iterator[None]:
 
 
 def consequences(
-    inventory: Path,
-    before: Mapping[Path, str],
-    after: Mapping[Path, str] | None = None,
-    *,
-    strategy: str = "",
+    inventory: Path, before: Mapping[Path, str], after: Mapping[Path, str] | None = None
 ) -> None:
     """Say what a deployment of what was changed would do, and how to begin it.
 
     before, after: texts of the changed files, decrypted; after None: what is there now.
-    strategy: of the roll-out
     """
     from deploy.fleet.inventory import InventoryError, resolve
     from deploy.vaults.usage import Consequence, consequence
@@ -61,17 +56,17 @@ def consequences(
         found = Consequence(unknown=str(error))
     click.echo(found.told)
     if found.unknown or found.services or found.hosts:
-        click.echo(f"to be deployed: {deployment(inventory, strategy)}")
+        click.echo(f"to be deployed: {deployment(inventory)}")
     if after is None:
         click.echo(f"commit what was changed in {next(iter(before)).parent}, so that others have it too")
 
 
-def deployment(inventory: Path, strategy: str = "") -> str:
+def deployment(inventory: Path) -> str:
     """The command that deploys a fleet."""
     beside = inventory.with_suffix(".py")
     if beside.is_file():
-        return f"pyinfra {beside} deploy.py{f' --data strategy={strategy}' if strategy else ''}"
-    return f"ansible-playbook -i {inventory} site.yml{f' -e fleet_strategy={strategy}' if strategy else ''}"
+        return f"pyinfra {beside} deploy.py"
+    return f"ansible-playbook -i {inventory} site.yml"
 
 
 @click.command()

@@ -3,7 +3,7 @@
 The baseline comes first, on all hosts at once: it touches nothing that trades, and what follows needs the
 ports that it opens. Gateways and Inf hosts are separate kinds of step, an Inf host's reconciler and strategy
 go together, then the Hub's service, the reviews, and monitoring comes last. Which of the two is first
-follows from the protocol versions that run and are wanted.
+follows from the protocol versions that run and are wanted, and from the gateways' keys.
 """
 
 from __future__ import annotations
@@ -68,7 +68,11 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Link:
-    """An Inf host and its gateway: what each speaks now and will speak (None: not known, nothing runs)."""
+    """An Inf host and its gateway: what each speaks now and will speak (None: not known, nothing runs).
+
+    new_key: the gateway gets a key that what runs on the Inf host does not take; what comes there takes both
+    until it is confirmed.
+    """
 
     inf: str
     gateway: str
@@ -76,6 +80,7 @@ class Link:
     inf_then: Spoken | None
     gateway_now: Spoken | None
     gateway_then: Spoken | None
+    new_key: bool = False
 
 
 class OrderError(ValueError):
@@ -178,8 +183,9 @@ def fit(links: Iterable[Link]) -> None:
 def order_of(links: Iterable[Link]) -> tuple[str, str]:
     """Which kind goes first, so that every Inf host can talk to its gateway at each moment.
 
-    The gateway, unless its new version does not understand what still runs on the Inf hosts; then the Inf
-    hosts, if the old gateway understands them.
+    The gateway, unless its new version does not understand what still runs on the Inf hosts, or has a key
+    that they do not take; then the Inf hosts, if the old gateway understands them. If it does not, a new key
+    cuts them off until their own step.
     Raises OrderError when neither order works, or the versions do not fit once all is done.
     """
     links = list(links)
@@ -189,10 +195,12 @@ def order_of(links: Iterable[Link]) -> tuple[str, str]:
         GATEWAY: [link for link in links if not understood(link.inf_now, link.gateway_then)],
         INF: [link for link in links if not understood(link.inf_then, link.gateway_now)],
     }
-    if not between[GATEWAY]:
+    if not between[GATEWAY] and not any(link.new_key for link in links):
         return GATEWAY, INF
     if not between[INF]:
         return INF, GATEWAY
+    if not between[GATEWAY]:
+        return GATEWAY, INF
     new, old = between[GATEWAY][0], between[INF][0]
     raise OrderError(
         f"neither order works: the new gateway on {new.gateway} accepts protocol "

@@ -248,14 +248,19 @@ def _links(
         gateway = fleet.hosts[host].get("fleet_gateway")
         if host not in fleet.in_group(INF) or gateway not in statuses:
             continue
+        its = work.get((str(gateway), "gateway"))
+        key = fleet.hosts[host].get("fleet_gateway_public_keys", {}).get(gateway)
         for service in KINDS[INF]:
+            own = work.get((host, service))
+            known = statuses[host].get("services", {}).get(service, {}).get("server_key")
             yield Link(
                 f"{service} of {host}",
                 str(gateway),
                 _speaks_now(statuses[host], service),
-                _will_speak(statuses[host], service, work.get((host, service))),
+                _will_speak(statuses[host], service, own),
                 _speaks_now(statuses[str(gateway)], "gateway"),
-                _will_speak(statuses[str(gateway)], "gateway", work.get((str(gateway), "gateway"))),
+                _will_speak(statuses[str(gateway)], "gateway", its),
+                new_key=known not in (None, key) and all(each and each.todo.activate for each in (its, own)),
             )
 
 

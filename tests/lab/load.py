@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mt5crs.client.connecting import FORMER_KEY
 from mt5crs.client.connection import Peer
 from mt5crs.client.errors import GatewayError, KeyRefusedError
 from mt5crs.client.gateway import GatewayClient
+from mt5crs.client.server_key import ServerKey
 from mt5crs.protocol import replies, requests
 from mt5crs.settings import envfile
 
@@ -24,7 +26,7 @@ LOST_S = 60.0
 
 
 def client_of(service: str) -> tuple[GatewayClient, int]:
-    """A client with the key that the service has now, and its magic number."""
+    """A client with the keys that the service has now, and its magic number."""
     env = envfile.read(Path(f"/opt/mt5crs/{service}/current/.env"))
     peer = Peer(
         host=env["GATEWAY_HOST"],
@@ -33,8 +35,15 @@ def client_of(service: str) -> tuple[GatewayClient, int]:
         server_key=env["GATEWAY_PUBLIC_KEY"],
         client_name=env["CLIENT_NAME"],
         secret_key=env["CLIENT_SECRET_KEY"],
+        changing=ServerKey(env["GATEWAY_PUBLIC_KEY"], former_key(service)),
     )
     return GatewayClient(peer), int(env["MAGIC_NUMBER"])
+
+
+def former_key(service: str) -> str:
+    """What the release tool has told the service's unit; empty: nothing."""
+    told = next(Path("/run/systemd/system").glob(f"mt5crs-{service}.service.d/60-mt5crs-*"), None)
+    return told.read_text().partition(f"{FORMER_KEY}=")[2][:64] if told else ""
 
 
 def load(service: str, rate: float, stop: Path, *, kept: bool) -> dict[str, Any]:

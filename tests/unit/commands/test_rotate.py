@@ -156,14 +156,14 @@ def test_all_clients_at_once(inventory: Path, acts: object) -> None:
     assert after["vault_client_former_secret_keys"] == {"ops": before["ops"]}
 
 
-def test_a_gateways_plan_says_who_is_cut_off_and_the_former_key_stays_known(
+def test_a_gateways_plan_says_who_misses_it_and_the_former_key_stays_known(
     inventory: Path, acts: object
 ) -> None:
     before = resolve(inventory, EXTRA).hosts["gtw-01"]["fleet_gateway_public_keys"]
     done = run(inventory, "gateway", "gtw-01")
     assert done.exit_code == 0, done.output
-    assert "one key at a time" in done.output
-    assert "-e fleet_strategy=all_at_once" in done.output
+    assert "the Inf hosts come before the gateway and take both keys" in done.output
+    assert "site.yml\n" in done.output
     after = resolve(inventory, EXTRA).hosts["gtw-01"]
     assert after["fleet_gateway_former_public_keys"] == before
     assert run(inventory, "gateway", "gtw-01").exit_code == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,6 +198,14 @@ def test_the_gateway_is_first_unless_the_versions_say_otherwise() -> None:
     assert order_of([link(None, TWO, None, TWO)]) == (GATEWAY, INF)
     # The new gateway has forgotten version 1, the old one knows both.
     assert order_of([link(ONE, TWO, BOTH, TWO)]) == (INF, GATEWAY)
+
+
+def test_inf_hosts_are_first_when_the_gateway_gets_another_key() -> None:
+    rotated = replace(link(ONE, ONE, ONE, ONE), new_key=True)
+    assert order_of([rotated, link(None, ONE, None, ONE)]) == (INF, GATEWAY)
+    assert order_of([replace(link(ONE, BOTH, BOTH, BOTH), new_key=True)]) == (INF, GATEWAY)
+    # The old gateway does not understand what comes: a key cuts off for a moment, a version for good.
+    assert order_of([replace(link(ONE, TWO, ONE, BOTH), new_key=True)]) == (GATEWAY, INF)
 
 
 def test_versions_that_no_order_bridges_are_refused() -> None:

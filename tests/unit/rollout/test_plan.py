@@ -145,6 +145,28 @@ def test_protocol_versions_decide_the_order() -> None:
         plans.make(fleet(bundle=two), seen, services=("gateway",))
 
 
+def test_a_gateways_new_key_has_its_inf_hosts_first() -> None:
+    keys = {"gtw-01": "b" * 64}
+    seen = statuses("old")
+    for host in ("inf-01", "inf-02"):
+        for service in ("reconciler", "strategy"):
+            seen[host]["services"][service]["server_key"] = "a" * 64
+
+    def kinds(**other: Any) -> list[str]:
+        made = plans.make(fleet(fleet_gateway_public_keys=keys), {**seen, **other})
+        return [step.kind for step in made.steps]
+
+    assert kinds() == ["baseline", "inf", "inf", "gateway", "hub", "monitoring"]
+    keys["gtw-01"] = "a" * 64
+    assert kinds() == ["baseline", "gateway", "inf", "inf", "hub", "monitoring"]
+    keys["gtw-01"] = "b" * 64
+    # Nothing changes at the gateway, or the host's tool does not say which key it takes.
+    assert kinds(**{"gtw-01": status("gtw-01")}) == ["baseline", "inf", "inf", "hub", "monitoring"]
+    for host in ("inf-01", "inf-02"):
+        seen[host] = status(host, "old")
+    assert kinds() == ["baseline", "gateway", "inf", "inf", "hub", "monitoring"]
+
+
 # --- plan → apply -------------------------------------------------------------------------------------------
 
 
