@@ -8,6 +8,8 @@ from typing import Any
 
 OPTIONS = {
     "host": "",
+    "former": "",
+    "new": "",
     "address": "",
     "order_id": "",
     "why": "--reason",
@@ -15,10 +17,13 @@ OPTIONS = {
     "yes": "--yes",
     "reduce": "--reduce",
     "undo": "--undo",
+    "lost": "--lost",
+    "backup": "--backup",
+    "no_backup": "--no-backup",
     "lock": "--lock",
 }
 """What a task may be told → the option it goes by; empty: it stands by itself."""
-_FLAGS = frozenset({"yes", "reduce", "undo"})
+_FLAGS = frozenset({"yes", "reduce", "undo", "lost", "no_backup"})
 _ON, _OFF = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 
 
@@ -51,6 +56,12 @@ TASKS = {
     "recover": Task(needs=("why",), may=("lock",), acts=True),
     "accept": Task(needs=("host", "why"), acts=True),
     "migrate": Task(words=("--yes",), needs=("host", "address", "why"), may=("undo",), acts=True),
+    "replace": Task(
+        words=("--yes",),
+        needs=("former", "new", "address", "why"),
+        may=("lost", "backup", "no_backup"),
+        acts=True,
+    ),
     "resolve": Task(needs=("order_id", "magic", "why"), acts=True),
 }
 

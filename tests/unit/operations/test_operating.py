@@ -30,6 +30,11 @@ TOLD = {
     "reduce": "true",
     "address": "10.0.0.9",
     "undo": "true",
+    "former": "gtw-01",
+    "new": "gtw-02",
+    "lost": "true",
+    "backup": "20261201T000000Z",
+    "no_backup": "true",
     "lock": "none",
 }
 
@@ -81,6 +86,8 @@ def test_what_is_told_arrives() -> None:
     assert parsed("halt", {"why": "--yes"}).params["reason"] == "--yes"
     assert parsed("halt", {"why": "drill"}).params["magic"] is None
     assert parsed("accept", told_of("accept")).params["host"] == "inf-01"
+    replaced = parsed("replace", told_of("replace")).params
+    assert (replaced["former"], replaced["new"], replaced["address"]) == ("gtw-01", "gtw-02", "10.0.0.9")
     assert parsed("resolve", told_of("resolve")).params["client_order_id"] == "abc"
     assert parsed("start", told_of("start")).params["yes"] is True
     assert "--reduce" not in words("stop", {**told_of("stop"), "reduce": False})
