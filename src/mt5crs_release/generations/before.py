@@ -113,8 +113,7 @@ def _of_before(session: Session, entering: Content, leaving: str) -> dict[str, l
 
 
 def _former_key(session: Session, entering: str, leaving: str | None) -> list[str]:
-    """Return the line that tells a unit of ``entering`` which key of the gateway ``leaving`` names, if another.
-    """
+    """Return the line that tells a unit of ``entering`` the key that ``leaving`` names, if it is another."""
     former = None if leaving is None else server_key(session.paths.generation(leaving))
     if former in (None, server_key(session.paths.generation(entering))):
         return []
