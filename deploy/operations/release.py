@@ -331,6 +331,8 @@ def _activate(rollout: Rollout, want: Desired) -> None:
     arguments += ["--deployment", rollout.id]
     if rollout.strategy in BESIDE and want.stands_by:
         arguments.append("--standby")
+    if want.both_keys:
+        arguments.append("--former-key")
     patience_s = ACTIVATE_TIMEOUT_S
     if rollout.strategy == SHADOW and want.shadow is not None:
         arguments += want.shadow.arguments

@@ -70,8 +70,7 @@ class Spoken:
 class Link:
     """An Inf host and its gateway: what each speaks now and will speak (None: not known, nothing runs).
 
-    new_key: the gateway gets a key that what runs on the Inf host does not take; what comes there takes both
-    until it is confirmed.
+    new_key: the gateway gets a key that what runs there does not take.
     """
 
     inf: str
@@ -184,8 +183,8 @@ def order_of(links: Iterable[Link]) -> tuple[str, str]:
     """Which kind goes first, so that every Inf host can talk to its gateway at each moment.
 
     The gateway, unless its new version does not understand what still runs on the Inf hosts, or has a key
-    that they do not take; then the Inf hosts, if the old gateway understands them. If it does not, a new key
-    cuts them off until their own step.
+    that they do not take; then the Inf hosts, which take both keys, if the old gateway understands them. If
+    it does not, a new key cuts them off until their own step.
     Raises OrderError when neither order works, or the versions do not fit once all is done.
     """
     links = list(links)

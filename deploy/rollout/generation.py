@@ -97,6 +97,8 @@ class Desired:
     """Seconds after which it reverts unless a new connection reached the host: it decides who gets in."""
     review: Mapping[str, Any] | None = None
     """What the host wants to know of the bundle's review; None: nothing."""
+    both_keys: bool = False
+    """Whether its gateway gets another key later in this run, so that it takes both until it is confirmed."""
     fixed: str | None = None
     """The same for generations that what runs takes over as they are; None: a change of it is a restart."""
 

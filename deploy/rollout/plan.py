@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,11 @@ class Plan:
             if work.want.shadow is not None and work.todo.activate
         }
 
+    @property
+    def both_keys(self) -> tuple[str, ...]:
+        """Hosts whose services take their gateway's former key, too, until they are confirmed."""
+        return tuple(dict.fromkeys(host for (host, _), work in self.work.items() if work.want.both_keys))
+
     def monitored(self, hubs: Collection[str]) -> bool:
         """Whether a Prometheus is there to be asked; also assumed of a Hub that this run does not look at."""
         return any(self.observed.get(hub, {}).get("monitoring") != NOTHING for hub in hubs)
@@ -190,7 +195,11 @@ def make(
         ]
         for kind, names in KINDS.items()
     }
-    order = order_of(_links(fleet, statuses, work))
+    links = tuple(_links(fleet, statuses, work))
+    order = order_of(link for _, link in links)
+    for of, link in links:
+        if link.new_key and order[0] == INF:
+            work[of] = replace(work[of], want=replace(work[of].want, both_keys=True))
     return Plan(
         fleet.environment,
         chosen.strategy,
@@ -242,8 +251,8 @@ def _running(status: Mapping[str, Any], service: str) -> str:
 
 def _links(
     fleet: Fleet, statuses: Mapping[str, Mapping[str, Any]], work: Mapping[tuple[str, str], Work]
-) -> Iterator[Link]:
-    """Every Inf host of the run with its gateway, as far as the run looks at it."""
+) -> Iterator[tuple[tuple[str, str], Link]]:
+    """(host, service) of every Inf host of the run with its link to the gateway, if both are looked at."""
     for host in statuses:
         gateway = fleet.hosts[host].get("fleet_gateway")
         if host not in fleet.in_group(INF) or gateway not in statuses:
@@ -253,14 +262,17 @@ def _links(
         for service in KINDS[INF]:
             own = work.get((host, service))
             known = statuses[host].get("services", {}).get(service, {}).get("server_key")
-            yield Link(
-                f"{service} of {host}",
-                str(gateway),
-                _speaks_now(statuses[host], service),
-                _will_speak(statuses[host], service, own),
-                _speaks_now(statuses[str(gateway)], "gateway"),
-                _will_speak(statuses[str(gateway)], "gateway", its),
-                new_key=known not in (None, key) and all(each and each.todo.activate for each in (its, own)),
+            yield (
+                (host, service),
+                Link(
+                    f"{service} of {host}",
+                    str(gateway),
+                    _speaks_now(statuses[host], service),
+                    _will_speak(statuses[host], service, own),
+                    _speaks_now(statuses[str(gateway)], "gateway"),
+                    _will_speak(statuses[str(gateway)], "gateway", its),
+                    known not in (None, key) and all(each and each.todo.activate for each in (its, own)),
+                ),
             )
 
 

@@ -3,7 +3,8 @@
 Runs once, on the controller. Returns `rollout_plan`: `id`, `strategy`, `steps`, `batches` (kind of step → its
 hosts in order and the sizes of the steps, for `hosts` and `serial`), `busy` (service → hosts), `lacking`
 (host → bundles), `foretold` (host → service → what it does with it), `in_service` (hosts to back up first),
-`shadows` (host → terms of its shadow stage, as arguments), `watched_s`.
+`both_keys` (hosts that take their gateway's former key, too), `shadows` (host → terms of its shadow stage, as
+arguments), `watched_s`.
 In check mode the plan is kept; with `plan` among the extra variables the run is refused unless the kept plan
 still fits.
 """
@@ -69,6 +70,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "foretold": plans.foretold(made),
             "in_service": list(made.in_service),
             "standing_by": made.standing_by,
+            "both_keys": made.both_keys,
             "shadows": {host: terms.arguments for host, terms in made.shadows.items()},
             "steps": made.document()["steps"],
             "lacking": {

@@ -93,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
         help="blue/green: first let it observe beside what runs; go on only if both hold the same state",
     )
     activate.add_argument(
+        "--former-key",
+        action="store_true",
+        help="its gateway gets another key later in this deployment: until it is confirmed it takes both",
+    )
+    activate.add_argument(
         "--shadow",
         type=_seconds,
         metavar="S",

@@ -247,6 +247,7 @@ def _activate(host: Host, options: argparse.Namespace) -> dict[str, Any]:
             dry_run=options.dry_run,
             with_standby=options.standby,
             with_shadow=_terms(options),
+            former_key=options.former_key,
             deployment=options.deployment,
         )
 

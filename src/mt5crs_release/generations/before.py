@@ -3,7 +3,8 @@
 So neither a step forward nor a revert cuts anyone off. A firewall's unit is told by the pointer ``before``
 what ran before. Any other unit that names its peers (``IPAddressAllow=``) or its ports (``LISTENS_AT``) gets
 those of before by a drop-in below ``/run``: a reboot, which reverts what waits, takes it along. So does one
-that knows its gateway by a key: it is told the one that its generation of before names.
+that knows its gateway by a key, in a deployment that goes on to change the gateway's: it is told the one that
+its generation of before names.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ SERVER_KEY = "GATEWAY_PUBLIC_KEY"
 _PORTS = re.compile(r'^Environment="LISTENS_AT=(.*)"$', re.MULTILINE)
 
 
-def remember(session: Session, entering: Content, leaving: str | None) -> None:
+def remember(session: Session, entering: Content, leaving: str | None, *, former_key: bool = False) -> None:
     """Let units of ``entering`` know generation ``leaving``, admit its peers and listen at its ports as well.
 
     In force once systemd reads its units again.
 
+    :param former_key: also the gateway's key that ``leaving`` names. Only when the gateway gets the new one
+        before this is confirmed: else it would be healthy by the former one, and cut off by its next start
     :raises OSError: the disk is full or broken
     """
     if leaving is None:
@@ -40,7 +43,7 @@ def remember(session: Session, entering: Content, leaving: str | None) -> None:
     if entering.reload_on_confirm:
         store.switch_link(session.paths.before, f"generations/{leaving}")
     if system.here().links_units:
-        for unit, lines in _of_before(session, entering, leaving).items():
+        for unit, lines in _of_before(session, entering, leaving, former_key=former_key).items():
             _tell(session, unit, lines)
 
 
@@ -93,7 +96,9 @@ def _drop_in(session: Session) -> str:
     return f"{DROP_INS}{session.service}-before.conf"
 
 
-def _of_before(session: Session, entering: Content, leaving: str) -> dict[str, list[str]]:
+def _of_before(
+    session: Session, entering: Content, leaving: str, *, former_key: bool
+) -> dict[str, list[str]]:
     """Return, by service unit, what it needs of ``leaving``: the peers that it no longer names, its ports."""
     now, then = (_said(session, one, entering.units) for one in (entering.name, leaving))
     lines: dict[str, list[str]] = {}
@@ -106,10 +111,9 @@ def _of_before(session: Session, entering: Content, leaving: str) -> dict[str, l
         ports = _PORTS.findall(text)
         if ports and ports != _PORTS.findall(now.get(unit, "")):
             lines.setdefault(unit, []).append(f'Environment="FORMERLY_AT={ports[-1]}"')
-    for line in _former_key(session, entering.name, leaving):
-        for unit in entering.start:
-            lines.setdefault(unit, []).append(line)
-    return lines
+    for unit in entering.start if former_key else ():
+        lines.setdefault(unit, []).extend(_former_key(session, entering.name, leaving))
+    return {unit: of for unit, of in lines.items() if of}
 
 
 def _former_key(session: Session, entering: str, leaving: str | None) -> list[str]:

@@ -32,6 +32,8 @@ class _Beside:
     standby: StandbySpec | None = None
     shadow: StandbySpec | None = None
     terms: Terms | None = None
+    former_key: bool = False
+    """Whether it takes the gateway's former key meanwhile."""
 
     @property
     def wanted(self) -> bool:
@@ -56,6 +58,7 @@ def activate(
     dry_run: bool = False,
     with_standby: bool = False,
     with_shadow: Terms | None = None,
+    former_key: bool = False,
     deployment: str | None = None,
 ) -> dict[str, Any]:
     """Make a staged generation run, provisional under its health gate.
@@ -65,6 +68,7 @@ def activate(
     :param force: also a generation that has failed before
     :param deployment: id of the deployment this belongs to, so that `undo` finds it
     :param with_standby: let it observe beside what runs first, and switch only if both hold the same state
+    :param former_key: its gateway gets another key before it is confirmed; until then it takes both
     :param with_shadow: then let it run in the shadow of what runs, and switch only if it is promoted
     :raises RefusedError: it may not be activated
     :raises FailedError: it was not healthy (the previous generation runs again), or its state differed in
@@ -83,6 +87,7 @@ def activate(
         standby.require(session, content, content.standby, "standby") if with_standby else None,
         standby.require(session, content, content.shadow, "shadow") if with_shadow else None,
         with_shadow,
+        former_key,
     )
     if dry_run:
         return result(session, entry, changed=True, reason=f"would activate {entry.name}")
@@ -362,7 +367,7 @@ def _run(
         session.record("activating", generation=entry.name, previous=previous, rollback=rollback)
         began = time.monotonic()
         access.begin(session, transaction, lets_in, leaving)
-        before.remember(session, content, previous)
+        before.remember(session, content, previous, former_key=beside.former_key)
         complaints = switch(session, leaving, content, prove_stopped=compared)
         report = health.watch(session, content, policy)
         session.cutover = cutover.gaps(session.systemd.stamps(content.start, cutover.PROPERTIES), began)
@@ -420,12 +425,14 @@ def _compare(
         session.record("standing by", generation=entry.name)
         report = Report(EQUAL, (), "not compared: not asked for")
         if beside.standby is not None:
-            report = standby.compare(session, content, beside.standby)
+            report = standby.compare(session, content, beside.standby, former_key=beside.former_key)
             session.standby = report.as_json()
             session.record("compared", generation=entry.name, standby=session.standby)
         if report.event == EQUAL and beside.shadow is not None and beside.terms is not None:
             remedy = shadow.REMEDY
-            report = shadow.compare(session, content, beside.shadow, beside.terms)
+            report = shadow.compare(
+                session, content, beside.shadow, beside.terms, former_key=beside.former_key
+            )
             session.record("shadow ended", generation=entry.name, shadow=session.shadow)
     except (ReleaseError, OSError) as error:
         _turn_away(session, entry, "interrupted", str(error), ())

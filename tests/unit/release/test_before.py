@@ -179,7 +179,7 @@ def test_a_service_is_told_the_gateways_former_key_until_the_confirmation(host: 
     assert admitted_too(host) == []
     assert host.run("status")[1]["services"]["gateway"]["server_key"] == KEY
     host.run("stage", "gateway", spec=knowing(specification("one"), OTHER_KEY))
-    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert host.run("activate", "gateway", "--confirm-timeout", "60", "--former-key")[0] == 0
     assert admitted_too(host) == ["[Service]", f'Environment="FORMER_GATEWAY_PUBLIC_KEY={KEY}"']
     assert host.run("status")[1]["services"]["gateway"]["server_key"] == OTHER_KEY
     assert host.run("confirm", "gateway")[0] == 0
@@ -192,5 +192,14 @@ def test_only_another_key_is_told(host: FakeHost, before: str, after: str) -> No
     host.run("stage", "gateway", spec=made if before == "none" else knowing(made, before))
     host.run("activate", "gateway", *NOW)
     host.run("stage", "gateway", spec=knowing(specification("two"), after))
-    assert host.run("activate", "gateway", "--confirm-timeout", "60")[0] == 0
+    assert host.run("activate", "gateway", "--confirm-timeout", "60", "--former-key")[0] == 0
+    assert admitted_too(host) == []
+
+
+def test_without_a_gateway_that_follows_no_former_key_is_told(host: FakeHost) -> None:
+    for key in (KEY, OTHER_KEY):
+        host.run("stage", "gateway", spec=knowing(specification("one"), key))
+        assert host.run("activate", "gateway", "--confirm-timeout", "0")[0] == 0
+        assert admitted_too(host) == []
+    assert host.run("rollback", "gateway")[0] == 0
     assert admitted_too(host) == []

@@ -185,7 +185,10 @@ def test_a_run_that_ends_while_it_compares_leaves_nothing(host: FakeHost, sent: 
     spec = knowing(specification("two", standby=beside("#slow")), keys[1])
     new = str(host.run("stage", "gateway", spec=spec)[1]["generation"])
     run = subprocess.Popen(
-        host.command(*ACTIVATE), env=host.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        host.command(*ACTIVATE, "--former-key"),
+        env=host.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + 20
     while not (host.systemd / "comparisons").exists():

@@ -154,6 +154,9 @@ def test_a_gateways_new_key_has_its_inf_hosts_first() -> None:
 
     def kinds(**other: Any) -> list[str]:
         made = plans.make(fleet(fleet_gateway_public_keys=keys), {**seen, **other})
+        first = [step.kind for step in made.steps][:2] == ["baseline", "inf"]
+        follows = any(step.kind == "gateway" for step in made.steps)
+        assert made.both_keys == (("inf-01", "inf-02") if first and follows else ())
         return [step.kind for step in made.steps]
 
     assert kinds() == ["baseline", "inf", "inf", "gateway", "hub", "monitoring"]
