@@ -60,6 +60,11 @@ def shown(plan: Plan, statuses: Statuses, held: Mapping[str, Held | str]) -> lis
     lines = [f"  restarts   {text}" for text in _together(restarts)]
     lines += [f"  live       {text}: no restart" for text in _together(_taken_over(plan, restarts))]
     lines += [f"  shadow     {text}" for text in _shadows(plan)]
+    if plan.both_keys:
+        hosts = ", ".join(plan.both_keys)
+        lines.append(
+            f"  keys       {hosts}: first, since a gateway gets another; until confirmed both are taken"
+        )
     for gateway, now, wanted in _lists(plan, statuses):
         lines += [f"  access     {gateway} {text}" for text in _access(now, wanted)]
     for left in leaving(plan, statuses):

@@ -13,6 +13,7 @@ from deploy.fleet.inventory import Fleet
 from deploy.fleet.services import NAMES
 from deploy.rollout import plan as plans
 from deploy.rollout.batches import BASELINE, CANARY, INF, MONITORING, OrderError, Policy, Spoken
+from deploy.rollout.consequences import shown
 from deploy.rollout.generation import Bundle, Desired
 from deploy.rollout.plan import Plan, PlanError
 
@@ -152,7 +153,10 @@ def test_a_gateways_new_key_has_its_inf_hosts_first() -> None:
         for service in ("reconciler", "strategy"):
             seen[host]["services"][service]["server_key"] = "a" * 64
 
+    made: Plan
+
     def kinds(**other: Any) -> list[str]:
+        nonlocal made
         made = plans.make(fleet(fleet_gateway_public_keys=keys), {**seen, **other})
         first = [step.kind for step in made.steps][:2] == ["baseline", "inf"]
         follows = any(step.kind == "gateway" for step in made.steps)
@@ -160,6 +164,13 @@ def test_a_gateways_new_key_has_its_inf_hosts_first() -> None:
         return [step.kind for step in made.steps]
 
     assert kinds() == ["baseline", "inf", "inf", "gateway", "hub", "monitoring"]
+    told = shown(
+        replace(made, work={of: work for of, work in made.work.items() if of[1] != "gateway"}), seen, {}
+    )
+    assert (
+        "  keys       inf-01, inf-02: first, since a gateway gets another; until confirmed both are taken"
+        in told
+    )
     keys["gtw-01"] = "a" * 64
     assert kinds() == ["baseline", "gateway", "inf", "inf", "hub", "monitoring"]
     keys["gtw-01"] = "b" * 64
