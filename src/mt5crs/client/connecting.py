@@ -17,13 +17,12 @@ The release tool sets it (``mt5crs_release.generations.before``); it is no setti
 
 def connection_of(settings: ClientSettings) -> tuple[Peer, Patience]:
     """The gateway and who asks it; how patiently it is asked."""
-    former = os.environ.get(FORMER_KEY, "")
     peer = Peer(
         host=settings.gateway_host,
         port=settings.gateway_port,
         pub_port=settings.gateway_pub_port,
         server_key=settings.gateway_public_key,
-        changing=ServerKey(settings.gateway_public_key, former) if former else None,
+        changing=ServerKey(settings.gateway_public_key, os.environ.get(FORMER_KEY, "")),
         client_name=settings.client_name,
         secret_key=settings.client_secret_key,
     )

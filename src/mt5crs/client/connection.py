@@ -84,6 +84,7 @@ class Connection:
 
     def __init__(self, peer: Peer, context: curve.Context | None = None) -> None:
         self._peer = peer
+        self._server = peer.server
         self._context = context
         self._open()
         self.late_replies = 0
@@ -92,7 +93,7 @@ class Connection:
     def _open(self) -> None:
         peer = self._peer
         self._socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.DEALER)
-        self._key = peer.server.now
+        self._key = self._server.now
         curve.secure_client(self._socket, self._key, peer.secret_key)
         addresses.prepare(self._socket, peer.host)
         self._monitor = watch(self._socket, HANDSHAKE_FAILED | zmq.Event.DISCONNECTED)
@@ -176,7 +177,7 @@ class Connection:
         if self._connected:
             return
         deadline = time.monotonic() + timeout_s
-        cut, most = 0, _CUT_HANDSHAKES * (2 if self._peer.server.two else 1)
+        cut, most = 0, _CUT_HANDSHAKES * (2 if self._server.two else 1)
         while True:
             remaining = deadline - time.monotonic()
             poller = zmq.Poller()
@@ -185,14 +186,14 @@ class Connection:
             ready = dict(poller.poll(milliseconds(remaining)))
             if self._socket in ready:
                 self._connected = True
-                self._peer.server.worked(self._key)
+                self._server.worked(self._key)
                 return
             if self._monitor in ready:
                 event = _event(self._monitor.recv_multipart()[0])
                 if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL and (cut := cut + 1) < most:
                     # Taken by a gateway that was ending: the next one is waiting for us. Or by one that has
                     # the other key.
-                    self._peer.server.refused(self._key)
+                    self._server.refused(self._key)
                     self.close()
                     self._open()
                 elif event != zmq.Event.DISCONNECTED:

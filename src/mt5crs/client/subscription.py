@@ -58,6 +58,7 @@ class Subscription:
 
     def __init__(self, peer: Peer, topics: Iterable[str], context: curve.Context | None = None) -> None:
         self._peer = peer
+        self._server = peer.server
         self._context = context
         self._topics = tuple(topics)
         self.malformed = 0
@@ -65,7 +66,7 @@ class Subscription:
         self._open()
 
     def _open(self) -> None:
-        self._key = self._peer.server.now
+        self._key = self._server.now
         self._opened = time.monotonic()
         self._socket: curve.Socket = (self._context or zmq.Context.instance()).socket(zmq.SUB)
         curve.secure_client(self._socket, self._key, self._peer.secret_key)
@@ -73,7 +74,7 @@ class Subscription:
         for topic in self._topics:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
         # Only while there is another key to try: by itself the socket tries the same again and again.
-        self._monitor = watch(self._socket, HANDSHAKE_FAILED) if self._peer.server.two else None
+        self._monitor = watch(self._socket, HANDSHAKE_FAILED) if self._server.two else None
         self._socket.connect(self._peer.event_url)
 
     @property
@@ -111,8 +112,8 @@ class Subscription:
         if self._monitor is None or time.monotonic() < self._opened + _NEXT_KEY_S:
             return
         if self._monitor.poll(0):
-            self._peer.server.refused(self._key)
-        if self._key != self._peer.server.now:
+            self._server.refused(self._key)
+        if self._key != self._server.now:
             self.close()
             self._open()
 
@@ -138,7 +139,7 @@ class Subscription:
                 topic, payload = frames
                 arrived.append((topic.decode(), decode_event(payload)))
                 self._last_heard = time.monotonic()
-                self._peer.server.worked(self._key)
+                self._server.worked(self._key)
             except (ProtocolError, ValueError):
                 self.malformed += 1
         return arrived

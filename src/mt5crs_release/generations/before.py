@@ -29,13 +29,11 @@ SERVER_KEY = "GATEWAY_PUBLIC_KEY"
 _PORTS = re.compile(r'^Environment="LISTENS_AT=(.*)"$', re.MULTILINE)
 
 
-def remember(session: Session, entering: Content, leaving: str | None, *, former_key: bool = False) -> None:
+def remember(session: Session, entering: Content, leaving: str | None) -> None:
     """Let units of ``entering`` know generation ``leaving``, admit its peers and listen at its ports as well.
 
     In force once systemd reads its units again.
 
-    :param former_key: also the gateway's key that ``leaving`` names. Only when the gateway gets the new one
-        before this is confirmed: else it would be healthy by the former one, and cut off by its next start
     :raises OSError: the disk is full or broken
     """
     if leaving is None:
@@ -43,7 +41,7 @@ def remember(session: Session, entering: Content, leaving: str | None, *, former
     if entering.reload_on_confirm:
         store.switch_link(session.paths.before, f"generations/{leaving}")
     if system.here().links_units:
-        for unit, lines in _of_before(session, entering, leaving, former_key=former_key).items():
+        for unit, lines in _of_before(session, entering, leaving).items():
             _tell(session, unit, lines)
 
 
@@ -96,9 +94,7 @@ def _drop_in(session: Session) -> str:
     return f"{DROP_INS}{session.service}-before.conf"
 
 
-def _of_before(
-    session: Session, entering: Content, leaving: str, *, former_key: bool
-) -> dict[str, list[str]]:
+def _of_before(session: Session, entering: Content, leaving: str) -> dict[str, list[str]]:
     """Return, by service unit, what it needs of ``leaving``: the peers that it no longer names, its ports."""
     now, then = (_said(session, one, entering.units) for one in (entering.name, leaving))
     lines: dict[str, list[str]] = {}
@@ -111,14 +107,16 @@ def _of_before(
         ports = _PORTS.findall(text)
         if ports and ports != _PORTS.findall(now.get(unit, "")):
             lines.setdefault(unit, []).append(f'Environment="FORMERLY_AT={ports[-1]}"')
-    for unit in entering.start if former_key else ():
+    for unit in entering.start:
         lines.setdefault(unit, []).extend(_former_key(session, entering.name, leaving))
     return {unit: of for unit, of in lines.items() if of}
 
 
 def _former_key(session: Session, entering: str, leaving: str | None) -> list[str]:
     """Return the line that tells a unit of ``entering`` the key that ``leaving`` names, if it is another."""
-    former = None if leaving is None else server_key(session.paths.generation(leaving))
+    if leaving is None or not session.former_key:
+        return []
+    former = server_key(session.paths.generation(leaving))
     if former in (None, server_key(session.paths.generation(entering))):
         return []
     return [f'Environment="FORMER_{SERVER_KEY}={former}"']

@@ -34,6 +34,12 @@ class Session:
         self.phase_prefix = ""
         self.systemd: system.Services = service_manager(host, lambda: lock.beat(self.phase))
         self.began = time.monotonic()
+        self.former_key = False
+        """Whether what this run activates takes its gateway's former key, too, until it is confirmed.
+
+        Only when the gateway gets the new one before that: else it would be healthy by the former one, and
+        cut off by its next start.
+        """
         self.standby: dict[str, Any] | None = None
         """How the standby phase of this run ended, as ``activate`` answers it."""
         self.shadow: dict[str, Any] | None = None

@@ -32,8 +32,6 @@ class _Beside:
     standby: StandbySpec | None = None
     shadow: StandbySpec | None = None
     terms: Terms | None = None
-    former_key: bool = False
-    """Whether it takes the gateway's former key meanwhile."""
 
     @property
     def wanted(self) -> bool:
@@ -87,8 +85,8 @@ def activate(
         standby.require(session, content, content.standby, "standby") if with_standby else None,
         standby.require(session, content, content.shadow, "shadow") if with_shadow else None,
         with_shadow,
-        former_key,
     )
+    session.former_key = former_key
     if dry_run:
         return result(session, entry, changed=True, reason=f"would activate {entry.name}")
     return _run(
@@ -367,7 +365,7 @@ def _run(
         session.record("activating", generation=entry.name, previous=previous, rollback=rollback)
         began = time.monotonic()
         access.begin(session, transaction, lets_in, leaving)
-        before.remember(session, content, previous, former_key=beside.former_key)
+        before.remember(session, content, previous)
         complaints = switch(session, leaving, content, prove_stopped=compared)
         report = health.watch(session, content, policy)
         session.cutover = cutover.gaps(session.systemd.stamps(content.start, cutover.PROPERTIES), began)
@@ -425,14 +423,12 @@ def _compare(
         session.record("standing by", generation=entry.name)
         report = Report(EQUAL, (), "not compared: not asked for")
         if beside.standby is not None:
-            report = standby.compare(session, content, beside.standby, former_key=beside.former_key)
+            report = standby.compare(session, content, beside.standby)
             session.standby = report.as_json()
             session.record("compared", generation=entry.name, standby=session.standby)
         if report.event == EQUAL and beside.shadow is not None and beside.terms is not None:
             remedy = shadow.REMEDY
-            report = shadow.compare(
-                session, content, beside.shadow, beside.terms, former_key=beside.former_key
-            )
+            report = shadow.compare(session, content, beside.shadow, beside.terms)
             session.record("shadow ended", generation=entry.name, shadow=session.shadow)
     except (ReleaseError, OSError) as error:
         _turn_away(session, entry, "interrupted", str(error), ())

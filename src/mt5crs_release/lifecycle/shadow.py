@@ -40,12 +40,9 @@ class Terms:
     promotion: Literal["rule", "command"] = "rule"
 
 
-def compare(
-    session: Session, candidate: Content, wanted: StandbySpec, terms: Terms, *, former_key: bool = False
-) -> Report:
+def compare(session: Session, candidate: Content, wanted: StandbySpec, terms: Terms) -> Report:
     """Run ``candidate`` in the shadow of what runs for its window, and stop it again.
 
-    :param former_key: it takes the gateway's former key, too
     :raises FailedError: systemd does not answer
     :raises OSError: the disk is full or broken
     """
@@ -64,9 +61,7 @@ def compare(
         return event, reason, fields
 
     try:
-        report = standby.compare(
-            session, candidate, spec, judge, doing="shadow", watched=True, former_key=former_key
-        )
+        report = standby.compare(session, candidate, spec, judge, doing="shadow", watched=True)
     finally:
         _word(session.paths).unlink(missing_ok=True)
     session.shadow = {

@@ -120,21 +120,17 @@ def compare(
     *,
     doing: str = "standby",
     watched: bool = False,
-    former_key: bool = False,
 ) -> Report:
     """Run ``candidate`` beside what runs, compare the two, and stop it again.
 
     :param judge: what the check's answer means; default: :func:`verdict`
     :param doing: what it does beside, in words
-    :param former_key: it takes the gateway's former key, too
     :param watched: end the comparison once a unit is dead, however long it may take
     :raises FailedError: systemd does not answer
     :raises OSError: the disk is full or broken
     """
     began = time.monotonic()
-    report = _compare(
-        session, candidate, wanted, judge or verdict, doing, watched=watched, former_key=former_key
-    )
+    report = _compare(session, candidate, wanted, judge or verdict, doing, watched=watched)
     clear(session)
     return Report(**{**vars(report), "seconds": time.monotonic() - began})
 
@@ -190,7 +186,6 @@ def _compare(
     doing: str,
     *,
     watched: bool,
-    former_key: bool,
 ) -> Report:
     session.enter(f"starting the {doing}")
     store.switch_link(session.paths.standby, f"generations/{candidate.name}")
@@ -198,8 +193,7 @@ def _compare(
     for unit in wanted.units:
         link = session.host.volatile_units / unit
         store.switch_link(link, str(session.paths.standby / "units" / unit))
-    if former_key:
-        before.introduce(session, candidate, wanted.units)
+    before.introduce(session, candidate, wanted.units)
     session.systemd.reload()
     for unit in wanted.units:
         complaint = session.systemd.start(unit, wanted.start_timeout_s)
